@@ -1,0 +1,224 @@
+//! Rating: usage → virtual seconds → credits.
+//!
+//! A price is a pure function of cumulative usage. The three components are cut from one running sum that is floored
+//! at each cut, so cpu + gpu + tokens = total holds to the last nanocredit and rounding never accumulates.
+
+use serde::{Deserialize, Serialize};
+
+use super::units::{Microseconds, Nanocredits};
+use super::usage::{GpuUsage, Usage};
+
+const PPM: u128 = 1_000_000;
+
+/// Which CPU time is priced.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CpuBasis {
+    /// What the kernel counted.
+    #[default]
+    Used,
+    /// Wall time × CPUs that the job may use.
+    Allocated,
+    /// The larger of the two.
+    Max,
+}
+
+/// Which GPU time is priced.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GpuBasis {
+    /// Integral of utilisation.
+    #[default]
+    Busy,
+    /// Wall time.
+    Allocated,
+}
+
+/// The prices, pinned for an attempt when it is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RateCard {
+    /// Counts up by one with each change.
+    pub version: u64,
+    /// A: credits per virtual CPU second.
+    pub cpu_per_second: Nanocredits,
+    /// B: credits per virtual GPU second.
+    pub gpu_per_second: Nanocredits,
+    /// Credits per million tokens.
+    pub per_million_tokens: Nanocredits,
+    /// Weight of a CPU second in parts per million.
+    pub cpu_weight_ppm: u64,
+    /// Weight of a GPU second in parts per million.
+    pub gpu_weight_ppm: u64,
+    /// Which CPU time is priced.
+    pub cpu_basis: CpuBasis,
+    /// Which GPU time is priced.
+    pub gpu_basis: GpuBasis,
+}
+
+/// Virtual seconds: usage after its basis and weight.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VirtualTime {
+    /// CPU.
+    pub cpu_seconds: Microseconds,
+    /// GPU.
+    pub gpu_seconds: Microseconds,
+    /// Their sum.
+    pub total_seconds: Microseconds,
+}
+
+/// A price with its parts; their sum is the total, always.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Price {
+    /// For CPU time.
+    pub cpu: Nanocredits,
+    /// For GPU time.
+    pub gpu: Nanocredits,
+    /// For tokens.
+    pub tokens: Nanocredits,
+    /// All of it.
+    pub total: Nanocredits,
+}
+
+impl Default for RateCard {
+    /// The card that a new ledger starts with: 5 credits are 20 000 CPU seconds, 2 000 GPU seconds or a million tokens.
+    fn default() -> Self {
+        Self {
+            version: 1,
+            cpu_per_second: Nanocredits(250_000),
+            gpu_per_second: Nanocredits(2_500_000),
+            per_million_tokens: Nanocredits(5_000_000_000),
+            cpu_weight_ppm: 1_000_000,
+            gpu_weight_ppm: 1_000_000,
+            cpu_basis: CpuBasis::Used,
+            gpu_basis: GpuBasis::Busy,
+        }
+    }
+}
+
+/// Time (µs) × weight (ppm) × price (nanocredits per second), in units of 10⁻¹² nanocredits; held at the end of the
+/// range, where the price is beyond every balance anyway.
+fn time_product(time: Microseconds, weight_ppm: u64, price: Nanocredits) -> u128 {
+    u128::from(time.0)
+        .saturating_mul(u128::from(weight_ppm))
+        .saturating_mul(u128::from(price.at_least_zero().0.unsigned_abs()))
+}
+
+fn floor_nanocredits(product: u128) -> i64 {
+    let floored = product.checked_div(PPM.saturating_mul(PPM)).unwrap_or(0);
+    i64::try_from(floored).unwrap_or(i64::MAX)
+}
+
+fn weighted(time: Microseconds, weight_ppm: u64) -> Microseconds {
+    let product = u128::from(time.0).saturating_mul(u128::from(weight_ppm)).checked_div(PPM).unwrap_or(0);
+    Microseconds(u64::try_from(product).unwrap_or(u64::MAX))
+}
+
+impl RateCard {
+    fn cpu_time(&self, usage: &Usage) -> Microseconds {
+        match self.cpu_basis {
+            CpuBasis::Used => usage.cpu_used_seconds,
+            CpuBasis::Allocated => usage.cpu_allocated_seconds,
+            CpuBasis::Max => usage.cpu_used_seconds.max(usage.cpu_allocated_seconds),
+        }
+    }
+
+    fn gpu_time(&self, usage: &Usage) -> Microseconds {
+        let of_device = |device: &GpuUsage| match self.gpu_basis {
+            GpuBasis::Busy => device.busy_seconds,
+            GpuBasis::Allocated => device.allocated_seconds,
+        };
+        usage.gpus.values().map(of_device).fold(Microseconds::ZERO, Microseconds::saturating_add)
+    }
+
+    /// Virtual seconds of this usage.
+    #[must_use]
+    pub fn virtual_time(&self, usage: &Usage) -> VirtualTime {
+        let cpu_seconds = weighted(self.cpu_time(usage), self.cpu_weight_ppm);
+        let gpu_seconds = weighted(self.gpu_time(usage), self.gpu_weight_ppm);
+        VirtualTime { cpu_seconds, gpu_seconds, total_seconds: cpu_seconds.saturating_add(gpu_seconds) }
+    }
+
+    /// Credits for this usage.
+    #[must_use]
+    pub fn price(&self, usage: &Usage) -> Price {
+        let token_price = u128::from(self.per_million_tokens.at_least_zero().0.unsigned_abs());
+        let cpu = time_product(self.cpu_time(usage), self.cpu_weight_ppm, self.cpu_per_second);
+        let gpu = time_product(self.gpu_time(usage), self.gpu_weight_ppm, self.gpu_per_second);
+        let tokens = u128::from(usage.tokens).saturating_mul(token_price).saturating_mul(PPM);
+        let to_cpu = floor_nanocredits(cpu);
+        let to_gpu = floor_nanocredits(cpu.saturating_add(gpu));
+        let total = floor_nanocredits(cpu.saturating_add(gpu).saturating_add(tokens));
+        Price {
+            cpu: Nanocredits(to_cpu),
+            gpu: Nanocredits(to_gpu.saturating_sub(to_cpu)),
+            tokens: Nanocredits(total.saturating_sub(to_gpu)),
+            total: Nanocredits(total),
+        }
+    }
+
+    /// The most that a job can burn in one second: `cpus_ppm` millionths of a CPU and `gpus` whole devices.
+    #[must_use]
+    pub fn highest_rate_per_second(&self, cpus_ppm: u64, gpus: u64) -> Nanocredits {
+        let cpu = time_product(Microseconds(cpus_ppm), self.cpu_weight_ppm, self.cpu_per_second);
+        let gpu = time_product(Microseconds(gpus.saturating_mul(1_000_000)), self.gpu_weight_ppm, self.gpu_per_second);
+        // Rounded up: a bound that is too low would let a job run past its ceiling.
+        Nanocredits(floor_nanocredits(cpu.saturating_add(gpu)).saturating_add(1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn usage(cpu: u64, gpu: u64, tokens: u64) -> Usage {
+        let device = GpuUsage { busy_seconds: Microseconds(gpu), allocated_seconds: Microseconds(gpu) };
+        Usage {
+            cpu_used_seconds: Microseconds(cpu),
+            cpu_allocated_seconds: Microseconds(cpu),
+            gpus: [("GPU-0".to_owned(), device)].into(),
+            tokens,
+        }
+    }
+
+    #[test]
+    fn five_credits_are_what_the_first_card_says() {
+        let card = RateCard::default();
+        assert_eq!(card.price(&usage(20_000_000_000, 0, 0)).total, Nanocredits(5_000_000_000));
+        assert_eq!(card.price(&usage(0, 2_000_000_000, 0)).total, Nanocredits(5_000_000_000));
+        assert_eq!(card.price(&usage(0, 0, 1_000_000)).total, Nanocredits(5_000_000_000));
+    }
+
+    #[test]
+    fn the_largest_usage_is_priced_without_overflow() {
+        let card = RateCard { cpu_weight_ppm: u64::MAX, cpu_per_second: Nanocredits(i64::MAX), ..RateCard::default() };
+        assert_eq!(card.price(&usage(u64::MAX, u64::MAX, u64::MAX)).total, Nanocredits(i64::MAX));
+    }
+
+    proptest! {
+        #[test]
+        fn parts_sum_to_the_total_and_the_total_never_decreases(
+            cpu in 0..1u64 << 50, gpu in 0..1u64 << 50, tokens in 0..1u64 << 40, more in 0..1u64 << 30,
+            a in 0..1_000_000_000i64, b in 0..1_000_000_000i64, weight in 1..50_000_000u64,
+        ) {
+            let card = RateCard {
+                cpu_per_second: Nanocredits(a), gpu_per_second: Nanocredits(b),
+                cpu_weight_ppm: weight, gpu_weight_ppm: weight, ..RateCard::default()
+            };
+            let price = card.price(&usage(cpu, gpu, tokens));
+            prop_assert_eq!(price.cpu.0 + price.gpu.0 + price.tokens.0, price.total.0);
+            prop_assert!(card.price(&usage(cpu + more, gpu, tokens)).total >= price.total);
+            prop_assert!(card.price(&usage(cpu, gpu + more, tokens)).total >= price.total);
+        }
+
+        #[test]
+        fn merging_is_idempotent_commutative_and_never_lowers(x in 0..1u64 << 60, y in 0..1u64 << 60) {
+            let (a, b) = (usage(x, y, x), usage(y, x, y));
+            prop_assert_eq!(a.merged(&b), b.merged(&a));
+            prop_assert_eq!(a.merged(&b).merged(&b), a.merged(&b));
+            prop_assert!(RateCard::default().price(&a.merged(&b)).total >= RateCard::default().price(&a).total);
+        }
+    }
+}

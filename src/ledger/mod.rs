@@ -1,0 +1,58 @@
+//! The ledger: what is left, what is held, what was charged, and why.
+//!
+//! [`Ledger`] is what the sidecar and the command line see. The embedded ledger ([`store::sqlite`]) answers it in this
+//! process; the client of the ledger service will answer it over HTTP.
+
+pub mod protocol;
+pub mod store;
+pub mod views;
+
+use protocol::{Finish, FinishAnswer, OpenAnswer, OpenRequest, Report, ReportAnswer};
+use views::{Change, ChangeAnswer, Query, View};
+
+/// What a sidecar and the command line ask of a ledger. An answer leaves after its commit: acknowledged means durable.
+pub trait Ledger: Send {
+    /// Opens an attempt and grants its first lease, or refuses.
+    ///
+    /// # Errors
+    /// See [`LedgerError`]; a refusal for want of credits is an answer, not an error.
+    fn open(&mut self, request: &OpenRequest) -> Result<OpenAnswer, LedgerError>;
+
+    /// Charges cumulative usage and renews the lease.
+    ///
+    /// # Errors
+    /// See [`LedgerError`].
+    fn report(&mut self, report: &Report) -> Result<ReportAnswer, LedgerError>;
+
+    /// Charges the final usage, keeps the receipt and releases every hold of the attempt.
+    ///
+    /// # Errors
+    /// See [`LedgerError`].
+    fn finish(&mut self, finish: &Finish) -> Result<FinishAnswer, LedgerError>;
+
+    /// Changes an account, the rates, a job or tokens; each change is an entry with who and why.
+    ///
+    /// # Errors
+    /// See [`LedgerError`].
+    fn change(&mut self, change: &Change) -> Result<ChangeAnswer, LedgerError>;
+
+    /// Reads.
+    ///
+    /// # Errors
+    /// See [`LedgerError`].
+    fn read(&mut self, query: &Query) -> Result<View, LedgerError>;
+}
+
+/// The three families decide what a caller does, not the text.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// The ledger said no, and would say so again: a bad value, an unknown job, a key used with another body.
+    #[error("{0}")]
+    Refused(String),
+    /// Try again within the lease: busy, a full disk, a network that does not answer.
+    #[error("{0}")]
+    Unavailable(String),
+    /// Corrupt data, or data of a newer version: stop.
+    #[error("{0}")]
+    Broken(String),
+}

@@ -1,0 +1,285 @@
+//! What people and programs may change in a ledger and read from it.
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::protocol::{AttemptIdentity, Balance, JobKind, Reason};
+use crate::domain::rating::{Price, RateCard, VirtualTime};
+use crate::domain::units::Nanocredits;
+use crate::domain::usage::Usage;
+
+/// How long a limit counts for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum PeriodLength {
+    /// A day in UTC.
+    #[default]
+    Day,
+    /// A month in UTC.
+    Month,
+}
+
+/// A change, by whom (`by`, a login name or a key's name).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Change {
+    /// Sets a user's limit per period, from the next period on where the length changes or the limit falls; a higher
+    /// limit counts at once.
+    SetLimit { user: String, limit: Option<Nanocredits>, period: PeriodLength, by: String, why: String },
+    /// Extra credits, with an expiry (seconds since the epoch) or without. `key` makes a repeat harmless.
+    Grant { user: String, amount: Nanocredits, expires_at: Option<i64>, by: String, why: String, key: String },
+    /// A correction: positive gives credits back, negative takes them.
+    Adjust { user: String, amount: Nanocredits, by: String, why: String, key: String },
+    /// A new version of the rate card (`version` in it is ignored). Attempts keep the card they were opened with.
+    SetRates { rates: RateCard, by: String },
+    /// An operator's stop of all tasks of a job.
+    StopJob { job: String, by: String, why: String },
+    /// Charges tokens to a job at once; what the account cannot cover is overshoot.
+    ChargeTokens { job: String, count: u64, by: String, key: String },
+    /// Settles a provisional attempt at `usage`, or at its full hold where that is `None`.
+    Settle { attempt: Uuid, usage: Option<Usage>, by: String, why: String },
+}
+
+/// Answer to a [`Change`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangeAnswer {
+    /// Whether the same change with the same key had been made before.
+    pub again: bool,
+    /// The account concerned, after it; `None` for rates and stops.
+    pub balance: Option<Balance>,
+    /// What was charged (tokens, settle), else zero.
+    pub charged: Nanocredits,
+    /// What could not be covered.
+    pub overshoot: Nanocredits,
+}
+
+/// What to read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Query {
+    /// → [`View::Account`].
+    Account { user: String },
+    /// → [`View::Entries`]: the newest first.
+    Entries { user: String, count_max: u32 },
+    /// → [`View::Jobs`]: newest first, of one user or of all; `before` is the `cursor` of the last page.
+    Jobs { user: Option<String>, running_only: bool, count_max: u32, before: Option<String> },
+    /// → [`View::Job`]; `None` inside where there is none. `job` may be a unique prefix of at least 4 characters.
+    Job { job: String },
+    /// → [`View::Usage`]: days of a month (`YYYY-MM`) or, without one, months.
+    Usage { user: String, month: Option<String> },
+    /// → [`View::Rates`]: all versions, newest first.
+    Rates,
+    /// → [`View::Verified`]: replays all entries and compares every balance.
+    Verify,
+}
+
+/// Answer to a [`Query`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum View {
+    /// See [`AccountView`].
+    Account(AccountView),
+    /// Entries.
+    Entries(Vec<EntryView>),
+    /// Jobs and the cursor of the next page.
+    Jobs { jobs: Vec<JobView>, cursor: Option<String> },
+    /// One job.
+    Job(Option<Box<JobView>>),
+    /// Rows, oldest first.
+    Usage(Vec<UsageRow>),
+    /// Cards.
+    Rates(Vec<RatesView>),
+    /// Result.
+    Verified(Verification),
+}
+
+/// An account in its current period. Field names are those of the platform's client.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AccountView {
+    /// Whose.
+    pub user: String,
+    /// Credits charged in this period.
+    pub current: Nanocredits,
+    /// Allowance per period; `None` without a limit.
+    pub limit: Option<Nanocredits>,
+    /// What is not charged yet: free + held + provisional, grants included; `None` without a limit.
+    pub left: Option<Nanocredits>,
+    /// Free for new leases; `None` without a limit.
+    pub available: Option<Nanocredits>,
+    /// Held by live leases.
+    pub held: Nanocredits,
+    /// Held for attempts that fell silent.
+    pub provisional: Nanocredits,
+    /// Left of live grants.
+    pub grants: Vec<GrantView>,
+    /// Day or month.
+    pub period: PeriodLength,
+    /// RFC 3339, UTC.
+    pub period_start: String,
+    /// RFC 3339, UTC.
+    pub period_end: String,
+    /// Until then.
+    pub resets_in_ms: u64,
+    /// Over all running jobs, from their last reports.
+    pub burn_per_second: Nanocredits,
+    /// At this rate, RFC 3339; `None` when nothing burns or there is no limit.
+    pub exhausted_at: Option<String>,
+    /// Attempts that hold a live lease.
+    pub running: u32,
+}
+
+/// A grant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GrantView {
+    /// Granted.
+    pub amount: Nanocredits,
+    /// Not charged yet.
+    pub left: Nanocredits,
+    /// RFC 3339, UTC.
+    pub expires_at: Option<String>,
+    /// Why.
+    pub why: String,
+}
+
+/// One entry of the append-only list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EntryView {
+    /// Gapless within the ledger.
+    pub id: i64,
+    /// RFC 3339, UTC.
+    pub at: String,
+    /// `charge`, `grant`, `adjust`, `limit`, `refuse`, `settle`, `tokens`, `expire`, …
+    pub kind: String,
+    /// The sum that it moved; charges are positive.
+    pub amount: Nanocredits,
+    /// Job, where one is concerned.
+    pub job: Option<String>,
+    /// Attempt, where one is concerned.
+    pub attempt: Option<Uuid>,
+    /// Who.
+    pub by: String,
+    /// Why.
+    pub why: String,
+}
+
+/// A job with its attempts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct JobView {
+    /// Its id.
+    pub job: String,
+    /// Whose.
+    pub user: String,
+    /// What for.
+    pub kind: JobKind,
+    /// For people.
+    pub name: Option<String>,
+    /// `running`, `provisional` (an attempt fell silent) or `ended`.
+    pub state: String,
+    /// RFC 3339, UTC.
+    pub started_at: String,
+    /// RFC 3339, UTC; `None` while it runs.
+    pub ended_at: Option<String>,
+    /// Sum over attempts, tokens charged to the job included.
+    pub charged: Price,
+    /// Sum over attempts, reported, never charged.
+    pub overshoot: Nanocredits,
+    /// Sum over attempts.
+    #[serde(rename = "virtual")]
+    pub virtual_time: VirtualTime,
+    /// Sum of attempts and of tokens charged to the job.
+    pub tokens: u64,
+    /// The job's own limit.
+    pub limit: Option<Nanocredits>,
+    /// Oldest first. In a list (`Query::Jobs`) without `receipt` and `burn`.
+    pub attempts: Vec<AttemptView>,
+}
+
+/// One attempt.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AttemptView {
+    /// Who.
+    pub identity: AttemptIdentity,
+    /// `running`, `provisional` or `ended`.
+    pub state: String,
+    /// RFC 3339, UTC.
+    pub started_at: String,
+    /// RFC 3339, UTC.
+    pub ended_at: Option<String>,
+    /// `None` while it runs.
+    pub reason: Option<Reason>,
+    /// Last reported.
+    pub usage: Usage,
+    /// So far.
+    pub charged: Price,
+    /// So far.
+    pub overshoot: Nanocredits,
+    /// Its hold now.
+    pub held: Nanocredits,
+    /// Pinned.
+    pub rates: RateCard,
+    /// The final receipt, with `credits` completed.
+    pub receipt: Option<serde_json::Value>,
+    /// Cumulative credits over time, a bounded number of points, for a chart.
+    pub burn: Vec<BurnPoint>,
+}
+
+/// A point of the burn chart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BurnPoint {
+    /// Since the attempt began.
+    pub after_ms: u64,
+    /// Cumulative.
+    pub charged: Nanocredits,
+}
+
+/// A row of the usage report. Field names are those of the platform's client.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UsageRow {
+    /// RFC 3339, UTC.
+    pub period_start: String,
+    /// RFC 3339, UTC.
+    pub period_end: String,
+    /// Credits.
+    pub total_credits: Nanocredits,
+    /// Seconds.
+    #[serde(rename = "totalVirtualCPUTime")]
+    pub total_virtual_cpu_time: crate::domain::units::Microseconds,
+    /// Seconds.
+    #[serde(rename = "totalVirtualGPUTime")]
+    pub total_virtual_gpu_time: crate::domain::units::Microseconds,
+    /// Tokens.
+    pub total_tokens_consumed: u64,
+}
+
+/// A version of the rate card.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RatesView {
+    /// The card.
+    pub rates: RateCard,
+    /// RFC 3339, UTC.
+    pub since: String,
+    /// Who.
+    pub by: String,
+}
+
+/// What `ledger verify` found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Verification {
+    /// Replayed.
+    pub entries: u64,
+    /// Compared.
+    pub accounts: u64,
+    /// Compared.
+    pub attempts: u64,
+    /// Each disagreement in one sentence; empty when the books are right.
+    pub problems: Vec<String>,
+}

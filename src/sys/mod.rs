@@ -1,0 +1,3 @@
+//! What is asked of the kernel. The only `unsafe` of the crate is here.
+
+pub mod clock;
