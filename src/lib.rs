@@ -9,4 +9,6 @@
 
 pub mod domain;
 pub mod ledger;
+pub mod meter;
+pub mod runner;
 pub mod sys;

@@ -3,6 +3,7 @@
 //! [`Ledger`] is what the sidecar and the command line see. The embedded ledger ([`store::sqlite`]) answers it in this
 //! process; the client of the ledger service will answer it over HTTP.
 
+pub mod location;
 pub mod protocol;
 pub mod store;
 pub mod views;

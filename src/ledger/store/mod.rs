@@ -1,1 +1,3 @@
 //! Where the books are kept.
+
+pub mod sqlite;

@@ -1,0 +1,93 @@
+//! Where a ledger is: a path, `postgres://…` or `http(s)://…`.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use super::{Ledger, LedgerError};
+use crate::sys::clock::SystemClock;
+
+/// Where the ledger is. Only files can be opened by this version; the others are recognised, so that a URL never
+/// becomes a file of that name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Location {
+    /// The embedded ledger, one SQLite file.
+    File(PathBuf),
+    /// A PostgreSQL database.
+    Postgres(String),
+    /// A ledger service.
+    Service(String),
+}
+
+impl Location {
+    /// Reads what was given by `--ledger` or `JOBMETER_LEDGER`.
+    #[must_use]
+    pub fn parse(text: &str) -> Self {
+        match text.split_once("://") {
+            Some(("postgres" | "postgresql", _)) => Self::Postgres(text.to_owned()),
+            Some(("http" | "https", _)) => Self::Service(text.to_owned()),
+            _ => Self::File(PathBuf::from(text)),
+        }
+    }
+
+    /// The same place, whatever the working directory is later.
+    ///
+    /// # Errors
+    /// Where the working directory has gone.
+    pub fn absolute(self) -> std::io::Result<Self> {
+        match self {
+            Self::File(path) => std::path::absolute(path).map(Self::File),
+            other => Ok(other),
+        }
+    }
+
+    /// The file, for what only a file can do.
+    ///
+    /// # Errors
+    /// Where it is none.
+    pub fn file(&self) -> Result<&Path, LedgerError> {
+        match self {
+            Self::File(path) => Ok(path),
+            other => Err(LedgerError::Refused(format!("{other} is no ledger file: name one by --ledger PATH"))),
+        }
+    }
+
+    /// Opens it.
+    ///
+    /// # Errors
+    /// See [`LedgerError`].
+    pub fn connect(&self) -> Result<Box<dyn Ledger>, LedgerError> {
+        match self {
+            Self::File(path) => super::store::sqlite::SqliteLedger::open(path, Box::new(SystemClock)),
+            Self::Postgres(_) | Self::Service(_) => {
+                Err(LedgerError::Refused(format!("{self}: this version keeps its ledger in a file: use --ledger PATH")))
+            }
+        }
+    }
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => path.display().fmt(f),
+            // A URL may carry a password between "//" and "@", which no message may show.
+            Self::Postgres(url) | Self::Service(url) => match (url.find("://"), url.rfind('@')) {
+                (Some(start), Some(end)) if start + 3 < end => write!(f, "{}***{}", &url[..start + 3], &url[end..]),
+                _ => url.fmt(f),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tells_files_from_urls_and_hides_passwords() {
+        assert_eq!(Location::parse("a/b.db"), Location::File("a/b.db".into()));
+        let postgres = Location::parse("postgres://me:secret@host/db");
+        assert_eq!(postgres.to_string(), "postgres://***@host/db");
+        assert!(postgres.connect().is_err());
+        assert!(matches!(Location::parse("https://x"), Location::Service(_)));
+    }
+}

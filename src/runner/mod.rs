@@ -1,0 +1,3 @@
+//! The sidecar: front and keeper.
+
+pub mod options;

@@ -1,0 +1,82 @@
+//! What a run is asked to do, after flags, environment, file and defaults have been put together.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use crate::domain::units::Nanocredits;
+use crate::ledger::location::Location;
+use crate::ledger::protocol::JobKind;
+use crate::meter::CpuSource;
+
+/// `--notice SIGTERM@30s`: a signal sent once, ahead of the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// Which.
+    pub signal: Signal,
+    /// How long the account's credits would last at its present rate.
+    pub before: Duration,
+}
+
+/// `--as USER`: resolved before the fork, since name services may not be asked between fork and exec.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunAs {
+    /// For messages and `USER`.
+    pub name: String,
+    /// User.
+    pub uid: u32,
+    /// Primary group.
+    pub gid: u32,
+    /// All groups.
+    pub groups: Vec<u32>,
+    /// For `HOME`.
+    pub home: PathBuf,
+    /// For `SHELL`.
+    pub shell: PathBuf,
+}
+
+/// Everything about one run. The command is not empty.
+#[derive(Clone, Debug)]
+pub struct RunOptions {
+    /// `COMMAND [ARG]...`
+    pub command: Vec<OsString>,
+    /// Where the ledger is; absolute.
+    pub ledger: Location,
+    /// Where spool files are kept; absolute.
+    pub spool_dir: PathBuf,
+    /// Whose credits.
+    pub user: String,
+    /// `--job`, or the scheduler's, or a `UUIDv7`.
+    pub job: String,
+    /// `--task`, or the scheduler's, or "0".
+    pub task: String,
+    /// `--kind`.
+    pub kind: JobKind,
+    /// `--name`.
+    pub name: Option<String>,
+    /// `--label K=V`.
+    pub labels: BTreeMap<String, String>,
+    /// `--limit`.
+    pub limit: Option<Nanocredits>,
+    /// `--interval`: the longest time between two looks.
+    pub interval: Duration,
+    /// `--hold`: how long the job stays frozen at its ceiling when the ledger does not answer.
+    pub hold: Duration,
+    /// `--notice`.
+    pub notice: Option<Notice>,
+    /// `--linger`: wait for what the command left behind.
+    pub linger: bool,
+    /// `--as`.
+    pub run_as: Option<RunAs>,
+    /// `--cpu-source`: this one or none.
+    pub cpu_source: Option<CpuSource>,
+    /// `--receipt`; absolute.
+    pub receipt: Option<PathBuf>,
+    /// `--quiet`: no summary.
+    pub quiet: bool,
+    /// `--exhausted-status`.
+    pub exhausted_status: u8,
+}

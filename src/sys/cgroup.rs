@@ -1,0 +1,292 @@
+//! A cgroup v2 made for one job: create, read, freeze, kill, remove.
+//!
+//! Files are opened relative to a directory descriptor, so that a group made anew under the same name is never read or
+//! killed by mistake. Kernel documentation: `Documentation/admin-guide/cgroup-v2.rst`.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat};
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::stat::{Mode, mkdirat};
+use nix::sys::time::TimeSpec;
+use nix::unistd::{UnlinkatFlags, unlinkat};
+
+use super::clock::{Clock, SystemClock};
+
+/// A cgroup v2 directory, held open.
+#[derive(Debug)]
+pub struct Group {
+    path: PathBuf,
+    dir: OwnedFd,
+}
+
+/// Whether waiting for a group reached what it waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waited {
+    /// It did.
+    Reached,
+    /// The time was over first.
+    TimedOut,
+}
+
+/// Where the v2 hierarchy is mounted and which group this process is in, below that mount.
+///
+/// # Errors
+/// Where `/proc/self/mountinfo` or `/proc/self/cgroup` cannot be read, or no v2 hierarchy is mounted.
+pub fn own_group_path() -> io::Result<PathBuf> {
+    let mountinfo = std::fs::read_to_string("/proc/self/mountinfo")?;
+    let cgroup = std::fs::read_to_string("/proc/self/cgroup")?;
+    let own = cgroup
+        .lines()
+        .find_map(|line| line.strip_prefix("0::"))
+        .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "/proc/self/cgroup has no cgroup v2 line"))?;
+    locate_group(&mountinfo, own)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("no cgroup v2 mount shows the group {own}")))
+}
+
+/// The directory of the v2 group `own` (as in `/proc/self/cgroup`), by the mounts of `mountinfo`. A mount shows the part
+/// of the hierarchy below its root field; a group outside of it (`/../…`) cannot be reached.
+fn locate_group(mountinfo: &str, own: &str) -> Option<PathBuf> {
+    mountinfo.lines().rev().find_map(|line| {
+        let (mount, kind) = line.split_once(" - ")?;
+        if kind.split(' ').next()? != "cgroup2" {
+            return None;
+        }
+        let mut fields = mount.split(' ').skip(3);
+        let (root, target) = (fields.next()?, unescape(fields.next()?));
+        let below = if root == "/" { own } else { own.strip_prefix(root)? };
+        if below.split('/').any(|part| part == "..") || !(below.is_empty() || below.starts_with('/')) {
+            return None;
+        }
+        let below = below.trim_start_matches('/');
+        Some(if below.is_empty() { target } else { target.join(below) })
+    })
+}
+
+/// `mountinfo` writes space, tab, newline and backslash as `\ooo` (proc(5)).
+fn unescape(field: &str) -> PathBuf {
+    let mut text = field.to_owned();
+    for (escape, plain) in [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")] {
+        text = text.replace(escape, plain);
+    }
+    PathBuf::from(text)
+}
+
+impl Group {
+    /// Opens a group that exists.
+    ///
+    /// # Errors
+    /// Where it does not, or is not a cgroup v2 directory.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let dir = nix::fcntl::open(path, OFlag::O_DIRECTORY | OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
+        let kind = nix::sys::statfs::fstatfs(&dir)?.filesystem_type();
+        if kind != nix::sys::statfs::CGROUP2_SUPER_MAGIC {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a cgroup v2 directory"));
+        }
+        Ok(Self { path: path.to_owned(), dir })
+    }
+
+    /// Makes a new group below this one. An existing one is never reused: once `cgroup.kill` was written to it, later
+    /// children made into it die at birth (measured on Linux 6.18).
+    ///
+    /// # Errors
+    /// Where it exists or may not be made.
+    pub fn create_below(&self, name: &str) -> io::Result<Self> {
+        mkdirat(&self.dir, name, Mode::from_bits_truncate(0o755))?;
+        let dir = openat(&self.dir, name, OFlag::O_DIRECTORY | OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
+        Ok(Self { path: self.path.join(name), dir })
+    }
+
+    /// Its path, for the spool and for messages.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its directory, for `clone3`.
+    #[must_use]
+    pub fn dir(&self) -> BorrowedFd<'_> {
+        self.dir.as_fd()
+    }
+
+    /// The inode, which with the boot id tells whether a path still is this group.
+    ///
+    /// # Errors
+    /// Where the kernel refuses `fstat`.
+    pub fn inode(&self) -> io::Result<u64> {
+        Ok(nix::sys::stat::fstat(&self.dir)?.st_ino)
+    }
+
+    /// Opens one of its files for reading.
+    ///
+    /// # Errors
+    /// Where the file does not exist or may not be read.
+    pub fn open_file(&self, name: &str) -> io::Result<File> {
+        Ok(File::from(openat(&self.dir, name, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?))
+    }
+
+    /// The text of one of its files.
+    ///
+    /// # Errors
+    /// Where the file does not exist or may not be read.
+    pub fn read_file(&self, name: &str) -> io::Result<String> {
+        io::read_to_string(self.open_file(name)?)
+    }
+
+    /// Writes one of its files.
+    ///
+    /// # Errors
+    /// Where the file does not exist, may not be written, or the kernel refuses the value.
+    pub fn write_file(&self, name: &str, value: &str) -> io::Result<()> {
+        let file = File::from(openat(&self.dir, name, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())?);
+        file.write_at(value.as_bytes(), 0).map(|_| ())
+    }
+
+    /// Moves a process, or with 0 the caller, into the group.
+    ///
+    /// # Errors
+    /// Where the kernel refuses: no permission, or the process has gone.
+    pub fn join(&self, pid: i32) -> io::Result<()> {
+        self.write_file("cgroup.procs", &pid.to_string())
+    }
+
+    /// Whether a process of the group or of one below it is alive. A group that has gone has none.
+    #[must_use]
+    pub fn is_populated(&self) -> bool {
+        self.read_file("cgroup.events").is_ok_and(|events| events.lines().any(|line| line == "populated 1"))
+    }
+
+    /// Freezes everything in it, and waits for that at most `wait_max`.
+    ///
+    /// # Errors
+    /// Where the file cannot be written.
+    pub fn freeze(&self, wait_max: Duration) -> io::Result<Waited> {
+        self.write_file("cgroup.freeze", "1")?;
+        self.wait_for("frozen 1", wait_max)
+    }
+
+    /// Lets it run again.
+    ///
+    /// # Errors
+    /// Where the file cannot be written.
+    pub fn thaw(&self) -> io::Result<()> {
+        self.write_file("cgroup.freeze", "0")
+    }
+
+    /// SIGKILL to every process in it and below, forks under way included; frozen ones die too.
+    ///
+    /// # Errors
+    /// Where the file cannot be written, as before Linux 5.14.
+    pub fn kill(&self) -> io::Result<()> {
+        self.write_file("cgroup.kill", "1")
+    }
+
+    /// Waits until nothing in it is alive.
+    ///
+    /// # Errors
+    /// Where `cgroup.events` cannot be read.
+    pub fn wait_empty(&self, wait_max: Duration) -> io::Result<Waited> {
+        self.wait_for("populated 0", wait_max)
+    }
+
+    /// `cgroup.events` raises POLLPRI when it changes, so no time is lost in sleeping.
+    fn wait_for(&self, wanted: &str, wait_max: Duration) -> io::Result<Waited> {
+        let events = self.open_file("cgroup.events")?;
+        let clock = SystemClock;
+        let until_us = clock.boottime_us().saturating_add(u64::try_from(wait_max.as_micros()).unwrap_or(u64::MAX));
+        loop {
+            let mut buffer = [0_u8; 256];
+            let length = events.read_at(&mut buffer, 0)?;
+            let text = std::str::from_utf8(buffer.get(..length).unwrap_or_default()).unwrap_or_default();
+            if text.lines().any(|line| line == wanted) {
+                return Ok(Waited::Reached);
+            }
+            let left = Duration::from_micros(until_us.saturating_sub(clock.boottime_us()));
+            if left.is_zero() {
+                return Ok(Waited::TimedOut);
+            }
+            let mut fds = [PollFd::new(events.as_fd(), PollFlags::POLLPRI)];
+            match ppoll(&mut fds, Some(TimeSpec::from_duration(left)), None) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// The processes in it and in the groups below it.
+    #[must_use]
+    pub fn processes(&self) -> Vec<i32> {
+        let mut pids: Vec<i32> = Vec::new();
+        if let Ok(text) = self.read_file("cgroup.procs").or_else(|_| self.read_file("cgroup.threads")) {
+            pids.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()));
+        }
+        for below in self.groups_below() {
+            pids.extend(below.processes());
+        }
+        pids
+    }
+
+    fn groups_below(&self) -> Vec<Self> {
+        let Ok(entries) = std::fs::read_dir(self.anchored_path()) else { return Vec::new() };
+        entries
+            .flatten()
+            .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+            .filter_map(|entry| {
+                let name = entry.file_name();
+                let flags = OFlag::O_DIRECTORY | OFlag::O_PATH | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+                let dir = openat(&self.dir, name.as_os_str(), flags, Mode::empty()).ok()?;
+                Some(Self { path: self.path.join(name), dir })
+            })
+            .collect()
+    }
+
+    /// The path by the open descriptor, so that it names this group and no later one of the same name.
+    fn anchored_path(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}", self.dir.as_raw_fd()))
+    }
+
+    /// Removes the groups below it and then itself, if the path still is this group.
+    ///
+    /// # Errors
+    /// Where one is not empty, or may not be removed.
+    pub fn remove(&self) -> io::Result<()> {
+        for below in self.groups_below() {
+            below.remove()?;
+        }
+        let (Some(parent), Some(name)) = (self.path.parent(), self.path.file_name()) else {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the root group cannot be removed"));
+        };
+        let parent = nix::fcntl::open(parent, OFlag::O_DIRECTORY | OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
+        let there = nix::sys::stat::fstatat(&parent, name, nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW)?;
+        if there.st_ino != self.inode()? {
+            return Ok(());
+        }
+        Ok(unlinkat(&parent, name, UnlinkatFlags::RemoveDir)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_the_group_on_hybrid_hosts_and_in_containers() {
+        let hybrid = "30 25 0:26 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n\
+                      35 25 0:31 / /sys/fs/cgroup/unified rw,relatime shared:9 - cgroup2 cgroup2 rw\n";
+        assert_eq!(locate_group(hybrid, "/").unwrap(), Path::new("/sys/fs/cgroup/unified"));
+        assert_eq!(locate_group(hybrid, "/a/b").unwrap(), Path::new("/sys/fs/cgroup/unified/a/b"));
+        let bound = "30 25 0:26 /docker/x /sys/fs/cgroup ro - cgroup2 cgroup rw\n";
+        assert_eq!(locate_group(bound, "/docker/x/y").unwrap(), Path::new("/sys/fs/cgroup/y"));
+        assert_eq!(locate_group(bound, "/docker/xy"), None);
+        assert_eq!(locate_group(bound, "/other"), None);
+        assert_eq!(locate_group("30 25 0:26 / /cg rw - cgroup2 cgroup rw", "/../outside"), None);
+        let spaced = "30 25 0:26 / /my\\040groups rw - cgroup2 cgroup rw\n";
+        assert_eq!(locate_group(spaced, "/a").unwrap(), Path::new("/my groups/a"));
+    }
+}
