@@ -14,6 +14,8 @@
     clippy::panic
 )]
 
+pub mod deadline;
+pub mod job;
 pub mod rating;
 pub mod units;
 pub mod usage;

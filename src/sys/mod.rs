@@ -2,3 +2,8 @@
 
 pub mod cgroup;
 pub mod clock;
+pub mod process;
+pub mod shared;
+pub mod signals;
+pub mod spawn;
+pub mod terminal;

@@ -1,0 +1,523 @@
+//! The life of one attempt: a pure state machine.
+//!
+//! ```text
+//!            ceiling − guard reached, or lease over
+//!   Running ───────────────────────────────────────▶ Held (frozen, asking)
+//!      │  ◀─────────────────────────────────────────   │
+//!      │            a newer lease                      │ ledger: stop, or the hold is over
+//!      │ command exited, operator, front lost          ▼
+//!      └─────────────────────────────────────────▶  Ending(reason)
+//! ```
+//!
+//! Running: the ceiling is not reached at the last look, and cannot be before the next. Held: nothing burns; only a
+//! newer lease lets it run. Ending: no way back. The keeper feeds events in the order in which they happened and
+//! performs the actions in the order in which they are given.
+//!
+//! Architecture Invariant: no time is read here. `now_us` is `CLOCK_BOOTTIME` in µs.
+
+use super::deadline::HighestRate;
+use super::rating::RateCard;
+use super::units::Nanocredits;
+use super::usage::Usage;
+
+/// The shortest time between two looks.
+pub const LOOK_FLOOR_US: u64 = 1_000;
+/// A held job whose question got no clear answer asks again after this.
+const WAIT_US: u64 = 250_000;
+/// Retries of a failed report start here and double.
+const RETRY_FIRST_US: u64 = 100_000;
+/// Retries of a failed report are at most this far apart.
+const RETRY_MAX_US: u64 = 5_000_000;
+
+/// What never changes while the attempt lives.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// Pinned prices.
+    pub rates: RateCard,
+    /// The longest time between two looks.
+    pub interval_us: u64,
+    /// How long the job may stay frozen.
+    pub hold_us: u64,
+    /// Whether there is a freezer. Without one there is no hold.
+    pub can_hold: bool,
+    /// The notice is due when the account would last this much longer.
+    pub notice_before_us: Option<u64>,
+}
+
+/// A lease as the state machine sees it: absolute in boot time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// Increases.
+    pub version: u64,
+    /// On the cumulative price.
+    pub ceiling: Nanocredits,
+    /// Which period pays.
+    pub period: i64,
+    /// Until then.
+    pub ends_us: u64,
+    /// Report by then at the latest.
+    pub report_at_us: u64,
+    /// After this one, from its `starts_us` on.
+    pub next: Option<NextGrant>,
+}
+
+/// A slice of the next period.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NextGrant {
+    /// Which period pays.
+    pub period: i64,
+    /// From then.
+    pub starts_us: u64,
+    /// On top of the price at the start.
+    pub amount: Nanocredits,
+    /// Until then.
+    pub ends_us: u64,
+}
+
+/// What the ledger said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Run to the ceiling.
+    Lease(Grant),
+    /// Stay frozen and ask again then.
+    Wait {
+        /// When.
+        ask_at_us: u64,
+    },
+    /// Stop, and why.
+    Stop(End),
+}
+
+/// Why an attempt ends, as far as the machine decides it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The command has exited (and, with `--linger`, everything it left).
+    Exited,
+    /// No credits.
+    CreditsExhausted,
+    /// The job's own limit.
+    JobLimit,
+    /// An operator.
+    OperatorStop,
+    /// The ledger was silent too long.
+    LeaseExpired,
+    /// Front or counter lost.
+    MeterLost,
+}
+
+/// The account, as of the last answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AccountState {
+    /// Not charged yet; `None` without a limit.
+    pub left: Option<Nanocredits>,
+    /// Over all its jobs.
+    pub burn_per_second: Nanocredits,
+    /// When that was said.
+    pub at_us: u64,
+}
+
+/// What happened.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A reading was taken.
+    Looked,
+    /// The ledger answered the report `seq`.
+    Answered {
+        /// Which report.
+        seq: u64,
+        /// What to do.
+        verdict: Verdict,
+        /// The account.
+        account: AccountState,
+    },
+    /// The report `seq` did not get through.
+    LedgerSilent {
+        /// Which report.
+        seq: u64,
+    },
+    /// The ledger will never take this attempt's reports.
+    LedgerBroken,
+    /// Everything of the job that is waited for has ended.
+    Exited,
+    /// The front has died or was stopped, or the counter can no longer be read.
+    MeterLost,
+}
+
+/// What must be done now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Freeze, then look again (which reports the settled figure).
+    Freeze,
+    /// Let it run on.
+    Thaw,
+    /// Send a report.
+    Report(ReportDue),
+    /// Send the notice's signal.
+    Notice,
+    /// Freeze, read, kill, settle.
+    End(End),
+}
+
+/// The part of a report that the machine decides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReportDue {
+    /// Echoed by the answer.
+    pub seq: u64,
+    /// In force.
+    pub ceiling_version: u64,
+    /// In force.
+    pub period: i64,
+    /// Not yet acknowledged.
+    pub closed: Option<(i64, Usage)>,
+    /// Frozen.
+    pub waiting: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Running,
+    Held { until_us: u64, ledger_said_wait: bool },
+    Ending,
+}
+
+/// One attempt.
+#[derive(Debug)]
+pub struct Job {
+    rules: Rules,
+    state: State,
+    grant: Grant,
+    usage: Usage,
+    price: Nanocredits,
+    rate: HighestRate,
+    gpus: u64,
+    stop_us: u64,
+    seq: u64,
+    outstanding: Option<u64>,
+    waiting: bool,
+    report_at_us: u64,
+    retry_us: u64,
+    slice: Nanocredits,
+    asked_for: Option<Nanocredits>,
+    closed: Option<(i64, Usage)>,
+    closed_seq: u64,
+    account: AccountState,
+    noticed: bool,
+}
+
+impl Job {
+    /// An attempt with its first lease.
+    #[must_use]
+    pub fn new(rules: Rules, grant: Grant, rate: HighestRate, stop_us: u64, account: AccountState) -> Self {
+        Self {
+            rules,
+            state: State::Running,
+            grant,
+            usage: Usage::default(),
+            price: Nanocredits::ZERO,
+            rate,
+            gpus: 0,
+            stop_us,
+            seq: 0,
+            outstanding: None,
+            waiting: false,
+            report_at_us: grant.report_at_us,
+            retry_us: RETRY_FIRST_US,
+            slice: grant.ceiling,
+            asked_for: None,
+            closed: None,
+            closed_seq: 0,
+            account,
+            noticed: false,
+        }
+    }
+
+    /// Usage at the last look.
+    #[must_use]
+    pub fn usage(&self) -> &Usage {
+        &self.usage
+    }
+
+    /// Which period pays now, and what an earlier one still has to be told.
+    #[must_use]
+    pub fn period(&self) -> (i64, Option<&(i64, Usage)>) {
+        (self.grant.period, self.closed.as_ref())
+    }
+
+    /// The account as of the last answer.
+    #[must_use]
+    pub fn account(&self) -> AccountState {
+        self.account
+    }
+
+    /// The lease in force.
+    #[must_use]
+    pub fn grant(&self) -> Grant {
+        self.grant
+    }
+
+    /// Whether it is frozen.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        matches!(self.state, State::Held { .. })
+    }
+
+    /// When the ceiling itself could be reached or the lease is over: past this the front need not trust the keeper.
+    #[must_use]
+    pub fn trusted_until_us(&self, now_us: u64) -> u64 {
+        let left = self.grant.ceiling.saturating_sub(self.price).at_least_zero();
+        self.grant.ends_us.min(now_us.saturating_add(self.earliest_us(left)))
+    }
+
+    /// Takes a new figure of the highest rate, and of the time that it takes to stop.
+    pub fn set_rate(&mut self, rate: HighestRate, gpus: u64, stop_us: u64) {
+        self.rate = rate;
+        self.gpus = gpus;
+        self.stop_us = stop_us;
+    }
+
+    /// The final reading, after everything stands still.
+    pub fn settle(&mut self, usage: &Usage) {
+        self.usage = self.usage.merged(usage);
+        self.price = self.rules.rates.price(&self.usage).total;
+        self.state = State::Ending;
+    }
+
+    /// One step. `usage` is a reading not older than `now_us`.
+    #[must_use]
+    pub fn step(&mut self, now_us: u64, usage: &Usage, event: Event) -> Vec<Action> {
+        if self.state == State::Ending {
+            return Vec::new();
+        }
+        self.usage = self.usage.merged(usage);
+        self.price = self.rules.rates.price(&self.usage).total;
+        self.cross_period(now_us);
+        match event {
+            Event::Looked => {}
+            Event::Exited => return self.end(End::Exited),
+            Event::MeterLost => return self.end(End::MeterLost),
+            Event::LedgerBroken => return self.end(End::LeaseExpired),
+            Event::LedgerSilent { seq } => self.retry_later(now_us, seq),
+            Event::Answered { seq, verdict, account } => {
+                self.account = account;
+                let was_waiting = self.outstanding == Some(seq) && self.waiting;
+                if let Some(end) = self.take_verdict(seq, verdict) {
+                    return self.end(end);
+                }
+                self.ask_again_if_held(now_us, was_waiting, verdict);
+            }
+        }
+        self.decide(now_us)
+    }
+
+    /// When the next look is due.
+    #[must_use]
+    pub fn look_at_us(&self, now_us: u64) -> u64 {
+        let at_latest = now_us.saturating_add(self.rules.interval_us);
+        match self.state {
+            State::Ending => at_latest,
+            State::Held { until_us, .. } => self.wake_at_us(until_us).min(at_latest),
+            State::Running => {
+                let left = self.grant.ceiling.saturating_sub(self.price).saturating_sub(self.guard());
+                let by_ceiling = now_us.saturating_add(self.earliest_us(left.at_least_zero()));
+                let by_lease = match self.grant.next {
+                    Some(next) => next.starts_us,
+                    None => self.grant.ends_us.saturating_sub(self.stop_us),
+                };
+                let due = by_ceiling.min(by_lease).min(self.wake_at_us(at_latest));
+                due.max(now_us.saturating_add(LOOK_FLOOR_US)).min(at_latest)
+            }
+        }
+    }
+
+    /// A report may be due before `limit_us`; with one outstanding there is nothing to wake for.
+    fn wake_at_us(&self, limit_us: u64) -> u64 {
+        if self.outstanding.is_some() { limit_us } else { limit_us.min(self.report_at_us) }
+    }
+
+    fn earliest_us(&self, credits: Nanocredits) -> u64 {
+        let per_second = self.rules.rates.highest_rate_per_second(self.rate.cpus_ppm, self.gpus);
+        let scale = |product: u64| {
+            let product = u128::from(credits.0.unsigned_abs()).saturating_mul(u128::from(product));
+            let scaled = product.checked_div(u128::from(per_second.0.unsigned_abs().max(1))).unwrap_or(0);
+            u64::try_from(scaled).unwrap_or(u64::MAX)
+        };
+        if self.gpus > 0 {
+            return scale(1_000_000);
+        }
+        // Credits → CPU time at this rate → the earliest time at which that can have been burned.
+        self.rate.earliest_us(scale(self.rate.cpus_ppm))
+    }
+
+    /// G: what may be burned unseen between the last tick and the stop.
+    fn guard(&self) -> Nanocredits {
+        let per_second = self.rules.rates.highest_rate_per_second(self.rate.cpus_ppm, self.gpus);
+        let product = u128::from(per_second.0.unsigned_abs()).saturating_mul(u128::from(self.stop_us));
+        let guard = product.checked_div(1_000_000).unwrap_or(0);
+        Nanocredits(i64::try_from(guard).unwrap_or(i64::MAX))
+    }
+
+    fn end(&mut self, end: End) -> Vec<Action> {
+        self.state = State::Ending;
+        vec![Action::End(end)]
+    }
+
+    /// At the end of a period the next one begins to pay, from this reading on.
+    fn cross_period(&mut self, now_us: u64) {
+        let Some(next) = self.grant.next.filter(|next| now_us >= next.starts_us) else { return };
+        self.close_period();
+        self.grant.period = next.period;
+        self.grant.ceiling = self.price.saturating_add(next.amount);
+        self.grant.ends_us = next.ends_us;
+        self.grant.next = None;
+        self.slice = next.amount;
+        self.asked_for = None;
+        self.report_at_us = now_us;
+    }
+
+    fn close_period(&mut self) {
+        self.closed = Some((self.grant.period, self.usage.clone()));
+        self.closed_seq = self.seq.saturating_add(1);
+    }
+
+    fn retry_later(&mut self, now_us: u64, seq: u64) {
+        if self.outstanding == Some(seq) {
+            self.outstanding = None;
+            // The sequence number spreads the retries of many attempts that failed together.
+            let jitter = self.retry_us.checked_div(4).unwrap_or(0).saturating_mul(seq.checked_rem(4).unwrap_or(0));
+            self.report_at_us = now_us.saturating_add(self.retry_us).saturating_add(jitter.checked_div(4).unwrap_or(0));
+            self.retry_us = self.retry_us.saturating_mul(2).min(RETRY_MAX_US);
+        }
+    }
+
+    fn take_verdict(&mut self, seq: u64, verdict: Verdict) -> Option<End> {
+        if self.outstanding == Some(seq) {
+            self.outstanding = None;
+            self.retry_us = RETRY_FIRST_US;
+        }
+        if self.closed.is_some() && seq >= self.closed_seq {
+            self.closed = None;
+        }
+        match verdict {
+            Verdict::Stop(end) => return Some(end),
+            Verdict::Wait { ask_at_us } => {
+                self.report_at_us = ask_at_us;
+                if let State::Held { ledger_said_wait, .. } = &mut self.state {
+                    *ledger_said_wait = true;
+                }
+            }
+            Verdict::Lease(grant) => self.take_grant(grant),
+        }
+        None
+    }
+
+    /// A lease that does not let a frozen job run on is like `wait`, unless it answers a report that was sent before
+    /// the freeze: then the question is still to be asked.
+    fn ask_again_if_held(&mut self, now_us: u64, was_waiting: bool, verdict: Verdict) {
+        let State::Held { ledger_said_wait, .. } = &mut self.state else { return };
+        if matches!(verdict, Verdict::Lease(_)) {
+            *ledger_said_wait |= was_waiting;
+            self.report_at_us = if was_waiting { now_us.saturating_add(WAIT_US) } else { now_us };
+        }
+    }
+
+    fn take_grant(&mut self, grant: Grant) {
+        if grant.version < self.grant.version || grant.period < self.grant.period {
+            return;
+        }
+        self.report_at_us = grant.report_at_us;
+        let lowered_too_far =
+            grant.ceiling < self.grant.ceiling && grant.ceiling < self.price.saturating_add(self.guard());
+        if grant.version > self.grant.version && grant.period == self.grant.period && lowered_too_far {
+            // Not confirmed, so the books go on holding the higher one; only its time is renewed.
+            self.grant.ends_us = self.grant.ends_us.max(grant.ends_us);
+            return;
+        }
+        if grant.period > self.grant.period {
+            self.close_period();
+        }
+        if grant.ceiling != self.grant.ceiling {
+            self.slice = grant.ceiling.saturating_sub(self.price).at_least_zero();
+        }
+        self.grant = grant;
+    }
+
+    fn decide(&mut self, now_us: u64) -> Vec<Action> {
+        let mut actions = Vec::new();
+        let left = self.grant.ceiling.saturating_sub(self.price);
+        let over = left <= self.guard() || now_us.saturating_add(self.stop_us) >= self.lease_ends_us();
+        match self.state {
+            State::Ending => return actions,
+            State::Running if over && !self.rules.can_hold => return self.end(self.end_without_hold(left)),
+            State::Running if over => {
+                let until_us = now_us.saturating_add(self.rules.hold_us);
+                self.state = State::Held { until_us, ledger_said_wait: false };
+                self.report_at_us = now_us;
+                // The reading after the freeze is the settled one: it is what gets reported.
+                return vec![Action::Freeze];
+            }
+            State::Held { .. } if !over => {
+                self.state = State::Running;
+                actions.push(Action::Thaw);
+            }
+            State::Held { until_us, ledger_said_wait } if now_us >= until_us => {
+                return self.end(if ledger_said_wait { End::CreditsExhausted } else { End::LeaseExpired });
+            }
+            State::Running | State::Held { .. } => {}
+        }
+        if self.notice_is_due(now_us) {
+            self.noticed = true;
+            actions.push(Action::Notice);
+        }
+        if let Some(report) = self.report_due(now_us, left) {
+            actions.push(Action::Report(report));
+        }
+        actions
+    }
+
+    fn lease_ends_us(&self) -> u64 {
+        self.grant.next.map_or(self.grant.ends_us, |next| next.ends_us)
+    }
+
+    fn end_without_hold(&self, left: Nanocredits) -> End {
+        if left <= self.guard() { End::CreditsExhausted } else { End::LeaseExpired }
+    }
+
+    fn report_due(&mut self, now_us: u64, left: Nanocredits) -> Option<ReportDue> {
+        if self.outstanding.is_some() {
+            return None;
+        }
+        let third = Nanocredits(self.slice.0.checked_div(3).unwrap_or(0));
+        let low = left < third && self.asked_for != Some(self.grant.ceiling);
+        if !low && now_us < self.report_at_us {
+            return None;
+        }
+        self.asked_for = Some(self.grant.ceiling);
+        self.seq = self.seq.saturating_add(1);
+        self.outstanding = Some(self.seq);
+        self.waiting = self.is_held();
+        Some(ReportDue {
+            seq: self.seq,
+            ceiling_version: self.grant.version,
+            period: self.grant.period,
+            closed: self.closed.clone(),
+            waiting: self.waiting,
+        })
+    }
+
+    fn notice_is_due(&self, now_us: u64) -> bool {
+        let (Some(before_us), Some(left), false) = (self.rules.notice_before_us, self.account.left, self.noticed)
+        else {
+            return false;
+        };
+        let per_second = u128::from(self.account.burn_per_second.at_least_zero().0.unsigned_abs());
+        if per_second == 0 {
+            return left <= Nanocredits::ZERO;
+        }
+        let lasts_us = u128::from(left.at_least_zero().0.unsigned_abs())
+            .saturating_mul(1_000_000)
+            .checked_div(per_second)
+            .unwrap_or(0);
+        let since_us = now_us.saturating_sub(self.account.at_us);
+        lasts_us <= u128::from(before_us.saturating_add(since_us))
+    }
+}

@@ -1,0 +1,295 @@
+//! The end of an attempt: freeze, read, kill, settle with the ledger, write the receipt, say it.
+
+use std::time::Duration;
+
+use super::keeper::{Keeper, Running};
+use super::receipt::{
+    CpuPart, CreditsPart, GpuPart, IoPart, JobPart, MemoryPart, MeterPart, OutcomePart, Receipt, TimePart, rfc3339,
+};
+use super::spool::Record;
+use super::summary;
+use super::uplink::{Answer, Question};
+use super::wire::{Exit, ExitKind, SpawnFailure};
+use crate::domain::job::End;
+use crate::domain::rating::RateCard;
+use crate::domain::units::Microseconds;
+use crate::domain::usage::Usage;
+use crate::ledger::LedgerError;
+use crate::ledger::protocol::{Balance, ClosedPeriod, Finish, FinishAnswer, Reason, StopReason};
+use crate::meter::breakdown::Breakdown;
+use crate::sys::clock::{Clock, SystemClock};
+use crate::sys::process::{cpu_us_of, own_cpu_us};
+
+/// A process inside one 3 GiB page population cannot be frozen and burns on; it is killed after this wait.
+pub(super) const FREEZE_WAIT_MAX: Duration = Duration::from_millis(5);
+/// What has not died of SIGKILL after this is unkillable.
+pub(super) const KILL_WAIT_MAX: Duration = Duration::from_secs(10);
+/// How long the end waits for a ledger that does not answer, before it leaves the burn to the spool.
+const FINISH_WAIT_MAX_US: u64 = 5_000_000;
+const FINISH_RETRY: Duration = Duration::from_millis(200);
+
+/// What the front prints, and how it ends.
+pub(super) type Ended = (Vec<String>, Exit, bool);
+
+/// The part of the end that does not depend on why.
+struct Settled {
+    usage: Usage,
+    teardown: Microseconds,
+    unkillable: Vec<i32>,
+    breakdown: Breakdown,
+    wall: Microseconds,
+    ended_at_us: i64,
+}
+
+/// Ends a job that was started.
+pub(super) fn end(keeper: &mut Keeper<'_>, mut running: Running, end: End) -> Ended {
+    let settled = settle(keeper, &mut running);
+    if running.ended.is_none() && end != End::MeterLost {
+        running.ended = keeper.await_command_end(&running);
+    }
+    let reason = reason_of(end, running.ended, &settled);
+    let receipt = receipt(keeper, &running, &settled, reason);
+    let answer = tell_ledger(keeper, &running, &settled, reason, &receipt);
+    if settled.unkillable.is_empty() {
+        keeper.plan.discard();
+    }
+    let receipt = complete(receipt, &answer, &running.rules.rates);
+    let mut lines = Vec::new();
+    write_receipt(keeper, &receipt, &mut lines);
+    match &answer {
+        Ok(answer) => summary::ended(keeper.options, &receipt, answer, &mut lines),
+        Err(error) => {
+            summary::ended_unacknowledged(&receipt, &mut lines);
+            lines.push(format!(
+                "jobmeter: warning: the ledger did not take the last usage: {error}\n  it is kept in {}; \
+                 `jobmeter spool flush` sends it",
+                keeper.spool.path().display()
+            ));
+        }
+    }
+    (lines, exit_of(reason, running.ended, keeper.options.exhausted_status), reason != Reason::Completed)
+}
+
+/// Freeze, read, kill, read again. The reading at the freeze is charged; what the kill burns is teardown.
+fn settle(keeper: &mut Keeper<'_>, running: &mut Running) -> Settled {
+    let populated = keeper.plan.containment().is_populated();
+    if populated && !running.job.is_held() {
+        keeper.plan.containment().freeze(FREEZE_WAIT_MAX);
+    }
+    let now_us = SystemClock.boottime_us();
+    running.figures.held_until(now_us);
+    let usage = match running.figures.look(now_us, &mut keeper.plan) {
+        Ok(usage) => running.job.usage().merged(&usage),
+        Err(_) => running.job.usage().clone(),
+    };
+    running.job.settle(&usage);
+    keeper.write_spool(&running.job);
+    let breakdown = running.figures.breakdown(&keeper.plan);
+    let mut unkillable = Vec::new();
+    let mut teardown = Microseconds::ZERO;
+    if populated {
+        keeper.plan.containment().kill();
+        if !keeper.plan.containment().wait_empty(KILL_WAIT_MAX) {
+            unkillable = keeper.plan.containment().processes();
+        }
+        teardown = running.figures.burned_since();
+    }
+    let wall = Microseconds(now_us.saturating_sub(keeper.attempt.started_boottime_us));
+    Settled { usage, teardown, unkillable, breakdown, wall, ended_at_us: SystemClock.realtime_us() }
+}
+
+fn reason_of(end: End, ended: Option<ExitKind>, settled: &Settled) -> Reason {
+    if !settled.unkillable.is_empty() {
+        return Reason::Unkillable;
+    }
+    match (end, ended) {
+        (End::CreditsExhausted, _) => Reason::CreditsExhausted,
+        (End::JobLimit, _) => Reason::JobLimit,
+        (End::OperatorStop, _) => Reason::OperatorStop,
+        (End::LeaseExpired, _) => Reason::LeaseExpired,
+        (End::MeterLost, _) | (End::Exited, None) => Reason::MeterLost,
+        (End::Exited, Some(ExitKind::Exited(0))) => Reason::Completed,
+        (End::Exited, Some(ExitKind::Exited(_))) => Reason::Failed,
+        (End::Exited, Some(ExitKind::Signalled(9))) if settled.breakdown.oom_kills.is_some_and(|kills| kills > 0) => {
+            Reason::Oom
+        }
+        (End::Exited, Some(ExitKind::Signalled(_))) => Reason::Signalled,
+    }
+}
+
+fn exit_of(reason: Reason, ended: Option<ExitKind>, exhausted_status: u8) -> Exit {
+    match (reason, ended) {
+        (Reason::CreditsExhausted | Reason::JobLimit | Reason::Refused, _) => Exit::Status(exhausted_status),
+        (Reason::OperatorStop, _) => Exit::Status(137),
+        (Reason::Completed | Reason::Failed | Reason::Signalled | Reason::Oom, Some(ended)) => Exit::AsCommand(ended),
+        _ => Exit::Status(125),
+    }
+}
+
+fn receipt(keeper: &Keeper<'_>, running: &Running, settled: &Settled, reason: Reason) -> Receipt {
+    let (source, error_bound) = running.figures.source();
+    let reading = running.figures.last();
+    let (breakdown, figures) = (&settled.breakdown, &running.figures);
+    let mut outcome = OutcomePart::new(reason, running.ended, keeper.plan.tamper(), keeper.plan.degraded());
+    outcome.unkillable.clone_from(&settled.unkillable);
+    let mut cpu = CpuPart {
+        source,
+        error_bound_seconds: error_bound,
+        total_seconds: settled.usage.cpu_used_seconds,
+        user_seconds: reading.user_seconds,
+        system_seconds: reading.system_seconds,
+        allocated_seconds: settled.usage.cpu_allocated_seconds,
+        throttled_seconds: None,
+        pressure_seconds: None,
+        steal_seconds: None,
+        teardown_seconds: settled.teardown,
+        busiest: Vec::new(),
+    };
+    cpu.take(breakdown);
+    Receipt {
+        schema: "jobmeter.receipt/1".to_owned(),
+        job: JobPart::new(&keeper.attempt.identity),
+        outcome,
+        time: TimePart {
+            started_at: rfc3339(keeper.attempt.started_realtime_us),
+            ended_at: rfc3339(settled.ended_at_us),
+            wall_seconds: settled.wall,
+            held_seconds: Microseconds(figures.held_us()),
+            frozen_seconds: breakdown.frozen_seconds,
+            notice_sent_at: figures.notice_sent_at_us.map(rfc3339),
+        },
+        cpu,
+        memory: MemoryPart { peak_bytes: breakdown.peak_bytes, oom_kills: breakdown.oom_kills },
+        io: IoPart { read_bytes: breakdown.read_bytes, written_bytes: breakdown.written_bytes },
+        gpu: GpuPart { source: "none".to_owned(), ..GpuPart::default() },
+        tokens: settled.usage.tokens,
+        virtual_time: running.rules.rates.virtual_time(&settled.usage),
+        credits: None,
+        meter: MeterPart {
+            cpu_seconds: Microseconds(own_cpu_us() + cpu_us_of(keeper.front)),
+            readings: figures.readings,
+            reports: figures.reports,
+            ledger_answer_max_seconds: Microseconds(figures.ledger_answer_max_us),
+            wake_lateness_max_seconds: Microseconds(figures.lateness_max_us),
+        },
+    }
+}
+
+/// The final figures go to the spool first and then to the ledger, so that no death in between loses them.
+fn tell_ledger(
+    keeper: &mut Keeper<'_>,
+    running: &Running,
+    settled: &Settled,
+    reason: Reason,
+    receipt: &Receipt,
+) -> Result<FinishAnswer, LedgerError> {
+    let (period, closed) = running.job.period();
+    let finish = Finish {
+        attempt: keeper.attempt.identity.attempt,
+        usage: settled.usage.clone(),
+        period,
+        closed: closed.map(|(period, usage)| ClosedPeriod { period: *period, usage: usage.clone() }),
+        reason,
+        receipt: serde_json::to_value(receipt).unwrap_or_default(),
+    };
+    let record = Record {
+        usage: settled.usage.clone(),
+        period: Some(period),
+        at_us: settled.ended_at_us,
+        finish: Some(finish.clone()),
+        ..Record::default()
+    };
+    keeper.spool.write(record).ok();
+    let answer = ask_to_finish(keeper, running, &finish);
+    if answer.is_ok() {
+        keeper.spool.acknowledge().ok();
+    }
+    answer
+}
+
+fn ask_to_finish(keeper: &Keeper<'_>, running: &Running, finish: &Finish) -> Result<FinishAnswer, LedgerError> {
+    let until_us = SystemClock.boottime_us().saturating_add(FINISH_WAIT_MAX_US);
+    loop {
+        running.uplink.ask(Question::Finish(Box::new(finish.clone())));
+        let result = loop {
+            match running.uplink.wait(until_us.saturating_sub(SystemClock.boottime_us())) {
+                Some(answered) => {
+                    if let Answer::Finished(result) = answered.answer {
+                        break result;
+                    }
+                }
+                None => return Err(LedgerError::Unavailable("it did not answer within 5 s".to_owned())),
+            }
+        };
+        match result {
+            Err(LedgerError::Unavailable(_)) if SystemClock.boottime_us() < until_us => keeper.pause(FINISH_RETRY),
+            result => return result,
+        }
+    }
+}
+
+fn complete(mut receipt: Receipt, answer: &Result<FinishAnswer, LedgerError>, rates: &RateCard) -> Receipt {
+    receipt.credits = answer.as_ref().ok().map(|answer| CreditsPart::new(answer, rates));
+    receipt
+}
+
+fn write_receipt(keeper: &Keeper<'_>, receipt: &Receipt, lines: &mut Vec<String>) {
+    let Some(path) = &keeper.options.receipt else { return };
+    let written = serde_json::to_vec_pretty(receipt).map_err(std::io::Error::from).and_then(|mut json| {
+        json.push(b'\n');
+        super::receipt_file::write(path, &json)
+    });
+    if let Err(error) = written {
+        lines.push(format!("jobmeter: error: cannot write the receipt {}: {error}", path.display()));
+    }
+}
+
+/// The command did not start: nothing was burned that anyone asked for.
+pub(super) fn not_started(keeper: &mut Keeper<'_>, mut running: Running, failure: &SpawnFailure) -> Ended {
+    running.ended = Some(ExitKind::Exited(i32::from(failure.status)));
+    let (_, _, killed) = end(keeper, running, End::Exited);
+    (vec![format!("jobmeter: error: {}", failure.message)], Exit::Status(failure.status), killed)
+}
+
+/// The ledger refused: nothing was started, and a retry later is safe.
+pub(super) fn refused(keeper: &mut Keeper<'_>, reason: StopReason, balance: Balance, resets_in_ms: u64) -> Ended {
+    keeper.spool.discard().ok();
+    keeper.plan.discard();
+    let now_us = SystemClock.realtime_us();
+    let receipt = Receipt {
+        schema: "jobmeter.receipt/1".to_owned(),
+        job: JobPart::new(&keeper.attempt.identity),
+        outcome: OutcomePart::new(Reason::Refused, None, "none", Vec::new()),
+        time: TimePart {
+            started_at: rfc3339(keeper.attempt.started_realtime_us),
+            ended_at: rfc3339(now_us),
+            wall_seconds: Microseconds::ZERO,
+            held_seconds: Microseconds::ZERO,
+            frozen_seconds: None,
+            notice_sent_at: None,
+        },
+        cpu: CpuPart {
+            source: keeper.plan.source(),
+            error_bound_seconds: Some(Microseconds::ZERO),
+            total_seconds: Microseconds::ZERO,
+            user_seconds: Microseconds::ZERO,
+            system_seconds: Microseconds::ZERO,
+            allocated_seconds: Microseconds::ZERO,
+            throttled_seconds: None,
+            pressure_seconds: None,
+            steal_seconds: None,
+            teardown_seconds: Microseconds::ZERO,
+            busiest: Vec::new(),
+        },
+        memory: MemoryPart { peak_bytes: None, oom_kills: None },
+        io: IoPart { read_bytes: None, written_bytes: None },
+        gpu: GpuPart { source: "none".to_owned(), ..GpuPart::default() },
+        tokens: 0,
+        virtual_time: crate::domain::rating::VirtualTime::default(),
+        credits: None,
+        meter: MeterPart::default(),
+    };
+    let mut lines = vec![summary::refused(keeper.options, reason, balance, resets_in_ms)];
+    write_receipt(keeper, &receipt, &mut lines);
+    (lines, Exit::Status(keeper.options.exhausted_status), false)
+}

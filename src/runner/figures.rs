@@ -1,0 +1,168 @@
+//! What is measured of one running attempt: the billing meter, the highest rate, and how well the looks kept time.
+
+use nix::unistd::Pid;
+
+use crate::domain::deadline::HighestRate;
+use crate::domain::units::Microseconds;
+use crate::domain::usage::Usage;
+use crate::meter::breakdown::{Breakdown, Sampler};
+use crate::meter::select::Plan;
+use crate::meter::{CpuSource, Meter, MeterError, Reading};
+use crate::sys::clock::{Clock, SystemClock};
+
+/// From a decision to a job that stands still: the write to `cgroup.freeze` and the interrupts to the other CPUs.
+const FREEZE_US: u64 = 2_000;
+/// A late wake-up widens the guard band by at most this.
+const LATENESS_MAX_US: u64 = 4_000;
+
+/// The figures.
+#[derive(Debug)]
+pub(super) struct Figures {
+    meter: Option<Box<dyn Meter>>,
+    sampler: Option<Sampler>,
+    last: Reading,
+    rate: HighestRate,
+    allocated_us: u64,
+    allocated_at_us: u64,
+    held_since_us: Option<u64>,
+    held_us: u64,
+    lateness_us: u64,
+    spooled_at_us: u64,
+    /// How late a look was at most.
+    pub(super) lateness_max_us: u64,
+    /// Looks.
+    pub(super) readings: u64,
+    /// Answers of the ledger.
+    pub(super) reports: u64,
+    /// The slowest of them.
+    pub(super) ledger_answer_max_us: u64,
+    /// µs since 1970.
+    pub(super) notice_sent_at_us: Option<i64>,
+}
+
+impl Figures {
+    pub(super) fn new(plan: &Plan) -> Self {
+        Self {
+            meter: None,
+            sampler: None,
+            last: Reading::default(),
+            rate: plan.highest_rate(),
+            allocated_us: 0,
+            allocated_at_us: SystemClock.boottime_us(),
+            held_since_us: None,
+            held_us: 0,
+            lateness_us: 0,
+            spooled_at_us: 0,
+            lateness_max_us: 0,
+            readings: 0,
+            reports: 0,
+            ledger_answer_max_us: 0,
+            notice_sent_at_us: None,
+        }
+    }
+
+    /// Opens the counter, now that the command's process exists.
+    pub(super) fn begin(&mut self, plan: &mut Plan, child: Pid) -> Result<(), MeterError> {
+        self.meter = Some(plan.started(child)?);
+        self.allocated_at_us = SystemClock.boottime_us();
+        self.spooled_at_us = self.allocated_at_us;
+        Ok(())
+    }
+
+    /// Reads the counters. Before the command exists there is nothing to read.
+    pub(super) fn look(&mut self, now_us: u64, plan: &mut Plan) -> Result<Usage, MeterError> {
+        if let Some(meter) = &mut self.meter {
+            self.last = meter.read()?;
+            self.readings += 1;
+        }
+        let passed_us = now_us.saturating_sub(self.allocated_at_us);
+        self.allocated_at_us = now_us;
+        if self.held_since_us.is_none() && self.meter.is_some() {
+            let allocated = u128::from(passed_us) * u128::from(self.rate.sustained_ppm()) / 1_000_000;
+            self.allocated_us = self.allocated_us.saturating_add(u64::try_from(allocated).unwrap_or(u64::MAX));
+        }
+        self.rate = plan.highest_rate();
+        Ok(Usage {
+            cpu_used_seconds: self.last.cpu_seconds,
+            cpu_allocated_seconds: Microseconds(self.allocated_us),
+            ..Usage::default()
+        })
+    }
+
+    /// The highest rate as of the last look.
+    pub(super) fn highest_rate(&self) -> HighestRate {
+        self.rate
+    }
+
+    /// A running thread's time is up to one tick old; the freeze takes its time; and the keeper wakes late by what was
+    /// measured lately.
+    pub(super) fn stop_us(&self, plan: &Plan) -> u64 {
+        plan.tick_us() + FREEZE_US + self.lateness_us.min(LATENESS_MAX_US)
+    }
+
+    /// A look was `late_us` late. Old lateness fades by an eighth each time.
+    pub(super) fn woke(&mut self, late_us: u64) {
+        self.lateness_max_us = self.lateness_max_us.max(late_us);
+        self.lateness_us = late_us.max(self.lateness_us - self.lateness_us / 8);
+    }
+
+    pub(super) fn held_from(&mut self, now_us: u64) {
+        self.held_since_us.get_or_insert(now_us);
+    }
+
+    pub(super) fn held_until(&mut self, now_us: u64) {
+        if let Some(since_us) = self.held_since_us.take() {
+            self.held_us += now_us.saturating_sub(since_us);
+        }
+    }
+
+    pub(super) fn held_us(&self) -> u64 {
+        self.held_us
+    }
+
+    pub(super) fn ledger_answered(&mut self, took_us: u64) {
+        self.reports += 1;
+        self.ledger_answer_max_us = self.ledger_answer_max_us.max(took_us);
+    }
+
+    pub(super) fn notice_sent(&mut self) {
+        self.notice_sent_at_us = Some(SystemClock.realtime_us());
+    }
+
+    /// Whether a reading is to be written to the spool now.
+    pub(super) fn spool_is_due(&mut self, now_us: u64, interval_us: u64) -> bool {
+        let due = now_us >= self.spooled_at_us.saturating_add(interval_us);
+        if due {
+            self.spooled_at_us = now_us;
+        }
+        due
+    }
+
+    /// Samples what is shown but not billed. The first sample comes with the first interval, so that a short job pays
+    /// nothing for it.
+    pub(super) fn sample(&mut self, now_us: u64, plan: &Plan) {
+        self.sampler.get_or_insert_with(|| Sampler::new(plan.containment())).sample(now_us, plan.containment());
+    }
+
+    /// The other truths, read for the last time.
+    pub(super) fn breakdown(&mut self, plan: &Plan) -> Breakdown {
+        let mut sampler = self.sampler.take().unwrap_or_else(|| Sampler::new(plan.containment()));
+        sampler.finish(SystemClock.boottime_us(), plan.containment())
+    }
+
+    /// The last reading.
+    pub(super) fn last(&self) -> Reading {
+        self.last
+    }
+
+    /// What has been burned since the last look: by the kill.
+    pub(super) fn burned_since(&mut self) -> Microseconds {
+        let now = self.meter.as_mut().and_then(|meter| meter.read().ok());
+        now.map_or(Microseconds::ZERO, |now| now.cpu_seconds.saturating_sub(self.last.cpu_seconds))
+    }
+
+    /// Which source, and how exact.
+    pub(super) fn source(&self) -> (CpuSource, Option<Microseconds>) {
+        self.meter.as_ref().map_or((CpuSource::Procfs, None), |meter| (meter.source(), meter.error_bound()))
+    }
+}

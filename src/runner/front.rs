@@ -1,0 +1,259 @@
+//! The front: stays where the user started it. It is the parent of the command, passes signals and the exit status,
+//! stops and continues with it, and watches the keeper. It starts no thread and allocates little.
+
+use std::io::Write;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::signal::{Signal, kill, killpg, raise};
+use nix::sys::time::TimeSpec;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{Pid, getpgid, getpgrp};
+
+use super::wire::{Channel, Exit, ExitKind, SpawnFailure, ToFront, ToKeeper};
+use crate::meter::select::Plan;
+use crate::sys::clock::{Clock, SystemClock};
+use crate::sys::shared::SharedPage;
+use crate::sys::signals::{Signals, die_of};
+use crate::sys::spawn::{Command, Placement, SpawnError, Stage};
+use crate::sys::terminal::Terminal;
+
+/// What the front holds.
+#[derive(Debug)]
+pub(super) struct Front<'a> {
+    pub(super) channel: Channel,
+    pub(super) shared: &'a SharedPage,
+    pub(super) signals: Signals,
+    pub(super) keeper: Pid,
+    pub(super) plan: &'a Plan,
+    pub(super) command: Command,
+    pub(super) program: String,
+}
+
+/// How the loop ended.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// As the keeper said.
+    Done { lines: Vec<String>, exit: Exit, killed: bool },
+    /// The keeper died, was stopped, or hung past its deadline: the front must end the job.
+    KeeperLost { why: &'static str, child: Option<Pid> },
+}
+
+#[derive(Debug, Default)]
+struct Watch {
+    child: Option<Pid>,
+    child_running: bool,
+}
+
+impl Front<'_> {
+    /// Runs until all is done.
+    pub(super) fn run(&mut self) -> Outcome {
+        let mut watch = Watch::default();
+        let terminal = Terminal::controlling();
+        loop {
+            let timeout = self.until_distrust();
+            match poll_two(self.signals.as_fd(), self.channel.as_fd(), timeout) {
+                (false, false) => {}
+                (signalled, spoken) => {
+                    if spoken && let Some(outcome) = self.hear(&mut watch, terminal.as_ref()) {
+                        return outcome;
+                    }
+                    if signalled && let Some(outcome) = self.take_signals(&mut watch, terminal.as_ref()) {
+                        return outcome;
+                    }
+                }
+            }
+            if self.until_distrust().is_some_and(|left| left.is_zero()) {
+                return Outcome::KeeperLost { why: "hung past its deadline", child: watch.child };
+            }
+        }
+    }
+
+    /// How long the keeper may still be trusted; `None` while nothing runs.
+    fn until_distrust(&self) -> Option<Duration> {
+        let until_us = self.shared.trusted_until_us();
+        (until_us > 0 && !self.shared.settled())
+            .then(|| Duration::from_micros(until_us.saturating_sub(SystemClock.boottime_us())))
+    }
+
+    fn hear(&mut self, watch: &mut Watch, terminal: Option<&Terminal>) -> Option<Outcome> {
+        match self.channel.receive::<ToFront>() {
+            Ok(Some(ToFront::Start)) => self.start(watch),
+            Ok(Some(ToFront::OpenGate)) => {}
+            Ok(Some(ToFront::Done { lines, exit, killed })) => {
+                if let Some(terminal) = terminal {
+                    terminal.restore(killed);
+                }
+                return Some(Outcome::Done { lines, exit, killed });
+            }
+            Ok(None) | Err(_) => {
+                return Some(Outcome::KeeperLost { why: "closed its channel", child: watch.child });
+            }
+        }
+        None
+    }
+
+    fn start(&self, watch: &mut Watch) {
+        let gate = self.plan.needs_gate().then(nix::unistd::pipe).transpose().ok().flatten();
+        let joins: Vec<BorrowedFd<'_>> = self.plan.joins();
+        let placement = Placement {
+            group: self.plan.spawn_group(),
+            joins: &joins,
+            gate: gate.as_ref().map(|(read, _)| read.as_fd()),
+            gate_opener: gate.as_ref().map(|(_, write)| write.as_fd()),
+        };
+        let spawned = self.command.spawn(placement, &mut |pid| {
+            self.channel.send(&ToKeeper::Cloned { pid: pid.as_raw() });
+            if let Some((_, opener)) = &gate {
+                // The keeper opens its counter on the child before the child can do anything.
+                self.channel.receive::<ToFront>().ok();
+                nix::unistd::write(opener, b"g").ok();
+            }
+        });
+        match spawned {
+            Ok(pid) => {
+                watch.child = Some(pid);
+                watch.child_running = true;
+                self.channel.send(&ToKeeper::Started);
+            }
+            Err(error) => self.channel.send(&ToKeeper::NotStarted(self.describe(error))),
+        }
+    }
+
+    fn describe(&self, error: SpawnError) -> SpawnFailure {
+        let program = &self.program;
+        let (message, status) = match (error.stage, error.errno) {
+            (Stage::Exec, Errno::ENOENT | Errno::ENOTDIR) => {
+                (format!("{program}: command not found: check the spelling, or give its path"), 127)
+            }
+            (Stage::Exec, Errno::EACCES) => {
+                (format!("{program}: permission denied: it is not executable (chmod +x), or is a directory"), 126)
+            }
+            (Stage::Exec, errno) => (format!("{program}: cannot execute: {}", errno.desc()), 126),
+            (Stage::Credentials, errno) => {
+                (format!("cannot become the user of --as: {}: start jobmeter as root", errno.desc()), 125)
+            }
+            (stage, errno) => (format!("cannot start {program} ({stage:?}): {}", errno.desc()), 125),
+        };
+        SpawnFailure { message, status }
+    }
+
+    fn take_signals(&mut self, watch: &mut Watch, terminal: Option<&Terminal>) -> Option<Outcome> {
+        while let Some(arrived) = self.signals.next() {
+            match arrived.signal {
+                Signal::SIGCHLD => {
+                    if let Some(outcome) = self.reap(watch, terminal) {
+                        return Some(outcome);
+                    }
+                }
+                signal if !arrived.by_kernel || signal == Signal::SIGALRM => self.pass(watch, signal),
+                _ => {}
+            }
+        }
+        None
+    }
+
+    fn pass(&self, watch: &Watch, signal: Signal) {
+        self.channel.send(&ToKeeper::Passing { signal: signal as i32 });
+        if let Some(child) = watch.child.filter(|_| watch.child_running) {
+            kill(child, signal).ok();
+        }
+    }
+
+    fn reap(&self, watch: &mut Watch, terminal: Option<&Terminal>) -> Option<Outcome> {
+        let flags = WaitPidFlag::WNOHANG | WaitPidFlag::WUNTRACED | WaitPidFlag::WCONTINUED;
+        loop {
+            let status = match waitpid(None, Some(flags)) {
+                Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return None,
+                Ok(status) => status,
+                Err(Errno::EINTR) => continue,
+                Err(_) => return None,
+            };
+            let pid = status.pid();
+            if pid == Some(self.keeper) {
+                match status {
+                    WaitStatus::Exited(..) | WaitStatus::Signaled(..) if !self.shared.settled() => {
+                        return Some(Outcome::KeeperLost { why: "was killed", child: watch.child });
+                    }
+                    WaitStatus::Stopped(..) if !self.shared.settled() => {
+                        return Some(Outcome::KeeperLost { why: "was stopped", child: watch.child });
+                    }
+                    _ => {}
+                }
+            } else if pid == watch.child && watch.child_running {
+                self.child_changed(watch, status, terminal);
+            }
+        }
+    }
+
+    fn child_changed(&self, watch: &mut Watch, status: WaitStatus, terminal: Option<&Terminal>) {
+        match status {
+            WaitStatus::Exited(_, code) => {
+                watch.child_running = false;
+                self.channel.send(&ToKeeper::Ended(ExitKind::Exited(code)));
+            }
+            WaitStatus::Signaled(_, signal, _) => {
+                watch.child_running = false;
+                self.channel.send(&ToKeeper::Ended(ExitKind::Signalled(signal as i32)));
+            }
+            WaitStatus::Stopped(child, signal) => self.stop_with(child, signal, terminal),
+            _ => {}
+        }
+    }
+
+    /// The command was stopped: so is jobmeter, that its shell takes over, and with the shell's `fg` both continue. A
+    /// freeze by cgroup does not come here. The keeper meters on meanwhile.
+    fn stop_with(&self, child: Pid, signal: Signal, terminal: Option<&Terminal>) {
+        let child_group = getpgid(Some(child)).ok();
+        let had_terminal = terminal.and_then(Terminal::foreground).filter(|group| Some(*group) == child_group);
+        // A command in a background group of a session without a shell would never be continued if we stopped too.
+        if nix::unistd::getsid(None).ok() == Some(nix::unistd::getpid()) {
+            return;
+        }
+        self.shared.set_front_paused(true);
+        let _ = signal;
+        raise(Signal::SIGSTOP).ok();
+        self.shared.set_front_paused(false);
+        if let (Some(terminal), Some(group)) = (terminal, had_terminal) {
+            let own = getpgrp();
+            if group != own && terminal.foreground() == Some(own) {
+                terminal.set_foreground(group);
+            }
+        }
+        match child_group.filter(|group| *group != getpgrp()) {
+            Some(group) => killpg(group, Signal::SIGCONT).ok(),
+            None => kill(child, Signal::SIGCONT).ok(),
+        };
+    }
+}
+
+fn poll_two(a: BorrowedFd<'_>, b: BorrowedFd<'_>, timeout: Option<Duration>) -> (bool, bool) {
+    let mut fds = [PollFd::new(a, PollFlags::POLLIN), PollFd::new(b, PollFlags::POLLIN)];
+    if ppoll(&mut fds, timeout.map(TimeSpec::from_duration), None).is_err() {
+        return (false, false);
+    }
+    let [a, b] = fds.map(|fd| fd.any().unwrap_or(false));
+    (a, b)
+}
+
+/// Prints and ends as jobmeter should: with a status, or of the signal that the command died of.
+pub(super) fn leave(lines: &[String], exit: Exit) -> ExitCode {
+    let mut stderr = std::io::stderr().lock();
+    for line in lines {
+        // A closed standard error is no reason to lose the exit status.
+        writeln!(stderr, "{line}").ok();
+    }
+    match exit {
+        Exit::Status(status) => ExitCode::from(status),
+        Exit::AsCommand(ExitKind::Exited(code)) => ExitCode::from(u8::try_from(code & 0xff).unwrap_or(1)),
+        Exit::AsCommand(ExitKind::Signalled(number)) => {
+            if let (Ok(signal), false) = (Signal::try_from(number), std::process::id() == 1) {
+                die_of(signal);
+            }
+            ExitCode::from(u8::try_from(128 + (number & 0x7f)).unwrap_or(255))
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! The receipt: the final breakdown of one attempt, schema `jobmeter.receipt/1`.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::wire::ExitKind;
+use crate::domain::rating::{RateCard, VirtualTime};
+use crate::domain::units::{Microseconds, Nanocredits};
+use crate::ledger::protocol::{AttemptIdentity, FinishAnswer, JobKind, Reason};
+use crate::meter::CpuSource;
+use crate::meter::breakdown::{Breakdown, BusyProcess};
+
+/// The whole receipt.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Receipt {
+    /// `jobmeter.receipt/1`.
+    pub schema: String,
+    /// Who.
+    pub job: JobPart,
+    /// How it ended.
+    pub outcome: OutcomePart,
+    /// When.
+    pub time: TimePart,
+    /// CPU.
+    pub cpu: CpuPart,
+    /// Memory.
+    pub memory: MemoryPart,
+    /// Storage.
+    pub io: IoPart,
+    /// GPU; empty where the job had none.
+    pub gpu: GpuPart,
+    /// Tokens used through the attempt.
+    pub tokens: u64,
+    /// After basis and weight.
+    #[serde(rename = "virtual")]
+    pub virtual_time: VirtualTime,
+    /// What it cost; `None` until the ledger has acknowledged the end.
+    pub credits: Option<CreditsPart>,
+    /// What metering cost.
+    pub meter: MeterPart,
+}
+
+/// Who.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobPart {
+    /// Job.
+    pub id: String,
+    /// Task.
+    pub task: String,
+    /// Attempt.
+    pub attempt: Uuid,
+    /// For people.
+    pub name: Option<String>,
+    /// What for.
+    pub kind: JobKind,
+    /// Whose credits.
+    pub user: String,
+    /// Command line.
+    pub command: Vec<String>,
+    /// Where.
+    pub host: String,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// How it ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutcomePart {
+    /// Why.
+    pub reason: Reason,
+    /// Of the command.
+    pub exit_code: Option<i32>,
+    /// Of which the command died.
+    pub signal: Option<i32>,
+    /// `none`, `possible` (the job could have reached the meter) or `detected`.
+    pub tamper: String,
+    /// What does not die of SIGKILL.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unkillable: Vec<i32>,
+    /// What could not be done exactly here, one sentence each.
+    pub degraded: Vec<String>,
+}
+
+/// When.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimePart {
+    /// RFC 3339, UTC.
+    pub started_at: String,
+    /// RFC 3339, UTC.
+    pub ended_at: String,
+    /// Between them, by a clock that is never set.
+    pub wall_seconds: Microseconds,
+    /// Frozen at a ceiling, waiting for credits.
+    pub held_seconds: Microseconds,
+    /// Frozen, as the kernel counts it.
+    pub frozen_seconds: Option<Microseconds>,
+    /// RFC 3339, UTC.
+    pub notice_sent_at: Option<String>,
+}
+
+/// CPU.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CpuPart {
+    /// Where the total comes from.
+    pub source: CpuSource,
+    /// `null` where none can be declared.
+    pub error_bound_seconds: Option<Microseconds>,
+    /// The figure that was billed.
+    pub total_seconds: Microseconds,
+    /// Estimated split.
+    pub user_seconds: Microseconds,
+    /// Estimated split.
+    pub system_seconds: Microseconds,
+    /// Wall time × CPUs that the job could use.
+    pub allocated_seconds: Microseconds,
+    /// Kept waiting by a quota.
+    pub throttled_seconds: Option<Microseconds>,
+    /// Some task was waiting for a CPU.
+    pub pressure_seconds: Option<Microseconds>,
+    /// Taken by the hypervisor from the whole machine meanwhile.
+    pub steal_seconds: Option<Microseconds>,
+    /// Burned by the kill; not charged.
+    pub teardown_seconds: Microseconds,
+    /// Samples.
+    pub busiest: Vec<BusyProcess>,
+}
+
+/// Memory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryPart {
+    /// The most at any time.
+    pub peak_bytes: Option<u64>,
+    /// By the kernel's OOM killer.
+    pub oom_kills: Option<u64>,
+}
+
+/// Storage.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IoPart {
+    /// Read.
+    pub read_bytes: Option<u64>,
+    /// Written.
+    pub written_bytes: Option<u64>,
+}
+
+/// GPU.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GpuPart {
+    /// `none`: no GPU was metered.
+    pub source: String,
+    /// Sum over devices.
+    pub busy_seconds: Microseconds,
+    /// Sum over devices.
+    pub allocated_seconds: Microseconds,
+    /// Of shared devices, nobody's.
+    pub unattributed_seconds: Microseconds,
+    /// `null` where none can be declared.
+    pub error_bound_seconds: Option<Microseconds>,
+    /// Each device.
+    pub devices: Vec<serde_json::Value>,
+}
+
+/// What it cost.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CreditsPart {
+    /// CPU.
+    pub cpu: Nanocredits,
+    /// GPU.
+    pub gpu: Nanocredits,
+    /// Tokens.
+    pub tokens: Nanocredits,
+    /// Their sum: what was charged.
+    pub total: Nanocredits,
+    /// Burned past the ceiling, not charged.
+    pub overshoot: Nanocredits,
+    /// Left in the account after it; `null` without a limit.
+    pub balance: Option<Nanocredits>,
+    /// The prices.
+    pub rate_card: RateCardPart,
+}
+
+/// The prices.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RateCardPart {
+    /// Version.
+    pub version: u64,
+    /// A.
+    pub cpu_per_second: Nanocredits,
+    /// B.
+    pub gpu_per_second: Nanocredits,
+    /// Tokens.
+    pub per_million_tokens: Nanocredits,
+}
+
+/// What metering cost and how well it went.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MeterPart {
+    /// CPU time of front and keeper.
+    pub cpu_seconds: Microseconds,
+    /// Looks.
+    pub readings: u64,
+    /// Reports that the ledger answered.
+    pub reports: u64,
+    /// The longest that the ledger took to answer.
+    pub ledger_answer_max_seconds: Microseconds,
+    /// How late a look was at most.
+    pub wake_lateness_max_seconds: Microseconds,
+}
+
+impl JobPart {
+    /// From the attempt's identity.
+    #[must_use]
+    pub fn new(identity: &AttemptIdentity) -> Self {
+        Self {
+            id: identity.job.clone(),
+            task: identity.task.clone(),
+            attempt: identity.attempt,
+            name: identity.name.clone(),
+            kind: identity.kind,
+            user: identity.user.clone(),
+            command: identity.command.clone(),
+            host: identity.host.clone(),
+            labels: identity.labels.clone(),
+        }
+    }
+}
+
+impl CreditsPart {
+    /// From the ledger's last answer.
+    #[must_use]
+    pub fn new(answer: &FinishAnswer, rates: &RateCard) -> Self {
+        Self {
+            cpu: answer.charged.cpu,
+            gpu: answer.charged.gpu,
+            tokens: answer.charged.tokens,
+            total: answer.charged.total,
+            overshoot: answer.overshoot,
+            balance: answer.balance.left,
+            rate_card: RateCardPart {
+                version: rates.version,
+                cpu_per_second: rates.cpu_per_second,
+                gpu_per_second: rates.gpu_per_second,
+                per_million_tokens: rates.per_million_tokens,
+            },
+        }
+    }
+}
+
+impl OutcomePart {
+    /// With what is known of the command's end.
+    #[must_use]
+    pub fn new(reason: Reason, ended: Option<ExitKind>, tamper: &str, degraded: Vec<String>) -> Self {
+        let (exit_code, signal) = match ended {
+            Some(ExitKind::Exited(code)) => (Some(code), None),
+            Some(ExitKind::Signalled(signal)) => (None, Some(signal)),
+            None => (None, None),
+        };
+        Self { reason, exit_code, signal, tamper: tamper.to_owned(), unkillable: Vec::new(), degraded }
+    }
+}
+
+/// µs since 1970 as RFC 3339 in UTC.
+#[must_use]
+pub fn rfc3339(realtime_us: i64) -> String {
+    jiff::Timestamp::from_microsecond(realtime_us).map_or_else(|_| String::new(), |time| time.to_string())
+}
+
+impl CpuPart {
+    /// The part that comes from the breakdown; the rest are the billing meter's figures.
+    pub fn take(&mut self, breakdown: &Breakdown) {
+        self.throttled_seconds = breakdown.throttled_seconds;
+        self.pressure_seconds = breakdown.pressure_seconds;
+        self.steal_seconds = breakdown.steal_seconds;
+        self.busiest.clone_from(&breakdown.busiest);
+    }
+}

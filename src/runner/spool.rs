@@ -1,0 +1,218 @@
+//! The spool: burn that is not acknowledged yet, on disk.
+//!
+//! One file an attempt, locked (flock) by front and keeper while one of them lives: whoever gets the lock of a file
+//! knows that nobody meters its job any more. Layout:
+//!
+//! ```text
+//! header, JSON, one line, filled up with spaces to a multiple of 4096 bytes
+//! slot 0, slot 1: a record each, 4096 bytes, written in turn; the newer whole one counts
+//! final record: as long as it is; once it is whole, only it counts
+//! ```
+//!
+//! A record is `CHECKSUM JSON\n`. A torn write spoils one slot, and the other holds the reading before it.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{Flock, FlockArg};
+use serde::{Deserialize, Serialize};
+
+use crate::domain::usage::Usage;
+use crate::ledger::protocol::{AttemptIdentity, ClosedPeriod, Finish};
+
+const SLOT_BYTES: usize = 4096;
+const HEADER_BYTES_MAX: usize = 1024 * 1024;
+
+/// What does not change, written before the command starts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Header {
+    /// `jobmeter.spool/1`.
+    pub schema: String,
+    /// Who.
+    pub identity: AttemptIdentity,
+    /// Where its burn goes.
+    pub ledger: String,
+    /// A group of the same path on another boot is another group.
+    pub boot_id: String,
+    /// What to freeze, read, kill and remove.
+    pub containment: crate::sys::containment::ContainmentSpec,
+    /// µs since 1970.
+    pub started_at_us: i64,
+}
+
+/// The newest reading.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// Increases.
+    pub seq: u64,
+    /// Since the attempt began.
+    pub usage: Usage,
+    /// Which period pays; `None` before the attempt was open.
+    pub period: Option<i64>,
+    /// What an earlier period still has to be told.
+    pub closed: Option<ClosedPeriod>,
+    /// µs since 1970.
+    pub at_us: i64,
+    /// Once all is settled: what the ledger has to be told.
+    pub finish: Option<Finish>,
+}
+
+/// An attempt's file, locked.
+#[derive(Debug)]
+pub struct Spool {
+    file: Flock<File>,
+    path: PathBuf,
+    header_bytes: usize,
+    seq: u64,
+}
+
+/// FNV-1a: enough to tell a torn record from a whole one.
+fn checksum(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+fn encode(record: &Record) -> io::Result<Vec<u8>> {
+    let json = serde_json::to_vec(record)?;
+    let mut bytes = format!("{:016x} ", checksum(&json)).into_bytes();
+    bytes.extend_from_slice(&json);
+    bytes.push(b'\n');
+    Ok(bytes)
+}
+
+fn decode(bytes: &[u8]) -> Option<Record> {
+    let line = bytes.split(|byte| *byte == b'\n').next()?;
+    let (sum, json) = (line.get(..16)?, line.get(17..)?);
+    let sum = u64::from_str_radix(std::str::from_utf8(sum).ok()?, 16).ok()?;
+    (checksum(json) == sum).then(|| serde_json::from_slice(json).ok()).flatten()
+}
+
+fn lock(file: File, path: &Path) -> io::Result<Flock<File>> {
+    Flock::lock(file, FlockArg::LockExclusiveNonblock)
+        .map_err(|(_, errno)| io::Error::new(io::Error::from(errno).kind(), format!("{} is in use", path.display())))
+}
+
+impl Spool {
+    /// Makes the file of a new attempt in `directory`, which is made as well.
+    ///
+    /// # Errors
+    /// Where the directory cannot be made or written.
+    pub fn create(directory: &Path, header: &Header) -> io::Result<Self> {
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+        let path = directory.join(format!("{}.spool", header.identity.attempt));
+        // Made under another name and locked before it gets its own, so that nobody takes it for left over.
+        let hidden = directory.join(format!(".{}.new", header.identity.attempt));
+        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&hidden)?;
+        let file = lock(file, &hidden)?;
+        let mut bytes = serde_json::to_vec(header)?;
+        bytes.push(b'\n');
+        bytes.resize(bytes.len().next_multiple_of(SLOT_BYTES), b' ');
+        file.write_all_at(&bytes, 0)?;
+        std::fs::rename(&hidden, &path)?;
+        Ok(Self { file, path, header_bytes: bytes.len(), seq: 0 })
+    }
+
+    /// Takes over the file of an attempt that nobody meters any more: `None` where it is locked.
+    ///
+    /// # Errors
+    /// Where it cannot be read, or is no spool file of this version.
+    pub fn adopt(path: &Path) -> io::Result<Option<(Self, Header, Record)>> {
+        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        let Ok(file) = lock(file, path) else { return Ok(None) };
+        if !path.exists() {
+            // Settled by somebody else between the open and the lock.
+            return Ok(None);
+        }
+        let (header, record, header_bytes) = read(&file, path)?;
+        let seq = record.seq;
+        Ok(Some((Self { file, path: path.to_owned(), header_bytes, seq }, header, record)))
+    }
+
+    /// Reads a file without its lock, for a list.
+    ///
+    /// # Errors
+    /// As [`Self::adopt`].
+    pub fn peek(path: &Path) -> io::Result<(Header, Record)> {
+        let file = File::open(path)?;
+        read(&file, path).map(|(header, record, _)| (header, record))
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Writes a reading, or with `finish` the final one. It is in the kernel then, and survives every death of
+    /// processes; [`Self::sync`] makes it survive a power cut.
+    ///
+    /// # Errors
+    /// Where the disk is full or broken.
+    pub fn write(&mut self, mut record: Record) -> io::Result<()> {
+        self.seq += 1;
+        record.seq = self.seq;
+        let bytes = encode(&record)?;
+        let is_final = record.finish.is_some();
+        if !is_final && bytes.len() > SLOT_BYTES {
+            return Err(io::Error::other(format!("{}: a record is too long for its slot", self.path.display())));
+        }
+        let slot = if is_final { 2 } else { usize::try_from(self.seq % 2).unwrap_or(0) };
+        let offset = self.header_bytes + slot * SLOT_BYTES;
+        self.file.write_all_at(&bytes, u64::try_from(offset).unwrap_or(u64::MAX))
+    }
+
+    /// A second handle for [`File::sync_data`], which may take long and so runs elsewhere.
+    ///
+    /// # Errors
+    /// Where the kernel has no descriptor left.
+    pub fn handle(&self) -> io::Result<File> {
+        self.file.try_clone()
+    }
+
+    /// After the ledger's acknowledgement: kept aside for a while, so that it can be sent again after a restore.
+    ///
+    /// # Errors
+    /// Where the directory cannot be written.
+    pub fn acknowledge(&self) -> io::Result<()> {
+        let directory = self.path.parent().unwrap_or(Path::new(".")).join("acknowledged");
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
+        let name = self.path.file_name().unwrap_or_default();
+        std::fs::rename(&self.path, directory.join(name))
+    }
+
+    /// Nothing was started under it: it goes.
+    ///
+    /// # Errors
+    /// Where the directory cannot be written.
+    pub fn discard(&self) -> io::Result<()> {
+        std::fs::remove_file(&self.path)
+    }
+}
+
+fn read(file: &File, path: &Path) -> io::Result<(Header, Record, usize)> {
+    let not_ours = |why: &str| io::Error::new(io::ErrorKind::InvalidData, format!("{}: {why}", path.display()));
+    let mut bytes = Vec::new();
+    let mut offset = 0;
+    let mut chunk = vec![0_u8; 64 * 1024];
+    loop {
+        let length = file.read_at(&mut chunk, offset)?;
+        bytes.write_all(chunk.get(..length).unwrap_or_default())?;
+        offset += u64::try_from(length).unwrap_or(0);
+        if length == 0 || bytes.len() > HEADER_BYTES_MAX * 8 {
+            break;
+        }
+    }
+    let line_end = bytes.iter().position(|byte| *byte == b'\n').ok_or_else(|| not_ours("has no header"))?;
+    let header: Header = serde_json::from_slice(bytes.get(..line_end).unwrap_or_default())
+        .map_err(|error| not_ours(&format!("is no spool file: {error}")))?;
+    if header.schema != "jobmeter.spool/1" {
+        return Err(not_ours(&format!("has the schema {}, which this version does not know", header.schema)));
+    }
+    let header_bytes = (line_end + 1).next_multiple_of(SLOT_BYTES);
+    let part = |slot: usize| bytes.get(header_bytes + slot * SLOT_BYTES..).and_then(decode);
+    let record = part(2).filter(|record| record.finish.is_some()).or_else(|| {
+        [part(0), part(1)].into_iter().flatten().max_by_key(|record| record.seq)
+    });
+    Ok((header, record.unwrap_or_default(), header_bytes))
+}

@@ -1,0 +1,111 @@
+//! What is said at the end, on standard error. Programs read the receipt; people and `grep` read this.
+
+use super::options::RunOptions;
+use super::receipt::Receipt;
+use crate::domain::units::{Microseconds, Nanocredits};
+use crate::ledger::protocol::{Balance, FinishAnswer, Reason, StopReason};
+
+/// Credits for people: four significant digits at least, no more zeros than that needs.
+pub(super) fn credits(amount: Nanocredits) -> String {
+    let text = amount.to_string();
+    let (whole, fraction) = text.split_once('.').unwrap_or((&text, ""));
+    let first = fraction.find(|digit| digit != '0').unwrap_or(0);
+    let digits = if whole.trim_start_matches('-') == "0" { first + 4 } else { 4 };
+    let fraction = fraction.get(..digits.min(fraction.len())).unwrap_or(fraction).trim_end_matches('0');
+    if fraction.is_empty() { whole.to_owned() } else { format!("{whole}.{fraction}") }
+}
+
+/// Seconds for people, to the millisecond.
+fn seconds(time: Microseconds) -> String {
+    let text = time.to_string();
+    text.get(..text.len().saturating_sub(3)).unwrap_or(&text).to_owned()
+}
+
+fn left(balance: Balance) -> String {
+    match (balance.left, balance.limit) {
+        (Some(left), Some(limit)) => format!("{} of {} credits left", credits(left), credits(limit)),
+        _ => "no limit".to_owned(),
+    }
+}
+
+/// The ledger has taken the end.
+pub(super) fn ended(options: &RunOptions, receipt: &Receipt, answer: &FinishAnswer, lines: &mut Vec<String>) {
+    lines.extend(stopped(receipt));
+    if options.quiet {
+        return;
+    }
+    let mut line = format!(
+        "jobmeter: {} s CPU in {} s, {} credits charged, {}",
+        seconds(receipt.cpu.total_seconds),
+        seconds(receipt.time.wall_seconds),
+        credits(answer.charged.total),
+        left(answer.balance),
+    );
+    if answer.overshoot > Nanocredits::ZERO {
+        line.push_str(&format!("; {} credits burned past the ceiling were not charged", credits(answer.overshoot)));
+    }
+    lines.push(line);
+    for why in &receipt.outcome.degraded {
+        lines.push(format!("jobmeter: note: {why}"));
+    }
+}
+
+/// The ledger has not.
+pub(super) fn ended_unacknowledged(receipt: &Receipt, lines: &mut Vec<String>) {
+    lines.extend(stopped(receipt));
+}
+
+fn stopped(receipt: &Receipt) -> Option<String> {
+    let what = match receipt.outcome.reason {
+        Reason::CreditsExhausted => "credits exhausted",
+        Reason::JobLimit => "the job's own limit is reached",
+        Reason::OperatorStop => "by an operator",
+        Reason::LeaseExpired => "the ledger did not answer until the lease and the hold were over",
+        Reason::Oom => "out of memory",
+        Reason::MeterLost => "the meter was lost",
+        Reason::Unkillable => "but some processes do not die",
+        Reason::Completed | Reason::Failed | Reason::Signalled | Reason::Refused => return None,
+    };
+    let mut line = format!(
+        "jobmeter: stopped: {what} after {} s CPU (job {}, attempt {})",
+        seconds(receipt.cpu.total_seconds),
+        receipt.job.id,
+        receipt.job.attempt
+    );
+    if !receipt.outcome.unkillable.is_empty() {
+        line.push_str(&format!(": process ids {:?}", receipt.outcome.unkillable));
+    }
+    Some(line)
+}
+
+/// Nothing was started.
+pub(super) fn refused(options: &RunOptions, reason: StopReason, balance: Balance, resets_in_ms: u64) -> String {
+    let why = match reason {
+        StopReason::CreditsExhausted => "credits exhausted",
+        StopReason::JobLimit => "the job's own limit is reached",
+        StopReason::OperatorStop => "the job was stopped by an operator",
+    };
+    let minutes = resets_in_ms / 60_000;
+    format!(
+        "jobmeter: refused: {why} for {} ({}); resets in {} h {:02} min; nothing was started",
+        options.user,
+        left(balance),
+        minutes / 60,
+        minutes % 60
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn people_see_four_digits() {
+        for (nanocredits, text) in
+            [(0, "0"), (5_000_000_000, "5"), (1_203_456, "0.001203"), (4_998_765_432, "4.9987"), (-500_000_000, "-0.5")]
+        {
+            assert_eq!(credits(Nanocredits(nanocredits)), text);
+        }
+        assert_eq!(seconds(Microseconds(1_234_567)), "1.234");
+    }
+}

@@ -1,0 +1,126 @@
+//! The uplink: a thread of the keeper that talks to the ledger, since a commit takes milliseconds and a look may not
+//! wait for it. One question at a time; answers come back with the time at which the question was sent.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::Builder;
+use std::time::Duration;
+
+use nix::sys::eventfd::{EfdFlags, EventFd};
+
+use crate::ledger::location::Location;
+use crate::ledger::protocol::{Finish, FinishAnswer, OpenAnswer, OpenRequest, Report, ReportAnswer};
+use crate::ledger::{Ledger, LedgerError};
+use crate::sys::clock::{Clock, SystemClock};
+
+const STACK_BYTES: usize = 512 * 1024;
+
+/// What the thread is to do.
+#[derive(Debug)]
+pub(super) enum Question {
+    Open(Box<OpenRequest>),
+    Report(Box<Report>),
+    Finish(Box<Finish>),
+    /// Make what was written to the spool survive a power cut.
+    Sync(File),
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub(super) enum Answer {
+    Opened(Result<OpenAnswer, LedgerError>),
+    Reported { seq: u64, result: Result<ReportAnswer, LedgerError> },
+    Finished(Result<FinishAnswer, LedgerError>),
+}
+
+/// An answer, and when its question was sent (`CLOCK_BOOTTIME`, µs).
+#[derive(Debug)]
+pub(super) struct Answered {
+    pub(super) sent_us: u64,
+    pub(super) took_us: u64,
+    pub(super) answer: Answer,
+}
+
+/// The keeper's end.
+#[derive(Debug)]
+pub(super) struct Uplink {
+    questions: Sender<Question>,
+    answers: Receiver<Answered>,
+    bell: EventFd,
+}
+
+impl Uplink {
+    /// Starts the thread; the ledger is opened with the first question.
+    pub(super) fn start(location: Location) -> io::Result<Self> {
+        let (questions, inbox) = channel::<Question>();
+        let (outbox, answers) = channel::<Answered>();
+        let bell = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+        let ring = File::from(bell.as_fd().try_clone_to_owned()?);
+        Builder::new().name("uplink".to_owned()).stack_size(STACK_BYTES).spawn(move || {
+            let mut line = Line { location, ledger: None };
+            while let Ok(question) = inbox.recv() {
+                let sent_us = SystemClock.boottime_us();
+                let Some(answer) = line.ask(question) else { continue };
+                let took_us = SystemClock.boottime_us().saturating_sub(sent_us);
+                if outbox.send(Answered { sent_us, took_us, answer }).is_err() {
+                    return;
+                }
+                io::Write::write_all(&mut &ring, &1_u64.to_ne_bytes()).ok();
+            }
+        })?;
+        Ok(Self { questions, answers, bell })
+    }
+
+    /// Asks; the answer rings the bell.
+    pub(super) fn ask(&self, question: Question) {
+        // The thread ends only when this end is dropped.
+        self.questions.send(question).ok();
+    }
+
+    /// The next answer that has come.
+    pub(super) fn next(&self) -> Option<Answered> {
+        self.bell.read().ok();
+        self.answers.try_recv().ok()
+    }
+
+    /// Waits for the next answer, at most `wait_us`.
+    pub(super) fn wait(&self, wait_us: u64) -> Option<Answered> {
+        self.answers.recv_timeout(Duration::from_micros(wait_us)).ok()
+    }
+
+    /// Becomes readable with each answer.
+    pub(super) fn bell(&self) -> BorrowedFd<'_> {
+        self.bell.as_fd()
+    }
+}
+
+struct Line {
+    location: Location,
+    ledger: Option<Box<dyn Ledger>>,
+}
+
+impl Line {
+    fn ask(&mut self, question: Question) -> Option<Answer> {
+        Some(match question {
+            Question::Open(request) => Answer::Opened(self.with_ledger(|ledger| ledger.open(&request))),
+            Question::Report(report) => {
+                Answer::Reported { seq: report.seq, result: self.with_ledger(|ledger| ledger.report(&report)) }
+            }
+            Question::Finish(finish) => Answer::Finished(self.with_ledger(|ledger| ledger.finish(&finish))),
+            Question::Sync(file) => {
+                file.sync_data().ok();
+                return None;
+            }
+        })
+    }
+
+    fn with_ledger<T>(&mut self, ask: impl FnOnce(&mut dyn Ledger) -> Result<T, LedgerError>) -> Result<T, LedgerError> {
+        let ledger = match &mut self.ledger {
+            Some(ledger) => ledger,
+            none => none.insert(self.location.connect()?),
+        };
+        ask(ledger.as_mut())
+    }
+}

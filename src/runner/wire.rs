@@ -1,0 +1,114 @@
+//! What front and keeper tell each other, one JSON document a packet.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::os::fd::AsRawFd;
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExitKind {
+    /// By itself, with this status.
+    Exited(i32),
+    /// Of this signal.
+    Signalled(i32),
+}
+
+/// Why the command did not start.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpawnFailure {
+    /// For people.
+    pub message: String,
+    /// 126, 127 or 125.
+    pub status: u8,
+}
+
+/// From the front.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ToKeeper {
+    /// The command was cloned, and is about to run.
+    Cloned { pid: i32 },
+    /// The command runs.
+    Started,
+    /// The command did not start.
+    NotStarted(SpawnFailure),
+    /// The command ended.
+    Ended(ExitKind),
+    /// A signal is about to be passed on.
+    Passing { signal: i32 },
+}
+
+/// How jobmeter ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Exit {
+    /// With this status.
+    Status(u8),
+    /// As the command did.
+    AsCommand(ExitKind),
+}
+
+/// From the keeper.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ToFront {
+    /// The attempt is open: start the command.
+    Start,
+    /// The meter runs: let the command go on to its exec.
+    OpenGate,
+    /// All is settled, or nothing was started: print these lines and end.
+    Done { lines: Vec<String>, exit: Exit, killed: bool },
+}
+
+/// One end of a pair of sockets that keep the borders of messages.
+#[derive(Debug)]
+pub struct Channel(OwnedFd);
+
+/// No message is longer.
+const MESSAGE_MAX_BYTES: usize = 64 * 1024;
+
+impl Channel {
+    /// Both ends.
+    ///
+    /// # Errors
+    /// Where the kernel has no descriptor left.
+    pub fn pair() -> io::Result<(Self, Self)> {
+        let (a, b) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+        Ok((Self(a), Self(b)))
+    }
+
+    /// Sends; the other side's death is not an error here, since its pidfd tells that.
+    pub fn send<T: Serialize>(&self, message: &T) {
+        let Ok(bytes) = serde_json::to_vec(message) else { return };
+        while send(self.0.as_raw_fd(), &bytes, MsgFlags::MSG_NOSIGNAL) == Err(Errno::EINTR) {}
+    }
+
+    /// Waits for the next message; `None` once the other side has closed.
+    ///
+    /// # Errors
+    /// Where the message is none of ours.
+    pub fn receive<T: DeserializeOwned>(&self) -> io::Result<Option<T>> {
+        let mut buffer = vec![0_u8; MESSAGE_MAX_BYTES];
+        loop {
+            match recv(self.0.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
+                Ok(0) => return Ok(None),
+                Ok(length) => return Ok(Some(serde_json::from_slice(buffer.get(..length).unwrap_or_default())?)),
+                Err(Errno::EINTR) => {}
+                Err(Errno::ECONNRESET) => return Ok(None),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+impl AsFd for Channel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}

@@ -1,0 +1,154 @@
+//! Processes: the keeper's fork, pidfds, scheduling, and what a process may be asked about another one.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+
+use nix::errno::Errno;
+use nix::sys::signal::Signal;
+use nix::unistd::{ForkResult, Pid};
+
+/// A process, held so that its number cannot come to mean another one.
+#[derive(Debug)]
+pub struct PidFd(OwnedFd);
+
+impl PidFd {
+    /// Holds the process `pid`.
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub fn open(pid: Pid) -> io::Result<Self> {
+        // SAFETY: pidfd_open takes a pid and flags, and returns a new descriptor (pidfd_open(2)).
+        let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) };
+        Self::from_raw(Errno::result(fd)?)
+    }
+
+    fn from_raw(fd: libc::c_long) -> io::Result<Self> {
+        let fd = i32::try_from(fd).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
+        // SAFETY: the kernel has just returned this descriptor; nothing else owns it.
+        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+
+    /// Sends a signal to that very process.
+    ///
+    /// # Errors
+    /// Where it has gone or may not be signalled.
+    pub fn send(&self, signal: Signal) -> io::Result<()> {
+        let (fd, none) = (self.0.as_raw_fd(), std::ptr::null::<libc::siginfo_t>());
+        // SAFETY: the descriptor is a pidfd and a null siginfo is allowed (pidfd_send_signal(2)).
+        let sent = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, signal as libc::c_int, none, 0) };
+        Errno::result(sent)?;
+        Ok(())
+    }
+}
+
+impl AsFd for PidFd {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Forks. The caller has one thread, so the child may do everything that the parent may.
+///
+/// # Errors
+/// Where the kernel refuses (limits).
+pub fn fork() -> io::Result<Option<Pid>> {
+    // SAFETY: jobmeter's front starts no thread, so no lock can be held by a thread that the child lacks.
+    match unsafe { nix::unistd::fork() }? {
+        ForkResult::Parent { child } => Ok(Some(child)),
+        ForkResult::Child => Ok(None),
+    }
+}
+
+/// Ends this process at once, without the destructors that belong to the process it was forked from.
+pub fn exit_now(status: i32) -> ! {
+    // SAFETY: _exit never returns and runs no handlers.
+    unsafe { libc::_exit(status) }
+}
+
+/// Real-time scheduling for the calling thread, not inherited by its children. Measured: with it the keeper wakes
+/// within 3–6 ms under 50 busy threads. Where it is not permitted nothing changes.
+pub fn schedule_first() {
+    let parameters = libc::sched_param { sched_priority: 1 };
+    // SAFETY: the parameters outlive the call; a refusal (EPERM) has no effect.
+    unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, &raw const parameters) };
+}
+
+/// Makes this process the one to which orphans of the job are given.
+///
+/// # Errors
+/// Never on Linux ≥ 3.4.
+pub fn become_subreaper() -> io::Result<()> {
+    Ok(nix::sys::prctl::set_child_subreaper(true)?)
+}
+
+/// Keeps processes of the same user from tracing this one or reading its memory.
+///
+/// # Errors
+/// Never with these arguments.
+pub fn forbid_tracing() -> io::Result<()> {
+    Ok(nix::sys::prctl::set_dumpable(false)?)
+}
+
+/// This process's `oom_score_adj` before it was lowered, so that the job can start with it; `None` where it could not
+/// be lowered and so needs no reset.
+pub fn lower_oom_score() -> Option<String> {
+    let before = std::fs::read_to_string("/proc/self/oom_score_adj").ok()?;
+    std::fs::write("/proc/self/oom_score_adj", "-999").ok()?;
+    Some(before.trim().to_owned())
+}
+
+/// Watches whether another process was stopped, by a file that is held open.
+#[derive(Debug)]
+pub struct StatFile(File);
+
+impl StatFile {
+    /// Opens `/proc/PID/stat`.
+    ///
+    /// # Errors
+    /// Where there is no such process.
+    pub fn open(pid: Pid) -> io::Result<Self> {
+        File::open(format!("/proc/{pid}/stat")).map(Self)
+    }
+
+    /// The state letter of proc(5), or `None` once the process has gone.
+    #[must_use]
+    pub fn state(&self) -> Option<char> {
+        let mut buffer = [0_u8; 512];
+        let length = self.0.read_at(&mut buffer, 0).ok()?;
+        let text = String::from_utf8_lossy(buffer.get(..length)?);
+        // The command stands in parentheses and may hold any character, also a closing parenthesis.
+        text.rsplit_once(") ")?.1.chars().next()
+    }
+
+    /// Stopped by a signal or a tracer.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        matches!(self.state(), Some('T' | 't'))
+    }
+}
+
+/// CPU time of this process (front or keeper) so far, in µs.
+#[must_use]
+pub fn own_cpu_us() -> u64 {
+    let time = nix::time::clock_gettime(nix::time::ClockId::CLOCK_PROCESS_CPUTIME_ID);
+    time.map_or(0, |time| {
+        u64::try_from(time.tv_sec()).unwrap_or(0) * 1_000_000 + u64::try_from(time.tv_nsec()).unwrap_or(0) / 1_000
+    })
+}
+
+/// CPU time of another process so far, in µs; zero once it has gone.
+#[must_use]
+pub fn cpu_us_of(pid: Pid) -> u64 {
+    let Ok(clock) = nix::time::clock_getcpuclockid(pid) else { return 0 };
+    nix::time::clock_gettime(clock).map_or(0, |time| {
+        u64::try_from(time.tv_sec()).unwrap_or(0) * 1_000_000 + u64::try_from(time.tv_nsec()).unwrap_or(0) / 1_000
+    })
+}
+
+/// The id of this boot of the machine.
+#[must_use]
+pub fn boot_id() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}

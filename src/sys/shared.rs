@@ -1,0 +1,75 @@
+//! One page shared by front and keeper: what each must know when the other does not answer any more.
+
+use std::io;
+use std::num::NonZeroUsize;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous};
+
+/// What stands in the page. All of it is plain counters; no field depends on another being written first.
+#[derive(Debug, Default)]
+struct Page {
+    trusted_until_us: AtomicU64,
+    front_paused: AtomicBool,
+    settled: AtomicBool,
+}
+
+/// The mapping. It is never unmapped: both processes need it to their end.
+#[derive(Debug)]
+pub struct SharedPage(NonNull<Page>);
+
+impl SharedPage {
+    /// Maps a page that a later fork shares.
+    ///
+    /// # Errors
+    /// Where the kernel has no memory.
+    pub fn map() -> io::Result<Self> {
+        let size = NonZeroUsize::new(size_of::<Page>()).unwrap_or(NonZeroUsize::MIN);
+        // SAFETY: a new anonymous mapping touches no existing memory.
+        let address =
+            unsafe { mmap_anonymous(None, size, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_SHARED) }?;
+        let page = address.cast::<Page>();
+        // SAFETY: the mapping is large enough, page-aligned and writable.
+        unsafe { page.write(Page::default()) };
+        Ok(Self(page))
+    }
+
+    fn page(&self) -> &Page {
+        // SAFETY: the mapping lives until the process ends, and all its fields are atomics.
+        unsafe { self.0.as_ref() }
+    }
+
+    /// Until when (`CLOCK_BOOTTIME`, µs) the front may trust that the keeper looks in time. Zero: not begun.
+    #[must_use]
+    pub fn trusted_until_us(&self) -> u64 {
+        self.page().trusted_until_us.load(Ordering::Acquire)
+    }
+
+    /// Renews that.
+    pub fn trust_until_us(&self, until_us: u64) {
+        self.page().trusted_until_us.store(until_us, Ordering::Release);
+    }
+
+    /// Whether the front stopped itself, since the command was stopped by job control.
+    #[must_use]
+    pub fn front_paused(&self) -> bool {
+        self.page().front_paused.load(Ordering::Acquire)
+    }
+
+    /// Says so.
+    pub fn set_front_paused(&self, paused: bool) {
+        self.page().front_paused.store(paused, Ordering::Release);
+    }
+
+    /// Whether the keeper has killed, settled and written everything.
+    #[must_use]
+    pub fn settled(&self) -> bool {
+        self.page().settled.load(Ordering::Acquire)
+    }
+
+    /// Says so.
+    pub fn set_settled(&self) {
+        self.page().settled.store(true, Ordering::Release);
+    }
+}

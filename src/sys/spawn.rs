@@ -1,0 +1,382 @@
+//! The spawn of the job's command: in its group before its first instruction.
+//!
+//! `clone3(CLONE_INTO_CGROUP)` where the kernel allows it (0.35 ms), else fork and a write of `0` to `cgroup.procs`
+//! (12–16 ms). Between clone and exec only raw system calls on memory that was made before: no allocation, no lock.
+//!
+//! Trap: once `cgroup.kill` was written to a group or an ancestor of it, or of the caller's, a `clone3` into it is
+//! killed at birth (Linux 6.18). The child says that it lives before it execs; where it does not, the fork is used.
+
+use std::ffi::{CString, OsStr, OsString};
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+use nix::errno::Errno;
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
+use nix::unistd::Pid;
+
+/// From `linux/sched.h`; the `libc` crate's constant is too narrow for it.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// As whom the command runs; groups were resolved before.
+#[derive(Clone, Debug)]
+pub struct Credentials {
+    /// User.
+    pub uid: u32,
+    /// Primary group.
+    pub gid: u32,
+    /// All groups.
+    pub groups: Vec<u32>,
+}
+
+/// Everything a spawn needs, made before it.
+#[derive(Debug)]
+pub struct Command {
+    argv: Vec<CString>,
+    candidates: Vec<CString>,
+    environment: Vec<CString>,
+    credentials: Option<Credentials>,
+    oom_score: Option<CString>,
+    mask: SigSet,
+    ignored_before: Vec<Signal>,
+}
+
+/// How far a child came that could not run the command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// fork or clone3.
+    Clone,
+    /// Writing itself into a group.
+    Join,
+    /// setgroups, setgid, setuid.
+    Credentials,
+    /// execve.
+    Exec,
+}
+
+/// Why the command did not start.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("{errno} at {stage:?}")]
+pub struct SpawnError {
+    /// Where.
+    pub stage: Stage,
+    /// Why.
+    pub errno: Errno,
+}
+
+/// Where the child goes before exec.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Placement<'a> {
+    /// Directory of a cgroup v2, for `clone3`.
+    pub group: Option<BorrowedFd<'a>>,
+    /// Files into which the child writes `0` to join, where `clone3` is not used: of the same group, or of v1 groups.
+    pub joins: &'a [BorrowedFd<'a>],
+    /// The child waits before exec until this pipe is closed by the other side.
+    pub gate: Option<BorrowedFd<'a>>,
+    /// The write end of that pipe, which the child closes first.
+    pub gate_opener: Option<BorrowedFd<'a>>,
+}
+
+impl Command {
+    /// Resolves `program` against `PATH` of the environment that it will have, as execvp does.
+    ///
+    /// # Errors
+    /// Where an argument holds a NUL byte.
+    pub fn new(command: &[OsString], environment: &[(OsString, OsString)], mask: SigSet) -> io::Result<Self> {
+        let c_string = |text: &OsStr| {
+            let message = || format!("{} holds a NUL byte", text.to_string_lossy().replace('\0', "\\0"));
+            CString::new(text.as_bytes()).map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, message()))
+        };
+        let argv = command.iter().map(|argument| c_string(argument)).collect::<io::Result<Vec<_>>>()?;
+        let program = command.first().map(OsString::as_os_str).unwrap_or_default();
+        let path = environment.iter().find(|(key, _)| key == "PATH").map(|(_, value)| value.clone());
+        let candidates =
+            candidates(program, path.as_deref()).iter().map(|path| c_string(path)).collect::<Result<_, _>>()?;
+        let environment = environment.iter().map(|(key, value)| {
+            let mut pair = key.clone();
+            pair.push("=");
+            pair.push(value);
+            c_string(&pair)
+        });
+        Ok(Self {
+            argv,
+            candidates,
+            environment: environment.collect::<Result<_, _>>()?,
+            credentials: None,
+            oom_score: None,
+            mask,
+            ignored_before: Vec::new(),
+        })
+    }
+
+    /// Runs it as somebody else.
+    pub fn set_credentials(&mut self, credentials: Credentials) {
+        self.credentials = Some(credentials);
+    }
+
+    /// Gives it back the score that jobmeter had before it lowered its own.
+    pub fn set_oom_score(&mut self, score: &str) {
+        self.oom_score = CString::new(score).ok();
+    }
+
+    /// Signals that were ignored when jobmeter started and so stay ignored (nohup).
+    pub fn set_ignored(&mut self, signals: Vec<Signal>) {
+        self.ignored_before = signals;
+    }
+
+    /// Starts it. `cloned` is called with its pid before it can run the command; where there is a gate, that is the
+    /// place to open it.
+    ///
+    /// # Errors
+    /// With the stage and the kernel's reason; no child is left then.
+    pub fn spawn(&self, placement: Placement<'_>, cloned: &mut dyn FnMut(Pid)) -> Result<Pid, SpawnError> {
+        if placement.group.is_some() {
+            match self.spawn_once(placement, true, cloned) {
+                Err(Attempted::BornDead) => {}
+                Err(Attempted::Failed(error)) if error.stage == Stage::Clone => {}
+                Err(Attempted::Failed(error)) => return Err(error),
+                Ok(pid) => return Ok(pid),
+            }
+        }
+        self.spawn_once(placement, false, cloned).map_err(|attempted| match attempted {
+            Attempted::Failed(error) => error,
+            Attempted::BornDead => SpawnError { stage: Stage::Clone, errno: Errno::EINTR },
+        })
+    }
+
+    fn spawn_once(
+        &self,
+        placement: Placement<'_>,
+        into_group: bool,
+        cloned: &mut dyn FnMut(Pid),
+    ) -> Result<Pid, Attempted> {
+        let clone_failed = |errno| Attempted::Failed(SpawnError { stage: Stage::Clone, errno });
+        let (status_read, status_write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(clone_failed)?;
+        let raw = self.raw();
+        let group = placement.group.filter(|_| into_group).map(|fd| fd.as_raw_fd());
+        // SAFETY: the front has one thread; the child runs only `in_child`, which never returns.
+        let pid = unsafe { clone_into(group) }.map_err(clone_failed)?;
+        if pid == 0 {
+            let joins: &[BorrowedFd<'_>] = if into_group { &[] } else { placement.joins };
+            // SAFETY: we are the child of a single-threaded process; see `in_child`.
+            unsafe { self.in_child(&raw, joins, placement, status_write.as_raw_fd()) }
+        }
+        drop(status_write);
+        let pid = Pid::from_raw(pid);
+        cloned(pid);
+        await_exec(pid, &status_read)
+    }
+
+    fn raw(&self) -> RawCommand {
+        let pointers = |strings: &[CString]| {
+            strings.iter().map(|string| string.as_ptr()).chain([std::ptr::null()]).collect::<Vec<_>>()
+        };
+        // /bin/sh SCRIPT ARGS…, for a script without "#!" (ENOEXEC), as execvp does.
+        let mut shell_argv = vec![c"/bin/sh".as_ptr(), std::ptr::null()];
+        shell_argv.extend(self.argv.iter().skip(1).map(|string| string.as_ptr()));
+        shell_argv.push(std::ptr::null());
+        RawCommand { argv: pointers(&self.argv), environment: pointers(&self.environment), shell_argv }
+    }
+
+    /// What the child does: never returns, never allocates.
+    ///
+    /// # Safety
+    /// Only in a child of a single-threaded process, between clone and exec.
+    unsafe fn in_child(
+        &self,
+        raw: &RawCommand,
+        joins: &[BorrowedFd<'_>],
+        placement: Placement<'_>,
+        status: RawFd,
+    ) -> ! {
+        // SAFETY: raw system calls on memory that the parent made before the clone.
+        unsafe {
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+            for join in joins {
+                if libc::write(join.as_raw_fd(), b"0".as_ptr().cast(), 1) != 1 {
+                    fail(status, Stage::Join);
+                }
+            }
+            if let Some(gate) = placement.gate {
+                if let Some(opener) = placement.gate_opener {
+                    libc::close(opener.as_raw_fd());
+                }
+                let mut byte = 0_u8;
+                if libc::read(gate.as_raw_fd(), (&raw mut byte).cast(), 1) != 1 {
+                    libc::_exit(125);
+                }
+            }
+            self.reset_signals();
+            if let Some(score) = &self.oom_score {
+                let file = libc::open(c"/proc/self/oom_score_adj".as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
+                libc::write(file, score.as_ptr().cast(), score.count_bytes());
+            }
+            if let Some(credentials) = &self.credentials {
+                become_user(credentials, status);
+                // A change of user clears it (prctl(2)).
+                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+            }
+            let alive = [0_u8; 8];
+            libc::write(status, alive.as_ptr().cast(), alive.len());
+            self.exec(raw);
+            fail(status, Stage::Exec)
+        }
+    }
+
+    /// Dispositions and mask as they were when jobmeter was started. Rust's runtime ignores SIGPIPE before `main`.
+    ///
+    /// # Safety
+    /// As [`Self::in_child`].
+    unsafe fn reset_signals(&self) {
+        for signal in [Signal::SIGPIPE, Signal::SIGTTOU, Signal::SIGTTIN] {
+            let ignored = self.ignored_before.contains(&signal);
+            // SAFETY: setting a disposition to default or ignore is async-signal-safe.
+            unsafe { libc::signal(signal as libc::c_int, if ignored { libc::SIG_IGN } else { libc::SIG_DFL }) };
+        }
+        // SAFETY: the set was copied before the clone; sigprocmask is async-signal-safe.
+        unsafe { libc::sigprocmask(SigmaskHow::SIG_SETMASK as libc::c_int, self.mask.as_ref(), std::ptr::null_mut()) };
+    }
+
+    /// Tries each candidate as execvp(3) does: the last reason that is not "not here" is the one to report.
+    ///
+    /// # Safety
+    /// As [`Self::in_child`].
+    unsafe fn exec(&self, raw: &RawCommand) {
+        let mut denied = false;
+        for candidate in &self.candidates {
+            // SAFETY: the arrays end with null and point to strings that live in `self`.
+            unsafe { libc::execve(candidate.as_ptr(), raw.argv.as_ptr(), raw.environment.as_ptr()) };
+            match Errno::last() {
+                Errno::ENOEXEC => {
+                    let shell_argv = raw.shell_argv.as_ptr().cast_mut();
+                    // SAFETY: the second place of the array was kept free for the script's path.
+                    unsafe {
+                        shell_argv.add(1).write(candidate.as_ptr());
+                        libc::execve(c"/bin/sh".as_ptr(), shell_argv, raw.environment.as_ptr());
+                    }
+                    return;
+                }
+                Errno::EACCES => denied = true,
+                Errno::ENOENT | Errno::ENOTDIR => {}
+                _ => return,
+            }
+        }
+        if denied {
+            Errno::EACCES.set();
+        } else if self.candidates.is_empty() {
+            Errno::ENOENT.set();
+        }
+    }
+}
+
+enum Attempted {
+    BornDead,
+    Failed(SpawnError),
+}
+
+struct RawCommand {
+    argv: Vec<*const libc::c_char>,
+    environment: Vec<*const libc::c_char>,
+    shell_argv: Vec<*const libc::c_char>,
+}
+
+/// A path with a slash stands for itself; a name is looked for along `PATH`.
+fn candidates(program: &OsStr, path: Option<&OsStr>) -> Vec<OsString> {
+    if program.is_empty() || program.as_bytes().contains(&b'/') {
+        return vec![program.to_owned()];
+    }
+    let path = path.unwrap_or(OsStr::new("/usr/local/bin:/bin:/usr/bin"));
+    let directories = path.as_bytes().split(|byte| *byte == b':');
+    directories
+        .map(|directory| {
+            let mut full = if directory.is_empty() { b".".to_vec() } else { directory.to_vec() };
+            full.push(b'/');
+            full.extend_from_slice(program.as_bytes());
+            OsString::from_vec(full)
+        })
+        .collect()
+}
+
+/// Waits until the child says that it lives, and then until exec closes the pipe or an error comes.
+fn await_exec(pid: Pid, status: &OwnedFd) -> Result<Pid, Attempted> {
+    let mut message = [0_u8; 16];
+    let mut length = 0;
+    while let Some(rest) = message.get_mut(length..).filter(|rest| !rest.is_empty()) {
+        match nix::unistd::read(status, rest) {
+            Ok(0) => break,
+            Ok(read) => length += read,
+            Err(Errno::EINTR) => {}
+            Err(_) => break,
+        }
+    }
+    let alive = message.starts_with(&[0; 8]) && length >= 8;
+    let error = message.get(if alive { 8 } else { 0 }..length).unwrap_or_default();
+    if alive && error.is_empty() {
+        return Ok(pid);
+    }
+    // It will not run the command: it is reaped here, so that nobody else takes it for the job.
+    while nix::sys::wait::waitpid(pid, None) == Err(Errno::EINTR) {}
+    match error {
+        [stage, _, _, _, errno @ ..] => {
+            let errno = errno.try_into().map_or(0, i32::from_ne_bytes);
+            let stage = match stage {
+                1 => Stage::Join,
+                2 => Stage::Credentials,
+                _ => Stage::Exec,
+            };
+            Err(Attempted::Failed(SpawnError { stage, errno: Errno::from_raw(errno) }))
+        }
+        _ => Err(Attempted::BornDead),
+    }
+}
+
+/// `clone3` with no flag but the group, else `fork`: zero in the child.
+///
+/// # Safety
+/// Only in a single-threaded process.
+unsafe fn clone_into(group: Option<RawFd>) -> nix::Result<i32> {
+    let Some(group) = group else {
+        // SAFETY: as the caller promised.
+        return Errno::result(unsafe { libc::fork() });
+    };
+    // SAFETY: an all-zero clone_args is valid: no flags, no stack, as fork.
+    let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
+    arguments.flags = CLONE_INTO_CGROUP;
+    arguments.exit_signal = libc::SIGCHLD as u64;
+    arguments.cgroup = group as u64;
+    // SAFETY: the arguments outlive the call; without CLONE_VM the child has its own copy of this memory.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<libc::clone_args>()) };
+    Errno::result(pid).map(|pid| pid as i32)
+}
+
+/// By raw system calls, since glibc's wrappers signal all threads through locks. The order matters: groups, gid, uid.
+///
+/// # Safety
+/// As [`Command::in_child`].
+unsafe fn become_user(credentials: &Credentials, status: RawFd) {
+    let (gid, uid) = (credentials.gid, credentials.uid);
+    // SAFETY: raw system calls on memory that the parent made.
+    unsafe {
+        if libc::syscall(libc::SYS_setgroups, credentials.groups.len(), credentials.groups.as_ptr()) != 0
+            || libc::syscall(libc::SYS_setresgid, gid, gid, gid) != 0
+            || libc::syscall(libc::SYS_setresuid, uid, uid, uid) != 0
+        {
+            fail(status, Stage::Credentials);
+        }
+    }
+}
+
+/// Tells the parent why, and ends.
+///
+/// # Safety
+/// As [`Command::in_child`].
+unsafe fn fail(status: RawFd, stage: Stage) -> ! {
+    let mut message = [0_u8; 8];
+    message[0] = stage as u8;
+    message[4..].copy_from_slice(&Errno::last_raw().to_ne_bytes());
+    // SAFETY: eight bytes that are there; a pipe takes them whole (PIPE_BUF).
+    unsafe {
+        libc::write(status, message.as_ptr().cast(), message.len());
+        libc::_exit(127)
+    }
+}
