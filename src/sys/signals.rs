@@ -94,7 +94,7 @@ fn set_disposition(signal: Signal, handler: SigHandler) -> Option<SigAction> {
 
 /// Ignores it; whether it was ignored before.
 fn ignore(signal: Signal) -> bool {
-    set_disposition(signal, SigHandler::SigIgn).is_some_and(|before| before.handler() == SigHandler::SigIgn)
+    set_disposition(signal, SigHandler::SigIgn).is_some_and(|before| matches!(before.handler(), SigHandler::SigIgn))
 }
 
 /// Ends this process by `signal`, without a second core dump; returns where that signal does not end a process.
