@@ -14,8 +14,11 @@
     clippy::panic
 )]
 
+pub mod book;
+pub mod calendar;
 pub mod deadline;
 pub mod job;
+pub mod lease;
 pub mod rating;
 pub mod units;
 pub mod usage;

@@ -5,6 +5,7 @@
 
 pub mod location;
 pub mod protocol;
+pub mod receipt;
 pub mod store;
 pub mod views;
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::keeper::{Keeper, Running};
 use super::receipt::{
-    CpuPart, CreditsPart, GpuPart, IoPart, JobPart, MemoryPart, MeterPart, OutcomePart, Receipt, TimePart, rfc3339,
+    CpuPart, GpuPart, IoPart, JobPart, MemoryPart, MeterPart, OutcomePart, Receipt, TimePart, rfc3339,
 };
 use super::spool::Record;
 use super::summary;
@@ -16,6 +16,7 @@ use crate::domain::units::Microseconds;
 use crate::domain::usage::Usage;
 use crate::ledger::LedgerError;
 use crate::ledger::protocol::{Balance, ClosedPeriod, Finish, FinishAnswer, Reason, StopReason};
+use crate::ledger::receipt::Credits;
 use crate::meter::breakdown::Breakdown;
 use crate::sys::clock::{Clock, SystemClock};
 use crate::sys::process::{cpu_us_of, own_cpu_us};
@@ -229,7 +230,7 @@ fn ask_to_finish(keeper: &Keeper<'_>, running: &Running, finish: &Finish) -> Res
 }
 
 fn complete(mut receipt: Receipt, answer: &Result<FinishAnswer, LedgerError>, rates: &RateCard) -> Receipt {
-    receipt.credits = answer.as_ref().ok().map(|answer| CreditsPart::new(answer, rates));
+    receipt.credits = answer.as_ref().ok().map(|answer| Credits::new(&answer.charged, answer.overshoot, answer.balance, rates));
     receipt
 }
 

@@ -6,9 +6,10 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::wire::ExitKind;
-use crate::domain::rating::{RateCard, VirtualTime};
-use crate::domain::units::{Microseconds, Nanocredits};
-use crate::ledger::protocol::{AttemptIdentity, FinishAnswer, JobKind, Reason};
+use crate::domain::rating::VirtualTime;
+use crate::domain::units::Microseconds;
+use crate::ledger::protocol::{AttemptIdentity, JobKind, Reason};
+use crate::ledger::receipt::Credits;
 use crate::meter::CpuSource;
 use crate::meter::breakdown::{Breakdown, BusyProcess};
 
@@ -37,7 +38,7 @@ pub struct Receipt {
     #[serde(rename = "virtual")]
     pub virtual_time: VirtualTime,
     /// What it cost; `None` until the ledger has acknowledged the end.
-    pub credits: Option<CreditsPart>,
+    pub credits: Option<Credits>,
     /// What metering cost.
     pub meter: MeterPart,
 }
@@ -162,38 +163,6 @@ pub struct GpuPart {
     pub devices: Vec<serde_json::Value>,
 }
 
-/// What it cost.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CreditsPart {
-    /// CPU.
-    pub cpu: Nanocredits,
-    /// GPU.
-    pub gpu: Nanocredits,
-    /// Tokens.
-    pub tokens: Nanocredits,
-    /// Their sum: what was charged.
-    pub total: Nanocredits,
-    /// Burned past the ceiling, not charged.
-    pub overshoot: Nanocredits,
-    /// Left in the account after it; `null` without a limit.
-    pub balance: Option<Nanocredits>,
-    /// The prices.
-    pub rate_card: RateCardPart,
-}
-
-/// The prices.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RateCardPart {
-    /// Version.
-    pub version: u64,
-    /// A.
-    pub cpu_per_second: Nanocredits,
-    /// B.
-    pub gpu_per_second: Nanocredits,
-    /// Tokens.
-    pub per_million_tokens: Nanocredits,
-}
-
 /// What metering cost and how well it went.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MeterPart {
@@ -223,27 +192,6 @@ impl JobPart {
             command: identity.command.clone(),
             host: identity.host.clone(),
             labels: identity.labels.clone(),
-        }
-    }
-}
-
-impl CreditsPart {
-    /// From the ledger's last answer.
-    #[must_use]
-    pub fn new(answer: &FinishAnswer, rates: &RateCard) -> Self {
-        Self {
-            cpu: answer.charged.cpu,
-            gpu: answer.charged.gpu,
-            tokens: answer.charged.tokens,
-            total: answer.charged.total,
-            overshoot: answer.overshoot,
-            balance: answer.balance.left,
-            rate_card: RateCardPart {
-                version: rates.version,
-                cpu_per_second: rates.cpu_per_second,
-                gpu_per_second: rates.gpu_per_second,
-                per_million_tokens: rates.per_million_tokens,
-            },
         }
     }
 }

@@ -1,0 +1,462 @@
+//! Attempts: opened, charged as they report, and finished.
+
+use rusqlite::OptionalExtension;
+
+use super::Books;
+use super::accounts::{Account, UNLIMITED};
+use super::entries::Entry;
+use super::row::{Attempt, State};
+use crate::domain::book::sum;
+use crate::domain::lease::{self, Ask, LEASE_MS, Sized, WAIT_MS};
+use crate::domain::rating::{Price, RateCard, VirtualTime};
+use crate::domain::units::Nanocredits;
+use crate::ledger::LedgerError;
+use crate::ledger::protocol::{
+    ClosedPeriod, Decision, Finish, FinishAnswer, Lease, NextPeriod, OpenAnswer, OpenRequest, Reason, Report,
+    ReportAnswer, StopReason,
+};
+
+/// A rate is measured over at most this, in µs.
+const RATE_WINDOW_US: i64 = 10_000_000;
+/// And over at least this.
+const RATE_WINDOW_MIN_US: i64 = 200_000;
+/// A waiting attempt that did not ask again within this no longer waits.
+const WAITS_US: i64 = 3_000_000;
+
+impl Books<'_> {
+    /// Opens an attempt, or says why not.
+    pub(super) fn open(&self, request: &OpenRequest) -> Result<OpenAnswer, LedgerError> {
+        let identity = &request.identity;
+        if let Some(attempt) = self.attempt(identity.attempt)? {
+            return self.opened_again(attempt);
+        }
+        let account = self.account(&identity.user)?;
+        self.post_silent(&account)?;
+        let (stopped, limit) = self.join_job(request)?;
+        let mut attempt = self.new_attempt(request, &account)?;
+        let (free, job_free) = (self.free(&account)?, self.job_free(&attempt)?);
+        let minimum = attempt.minimum();
+        let needed = limit.map_or(minimum, |limit| minimum.min(limit));
+        let reason = if stopped {
+            Some(StopReason::OperatorStop)
+        } else if job_free < needed {
+            Some(StopReason::JobLimit)
+        } else if sum(&free) < needed {
+            Some(StopReason::CreditsExhausted)
+        } else {
+            None
+        };
+        if let Some(reason) = reason {
+            return self.refuse(&account, request, reason);
+        }
+        let ceiling = lease::raise(minimum, sum(&free), job_free, minimum.min(needed));
+        // What the rest rule adds may not empty an account for one attempt that has burned nothing yet.
+        let ceiling = ceiling.min(minimum.saturating_add(minimum));
+        attempt.state.ceilings.push((1, ceiling));
+        self.keep(&attempt)?;
+        self.hold(&attempt, account.period, &free, ceiling)?;
+        let lease = self.lease(&mut attempt, &account, lease::REPORT_SOON_MS)?;
+        self.append(&self.note("open", &account, &attempt, ""))?;
+        self.keep(&attempt)?;
+        let balance = self.balance(&account)?;
+        Ok(OpenAnswer::Opened { rates: attempt.state.rates, lease, balance, again: false })
+    }
+
+    fn opened_again(&self, mut attempt: Attempt) -> Result<OpenAnswer, LedgerError> {
+        if attempt.ended_us.is_some() {
+            return Err(LedgerError::Refused(format!("the attempt {} has ended", attempt.id)));
+        }
+        let account = self.account(&attempt.user)?;
+        let lease = self.lease(&mut attempt, &account, lease::REPORT_SOON_MS)?;
+        self.keep(&attempt)?;
+        let balance = self.balance(&account)?;
+        Ok(OpenAnswer::Opened { rates: attempt.state.rates, lease, balance, again: true })
+    }
+
+    /// The job, made where it is new; whether it was stopped, and its own limit.
+    fn join_job(&self, request: &OpenRequest) -> Result<(bool, Option<Nanocredits>), LedgerError> {
+        let identity = &request.identity;
+        let known: Option<(String, bool, Option<i64>)> = self
+            .tx
+            .query_row("SELECT user, stopped, credit_limit FROM job WHERE id = ?1", [&identity.job], |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+            })
+            .optional()?;
+        if let Some((user, stopped, limit)) = known {
+            if user != identity.user {
+                return Err(LedgerError::Refused(format!(
+                    "the job {} belongs to the user {user}: give this one another id by --job",
+                    identity.job
+                )));
+            }
+            // The newest word counts: a requeue may come with a higher limit.
+            let limit = request.limit.map(|limit| limit.0).or(limit);
+            self.tx.execute("UPDATE job SET credit_limit = ?2 WHERE id = ?1", (&identity.job, limit))?;
+            return Ok((stopped, limit.map(Nanocredits)));
+        }
+        self.tx.execute(
+            "INSERT INTO job (id, user, kind, name, credit_limit, started_us) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            (
+                &identity.job,
+                &identity.user,
+                identity.kind.as_str(),
+                &identity.name,
+                request.limit.map(|limit| limit.0),
+                self.now_us,
+            ),
+        )?;
+        Ok((false, request.limit))
+    }
+
+    fn new_attempt(&self, request: &OpenRequest, account: &Account) -> Result<Attempt, LedgerError> {
+        Ok(Attempt {
+            id: request.identity.attempt,
+            job: request.identity.job.clone(),
+            user: request.identity.user.clone(),
+            started_us: self.now_us,
+            period: account.period,
+            lease_until_us: self.now_us,
+            ended_us: None,
+            reason: None,
+            receipt: None,
+            state: State {
+                identity: request.identity.clone(),
+                rates: self.rate_card()?,
+                resources: request.resources,
+                usage: crate::domain::usage::Usage::default(),
+                accounted: Price::default(),
+                accounted_time: VirtualTime::default(),
+                charged: Price::default(),
+                overshoot: Nanocredits::ZERO,
+                ceilings: Vec::new(),
+                next: None,
+                seq: 0,
+                waits: false,
+                rate: Nanocredits::ZERO,
+                rate_since_us: self.now_us,
+                rate_from: Nanocredits::ZERO,
+                burn: Vec::new(),
+            },
+        })
+    }
+
+    fn refuse(&self, account: &Account, request: &OpenRequest, reason: StopReason) -> Result<OpenAnswer, LedgerError> {
+        let why = match reason {
+            StopReason::CreditsExhausted => "credits exhausted",
+            StopReason::JobLimit => "the job's own limit is reached",
+            StopReason::OperatorStop => "the job was stopped by an operator",
+        };
+        self.append(&Entry {
+            kind: "refuse",
+            user: &account.user,
+            period: account.period,
+            day: self.day_of(account.period, &account.user)?,
+            job: Some(&request.identity.job),
+            attempt: Some(request.identity.attempt),
+            by: "ledger",
+            why,
+            ..Entry::default()
+        })?;
+        let resets_in_ms = account.resets_in_ms(self.now_us);
+        Ok(OpenAnswer::Refused { reason, balance: self.balance(account)?, resets_in_ms })
+    }
+
+    pub(super) fn note<'b>(
+        &self,
+        kind: &'b str,
+        account: &'b Account,
+        attempt: &'b Attempt,
+        why: &'b str,
+    ) -> Entry<'b> {
+        Entry {
+            kind,
+            user: &account.user,
+            period: account.period,
+            day: crate::domain::calendar::day_start(self.now_s()),
+            job: Some(&attempt.job),
+            attempt: Some(attempt.id),
+            by: "meter",
+            why,
+            ..Entry::default()
+        }
+    }
+
+    pub(super) fn rate_card(&self) -> Result<RateCard, LedgerError> {
+        let mut statement = self.tx.prepare_cached("SELECT card FROM rates ORDER BY version DESC LIMIT 1")?;
+        let card: Option<String> = statement.query_row([], |row| row.get(0)).optional()?;
+        match card {
+            Some(card) => serde_json::from_str(&card)
+                .map_err(|error| LedgerError::Broken(format!("the rate card is damaged: {error}"))),
+            None => Ok(RateCard::default()),
+        }
+    }
+
+    /// What the job's own limit leaves free; [`UNLIMITED`] without one.
+    pub(super) fn job_free(&self, attempt: &Attempt) -> Result<Nanocredits, LedgerError> {
+        let mut statement = self.tx.prepare_cached(
+            "SELECT credit_limit, (SELECT coalesce(sum(charged), 0) FROM attempt WHERE job = ?1), \
+             (SELECT coalesce(sum(h.amount), 0) FROM hold h JOIN attempt a ON a.id = h.attempt WHERE a.job = ?1), \
+             tokens_charged FROM job WHERE id = ?1",
+        )?;
+        let (limit, charged, held, tokens): (Option<i64>, i64, i64, i64) =
+            statement.query_row([&attempt.job], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?;
+        let used = charged.saturating_add(held).saturating_add(tokens);
+        Ok(limit.map_or(UNLIMITED, |limit| Nanocredits(limit.saturating_sub(used).max(0))))
+    }
+
+    /// Charges and renews.
+    pub(super) fn report(&self, report: &Report) -> Result<ReportAnswer, LedgerError> {
+        let mut attempt = self
+            .attempt(report.attempt)?
+            .ok_or_else(|| LedgerError::Refused(format!("the attempt {} was never opened here", report.attempt)))?;
+        let account = self.account(&attempt.user)?;
+        if attempt.ended_us.is_some() {
+            let decision = Decision::Stop(StopReason::OperatorStop);
+            let balance = self.balance(&account)?;
+            return Ok(ReportAnswer { seq: report.seq, balance, burn_per_second: Nanocredits::ZERO, decision });
+        }
+        let newer = report.seq > attempt.state.seq;
+        if newer {
+            attempt.state.seq = report.seq;
+            attempt.state.resources = report.resources;
+            confirm(&mut attempt, report.ceiling_version);
+        }
+        self.take_usage(&mut attempt, &account, &report.usage, report.period, report.closed.as_ref())?;
+        self.measure_rate(&mut attempt);
+        attempt.state.waits = newer && report.waiting;
+        let decision = self.decide(&mut attempt, &account)?;
+        attempt.chart(self.now_us);
+        self.keep(&attempt)?;
+        let burn_per_second = self.burn_per_second(&account)?;
+        Ok(ReportAnswer { seq: report.seq, balance: self.balance(&account)?, burn_per_second, decision })
+    }
+
+    /// Merges a usage, closes a period that ended, and charges what the ceiling covers.
+    fn take_usage(
+        &self,
+        attempt: &mut Attempt,
+        account: &Account,
+        usage: &crate::domain::usage::Usage,
+        period: i64,
+        closed: Option<&ClosedPeriod>,
+    ) -> Result<(), LedgerError> {
+        if let Some(closed) = closed.filter(|closed| closed.period == attempt.period && period > attempt.period) {
+            attempt.state.usage = attempt.state.usage.merged(&closed.usage);
+            let price = attempt.state.rates.price(&attempt.state.usage);
+            self.charge_covered(attempt, account, &price)?;
+            self.enter_period(attempt, period, &price)?;
+        }
+        attempt.state.usage = attempt.state.usage.merged(usage);
+        let price = attempt.state.rates.price(&attempt.state.usage);
+        self.charge_covered(attempt, account, &price)?;
+        let unburned = attempt.ceiling().saturating_sub(attempt.state.accounted.total);
+        self.release_to(attempt, attempt.period, unburned)
+    }
+
+    /// Charges up to the price, after raising the ceiling to it as far as something is free.
+    fn charge_covered(&self, attempt: &mut Attempt, account: &Account, price: &Price) -> Result<(), LedgerError> {
+        self.cover(attempt, account, price.total)?;
+        let level = price.total.min(attempt.ceiling());
+        self.charge_to(attempt, attempt.period, price, level)
+    }
+
+    /// From `price` on a later period pays: with the slice that was held in it for this attempt, if there is one.
+    fn enter_period(&self, attempt: &mut Attempt, period: i64, price: &Price) -> Result<(), LedgerError> {
+        self.give_up(attempt, price);
+        self.release_to(attempt, attempt.period, Nanocredits::ZERO)?;
+        let amount = match attempt.state.next.take() {
+            Some((next, amount)) if next == period => amount,
+            Some((next, _)) => {
+                self.release_to(attempt, next, Nanocredits::ZERO)?;
+                Nanocredits::ZERO
+            }
+            None => Nanocredits::ZERO,
+        };
+        let version = attempt.newest().0;
+        attempt.period = period;
+        attempt.state.ceilings = vec![(version, attempt.state.accounted.total.saturating_add(amount))];
+        Ok(())
+    }
+
+    fn measure_rate(&self, attempt: &mut Attempt) {
+        let passed_us = self.now_us.saturating_sub(attempt.state.rate_since_us);
+        let total = attempt.state.accounted.total;
+        if passed_us >= RATE_WINDOW_MIN_US {
+            let burned = i128::from(total.saturating_sub(attempt.state.rate_from).0);
+            let rate = burned * 1_000_000 / i128::from(passed_us);
+            attempt.state.rate = Nanocredits(i64::try_from(rate).unwrap_or(i64::MAX)).at_least_zero();
+        }
+        if !(0..RATE_WINDOW_US).contains(&passed_us) {
+            (attempt.state.rate_since_us, attempt.state.rate_from) = (self.now_us, total);
+        }
+    }
+
+    fn decide(&self, attempt: &mut Attempt, account: &Account) -> Result<Decision, LedgerError> {
+        let stopped: bool =
+            self.tx.query_row("SELECT stopped FROM job WHERE id = ?1", [&attempt.job], |row| row.get(0))?;
+        if stopped {
+            return Ok(Decision::Stop(StopReason::OperatorStop));
+        }
+        if attempt.period < account.period && attempt.state.next.is_none() {
+            // Its period is over, and nothing was held for it in the next one: what it burned belongs to the old one.
+            let price = attempt.state.rates.price(&attempt.state.usage);
+            self.enter_period(attempt, account.period, &price)?;
+        }
+        if attempt.period != account.period {
+            let lease = self.lease(attempt, account, lease::REPORT_SOON_MS)?;
+            return Ok(Decision::Lease(lease));
+        }
+        let ask = self.ask(attempt, account)?;
+        match lease::size(&ask) {
+            Sized::Ceiling(ceiling) => {
+                self.set_ceiling(attempt, account, ceiling)?;
+                attempt.state.waits = false;
+                Ok(Decision::Lease(self.lease(attempt, account, lease::report_in_ms(&ask))?))
+            }
+            Sized::Wait => {
+                attempt.lease_until_us = self.now_us.saturating_add(ms_to_us(LEASE_MS));
+                Ok(Decision::Wait { retry_in_ms: WAIT_MS })
+            }
+            Sized::Exhausted => Ok(Decision::Stop(StopReason::CreditsExhausted)),
+            Sized::JobLimit => Ok(Decision::Stop(StopReason::JobLimit)),
+        }
+    }
+
+    fn ask(&self, attempt: &Attempt, account: &Account) -> Result<Ask, LedgerError> {
+        let (mut live, mut silent, mut somebody_waits) = (1_u32, Nanocredits::ZERO, false);
+        let (mut reclaimable, mut job_reclaimable) = (Nanocredits::ZERO, Nanocredits::ZERO);
+        for other in self.unended(&account.user)?.iter().filter(|other| other.id != attempt.id) {
+            let held = self.held(other, other.period)?;
+            if !self.is_live(other) {
+                silent = silent.saturating_add(held);
+                continue;
+            }
+            live = live.saturating_add(1);
+            let asked_lately = other.lease_until_us.saturating_sub(ms_to_us(LEASE_MS)) >= self.now_us - WAITS_US;
+            if other.state.waits {
+                somebody_waits |= asked_lately;
+                continue;
+            }
+            let beyond = held.saturating_sub(other.minimum()).at_least_zero();
+            reclaimable = reclaimable.saturating_add(beyond);
+            if other.job == attempt.job {
+                job_reclaimable = job_reclaimable.saturating_add(beyond);
+            }
+        }
+        let left = self.balance(account)?.left.map_or(UNLIMITED, |left| left.saturating_sub(silent));
+        Ok(Ask {
+            price: attempt.state.accounted.total,
+            ceiling: attempt.ceiling(),
+            guard: attempt.guard(),
+            minimum: attempt.minimum(),
+            rate: attempt.state.rate,
+            left,
+            available: sum(&self.free(account)?),
+            reclaimable,
+            job_available: self.job_free(attempt)?,
+            job_reclaimable,
+            live,
+            waiting: attempt.state.waits,
+            somebody_waits,
+        })
+    }
+
+    fn set_ceiling(&self, attempt: &mut Attempt, account: &Account, ceiling: Nanocredits) -> Result<(), LedgerError> {
+        let more = ceiling.saturating_sub(attempt.ceiling());
+        if more > Nanocredits::ZERO {
+            self.hold(attempt, account.period, &self.free(account)?, more)?;
+        }
+        let (version, newest) = attempt.newest();
+        if ceiling != newest {
+            attempt.state.ceilings.push((version.saturating_add(1), ceiling));
+        }
+        Ok(())
+    }
+
+    /// The lease as it stands, renewed; and where the period ends within it, a slice of the next one.
+    fn lease(&self, attempt: &mut Attempt, account: &Account, report_in_ms: u64) -> Result<Lease, LedgerError> {
+        let (version, ceiling) = attempt.newest();
+        let of_current = attempt.period == account.period;
+        let ends_in_ms = if of_current { account.resets_in_ms(self.now_us) } else { 0 };
+        let lasts_ms = LEASE_MS.min(ends_in_ms);
+        if of_current && ends_in_ms < LEASE_MS && attempt.state.next.is_none() {
+            self.hold_next(attempt, account)?;
+        }
+        let next = attempt.state.next.map(|(period, amount)| NextPeriod {
+            period,
+            starts_in_ms: ends_in_ms,
+            amount,
+            lasts_ms: LEASE_MS,
+        });
+        let until_ms = if next.is_some() { ends_in_ms.saturating_add(LEASE_MS) } else { lasts_ms };
+        attempt.lease_until_us = self.now_us.saturating_add(ms_to_us(until_ms));
+        let report_in_ms = report_in_ms.min(lasts_ms / 2);
+        Ok(Lease { version, ceiling, period: attempt.period, lasts_ms, report_in_ms, next })
+    }
+
+    fn hold_next(&self, attempt: &mut Attempt, account: &Account) -> Result<(), LedgerError> {
+        let held = self.allowance_held(&account.user, account.ends)?;
+        let free = account.next_limit().map_or(UNLIMITED, |limit| limit.saturating_sub(held).at_least_zero());
+        let amount = attempt.minimum();
+        if free >= amount && self.job_free(attempt)? >= amount {
+            self.hold(attempt, account.ends, &[(crate::domain::book::Source::ALLOWANCE, free)], amount)?;
+            attempt.state.next = Some((account.ends, amount));
+        }
+        Ok(())
+    }
+
+    /// The account's burn over all attempts with a live lease.
+    pub(super) fn burn_per_second(&self, account: &Account) -> Result<Nanocredits, LedgerError> {
+        let attempts = self.unended(&account.user)?;
+        let live = attempts.iter().filter(|attempt| self.is_live(attempt) && !attempt.state.waits);
+        Ok(live.fold(Nanocredits::ZERO, |sum, attempt| sum.saturating_add(attempt.state.rate)))
+    }
+
+    /// Charges the final usage and releases every hold.
+    pub(super) fn finish(&self, finish: &Finish) -> Result<FinishAnswer, LedgerError> {
+        let mut attempt = self
+            .attempt(finish.attempt)?
+            .ok_or_else(|| LedgerError::Refused(format!("the attempt {} was never opened here", finish.attempt)))?;
+        let account = self.account(&attempt.user)?;
+        let again = attempt.ended_us.is_some();
+        if again {
+            self.correct(&mut attempt, &account, finish)?;
+        } else {
+            self.take_usage(&mut attempt, &account, &finish.usage, finish.period, finish.closed.as_ref())?;
+            attempt.receipt = Some(finish.receipt.clone());
+            self.end(&mut attempt, &account, finish.reason)?;
+        }
+        Ok(FinishAnswer {
+            charged: attempt.state.charged,
+            overshoot: attempt.state.overshoot,
+            balance: self.balance(&account)?,
+            again,
+        })
+    }
+
+    /// Ends it: what no hold covered is given up, and all holds go back.
+    pub(super) fn end(&self, attempt: &mut Attempt, account: &Account, reason: Reason) -> Result<(), LedgerError> {
+        let price = attempt.state.rates.price(&attempt.state.usage);
+        self.give_up(attempt, &price);
+        self.release_to(attempt, attempt.period, Nanocredits::ZERO)?;
+        if let Some((next, _)) = attempt.state.next.take() {
+            self.release_to(attempt, next, Nanocredits::ZERO)?;
+        }
+        attempt.ended_us = Some(self.now_us);
+        attempt.reason = Some(reason);
+        attempt.chart(self.now_us);
+        self.append(&self.note("finish", account, attempt, reason.as_str()))?;
+        self.keep(attempt)
+    }
+}
+
+/// Drops the ceilings that the attempt no longer obeys.
+fn confirm(attempt: &mut Attempt, version: u64) {
+    if attempt.state.ceilings.iter().any(|(known, _)| *known == version) {
+        attempt.state.ceilings.retain(|(known, _)| *known >= version);
+    }
+}
+
+pub(super) fn ms_to_us(ms: u64) -> i64 {
+    i64::try_from(ms.saturating_mul(1_000)).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,136 @@
+//! Opening a ledger file, and what SQLite's errors mean to a caller.
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+
+use crate::ledger::LedgerError;
+
+/// "JBMT": tells a ledger from every other SQLite file.
+const APPLICATION_ID: i64 = 0x4a42_4d54;
+/// The version of `schema.sql`.
+const SCHEMA_VERSION: i64 = 1;
+/// Many processes share the file; each holds it for a commit of some milliseconds.
+const BUSY_MAX: Duration = Duration::from_secs(10);
+/// Locks and WAL's shared memory do not work across machines. Numbers from `linux/magic.h` and statfs(2).
+const NETWORK_FILE_SYSTEMS: [(i64, &str); 9] = [
+    (0x6969, "NFS"),
+    (0x517b, "SMB"),
+    (0xff53_4d42, "CIFS"),
+    (0xfe53_4d42, "SMB2"),
+    (0x00c3_6400, "Ceph"),
+    (0x0bd0_0bd0, "Lustre"),
+    (0x0102_1997, "9P"),
+    (0x5346_414f, "AFS"),
+    (0x4750_4653, "GPFS"),
+];
+
+impl From<rusqlite::Error> for LedgerError {
+    fn from(error: rusqlite::Error) -> Self {
+        let text = error.to_string();
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+                Self::Unavailable("other jobmeter processes keep it busy: try again".to_owned())
+            }
+            Some(ErrorCode::DiskFull) => Self::Unavailable("the disk is full: free some space".to_owned()),
+            Some(ErrorCode::SystemIoFailure | ErrorCode::OutOfMemory) => Self::Unavailable(text),
+            Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
+                Self::Refused("it cannot be written: check the permissions of the file and of its directory".to_owned())
+            }
+            Some(ErrorCode::CannotOpen) => {
+                Self::Refused("it cannot be opened: check that the directory exists and may be written".to_owned())
+            }
+            Some(ErrorCode::NotADatabase) => {
+                Self::Broken("it is not a ledger, or is damaged: name another file by --ledger".to_owned())
+            }
+            _ => Self::Broken(text),
+        }
+    }
+}
+
+/// The same error, with the file that it is about.
+pub(super) fn with_path(path: &Path, error: LedgerError) -> LedgerError {
+    let named = |text: String| format!("{}: {text}", path.display());
+    match error {
+        // A refusal is about a value, which it names.
+        LedgerError::Refused(text) if !text.starts_with("it cannot") => LedgerError::Refused(text),
+        LedgerError::Refused(text) => LedgerError::Refused(named(text)),
+        LedgerError::Unavailable(text) => LedgerError::Unavailable(named(text)),
+        LedgerError::Broken(text) => LedgerError::Broken(named(text)),
+    }
+}
+
+/// Opens, checks and where need be makes the file.
+pub(super) fn open(path: &Path) -> Result<Connection, LedgerError> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    make_directory(parent)
+        .map_err(|error| LedgerError::Refused(format!("cannot make the directory {}: {error}", parent.display())))?;
+    refuse_network(parent)?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let prepared = Connection::open_with_flags(path, flags).map_err(LedgerError::from).and_then(prepare);
+    prepared.map_err(|error| with_path(path, error))
+}
+
+/// The default place is made with its parents, for its user alone.
+fn make_directory(directory: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)
+}
+
+/// Refuses where the locks of other machines would not be seen.
+pub(super) fn refuse_network(directory: &Path) -> Result<(), LedgerError> {
+    let Ok(statfs) = nix::sys::statfs::statfs(directory) else { return Ok(()) };
+    let kind = statfs.filesystem_type().0;
+    match NETWORK_FILE_SYSTEMS.iter().find(|(magic, _)| *magic == i64::from(kind)) {
+        Some((_, name)) => Err(LedgerError::Refused(format!(
+            "{}: a ledger file cannot be kept on a network file system ({name}), where locks of other machines are not \
+             seen: use a local disk",
+            directory.display()
+        ))),
+        None => Ok(()),
+    }
+}
+
+fn prepare(mut db: Connection) -> Result<Connection, LedgerError> {
+    db.busy_timeout(BUSY_MAX)?;
+    let number = |db: &Connection, name: &str| db.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    let (id, version) = (number(&db, "application_id")?, number(&db, "user_version")?);
+    if id != APPLICATION_ID {
+        let tables: i64 = db.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+        if id != 0 || tables != 0 {
+            return Err(LedgerError::Broken(
+                "it is an SQLite file, but no ledger: name another by --ledger".to_owned(),
+            ));
+        }
+    }
+    if version > SCHEMA_VERSION {
+        return Err(LedgerError::Broken(format!(
+            "it is a ledger of version {version}, and this jobmeter knows versions up to {SCHEMA_VERSION}: use a newer \
+             jobmeter"
+        )));
+    }
+    db.pragma_update(None, "journal_mode", "WAL")?;
+    db.pragma_update(None, "synchronous", "FULL")?;
+    db.pragma_update(None, "foreign_keys", "ON")?;
+    db.pragma_update(None, "cache_size", -512)?;
+    // The last process to close would else copy the log into the file and sync twice, at the end of every short job.
+    db.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    if version == 0 {
+        migrate(&mut db)?;
+    }
+    Ok(db)
+}
+
+fn migrate(db: &mut Connection) -> Result<(), LedgerError> {
+    let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    // Another process may have made it between the look and the lock.
+    let version: i64 = tx.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if version == 0 {
+        tx.execute_batch(include_str!("schema.sql"))?;
+        tx.pragma_update(None, "application_id", APPLICATION_ID)?;
+        tx.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+    }
+    Ok(tx.commit()?)
+}
