@@ -6,7 +6,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::units::Microseconds;
 
+pub mod breakdown;
+pub mod cgroup1;
 pub mod cgroup2;
+pub mod enclosing;
+pub mod perf;
+pub mod procfs;
+pub mod proof;
+pub mod resources;
+pub mod select;
 
 /// Where CPU time is read, best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]

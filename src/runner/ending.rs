@@ -230,7 +230,8 @@ fn ask_to_finish(keeper: &Keeper<'_>, running: &Running, finish: &Finish) -> Res
 }
 
 fn complete(mut receipt: Receipt, answer: &Result<FinishAnswer, LedgerError>, rates: &RateCard) -> Receipt {
-    receipt.credits = answer.as_ref().ok().map(|answer| Credits::new(&answer.charged, answer.overshoot, answer.balance, rates));
+    receipt.credits =
+        answer.as_ref().ok().map(|answer| Credits::new(&answer.charged, answer.overshoot, answer.balance, rates));
     receipt
 }
 
@@ -257,39 +258,9 @@ pub(super) fn refused(keeper: &mut Keeper<'_>, reason: StopReason, balance: Bala
     keeper.spool.discard().ok();
     keeper.plan.discard();
     let now_us = SystemClock.realtime_us();
-    let receipt = Receipt {
-        schema: "jobmeter.receipt/1".to_owned(),
-        job: JobPart::new(&keeper.attempt.identity),
-        outcome: OutcomePart::new(Reason::Refused, None, "none", Vec::new()),
-        time: TimePart {
-            started_at: rfc3339(keeper.attempt.started_realtime_us),
-            ended_at: rfc3339(now_us),
-            wall_seconds: Microseconds::ZERO,
-            held_seconds: Microseconds::ZERO,
-            frozen_seconds: None,
-            notice_sent_at: None,
-        },
-        cpu: CpuPart {
-            source: keeper.plan.source(),
-            error_bound_seconds: Some(Microseconds::ZERO),
-            total_seconds: Microseconds::ZERO,
-            user_seconds: Microseconds::ZERO,
-            system_seconds: Microseconds::ZERO,
-            allocated_seconds: Microseconds::ZERO,
-            throttled_seconds: None,
-            pressure_seconds: None,
-            steal_seconds: None,
-            teardown_seconds: Microseconds::ZERO,
-            busiest: Vec::new(),
-        },
-        memory: MemoryPart { peak_bytes: None, oom_kills: None },
-        io: IoPart { read_bytes: None, written_bytes: None },
-        gpu: GpuPart { source: "none".to_owned(), ..GpuPart::default() },
-        tokens: 0,
-        virtual_time: crate::domain::rating::VirtualTime::default(),
-        credits: None,
-        meter: MeterPart::default(),
-    };
+    let outcome = OutcomePart::new(Reason::Refused, None, "none", Vec::new());
+    let started_us = keeper.attempt.started_realtime_us;
+    let receipt = Receipt::bare(&keeper.attempt.identity, keeper.plan.source(), outcome, started_us, now_us);
     let mut lines = vec![summary::refused(keeper.options, reason, balance, resets_in_ms)];
     write_receipt(keeper, &receipt, &mut lines);
     (lines, Exit::Status(keeper.options.exhausted_status), false)

@@ -44,6 +44,7 @@ pub(super) struct Keeper<'a> {
     pub(super) front_fd: PidFd,
     pub(super) plan: Plan,
     pub(super) spool: Spool,
+    pub(super) leftovers: Option<std::thread::JoinHandle<()>>,
 }
 
 /// A job that runs.
@@ -74,6 +75,10 @@ impl Keeper<'_> {
         let (lines, exit, killed) = self.attempt_to_end();
         self.shared.set_settled();
         self.channel.send(&ToFront::Done { lines, exit, killed });
+        // What an earlier jobmeter left over is settled to its end, while the front and its caller go on.
+        if let Some(thread) = self.leftovers.take() {
+            thread.join().ok();
+        }
     }
 
     fn attempt_to_end(&mut self) -> (Vec<String>, Exit, bool) {
@@ -113,7 +118,9 @@ impl Keeper<'_> {
             Answer::Opened(Ok(OpenAnswer::Refused { reason, balance, resets_in_ms })) => {
                 ending::refused(self, reason, balance, resets_in_ms)
             }
-            Answer::Opened(Err(error)) => self.failed(&format!("the ledger {} does not open: {error}", self.options.ledger)),
+            Answer::Opened(Err(error)) => {
+                self.failed(&format!("the ledger {} does not open: {error}", self.options.ledger))
+            }
             Answer::Reported { .. } | Answer::Finished(_) => self.failed("the ledger answered what it was not asked"),
         }
     }
@@ -140,6 +147,7 @@ impl Keeper<'_> {
         };
         self.shared.trust_until_us(running.job.trusted_until_us(SystemClock.boottime_us()));
         self.channel.send(&ToFront::Start);
+        self.leftovers = super::settle_leftovers(&self.options.spool_dir);
         loop {
             match self.wait(&running.uplink, None) {
                 Woken::Front(ToKeeper::Cloned { pid }) => {
@@ -243,7 +251,12 @@ impl Keeper<'_> {
                     }
                     Action::Notice => self.notice(running),
                     Action::Report(due) => {
-                        let report = super::leases::report(self.attempt.identity.attempt, &due, &running.job, self.plan.resources(&running.figures.highest_rate()));
+                        let report = super::leases::report(
+                            self.attempt.identity.attempt,
+                            &due,
+                            &running.job,
+                            self.plan.resources(&running.figures.highest_rate()),
+                        );
                         running.uplink.ask(Question::Report(Box::new(report)));
                     }
                     Action::End(end) => return Some(end),
@@ -386,4 +399,3 @@ fn account_state(balance: Balance, burn_per_second: Nanocredits, at_us: u64) -> 
 pub(super) fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
-

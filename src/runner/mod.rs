@@ -1,3 +1,188 @@
 //! The sidecar: front and keeper.
+//!
+//! ```text
+//!  user's terminal ── front ──────── command and all that it starts (the job's group)
+//!                       │ channel       ▲ reads, freezes, kills
+//!                       └──────── keeper ┘──▶ spool ──▶ ledger
+//! ```
+//!
+//! The front stays where the user started it; the keeper, forked from it, meters. Each ends the job when the other is
+//! lost. Neither lets the other's death lose a figure: what is not in the ledger is in the spool or in the kernel.
 
+mod attempt;
+mod dry_run;
+mod ending;
+mod figures;
+mod front;
+mod keeper;
+mod leases;
+pub mod leftovers;
 pub mod options;
+pub mod receipt;
+mod receipt_file;
+pub mod spool;
+mod summary;
+mod title;
+mod uplink;
+mod wire;
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::ExitCode;
+use std::thread::JoinHandle;
+
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::waitpid;
+use nix::unistd::Pid;
+
+use self::attempt::Attempt;
+pub use self::dry_run::{DryRun, dry_run};
+use self::front::{Front, Outcome};
+use self::keeper::Keeper;
+use self::options::{RunAs, RunOptions};
+use self::spool::{Header, Spool};
+use self::wire::{Channel, Exit};
+use crate::meter::select::Plan;
+use crate::sys::process::{
+    PidFd, become_subreaper, boot_id, exit_now, forbid_tracing, fork, leave_session, lower_oom_score,
+};
+use crate::sys::shared::SharedPage;
+use crate::sys::signals::Signals;
+use crate::sys::spawn::{Command, Credentials};
+
+/// A path that the job can join to see under which ids it runs.
+const JOB_VARIABLE: &str = "JOBMETER_JOB";
+const ATTEMPT_VARIABLE: &str = "JOBMETER_ATTEMPT";
+/// Never handed to the job: the ledger's key, and where the ledger is.
+const KEPT_FROM_JOB: [&str; 2] = ["JOBMETER_KEY", "JOBMETER_LEDGER"];
+
+/// Runs a job to its end.
+#[must_use]
+pub fn run(options: &RunOptions) -> ExitCode {
+    match start(options) {
+        Ok(code) => code,
+        Err(message) => front::leave(&[format!("jobmeter: error: {message}")], Exit::Status(125)),
+    }
+}
+
+fn start(options: &RunOptions) -> Result<ExitCode, String> {
+    let signals = Signals::take().map_err(|error| format!("cannot take signals: {error}"))?;
+    forbid_tracing().map_err(|error| format!("prctl(PR_SET_DUMPABLE): {error}"))?;
+    become_subreaper().map_err(|error| format!("prctl(PR_SET_CHILD_SUBREAPER): {error}"))?;
+    let oom_score = lower_oom_score();
+    let attempt = Attempt::new(options);
+    let command = command(options, &attempt, &signals, oom_score.as_deref())?;
+    let job_uid = options.run_as.as_ref().map_or_else(|| nix::unistd::geteuid().as_raw(), |user| user.uid);
+    let plan = Plan::prepare(options.cpu_source, attempt.identity.attempt, job_uid)
+        .map_err(|error| format!("{error}: see `jobmeter doctor`"))?;
+    let header = header(options, &attempt, &plan);
+    let spool = Spool::create(&options.spool_dir, &header).map_err(|error| {
+        plan.discard();
+        format!(
+            "cannot write the spool directory {}: {error}: name another by --spool-dir",
+            options.spool_dir.display()
+        )
+    })?;
+    let told = |what: &'static str| move |error: std::io::Error| format!("{what}: {error}");
+    let shared = SharedPage::map().map_err(told("no shared memory"))?;
+    let (to_keeper, to_front) = Channel::pair().map_err(told("no channel"))?;
+    let own = nix::unistd::getpid();
+    let front_fd = PidFd::open(own).map_err(told("pidfd_open"))?;
+    let Some(keeper) = fork().map_err(told("cannot fork the keeper"))? else {
+        drop(to_keeper);
+        leave_session().ok();
+        let (channel, front, options, attempt, shared) = (to_front, own, options, &attempt, &shared);
+        Keeper { options, attempt, shared, channel, front, front_fd, plan, spool, leftovers: None }.run();
+        exit_now(0);
+    };
+    drop((to_front, front_fd));
+    let program = options.command.first().map(|program| program.to_string_lossy().into_owned()).unwrap_or_default();
+    let mut front = Front { channel: to_keeper, shared: &shared, signals, keeper, plan: &plan, command, program };
+    match front.run() {
+        Outcome::Done { lines, exit, killed: _ } => Ok(front::leave(&lines, exit)),
+        Outcome::KeeperLost { why, child } => Ok(end_without_keeper(keeper, why, child, spool, &header)),
+    }
+}
+
+/// The front does what the keeper cannot do any more: freeze, read, kill, and tell the ledger.
+fn end_without_keeper(keeper: Pid, why: &str, child: Option<Pid>, spool: Spool, header: &Header) -> ExitCode {
+    kill(keeper, Signal::SIGKILL).ok();
+    waitpid(keeper, None).ok();
+    let path = spool.path().to_owned();
+    let record = spool.newest().unwrap_or_default();
+    let settled = leftovers::settle(spool, header, record);
+    if let Some(child) = child {
+        waitpid(child, None).ok();
+    }
+    let mut lines = vec![format!(
+        "jobmeter: stopped: the meter was lost: the keeper {why} (job {}, attempt {})",
+        header.identity.job, header.identity.attempt
+    )];
+    if let Err((_, why)) = settled {
+        lines.push(format!(
+            "jobmeter: warning: {why}\n  its burn is kept in {}; `jobmeter spool flush` sends it",
+            path.display()
+        ));
+    }
+    front::leave(&lines, Exit::Status(125))
+}
+
+/// On a thread of its own, since the kill of what is left over may take long.
+fn settle_leftovers(directory: &Path) -> Option<JoinHandle<()>> {
+    // The own file is always there.
+    let files = std::fs::read_dir(directory).ok()?.flatten();
+    let others = files.filter(|file| file.path().extension().is_some_and(|extension| extension == "spool")).count() > 1;
+    let directory = directory.to_owned();
+    let settle = move || {
+        leftovers::flush(&directory).ok();
+    };
+    others.then(|| std::thread::Builder::new().name("leftovers".to_owned()).spawn(settle).ok()).flatten()
+}
+
+fn header(options: &RunOptions, attempt: &Attempt, plan: &Plan) -> Header {
+    Header {
+        schema: "jobmeter.spool/1".to_owned(),
+        identity: attempt.identity.clone(),
+        ledger: options.ledger.to_string(),
+        boot_id: boot_id(),
+        containment: plan.specification(),
+        started_at_us: attempt.started_realtime_us,
+    }
+}
+
+fn command(
+    options: &RunOptions,
+    attempt: &Attempt,
+    signals: &Signals,
+    oom_score: Option<&str>,
+) -> Result<Command, String> {
+    let environment = environment(options, attempt);
+    let mut command = Command::new(&options.command, &environment, signals.mask_before())
+        .map_err(|error| format!("the command cannot be run: {error}"))?;
+    command.set_ignored(signals.ignored_before());
+    if let Some(score) = oom_score {
+        command.set_oom_score(score);
+    }
+    if let Some(user) = &options.run_as {
+        command.set_credentials(Credentials { uid: user.uid, gid: user.gid, groups: user.groups.clone() });
+    }
+    Ok(command)
+}
+
+fn environment(options: &RunOptions, attempt: &Attempt) -> Vec<(OsString, OsString)> {
+    let mut environment: Vec<(OsString, OsString)> =
+        std::env::vars_os().filter(|(key, _)| !KEPT_FROM_JOB.iter().any(|kept| key == kept)).collect();
+    let mut set = |key: &str, value: OsString| {
+        environment.retain(|(known, _)| known != key);
+        environment.push((key.into(), value));
+    };
+    set(JOB_VARIABLE, options.job.clone().into());
+    set(ATTEMPT_VARIABLE, attempt.identity.attempt.to_string().into());
+    if let Some(RunAs { name, home, shell, .. }) = &options.run_as {
+        set("USER", name.into());
+        set("LOGNAME", name.into());
+        set("HOME", home.into());
+        set("SHELL", shell.into());
+    }
+    environment
+}

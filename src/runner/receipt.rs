@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::spool::Record;
 use super::wire::ExitKind;
 use crate::domain::rating::VirtualTime;
 use crate::domain::units::Microseconds;
@@ -206,6 +207,67 @@ impl OutcomePart {
             None => (None, None),
         };
         Self { reason, exit_code, signal, tamper: tamper.to_owned(), unkillable: Vec::new(), degraded }
+    }
+}
+
+impl Receipt {
+    /// With nothing but who, when and how it ended.
+    #[must_use]
+    pub fn bare(
+        identity: &AttemptIdentity,
+        source: CpuSource,
+        outcome: OutcomePart,
+        started_at_us: i64,
+        ended_at_us: i64,
+    ) -> Self {
+        let zero = Microseconds::ZERO;
+        Self {
+            schema: "jobmeter.receipt/1".to_owned(),
+            job: JobPart::new(identity),
+            outcome,
+            time: TimePart {
+                started_at: rfc3339(started_at_us),
+                ended_at: rfc3339(ended_at_us),
+                wall_seconds: zero,
+                held_seconds: zero,
+                frozen_seconds: None,
+                notice_sent_at: None,
+            },
+            cpu: CpuPart {
+                source,
+                error_bound_seconds: None,
+                total_seconds: zero,
+                user_seconds: zero,
+                system_seconds: zero,
+                allocated_seconds: zero,
+                throttled_seconds: None,
+                pressure_seconds: None,
+                steal_seconds: None,
+                teardown_seconds: zero,
+                busiest: Vec::new(),
+            },
+            memory: MemoryPart { peak_bytes: None, oom_kills: None },
+            io: IoPart { read_bytes: None, written_bytes: None },
+            gpu: GpuPart { source: "none".to_owned(), ..GpuPart::default() },
+            tokens: 0,
+            virtual_time: VirtualTime::default(),
+            credits: None,
+            meter: MeterPart::default(),
+        }
+    }
+
+    /// Of an attempt whose meter died: from what its spool file and the kernel's counter still knew.
+    #[must_use]
+    pub fn of_lost(identity: &AttemptIdentity, source: CpuSource, started_at_us: i64, record: &Record) -> Self {
+        let told = "the meter was killed; the figures are the last ones that could be read".to_owned();
+        let outcome = OutcomePart::new(Reason::MeterLost, None, "detected", vec![told]);
+        let mut receipt = Self::bare(identity, source, outcome, started_at_us, record.at_us);
+        let wall_us = u64::try_from(record.at_us.saturating_sub(started_at_us)).unwrap_or(0);
+        receipt.time.wall_seconds = Microseconds(wall_us);
+        receipt.cpu.total_seconds = record.usage.cpu_used_seconds;
+        receipt.cpu.allocated_seconds = record.usage.cpu_allocated_seconds;
+        receipt.tokens = record.usage.tokens;
+        receipt
     }
 }
 

@@ -15,7 +15,8 @@ pub(super) fn write(path: &Path, json: &[u8]) -> io::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.part", std::process::id()));
     let part = path.with_file_name(name);
-    let result = File::create(&part).and_then(|mut file| file.write_all(json)).and_then(|()| std::fs::rename(&part, path));
+    let result =
+        File::create(&part).and_then(|mut file| file.write_all(json)).and_then(|()| std::fs::rename(&part, path));
     if result.is_err() {
         std::fs::remove_file(&part).ok();
     }

@@ -138,6 +138,21 @@ impl Spool {
         read(&file, path).map(|(header, record, _)| (header, record))
     }
 
+    /// The newest whole record, whoever wrote it.
+    ///
+    /// # Errors
+    /// As [`Self::adopt`].
+    pub fn newest(&self) -> io::Result<Record> {
+        read(&self.file, &self.path).map(|(_, record, _)| record)
+    }
+
+    /// Whether a jobmeter that lives holds the file.
+    #[must_use]
+    pub fn is_locked(path: &Path) -> bool {
+        let Ok(file) = File::open(path) else { return false };
+        Flock::lock(file, FlockArg::LockSharedNonblock).is_err()
+    }
+
     /// Where it is.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -211,8 +226,8 @@ fn read(file: &File, path: &Path) -> io::Result<(Header, Record, usize)> {
     }
     let header_bytes = (line_end + 1).next_multiple_of(SLOT_BYTES);
     let part = |slot: usize| bytes.get(header_bytes + slot * SLOT_BYTES..).and_then(decode);
-    let record = part(2).filter(|record| record.finish.is_some()).or_else(|| {
-        [part(0), part(1)].into_iter().flatten().max_by_key(|record| record.seq)
-    });
+    let record = part(2)
+        .filter(|record| record.finish.is_some())
+        .or_else(|| [part(0), part(1)].into_iter().flatten().max_by_key(|record| record.seq));
     Ok((header, record.unwrap_or_default(), header_bytes))
 }

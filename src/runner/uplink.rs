@@ -116,7 +116,10 @@ impl Line {
         })
     }
 
-    fn with_ledger<T>(&mut self, ask: impl FnOnce(&mut dyn Ledger) -> Result<T, LedgerError>) -> Result<T, LedgerError> {
+    fn with_ledger<T>(
+        &mut self,
+        ask: impl FnOnce(&mut dyn Ledger) -> Result<T, LedgerError>,
+    ) -> Result<T, LedgerError> {
         let ledger = match &mut self.ledger {
             Some(ledger) => ledger,
             none => none.insert(self.location.connect()?),

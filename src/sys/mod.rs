@@ -1,9 +1,13 @@
 //! What is asked of the kernel. The only `unsafe` of the crate is here.
 
 pub mod cgroup;
+pub mod cgroup1;
 pub mod clock;
+pub mod containment;
+pub mod perf;
 pub mod process;
 pub mod shared;
 pub mod signals;
 pub mod spawn;
 pub mod terminal;
+pub mod tree;

@@ -152,3 +152,15 @@ pub fn cpu_us_of(pid: Pid) -> u64 {
 pub fn boot_id() -> String {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }
+
+/// A session of its own, away from the terminal, with nothing of the job's standard input and output held open.
+///
+/// # Errors
+/// Where the caller leads a session already.
+pub fn leave_session() -> io::Result<()> {
+    nix::unistd::setsid()?;
+    let null = File::options().read(true).write(true).open("/dev/null")?;
+    nix::unistd::dup2_stdin(&null)?;
+    nix::unistd::dup2_stdout(&null)?;
+    Ok(())
+}

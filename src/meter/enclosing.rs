@@ -1,0 +1,86 @@
+//! CPU time of the group that jobmeter was started in, less jobmeter's own: for containers and Slurm jobs, where no
+//! group may be made and nothing else runs in the enclosing one.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
+use nix::unistd::Pid;
+
+use super::cgroup2::parse_cpu_stat;
+use super::{CpuSource, Meter, MeterError, Reading};
+use crate::domain::units::Microseconds;
+use crate::sys::cgroup::Group;
+use crate::sys::process::{cpu_us_of, own_cpu_us};
+
+/// `cpu.stat` of the enclosing group.
+#[derive(Debug)]
+pub struct EnclosingMeter {
+    what: String,
+    cpu_stat: File,
+    start: Reading,
+    front: Pid,
+    front_us: u64,
+    highest_us: u64,
+}
+
+impl EnclosingMeter {
+    /// Where `group` holds nothing but this process.
+    ///
+    /// # Errors
+    /// Where it holds more, is the whole machine's, or cannot be read.
+    pub fn new(group: &Group) -> Result<Self, MeterError> {
+        let unusable = |why: String| MeterError::Unusable { source_name: "enclosing", why };
+        let what = group.path().join("cpu.stat").display().to_string();
+        // Only the root of the real hierarchy has no `cgroup.type` (cgroups(7)).
+        if group.open_file("cgroup.type").is_err() {
+            return Err(unusable(format!("{} is the whole machine's group", group.path().display())));
+        }
+        let own = nix::unistd::getpid();
+        let others = group.processes().into_iter().filter(|pid| *pid != own.as_raw()).count();
+        if others > 0 {
+            return Err(unusable(format!("{others} other processes are in {}", group.path().display())));
+        }
+        let cpu_stat = group.open_file("cpu.stat").map_err(|source| MeterError::Io { what: what.clone(), source })?;
+        let mut meter =
+            Self { what, cpu_stat, start: Reading::default(), front: own, front_us: own_cpu_us(), highest_us: 0 };
+        meter.start = meter.counter()?;
+        Ok(meter)
+    }
+
+    fn counter(&self) -> Result<Reading, MeterError> {
+        let mut buffer = [0_u8; 1024];
+        let length = self
+            .cpu_stat
+            .read_at(&mut buffer, 0)
+            .map_err(|source| MeterError::Io { what: self.what.clone(), source })?;
+        parse_cpu_stat(&self.what, std::str::from_utf8(buffer.get(..length).unwrap_or_default()).unwrap_or_default())
+    }
+
+    /// Of front and keeper, since the start.
+    fn own_us(&self) -> u64 {
+        let keeper_us = if nix::unistd::getpid() == self.front { 0 } else { own_cpu_us() };
+        cpu_us_of(self.front).saturating_sub(self.front_us).saturating_add(keeper_us)
+    }
+}
+
+impl Meter for EnclosingMeter {
+    fn read(&mut self) -> Result<Reading, MeterError> {
+        let now = self.counter()?;
+        let all_us = now.cpu_seconds.saturating_sub(self.start.cpu_seconds).0;
+        self.highest_us = self.highest_us.max(all_us.saturating_sub(self.own_us()));
+        Ok(Reading {
+            cpu_seconds: Microseconds(self.highest_us),
+            user_seconds: now.user_seconds.saturating_sub(self.start.user_seconds),
+            system_seconds: now.system_seconds.saturating_sub(self.start.system_seconds),
+        })
+    }
+
+    fn source(&self) -> CpuSource {
+        CpuSource::Enclosing
+    }
+
+    fn error_bound(&self) -> Option<Microseconds> {
+        // What enters the group from outside (an exec probe) is metered with it, so that no bound holds in general.
+        None
+    }
+}

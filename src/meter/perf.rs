@@ -1,0 +1,46 @@
+//! CPU time by an inherited task clock, which counts every task that the command starts, also those that it leaves.
+
+use nix::unistd::Pid;
+
+use super::{CpuSource, Meter, MeterError, Reading};
+use crate::domain::units::Microseconds;
+use crate::sys::perf::TaskClock;
+
+/// The counter of one command.
+#[derive(Debug)]
+pub struct PerfMeter {
+    clock: TaskClock,
+    highest_us: u64,
+}
+
+impl PerfMeter {
+    /// Opens it on the command's process, before its exec.
+    ///
+    /// # Errors
+    /// Where the kernel does not permit it.
+    pub fn new(child: Pid) -> Result<Self, MeterError> {
+        let clock = TaskClock::open(child).map_err(|error| MeterError::Unusable {
+            source_name: "perf",
+            why: format!("perf_event_open: {error}; sysctl kernel.perf_event_paranoid=1 would permit it"),
+        })?;
+        Ok(Self { clock, highest_us: 0 })
+    }
+}
+
+impl Meter for PerfMeter {
+    fn read(&mut self) -> Result<Reading, MeterError> {
+        let ns =
+            self.clock.read_ns().map_err(|source| MeterError::Io { what: "the perf task clock".to_owned(), source })?;
+        self.highest_us = self.highest_us.max(ns.div_ceil(1_000));
+        Ok(Reading { cpu_seconds: Microseconds(self.highest_us), ..Reading::default() })
+    }
+
+    fn source(&self) -> CpuSource {
+        CpuSource::Perf
+    }
+
+    fn error_bound(&self) -> Option<Microseconds> {
+        // Measured as 100.2 % of a group's counter; no document of the kernel states a bound.
+        None
+    }
+}

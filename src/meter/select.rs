@@ -1,0 +1,282 @@
+//! The choice of the CPU source, best first, and what goes with it: where the job is spawned, how it is held and ended,
+//! and how fast it can burn.
+
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use nix::unistd::Pid;
+use uuid::Uuid;
+
+use super::cgroup1::Cgroup1Meter;
+use super::cgroup2::Cgroup2Meter;
+use super::enclosing::EnclosingMeter;
+use super::perf::PerfMeter;
+use super::procfs::ProcfsMeter;
+use super::resources::RateReader;
+use super::{CpuSource, Meter, MeterError, proof};
+use crate::domain::deadline::HighestRate;
+use crate::ledger::protocol::Resources;
+use crate::sys::cgroup::{Group, own_group_path};
+use crate::sys::cgroup1::{V1Group, own_group};
+use crate::sys::containment::{Containment, ContainmentSpec};
+use crate::sys::perf::TaskClock;
+
+/// From a decision to a job that stands still, and the usual lateness of a wake-up.
+const STOP_US: u64 = 3_000;
+
+/// How one job will be metered and ended.
+#[derive(Debug)]
+pub struct Plan {
+    source: CpuSource,
+    containment: Containment,
+    inner: Option<Group>,
+    joins: Vec<File>,
+    accounting: Option<V1Group>,
+    enclosing: Option<EnclosingMeter>,
+    rate: RateReader,
+    tick_us: u64,
+    same_user: bool,
+    degraded: Vec<String>,
+}
+
+/// What one source needs.
+struct Prepared {
+    containment: Containment,
+    inner: Option<Group>,
+    joins: Vec<File>,
+    accounting: Option<V1Group>,
+    enclosing: Option<EnclosingMeter>,
+}
+
+const BEST_FIRST: [CpuSource; 5] =
+    [CpuSource::Cgroup2, CpuSource::Cgroup1, CpuSource::Enclosing, CpuSource::Perf, CpuSource::Procfs];
+
+impl Plan {
+    /// Chooses and makes what the source needs. `job_uid` is the user that the command will have.
+    ///
+    /// # Errors
+    /// Where the forced source, or none at all, can be used here.
+    pub fn prepare(forced: Option<CpuSource>, attempt: Uuid, job_uid: u32) -> Result<Self, MeterError> {
+        let mut degraded = Vec::new();
+        for source in BEST_FIRST.into_iter().filter(|source| forced.is_none_or(|forced| forced == *source)) {
+            match prepare(source, attempt) {
+                Ok(prepared) => return Ok(Self::new(source, prepared, degraded, job_uid)),
+                Err(error) if forced.is_some() => return Err(error),
+                Err(error) => degraded.push(format!("CPU time is not metered by {}: {error}", source.as_str())),
+            }
+        }
+        Err(MeterError::Unusable { source_name: "every CPU source", why: degraded.join("; ") })
+    }
+
+    fn new(source: CpuSource, prepared: Prepared, mut degraded: Vec<String>, job_uid: u32) -> Self {
+        match source {
+            CpuSource::Cgroup2 | CpuSource::Cgroup1 => degraded.clear(),
+            CpuSource::Enclosing | CpuSource::Perf => {
+                degraded
+                    .push(format!("{}: the job cannot be frozen at its ceiling, it is killed there", source.as_str()));
+            }
+            CpuSource::Procfs => degraded.push(
+                "procfs: no error bound; children whose parent ignores SIGCHLD are not counted, and the job cannot be \
+                 frozen at its ceiling"
+                    .to_owned(),
+            ),
+        }
+        let group = prepared.inner.as_ref().map(|group| group.path().to_owned()).or_else(|| own_group_path().ok());
+        Self {
+            source,
+            containment: prepared.containment,
+            inner: prepared.inner,
+            joins: prepared.joins,
+            accounting: prepared.accounting,
+            enclosing: prepared.enclosing,
+            rate: RateReader::new(group.as_deref()),
+            tick_us: tick_us(),
+            same_user: nix::unistd::geteuid().as_raw() == job_uid || job_uid == 0,
+            degraded,
+        }
+    }
+
+    /// Into which group the command is cloned.
+    #[must_use]
+    pub fn spawn_group(&self) -> Option<BorrowedFd<'_>> {
+        self.inner.as_ref().map(Group::dir)
+    }
+
+    /// Into which files the command writes `0` where it is not cloned into its group.
+    #[must_use]
+    pub fn joins(&self) -> Vec<BorrowedFd<'_>> {
+        self.joins.iter().map(AsFd::as_fd).collect()
+    }
+
+    /// Whether the counter can be opened only on the command's process, which then waits for it before its exec.
+    #[must_use]
+    pub fn needs_gate(&self) -> bool {
+        self.source == CpuSource::Perf
+    }
+
+    /// The counter, now that the command's process exists.
+    ///
+    /// # Errors
+    /// Where it cannot be opened; the job must not run then.
+    pub fn started(&mut self, child: Pid) -> Result<Box<dyn Meter>, MeterError> {
+        let unusable = |why: &str| MeterError::Unusable { source_name: self.source.as_str(), why: why.to_owned() };
+        Ok(match (self.source, &self.containment) {
+            (CpuSource::Cgroup2, Containment::Cgroup2(group)) => Box::new(Cgroup2Meter::new(group)?),
+            (CpuSource::Cgroup1, _) => {
+                let group = self.accounting.clone().ok_or_else(|| unusable("its group has gone"))?;
+                Box::new(Cgroup1Meter::new(group))
+            }
+            (CpuSource::Enclosing, _) => {
+                Box::new(self.enclosing.take().ok_or_else(|| unusable("it was opened before"))?)
+            }
+            (CpuSource::Perf, _) => Box::new(PerfMeter::new(child)?),
+            (CpuSource::Procfs, Containment::Tree { front, .. }) => Box::new(ProcfsMeter::new(*front)),
+            (CpuSource::Cgroup2 | CpuSource::Procfs, _) => return Err(unusable("it has no containment")),
+        })
+    }
+
+    /// How the job is held and ended.
+    #[must_use]
+    pub fn containment(&self) -> &Containment {
+        &self.containment
+    }
+
+    /// The same, for the spool.
+    #[must_use]
+    pub fn specification(&self) -> ContainmentSpec {
+        self.containment.spec()
+    }
+
+    /// The most that it can burn, as of now.
+    #[must_use]
+    pub fn highest_rate(&self) -> HighestRate {
+        self.rate.highest_rate()
+    }
+
+    /// What the ledger is told of that.
+    #[must_use]
+    pub fn resources(&self, rate: &HighestRate) -> Resources {
+        Resources { cpus_ppm: rate.sustained_ppm(), gpus: 0, stop_us: self.tick_us + STOP_US }
+    }
+
+    /// How old the time of a running thread can be.
+    #[must_use]
+    pub fn tick_us(&self) -> u64 {
+        self.tick_us
+    }
+
+    /// Removes its groups, which are empty.
+    pub fn discard(&self) {
+        self.containment.remove();
+    }
+
+    /// Whether the job could have reached the meter.
+    #[must_use]
+    pub fn tamper(&self) -> &'static str {
+        if self.same_user { "possible" } else { "none" }
+    }
+
+    /// What cannot be done exactly here, one sentence each.
+    #[must_use]
+    pub fn degraded(&self) -> Vec<String> {
+        self.degraded.clone()
+    }
+
+    /// Which source.
+    #[must_use]
+    pub fn source(&self) -> CpuSource {
+        self.source
+    }
+
+    /// How far a final reading can be from the truth.
+    #[must_use]
+    pub fn error_bound(&self) -> Option<crate::domain::units::Microseconds> {
+        matches!(self.source, CpuSource::Cgroup2 | CpuSource::Cgroup1).then_some(crate::domain::units::Microseconds(1))
+    }
+}
+
+fn prepare(source: CpuSource, attempt: Uuid) -> Result<Prepared, MeterError> {
+    let tree = || Prepared {
+        containment: Containment::tree_of_self(),
+        inner: None,
+        joins: Vec::new(),
+        accounting: None,
+        enclosing: None,
+    };
+    match source {
+        CpuSource::Cgroup2 => prepare_cgroup2(attempt),
+        CpuSource::Cgroup1 => prepare_cgroup1(attempt),
+        CpuSource::Enclosing => {
+            let path = own_group_path().map_err(unusable("enclosing"))?;
+            let group = Group::open(&path).map_err(unusable("enclosing"))?;
+            Ok(Prepared { enclosing: Some(EnclosingMeter::new(&group)?), ..tree() })
+        }
+        CpuSource::Perf => {
+            // Whether it is permitted at all is seen on this process itself.
+            TaskClock::open(nix::unistd::getpid()).map_err(|error| MeterError::Unusable {
+                source_name: "perf",
+                why: format!("perf_event_open: {error}; sysctl kernel.perf_event_paranoid=1 would permit it"),
+            })?;
+            Ok(tree())
+        }
+        CpuSource::Procfs => Ok(tree()),
+    }
+}
+
+fn unusable(source_name: &'static str) -> impl Fn(std::io::Error) -> MeterError {
+    move |error| MeterError::Unusable { source_name, why: error.to_string() }
+}
+
+/// Two levels: the job is spawned into the inner group, and metered, frozen and killed at the outer one, so that a job
+/// of the same user that moves itself up is metered all the same.
+fn prepare_cgroup2(attempt: Uuid) -> Result<Prepared, MeterError> {
+    let fault = |why: String| MeterError::Unusable { source_name: "cgroup2", why };
+    let path = own_group_path().map_err(unusable("cgroup2"))?;
+    let parent = Group::open(&path).map_err(unusable("cgroup2"))?;
+    proof::prove_kill_cached(&parent).map_err(fault)?;
+    let told = |error: std::io::Error| fault(format!("no group can be made below {}: {error}", path.display()));
+    let outer = parent.create_below(&format!("jobmeter-{attempt}")).map_err(told)?;
+    let made = outer.create_below("job").and_then(|inner| {
+        let procs = File::options().write(true).open(inner.path().join("cgroup.procs"))?;
+        Ok((inner, procs))
+    });
+    match made {
+        Ok((inner, procs)) => Ok(Prepared {
+            containment: Containment::Cgroup2(outer),
+            inner: Some(inner),
+            joins: vec![procs],
+            accounting: None,
+            enclosing: None,
+        }),
+        Err(error) => {
+            outer.remove().ok();
+            Err(told(error))
+        }
+    }
+}
+
+fn prepare_cgroup1(attempt: Uuid) -> Result<Prepared, MeterError> {
+    let fault = unusable("cgroup1");
+    let name = format!("jobmeter-{attempt}");
+    let (accounting, freezer) = (own_group("cpuacct").map_err(&fault)?, own_group("freezer").map_err(&fault)?);
+    let accounting = accounting.create_below(&name).map_err(&fault)?;
+    let freezer = freezer.create_below(&name).inspect_err(|_| {
+        accounting.remove().ok();
+    });
+    let freezer = freezer.map_err(&fault)?;
+    let joins = [&freezer, &accounting].map(V1Group::open_procs).into_iter().collect::<Result<Vec<_>, _>>();
+    let containment = Containment::Cgroup1 { freezer, others: vec![accounting.clone()] };
+    match joins {
+        Ok(joins) => Ok(Prepared { containment, inner: None, joins, accounting: Some(accounting), enclosing: None }),
+        Err(error) => {
+            containment.remove();
+            Err(fault(error))
+        }
+    }
+}
+
+/// 1 / HZ: the resolution of the coarse clocks, which the tick moves (clock_getres(2)).
+fn tick_us() -> u64 {
+    let resolution = nix::time::clock_getres(nix::time::ClockId::CLOCK_REALTIME_COARSE);
+    resolution.ok().and_then(|time| u64::try_from(time.tv_nsec() / 1_000).ok()).filter(|us| *us > 0).unwrap_or(10_000)
+}

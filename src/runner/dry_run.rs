@@ -1,0 +1,80 @@
+//! `--dry-run`: what would be metered, how exactly, at which price, and what is left. Nothing is started.
+
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::options::RunOptions;
+use crate::domain::lease::burned_in;
+use crate::domain::units::{Microseconds, Nanocredits};
+use crate::ledger::LedgerError;
+use crate::ledger::protocol::Balance;
+use crate::ledger::views::{Query, View};
+use crate::meter::select::Plan;
+
+/// What it says.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DryRun {
+    /// Where CPU time would be read.
+    pub source: &'static str,
+    /// How far the final figure can be from the truth; `None` where no bound can be declared.
+    pub error_bound_seconds: Option<Microseconds>,
+    /// What could not be done exactly, one sentence each.
+    pub degraded: Vec<String>,
+    /// Whether the job could reach the meter.
+    pub tamper: &'static str,
+    /// Millionths of a CPU.
+    pub highest_cpus_ppm: u64,
+    /// A.
+    pub price_per_cpu_second: Nanocredits,
+    /// Credits per second at that rate.
+    pub highest_rate_per_second: Nanocredits,
+    /// G: kept unburned, so that nothing is burned past the ceiling.
+    pub guard: Nanocredits,
+    /// Of the user.
+    pub balance: Balance,
+    /// How long that lasts at the highest rate; `None` without a limit.
+    pub lasts_seconds: Option<Microseconds>,
+}
+
+/// Finds it out.
+///
+/// # Errors
+/// Where no source can be used or the ledger does not open, for people.
+pub fn dry_run(options: &RunOptions) -> Result<DryRun, String> {
+    let job_uid = options.run_as.as_ref().map_or_else(|| nix::unistd::geteuid().as_raw(), |user| user.uid);
+    let plan = Plan::prepare(options.cpu_source, Uuid::now_v7(), job_uid).map_err(|error| error.to_string())?;
+    let rate = plan.highest_rate();
+    let resources = plan.resources(&rate);
+    plan.discard();
+    let (rates, balance) = asked(options).map_err(|error| error.to_string())?;
+    let highest = rates.highest_rate_per_second(resources.cpus_ppm, 0);
+    let lasts = balance.left.map(|left| {
+        let us = i128::from(left.at_least_zero().0) * 1_000_000 / i128::from(highest.0.max(1));
+        Microseconds(u64::try_from(us).unwrap_or(u64::MAX))
+    });
+    Ok(DryRun {
+        source: plan.source().as_str(),
+        error_bound_seconds: plan.error_bound(),
+        degraded: plan.degraded(),
+        tamper: plan.tamper(),
+        highest_cpus_ppm: resources.cpus_ppm,
+        price_per_cpu_second: rates.cpu_per_second,
+        highest_rate_per_second: highest,
+        guard: burned_in(highest, resources.stop_us),
+        balance,
+        lasts_seconds: lasts,
+    })
+}
+
+fn asked(options: &RunOptions) -> Result<(crate::domain::rating::RateCard, Balance), LedgerError> {
+    let mut ledger = options.ledger.connect()?;
+    let rates = match ledger.read(&Query::Rates)? {
+        View::Rates(versions) => versions.first().map(|version| version.rates).unwrap_or_default(),
+        _ => return Err(LedgerError::Broken("the ledger answered what it was not asked".to_owned())),
+    };
+    match ledger.read(&Query::Account { user: options.user.clone() })? {
+        View::Account(account) => Ok((rates, Balance { left: account.left, limit: account.limit })),
+        _ => Err(LedgerError::Broken("the ledger answered what it was not asked".to_owned())),
+    }
+}

@@ -1,0 +1,224 @@
+//! What is left over: spool files that nobody locks. Their jobs are frozen, read and killed, and their burn is told to
+//! the ledger. Each start of jobmeter does this, and `jobmeter spool flush`.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::receipt::Receipt;
+use super::spool::{Header, Record, Spool};
+use crate::domain::units::Microseconds;
+use crate::ledger::location::Location;
+use crate::ledger::protocol::{Finish, Reason};
+use crate::ledger::{Ledger, LedgerError};
+use crate::meter::cgroup1::Cgroup1Meter;
+use crate::meter::cgroup2::Cgroup2Meter;
+use crate::meter::procfs::ProcfsMeter;
+use crate::meter::{CpuSource, Meter};
+use crate::sys::cgroup1::V1Group;
+use crate::sys::clock::{Clock, SystemClock};
+use crate::sys::containment::{Containment, ContainmentSpec};
+use crate::sys::process::boot_id;
+
+const FREEZE_WAIT_MAX: Duration = Duration::from_millis(5);
+const KILL_WAIT_MAX: Duration = Duration::from_secs(5);
+/// Acknowledged totals are kept so long, so that they can be sent again after a restore of the ledger.
+const KEPT: Duration = Duration::from_secs(7 * 24 * 3_600);
+
+/// A spool file.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LeftOver {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Of which attempt; `None` where the file cannot be read.
+    pub attempt: Option<Uuid>,
+    /// Of which job.
+    pub job: Option<String>,
+    /// Whose.
+    pub user: Option<String>,
+    /// Where its burn goes.
+    pub ledger: Option<String>,
+    /// Kept in it.
+    pub cpu_seconds: Option<Microseconds>,
+    /// `metered` (a jobmeter has it locked), `left over`, or what is wrong with the file.
+    pub state: String,
+}
+
+/// What became of the files that were left over.
+#[derive(Clone, Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Flushed {
+    /// Told to the ledger.
+    pub settled: Vec<LeftOver>,
+    /// Kept, and why, in `state`.
+    pub kept: Vec<LeftOver>,
+    /// Metered by a jobmeter that lives.
+    pub in_use: usize,
+}
+
+fn files(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = match std::fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(io::Error::new(error.kind(), format!("{}: {error}", directory.display()))),
+    };
+    let mut paths: Vec<PathBuf> = entries
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "spool"))
+        .collect();
+    paths.sort();
+    Ok(paths)
+}
+
+fn described(path: &Path, header: &Header, record: &Record, state: String) -> LeftOver {
+    let usage = record.finish.as_ref().map_or(&record.usage, |finish| &finish.usage);
+    LeftOver {
+        path: path.to_owned(),
+        attempt: Some(header.identity.attempt),
+        job: Some(header.identity.job.clone()),
+        user: Some(header.identity.user.clone()),
+        ledger: Some(header.ledger.clone()),
+        cpu_seconds: Some(usage.cpu_used_seconds),
+        state,
+    }
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> LeftOver {
+    let path = path.to_owned();
+    LeftOver { path, attempt: None, job: None, user: None, ledger: None, cpu_seconds: None, state: error.to_string() }
+}
+
+/// All spool files of a directory.
+///
+/// # Errors
+/// Where the directory cannot be read.
+pub fn list(directory: &Path) -> io::Result<Vec<LeftOver>> {
+    let listed = files(directory)?.into_iter().map(|path| match Spool::peek(&path) {
+        Ok((header, record)) => {
+            let state = if Spool::is_locked(&path) { "metered" } else { "left over" };
+            described(&path, &header, &record, state.to_owned())
+        }
+        Err(error) => unreadable(&path, &error),
+    });
+    Ok(listed.collect())
+}
+
+/// Settles everything that nobody meters any more.
+///
+/// # Errors
+/// Where the directory cannot be read; a file that cannot be settled is kept, and says why.
+pub fn flush(directory: &Path) -> io::Result<Flushed> {
+    let mut flushed = Flushed::default();
+    for path in files(directory)? {
+        match Spool::adopt(&path) {
+            Ok(Some((spool, header, record))) => match settle(spool, &header, record) {
+                Ok(record) => flushed.settled.push(described(&path, &header, &record, "settled".to_owned())),
+                Err((record, why)) => flushed.kept.push(described(&path, &header, &record, why)),
+            },
+            Ok(None) => flushed.in_use += 1,
+            Err(error) => flushed.kept.push(unreadable(&path, &error)),
+        }
+    }
+    purge(&directory.join("acknowledged"));
+    Ok(flushed)
+}
+
+fn source(containment: &ContainmentSpec) -> CpuSource {
+    match containment {
+        ContainmentSpec::Cgroup2 { .. } => CpuSource::Cgroup2,
+        ContainmentSpec::Cgroup1 { .. } => CpuSource::Cgroup1,
+        ContainmentSpec::Tree { .. } => CpuSource::Procfs,
+    }
+}
+
+/// Ends and settles one attempt: the record as it was settled, or as it stands and why it is kept.
+pub(super) fn settle(mut spool: Spool, header: &Header, mut record: Record) -> Result<Record, (Record, String)> {
+    if record.finish.is_none() {
+        if let Err(why) = end_job(header, &mut record) {
+            return Err((record, why));
+        }
+        if record.period.is_none() {
+            // It died before its attempt was open: nothing was started, and nothing is held.
+            spool.discard().ok();
+            return Ok(record);
+        }
+        record.finish = Some(finish(header, &record));
+        if let Err(error) = spool.write(record.clone()) {
+            return Err((record, format!("{}: {error}", spool.path().display())));
+        }
+    }
+    let told = Location::parse(&header.ledger)
+        .connect()
+        .and_then(|mut ledger| record.finish.as_ref().map(|finish| tell(ledger.as_mut(), finish)).transpose());
+    match told {
+        Ok(_) => {
+            spool.acknowledge().ok();
+            Ok(record)
+        }
+        Err(error) => Err((record, format!("the ledger did not take it: {error}"))),
+    }
+}
+
+/// The final figure of an attempt whose meter died.
+fn tell(ledger: &mut dyn Ledger, finish: &Finish) -> Result<(), LedgerError> {
+    ledger.finish(finish).map(|_| ())
+}
+
+fn finish(header: &Header, record: &Record) -> Finish {
+    let receipt = Receipt::of_lost(&header.identity, source(&header.containment), header.started_at_us, record);
+    Finish {
+        attempt: header.identity.attempt,
+        usage: record.usage.clone(),
+        period: record.period.unwrap_or_default(),
+        closed: record.closed.clone(),
+        reason: Reason::MeterLost,
+        receipt: serde_json::to_value(receipt).unwrap_or_default(),
+    }
+}
+
+/// Freezes what still runs, reads it, and kills it.
+fn end_job(header: &Header, record: &mut Record) -> Result<(), String> {
+    if header.boot_id != boot_id() {
+        return Ok(());
+    }
+    let containment = Containment::reopen(&header.containment).map_err(|error| error.to_string())?;
+    let Some(containment) = containment else { return Ok(()) };
+    containment.freeze(FREEZE_WAIT_MAX);
+    if let Some(read) = read(&containment) {
+        record.usage.cpu_used_seconds = record.usage.cpu_used_seconds.max(read);
+    }
+    record.at_us = SystemClock.realtime_us();
+    containment.kill();
+    if !containment.wait_empty(KILL_WAIT_MAX) {
+        return Err(format!("process ids {:?} do not die of SIGKILL", containment.processes()));
+    }
+    containment.remove();
+    Ok(())
+}
+
+fn read(containment: &Containment) -> Option<Microseconds> {
+    let reading = match containment {
+        Containment::Cgroup2(group) => Cgroup2Meter::new(group).ok()?.read(),
+        Containment::Cgroup1 { others, .. } => {
+            others.first().map(|group| V1Group::at(group.path())).map(Cgroup1Meter::new)?.read()
+        }
+        Containment::Tree { front, .. } => ProcfsMeter::new(*front).read(),
+    };
+    reading.ok().map(|reading| reading.cpu_seconds)
+}
+
+fn purge(directory: &Path) {
+    let Ok(entries) = std::fs::read_dir(directory) else { return };
+    for entry in entries.flatten() {
+        let old =
+            entry.metadata().and_then(|meta| meta.modified()).is_ok_and(|at| at.elapsed().is_ok_and(|age| age > KEPT));
+        if old {
+            std::fs::remove_file(entry.path()).ok();
+        }
+    }
+}

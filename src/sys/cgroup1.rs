@@ -1,0 +1,153 @@
+//! Groups of cgroup v1 (`cpuacct`, `freezer`), for hosts without a v2 hierarchy that may be written.
+//!
+//! Kernel documentation: `Documentation/admin-guide/cgroup-v1/`.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// One v1 group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct V1Group {
+    path: PathBuf,
+}
+
+/// The directory of the group of `controller` that this process is in.
+///
+/// # Errors
+/// Where the controller is not mounted as v1 or its mount does not show the group.
+pub fn own_group(controller: &str) -> io::Result<V1Group> {
+    let mountinfo = std::fs::read_to_string("/proc/self/mountinfo")?;
+    let cgroup = std::fs::read_to_string("/proc/self/cgroup")?;
+    locate(&mountinfo, &cgroup, controller).map(|path| V1Group { path }).ok_or_else(|| {
+        io::Error::new(io::ErrorKind::NotFound, format!("no cgroup v1 mount shows this process's {controller} group"))
+    })
+}
+
+/// Where the group of a process is, by its `/proc/PID/cgroup`; `None` where it has none of that controller.
+#[must_use]
+pub fn group_of(pid: i32, controller: &str) -> Option<V1Group> {
+    let mountinfo = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
+    let cgroup = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    locate(&mountinfo, &cgroup, controller).map(|path| V1Group { path })
+}
+
+fn locate(mountinfo: &str, cgroup: &str, controller: &str) -> Option<PathBuf> {
+    let own = cgroup.lines().find_map(|line| {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let controllers = fields.next()?;
+        controllers.split(',').any(|name| name == controller).then(|| fields.next()).flatten()
+    })?;
+    mountinfo.lines().rev().find_map(|line| {
+        let (mount, rest) = line.split_once(" - ")?;
+        let mut rest = rest.split(' ');
+        let is_v1 = rest.next()? == "cgroup";
+        let has = rest.nth(1)?.split(',').any(|option| option == controller);
+        if !is_v1 || !has {
+            return None;
+        }
+        let mut fields = mount.split(' ').skip(3);
+        let (root, target) = (fields.next()?, fields.next()?);
+        let below = if root == "/" { own } else { own.strip_prefix(root)? };
+        (!below.split('/').any(|part| part == "..")).then(|| Path::new(target).join(below.trim_start_matches('/')))
+    })
+}
+
+impl V1Group {
+    /// The group at a path, which need not exist.
+    #[must_use]
+    pub fn at(path: &Path) -> Self {
+        Self { path: path.to_owned() }
+    }
+
+    /// Makes a group below this one.
+    ///
+    /// # Errors
+    /// Where it exists or may not be made.
+    pub fn create_below(&self, name: &str) -> io::Result<Self> {
+        let path = self.path.join(name);
+        std::fs::create_dir(&path)?;
+        Ok(Self { path })
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether it is there.
+    #[must_use]
+    pub fn exists(&self) -> bool {
+        self.path.is_dir()
+    }
+
+    /// Opens the file into which a process writes `0` to join.
+    ///
+    /// # Errors
+    /// Where it may not be written.
+    pub fn open_procs(&self) -> io::Result<File> {
+        File::options().write(true).open(self.path.join("cgroup.procs"))
+    }
+
+    /// The text of one of its files.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub fn read(&self, name: &str) -> io::Result<String> {
+        std::fs::read_to_string(self.path.join(name))
+    }
+
+    /// Writes one of its files.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn write(&self, name: &str, value: &str) -> io::Result<()> {
+        std::fs::write(self.path.join(name), value)
+    }
+
+    fn below(&self) -> Vec<Self> {
+        let Ok(entries) = std::fs::read_dir(&self.path) else { return Vec::new() };
+        let directories = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        directories.map(|entry| Self { path: entry.path() }).collect()
+    }
+
+    /// Its processes and those of the groups below it.
+    #[must_use]
+    pub fn processes(&self) -> Vec<i32> {
+        let mut pids: Vec<i32> =
+            self.read("cgroup.procs").unwrap_or_default().lines().filter_map(|line| line.parse().ok()).collect();
+        pids.extend(self.below().iter().flat_map(Self::processes));
+        pids
+    }
+
+    /// Lets everything in it and below run again: a job may have frozen a group of its own.
+    pub fn thaw(&self) {
+        self.write("freezer.state", "THAWED").ok();
+        self.below().iter().for_each(Self::thaw);
+    }
+
+    /// Removes the groups below it and then itself.
+    ///
+    /// # Errors
+    /// Where one is not empty.
+    pub fn remove(&self) -> io::Result<()> {
+        self.below().iter().try_for_each(Self::remove)?;
+        std::fs::remove_dir(&self.path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_joint_controllers_and_bound_mounts() {
+        let mountinfo = "30 25 0:26 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n\
+                         31 25 0:27 /docker/x /sys/fs/cgroup/freezer rw - cgroup cgroup rw,freezer\n";
+        let cgroup = "3:cpu,cpuacct:/user/a\n2:freezer:/docker/x/y\n0::/\n";
+        assert_eq!(locate(mountinfo, cgroup, "cpuacct").unwrap(), Path::new("/sys/fs/cgroup/cpu,cpuacct/user/a"));
+        assert_eq!(locate(mountinfo, cgroup, "freezer").unwrap(), Path::new("/sys/fs/cgroup/freezer/y"));
+        assert_eq!(locate(mountinfo, cgroup, "memory"), None);
+    }
+}
