@@ -7,6 +7,7 @@
 //! reading   cumulative       credits           durable first     idempotent       granted        pure
 //! ```
 
+pub mod cli;
 pub mod domain;
 pub mod ledger;
 pub mod meter;

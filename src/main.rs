@@ -1,1 +1,7 @@
-fn main() {}
+//! jobmeter: see the library's documentation.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    jobmeter::cli::main(std::env::args_os())
+}

@@ -11,7 +11,7 @@ use super::usage::{GpuUsage, Usage};
 const PPM: u128 = 1_000_000;
 
 /// Which CPU time is priced.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum CpuBasis {
     /// What the kernel counted.
@@ -24,7 +24,7 @@ pub enum CpuBasis {
 }
 
 /// Which GPU time is priced.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum GpuBasis {
     /// Integral of utilisation.

@@ -33,6 +33,9 @@ pub enum CpuSource {
 }
 
 impl CpuSource {
+    /// All of them.
+    pub const BEST_FIRST: [Self; 5] = [Self::Cgroup2, Self::Cgroup1, Self::Enclosing, Self::Perf, Self::Procfs];
+
     /// The word for it everywhere.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

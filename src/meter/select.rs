@@ -48,9 +48,6 @@ struct Prepared {
     enclosing: Option<EnclosingMeter>,
 }
 
-const BEST_FIRST: [CpuSource; 5] =
-    [CpuSource::Cgroup2, CpuSource::Cgroup1, CpuSource::Enclosing, CpuSource::Perf, CpuSource::Procfs];
-
 impl Plan {
     /// Chooses and makes what the source needs. `job_uid` is the user that the command will have.
     ///
@@ -58,7 +55,7 @@ impl Plan {
     /// Where the forced source, or none at all, can be used here.
     pub fn prepare(forced: Option<CpuSource>, attempt: Uuid, job_uid: u32) -> Result<Self, MeterError> {
         let mut degraded = Vec::new();
-        for source in BEST_FIRST.into_iter().filter(|source| forced.is_none_or(|forced| forced == *source)) {
+        for source in CpuSource::BEST_FIRST.into_iter().filter(|source| forced.is_none_or(|forced| forced == *source)) {
             match prepare(source, attempt) {
                 Ok(prepared) => return Ok(Self::new(source, prepared, degraded, job_uid)),
                 Err(error) if forced.is_some() => return Err(error),

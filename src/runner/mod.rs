@@ -21,7 +21,7 @@ pub mod options;
 pub mod receipt;
 mod receipt_file;
 pub mod spool;
-mod summary;
+pub mod summary;
 mod title;
 mod uplink;
 mod wire;

@@ -6,7 +6,8 @@ use crate::domain::units::{Microseconds, Nanocredits};
 use crate::ledger::protocol::{Balance, FinishAnswer, Reason, StopReason};
 
 /// Credits for people: four significant digits at least, no more zeros than that needs.
-pub(super) fn credits(amount: Nanocredits) -> String {
+#[must_use]
+pub fn credits(amount: Nanocredits) -> String {
     let text = amount.to_string();
     let (whole, fraction) = text.split_once('.').unwrap_or((&text, ""));
     let first = fraction.find(|digit| digit != '0').unwrap_or(0);
@@ -15,8 +16,15 @@ pub(super) fn credits(amount: Nanocredits) -> String {
     if fraction.is_empty() { whole.to_owned() } else { format!("{whole}.{fraction}") }
 }
 
+/// The same, where there may be no limit.
+#[must_use]
+pub fn credits_or_none(amount: Option<Nanocredits>) -> String {
+    amount.map_or("no limit".to_owned(), credits)
+}
+
 /// Seconds for people, to the millisecond.
-fn seconds(time: Microseconds) -> String {
+#[must_use]
+pub fn seconds(time: Microseconds) -> String {
     let text = time.to_string();
     text.get(..text.len().saturating_sub(3)).unwrap_or(&text).to_owned()
 }

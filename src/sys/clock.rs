@@ -1,6 +1,9 @@
 //! The one place where a clock is read.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use nix::poll::ppoll;
+use nix::sys::time::TimeSpec;
 
 /// Two clocks: one for durations, one for people and for the ledger's periods.
 pub trait Clock: Send {
@@ -26,4 +29,9 @@ impl Clock for SystemClock {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         i64::try_from(now.as_micros()).unwrap_or(i64::MAX)
     }
+}
+
+/// Waits, or less where a signal comes.
+pub fn pause(time: Duration) {
+    ppoll(&mut [], Some(TimeSpec::from_duration(time)), None).ok();
 }

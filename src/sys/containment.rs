@@ -4,13 +4,11 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use nix::poll::ppoll;
-use nix::sys::time::TimeSpec;
 use serde::{Deserialize, Serialize};
 
 use super::cgroup::{Group, Waited};
 use super::cgroup1::{V1Group, group_of};
-use super::clock::{Clock, SystemClock};
+use super::clock::{Clock, SystemClock, pause};
 use super::tree;
 
 /// Between two looks of a kill that has no event to wait for.
@@ -131,7 +129,7 @@ impl Containment {
                 let until_us = after(wait_max);
                 while !freezer.read("freezer.state").is_ok_and(|state| state.trim() == "FROZEN") && is_before(until_us)
                 {
-                    pause();
+                    pause(LOOK);
                 }
             }
             // SIGSTOP is no freeze: parents see it, and the job's own processes can undo it.
@@ -168,7 +166,7 @@ impl Containment {
                     freezer.write("freezer.state", "FROZEN").ok();
                     freezer.processes().into_iter().for_each(tree::kill_process);
                     freezer.thaw();
-                    pause();
+                    pause(LOOK);
                 }
             }
             Self::Tree { front, .. } => kill_all(&|| living(*front)),
@@ -196,7 +194,7 @@ impl Containment {
             if !is_before(until_us) {
                 return false;
             }
-            pause();
+            pause(LOOK);
         }
         true
     }
@@ -241,7 +239,7 @@ fn kill_all(processes: &dyn Fn() -> Vec<i32>) {
             return;
         }
         left.into_iter().for_each(tree::kill_process);
-        pause();
+        pause(LOOK);
     }
 }
 
@@ -262,8 +260,4 @@ fn after(wait: Duration) -> u64 {
 
 fn is_before(until_us: u64) -> bool {
     SystemClock.boottime_us() < until_us
-}
-
-fn pause() {
-    ppoll(&mut [], Some(TimeSpec::from_duration(LOOK)), None).ok();
 }

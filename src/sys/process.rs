@@ -164,3 +164,20 @@ pub fn leave_session() -> io::Result<()> {
     nix::unistd::dup2_stdout(&null)?;
     Ok(())
 }
+
+/// Whether [`schedule_first`] would have its effect, tried on a thread that ends with the try.
+#[must_use]
+pub fn may_schedule_first() -> bool {
+    let tried = std::thread::spawn(|| {
+        let parameters = libc::sched_param { sched_priority: 1 };
+        // SAFETY: the parameters outlive the call.
+        unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, &raw const parameters) == 0 }
+    });
+    tried.join().unwrap_or(false)
+}
+
+/// Whether [`lower_oom_score`] would have its effect.
+#[must_use]
+pub fn may_lower_oom_score() -> bool {
+    lower_oom_score().is_some_and(|before| std::fs::write("/proc/self/oom_score_adj", before).is_ok())
+}

@@ -1,0 +1,87 @@
+//! `jobmeter account`: limits, grants and corrections.
+
+use std::process::ExitCode;
+
+use uuid::Uuid;
+
+use super::args::{Account, Reasoned};
+use super::output::{Failure, Output, Style};
+use super::settings::Settings;
+use super::status::{account_of, text};
+use crate::ledger::LedgerError;
+use crate::ledger::views::{AccountView, Change, EntryView, Query, View};
+use crate::runner::summary::credits;
+use crate::sys::clock::{Clock, SystemClock};
+
+pub(super) fn account(account: Account, settings: &Settings, out: &Output) -> Result<ExitCode, Failure> {
+    let (user, by) = (settings.user.clone(), settings.by.clone());
+    let change = match account {
+        Account::Show { entries } => return show(entries, settings, out),
+        Account::Limit { limit, period, why } => Change::SetLimit { user, limit: limit.0, period, by, why },
+        Account::Grant { credits, expires_in, reason } => {
+            let now_s = SystemClock.realtime_us().div_euclid(1_000_000);
+            let after = |span: super::values::Span| i64::try_from(span.0.as_secs()).unwrap_or(i64::MAX);
+            let expires_at = expires_in.map(|span| now_s.saturating_add(after(span)));
+            let Reasoned { why, key } = keyed(reason);
+            Change::Grant { user, amount: credits, expires_at, by, why, key: key.unwrap_or_default() }
+        }
+        Account::Adjust { credits, reason } => {
+            let Reasoned { why, key } = keyed(reason);
+            Change::Adjust { user, amount: credits, by, why, key: key.unwrap_or_default() }
+        }
+    };
+    let mut ledger = settings.connect()?;
+    let answer = ledger.change(&change)?;
+    let account = account_of(ledger.as_mut(), &settings.user)?;
+    out.print(&answer, |style| {
+        let again = if answer.again { "nothing changed: this key was posted before\n" } else { "" };
+        format!("{again}{}", text(&account, style))
+    })
+}
+
+fn keyed(reason: Reasoned) -> Reasoned {
+    Reasoned { key: reason.key.or_else(|| Some(Uuid::now_v7().to_string())), ..reason }
+}
+
+fn show(entries: u32, settings: &Settings, out: &Output) -> Result<ExitCode, Failure> {
+    let mut ledger = settings.connect()?;
+    let account = account_of(ledger.as_mut(), &settings.user)?;
+    let listed = match ledger.read(&Query::Entries { user: settings.user.clone(), count_max: entries })? {
+        View::Entries(listed) => listed,
+        _ => return Err(LedgerError::Broken("the ledger answered what it was not asked".to_owned()).into()),
+    };
+    let both = serde_json::json!({ "account": account, "entries": listed });
+    out.print(&both, |style| show_text(&account, &listed, style))
+}
+
+fn show_text(account: &AccountView, entries: &[EntryView], style: &Style) -> String {
+    let mut shown = text(account, style);
+    for grant in &account.grants {
+        let until = grant.expires_at.as_ref().map_or("no expiry".to_owned(), |at| format!("until {at}"));
+        shown.push_str(&format!(
+            "grant {} of {} left, {until}: {}\n",
+            credits(grant.left),
+            credits(grant.amount),
+            grant.why
+        ));
+    }
+    if entries.is_empty() {
+        return shown;
+    }
+    let row = |entry: &EntryView| {
+        let at = entry.at.split_once('.').map_or(entry.at.as_str(), |(whole, _)| whole);
+        vec![
+            entry.id.to_string(),
+            at.to_owned(),
+            entry.kind.clone(),
+            entry.amount.to_string(),
+            entry.job.clone().unwrap_or_default(),
+            entry.by.clone(),
+            entry.why.clone(),
+        ]
+    };
+    shown.push('\n');
+    let rows: Vec<_> = entries.iter().map(row).collect();
+    shown.push_str(&style.table(&["ENTRY", "AT", "KIND", "CREDITS", "JOB", "BY", "WHY"], &rows));
+    shown
+}

@@ -1,0 +1,328 @@
+//! What may be typed.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use uuid::Uuid;
+
+use super::values::{self, Span};
+use crate::domain::rating::{CpuBasis, GpuBasis};
+use crate::domain::units::{Microseconds, Nanocredits};
+use crate::ledger::protocol::JobKind;
+use crate::ledger::views::PeriodLength;
+use crate::meter::CpuSource;
+use crate::runner::options::Notice;
+
+/// Runs a job, meters what it really uses, charges credits while it runs, and stops it at zero.
+#[derive(Debug, Parser)]
+#[command(name = "jobmeter", version, max_term_width = 100, arg_required_else_help = true)]
+#[command(after_help = "Examples:\n  jobmeter run -- python3 train.py\n  jobmeter status\n  jobmeter jobs list")]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    pub(super) global: Global,
+    #[command(subcommand)]
+    pub(super) verb: Verb,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Global options")]
+pub(super) struct Global {
+    /// The ledger's file [default: $XDG_STATE_HOME/jobmeter/ledger.db, as root /var/lib/jobmeter/ledger.db]
+    #[arg(long, global = true, env = "JOBMETER_LEDGER", value_name = "PATH", value_parser = values::not_empty)]
+    pub(super) ledger: Option<String>,
+    /// Whose credits [default: the login name]
+    #[arg(long, global = true, env = "JOBMETER_USER", value_name = "NAME", value_parser = values::name)]
+    pub(super) user: Option<String>,
+    /// Settings, TOML [default: $XDG_CONFIG_HOME/jobmeter/config.toml or /etc/jobmeter/config.toml]
+    #[arg(long, global = true, env = "JOBMETER_CONFIG", value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// Where burn is kept until the ledger has taken it [default: "spool" beside the default ledger]
+    #[arg(long, global = true, env = "JOBMETER_SPOOL", value_name = "DIR")]
+    pub(super) spool_dir: Option<PathBuf>,
+    /// Print JSON for programs
+    #[arg(long, global = true)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Verb {
+    /// Run a job under the meter
+    Run(Box<Run>),
+    /// Credits left in this period, burn rate, time to zero
+    Status(Status),
+    /// Jobs, and the time breakdown of one
+    #[command(subcommand)]
+    Jobs(Jobs),
+    /// The usage report, by day or by month
+    Usage(Usage),
+    /// Charge tokens to a job
+    Tokens(Tokens),
+    /// Limits, grants and corrections
+    #[command(subcommand)]
+    Account(Account),
+    /// Prices
+    #[command(subcommand)]
+    Rates(Rates),
+    /// Audit, settle and copy the ledger
+    #[command(subcommand)]
+    Ledger(Ledger),
+    /// Burn that the ledger has not taken yet
+    #[command(subcommand)]
+    Spool(Spool),
+    /// What can be metered and enforced here, and how exactly
+    Doctor,
+    /// Write a completion script
+    Completions {
+        /// For which shell
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual pages
+    Man {
+        /// Into this directory, one page a verb; without it, jobmeter(1) to standard output
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Exit status: the command's own; 128+N if it died of signal N; 75 if credits are exhausted; 125 if \
+                  jobmeter failed; 126 if the command cannot be executed; 127 if it was not found.\n\nExamples:\n  \
+                  jobmeter run -- python3 train.py\n  jobmeter run --limit 0.5 --notice SIGTERM@30s -- ./train.sh\n  \
+                  jobmeter run --as alice --receipt r.json -- ./generate --rows 1000"
+)]
+pub(super) struct Run {
+    /// The job's id [default: the scheduler's (Slurm, PBS, LSF, Grid Engine, AWS Batch), else a UUIDv7]
+    #[arg(long, value_name = "ID", value_parser = values::name)]
+    pub(super) job: Option<String>,
+    /// The task within the job [default: the scheduler's rank or index, else 0]
+    #[arg(long, value_name = "ID", value_parser = values::name)]
+    pub(super) task: Option<String>,
+    /// What the job is for [default: training]
+    #[arg(long)]
+    pub(super) kind: Option<JobKind>,
+    /// A name for people
+    #[arg(long, value_name = "TEXT", value_parser = values::name)]
+    pub(super) name: Option<String>,
+    /// A label; may be given more than once
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = values::label)]
+    pub(super) labels: Vec<(String, String)>,
+    /// Stop this job, over all its tasks, at so many credits
+    #[arg(long, value_name = "CREDITS", value_parser = values::amount_above_zero)]
+    pub(super) limit: Option<Nanocredits>,
+    /// The longest time between two looks, 10ms to 1min [default: 1s]
+    #[arg(long, value_name = "TIME", value_parser = values::interval)]
+    pub(super) interval: Option<Span>,
+    /// How long a job stays frozen at its ceiling when the ledger does not answer, up to 1h [default: 30s]
+    #[arg(long, value_name = "TIME", value_parser = values::hold)]
+    pub(super) hold: Option<Span>,
+    /// Send this signal once, when the account's credits would last so much longer, such as SIGTERM@30s
+    #[arg(long, value_name = "SIGNAL@TIME", value_parser = values::notice)]
+    pub(super) notice: Option<Notice>,
+    /// When the command has exited, wait for what it left behind instead of killing it
+    #[arg(long)]
+    pub(super) linger: bool,
+    /// Run the command as this user (only root may)
+    #[arg(long = "as", value_name = "USER", value_parser = values::name)]
+    pub(super) run_as: Option<String>,
+    /// Meter CPU time by this source or not at all [default: the best one that works]
+    #[arg(long, value_name = "SOURCE")]
+    pub(super) cpu_source: Option<CpuSource>,
+    /// Write the receipt, JSON, to this file
+    #[arg(long, value_name = "FILE")]
+    pub(super) receipt: Option<PathBuf>,
+    /// Exit status when credits are exhausted [default: 75]
+    #[arg(long, value_name = "STATUS")]
+    pub(super) exhausted_status: Option<u8>,
+    /// Print no summary
+    #[arg(long, short)]
+    pub(super) quiet: bool,
+    /// Say source, bounds, price per second and what is left; start nothing
+    #[arg(long)]
+    pub(super) dry_run: bool,
+    /// The command and its arguments
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    pub(super) command: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Status {
+    /// Wait until so many credits are free for a new job: for the period's reset or a grant
+    #[arg(long, value_name = "CREDITS", value_parser = values::amount_above_zero)]
+    pub(super) wait_for: Option<Nanocredits>,
+    /// Wait at most so long; exit 75 when that is over
+    #[arg(long, value_name = "TIME", requires = "wait_for", value_parser = values::span)]
+    pub(super) timeout: Option<Span>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Jobs {
+    /// The newest jobs first
+    List {
+        /// Those of every user
+        #[arg(long)]
+        all: bool,
+        /// Only those that run
+        #[arg(long)]
+        running: bool,
+        /// At most so many
+        #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        count: u32,
+        /// The next page: the cursor that the last page ended with
+        #[arg(long, value_name = "CURSOR")]
+        before: Option<String>,
+    },
+    /// The time breakdown of one job, its tasks and attempts, and why it ended
+    Show {
+        /// Its id, or the first letters of it (at least 4)
+        job: String,
+    },
+    /// Stop all tasks of a job
+    Stop {
+        /// Its id
+        job: String,
+        /// For the books
+        #[arg(long, value_name = "TEXT", default_value = "operator's stop", value_parser = values::text)]
+        why: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Usage {
+    /// The days of this month; without it, all months
+    #[arg(long, value_name = "YYYY-MM", value_parser = values::month)]
+    pub(super) month: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Tokens {
+    /// The job
+    #[arg(value_parser = values::name)]
+    pub(super) job: String,
+    /// How many
+    pub(super) count: u64,
+    /// Makes a repeat harmless: the same key is charged once
+    #[arg(long, value_name = "KEY", value_parser = values::name)]
+    pub(super) key: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Account {
+    /// Balance, grants and the newest entries
+    Show {
+        /// At most so many entries
+        #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(0..=10_000))]
+        entries: u32,
+    },
+    /// Set the limit of a period: credits, or "none"
+    Limit {
+        /// Credits, or none
+        #[arg(value_name = "CREDITS|none", value_parser = values::limit)]
+        limit: values::Limit,
+        /// For how long it counts, in UTC
+        #[arg(long, default_value = "day")]
+        period: PeriodLength,
+        /// For the books
+        #[arg(long, value_name = "TEXT", default_value = "", value_parser = values::text)]
+        why: String,
+    },
+    /// Give extra credits
+    Grant {
+        /// Credits
+        #[arg(value_parser = values::amount_above_zero)]
+        credits: Nanocredits,
+        /// They expire after so long [default: never]
+        #[arg(long, value_name = "TIME", value_parser = values::span)]
+        expires_in: Option<Span>,
+        #[command(flatten)]
+        reason: Reasoned,
+    },
+    /// Correct the balance: positive gives credits back, negative takes them
+    Adjust {
+        /// Credits
+        #[arg(allow_negative_numbers = true, allow_hyphen_values = true)]
+        credits: Nanocredits,
+        #[command(flatten)]
+        reason: Reasoned,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Reasoned {
+    /// For the books
+    #[arg(long, value_name = "TEXT", value_parser = values::text)]
+    pub(super) why: String,
+    /// Makes a repeat harmless: the same key is posted once
+    #[arg(long, value_name = "KEY", value_parser = values::name)]
+    pub(super) key: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Rates {
+    /// All versions of the rate card, the newest first
+    Show,
+    /// Make a new version; attempts that run keep theirs
+    Set(RatesSet),
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = true)]
+pub(super) struct RatesSet {
+    /// A: credits per virtual CPU second
+    #[arg(long, value_name = "CREDITS", value_parser = values::amount)]
+    pub(super) cpu_per_second: Option<Nanocredits>,
+    /// B: credits per virtual GPU second
+    #[arg(long, value_name = "CREDITS", value_parser = values::amount)]
+    pub(super) gpu_per_second: Option<Nanocredits>,
+    /// Credits per million tokens
+    #[arg(long, value_name = "CREDITS", value_parser = values::amount)]
+    pub(super) per_million_tokens: Option<Nanocredits>,
+    /// Virtual seconds per CPU second, 0 to 1000
+    #[arg(long, value_name = "WEIGHT", value_parser = values::weight)]
+    pub(super) cpu_weight: Option<Microseconds>,
+    /// Virtual seconds per GPU second, 0 to 1000
+    #[arg(long, value_name = "WEIGHT", value_parser = values::weight)]
+    pub(super) gpu_weight: Option<Microseconds>,
+    /// Which CPU time is priced
+    #[arg(long, value_name = "BASIS", value_enum)]
+    pub(super) cpu_basis: Option<CpuBasis>,
+    /// Which GPU time is priced
+    #[arg(long, value_name = "BASIS", value_enum)]
+    pub(super) gpu_basis: Option<GpuBasis>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Ledger {
+    /// Replay all entries and compare every balance
+    Verify,
+    /// Settle an attempt that fell silent
+    Settle {
+        /// Which
+        attempt: Uuid,
+        /// CPU time that it used [default: its full hold is charged]
+        #[arg(long, value_name = "SECONDS")]
+        cpu_seconds: Option<Microseconds>,
+        /// For the books
+        #[arg(long, value_name = "TEXT", value_parser = values::text)]
+        why: String,
+    },
+    /// Copy the ledger to a new file while it is in use
+    Backup {
+        /// The new file
+        to: PathBuf,
+    },
+    /// Put a copy in the place of the ledger
+    Restore {
+        /// The copy
+        from: PathBuf,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Spool {
+    /// Attempts whose burn the ledger has not taken
+    List,
+    /// End what nobody meters any more, and settle it
+    Flush,
+}

@@ -1,0 +1,212 @@
+//! `jobmeter jobs`: lists, the time breakdown of one job, and an operator's stop.
+
+use std::fmt::Write as _;
+use std::process::ExitCode;
+
+use super::args::Jobs;
+use super::chart;
+use super::output::{Failure, Output, Style};
+use super::settings::Settings;
+use crate::domain::units::Nanocredits;
+use crate::ledger::LedgerError;
+use crate::ledger::protocol::Reason;
+use crate::ledger::views::{AttemptView, Change, JobView, Query, View};
+use crate::runner::receipt::Receipt;
+use crate::runner::summary::{credits, seconds};
+
+pub(super) fn jobs(jobs: &Jobs, settings: &Settings, out: &Output) -> Result<ExitCode, Failure> {
+    match jobs {
+        Jobs::List { all, running, count, before } => {
+            let user = (!all).then(|| settings.user.clone());
+            let query = Query::Jobs { user, running_only: *running, count_max: *count, before: before.clone() };
+            match settings.connect()?.read(&query)? {
+                View::Jobs { jobs, cursor } => {
+                    let page = serde_json::json!({ "jobs": jobs, "cursor": cursor });
+                    out.print(&page, |style| list(&jobs, cursor.as_deref(), *all, style))
+                }
+                _ => Err(unasked()),
+            }
+        }
+        Jobs::Show { job } => match settings.connect()?.read(&Query::Job { job: job.clone() })? {
+            View::Job(Some(job)) => out.print(&job, |style| show(&job, style)),
+            View::Job(None) => Err(Failure::new(format!("there is no job {job:?}")).hint("`jobmeter jobs list --all`")),
+            _ => Err(unasked()),
+        },
+        Jobs::Stop { job, why } => {
+            let change = Change::StopJob { job: job.clone(), by: settings.by.clone(), why: why.clone() };
+            let answer = settings.connect()?.change(&change)?;
+            let told = if answer.again {
+                format!("job {job} had been stopped before\n")
+            } else {
+                format!("job {job} stops with its next report, within 10 s\n")
+            };
+            out.print(&answer, |_| told)
+        }
+    }
+}
+
+fn unasked() -> Failure {
+    LedgerError::Broken("the ledger answered what it was not asked".to_owned()).into()
+}
+
+fn list(jobs: &[JobView], cursor: Option<&str>, all: bool, style: &Style) -> String {
+    if jobs.is_empty() {
+        return "no jobs\n".to_owned();
+    }
+    let mut header = vec!["JOB", "STATE", "KIND", "STARTED", "CREDITS", "VIRTUAL S", "NAME"];
+    if all {
+        header.push("USER");
+    }
+    let row = |job: &JobView| {
+        let ended = job.attempts.last().and_then(|attempt| attempt.reason).map(Reason::as_str);
+        let mut row = vec![
+            job.job.clone(),
+            ended.filter(|_| job.state == "ended").unwrap_or(&job.state).to_owned(),
+            job.kind.to_string(),
+            time(&job.started_at).to_owned(),
+            credits(job.charged.total),
+            seconds(job.virtual_time.total_seconds),
+            job.name.clone().unwrap_or_default(),
+        ];
+        if all {
+            row.push(job.user.clone());
+        }
+        row
+    };
+    let mut text = style.table(&header, &jobs.iter().map(row).collect::<Vec<_>>());
+    if let Some(cursor) = cursor {
+        let _ = writeln!(text, "{}", style.dim(&format!("more: --before {cursor}")));
+    }
+    text
+}
+
+/// RFC 3339 without its fraction.
+fn time(text: &str) -> &str {
+    text.split_once('.').map_or(text, |(whole, _)| whole)
+}
+
+fn show(job: &JobView, style: &Style) -> String {
+    let mut text = String::new();
+    let name = job.name.as_ref().map(|name| format!(" “{name}”")).unwrap_or_default();
+    let _ = writeln!(text, "{}{name}, {} of {}: {}", style.bold(&job.job), job.kind, job.user, job.state);
+    let limit = job.limit.map(|limit| format!(" of its limit of {}", credits(limit))).unwrap_or_default();
+    let _ = writeln!(
+        text,
+        "charged   {} credits{limit} (CPU {}, GPU {}, tokens {})",
+        credits(job.charged.total),
+        credits(job.charged.cpu),
+        credits(job.charged.gpu),
+        credits(job.charged.tokens)
+    );
+    if job.overshoot > Nanocredits::ZERO {
+        let _ = writeln!(text, "overshoot {} credits, not charged", credits(job.overshoot));
+    }
+    let virtual_time = &job.virtual_time;
+    let _ = writeln!(
+        text,
+        "virtual   {} s CPU, {} s GPU; {} tokens",
+        seconds(virtual_time.cpu_seconds),
+        seconds(virtual_time.gpu_seconds),
+        job.tokens
+    );
+    for attempt in &job.attempts {
+        text.push('\n');
+        show_attempt(&mut text, attempt, style);
+    }
+    text
+}
+
+fn show_attempt(text: &mut String, attempt: &AttemptView, style: &Style) {
+    let identity = &attempt.identity;
+    let _ = writeln!(text, "{} task {} on {}", style.bold("attempt"), identity.task, identity.host);
+    let _ = writeln!(text, "  id        {}", identity.attempt);
+    let _ = writeln!(text, "  command   {}", identity.command.join(" ").escape_debug());
+    if !identity.labels.is_empty() {
+        let labels: Vec<String> = identity.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        let _ = writeln!(text, "  labels    {}", labels.join(", "));
+    }
+    let _ = writeln!(text, "  started   {}", time(&attempt.started_at));
+    if let Some(ended) = &attempt.ended_at {
+        let _ = writeln!(text, "  ended     {}", time(ended));
+    }
+    let receipt = attempt.receipt.clone().and_then(|receipt| serde_json::from_value::<Receipt>(receipt).ok());
+    let _ = writeln!(text, "  why       {}", why(attempt, receipt.as_ref()));
+    if attempt.held > Nanocredits::ZERO {
+        let _ = writeln!(text, "  held      {} credits", credits(attempt.held));
+    }
+    match &receipt {
+        Some(receipt) => breakdown(text, receipt),
+        None => {
+            let _ = writeln!(text, "  CPU       {} s so far", seconds(attempt.usage.cpu_used_seconds));
+        }
+    }
+    if let Some((drawn, most)) = chart::burn(&attempt.burn, style.width.saturating_sub(12).min(60)) {
+        let _ = writeln!(text, "  burn      {drawn}");
+        let _ = writeln!(text, "            {}", style.dim(&format!("highest column: {} credits", credits(most))));
+    }
+}
+
+/// One sentence.
+fn why(attempt: &AttemptView, receipt: Option<&Receipt>) -> String {
+    let Some(reason) = attempt.reason else {
+        return match attempt.state.as_str() {
+            "provisional" => "It fell silent: its lease is over and its hold waits to be settled.".to_owned(),
+            _ => "It runs.".to_owned(),
+        };
+    };
+    let code = receipt.and_then(|receipt| receipt.outcome.exit_code);
+    let signal = receipt.and_then(|receipt| receipt.outcome.signal);
+    match reason {
+        Reason::Completed => "The command ended by itself with status 0.".to_owned(),
+        Reason::Failed => format!("The command ended by itself with status {}.", code.unwrap_or(1)),
+        Reason::Signalled => format!("The command died of signal {}.", signal.unwrap_or(0)),
+        Reason::CreditsExhausted => "It was stopped: the account's credits were used up.".to_owned(),
+        Reason::JobLimit => "It was stopped: the job's own limit was reached.".to_owned(),
+        Reason::Refused => "It never ran: no credits were left.".to_owned(),
+        Reason::OperatorStop => "It was stopped by an operator.".to_owned(),
+        Reason::LeaseExpired => {
+            "It was stopped: the ledger was silent until the lease and the hold were over.".to_owned()
+        }
+        Reason::Oom => "The kernel killed it for want of memory.".to_owned(),
+        Reason::MeterLost => "It was stopped: jobmeter itself was killed, stopped or hung.".to_owned(),
+        Reason::Unkillable => "It was stopped, but some of its processes did not die.".to_owned(),
+    }
+}
+
+fn breakdown(text: &mut String, receipt: &Receipt) {
+    let (cpu, times) = (&receipt.cpu, &receipt.time);
+    let bound = cpu.error_bound_seconds.map_or("no declared bound".to_owned(), |bound| format!("± {bound} s"));
+    let mut line = |name: &str, value: String| {
+        let _ = writeln!(text, "  {name:<9} {value}");
+    };
+    line("wall", format!("{} s", seconds(times.wall_seconds)));
+    line("CPU", format!("{} s by {} ({bound})", seconds(cpu.total_seconds), cpu.source.as_str()));
+    line("", format!("user {} s, system {} s", seconds(cpu.user_seconds), seconds(cpu.system_seconds)));
+    line("allocated", format!("{} s", seconds(cpu.allocated_seconds)));
+    let waits = [
+        ("throttled", cpu.throttled_seconds),
+        ("pressure", cpu.pressure_seconds),
+        ("steal", cpu.steal_seconds),
+        ("frozen", times.frozen_seconds),
+    ];
+    for (name, value) in waits {
+        if let Some(value) = value {
+            line(name, format!("{} s", seconds(value)));
+        }
+    }
+    line("held", format!("{} s", seconds(times.held_seconds)));
+    line("teardown", format!("{} s, not charged", seconds(cpu.teardown_seconds)));
+    if let Some(bytes) = receipt.memory.peak_bytes {
+        line("memory", format!("{} MiB at most", bytes / 1_048_576));
+    }
+    if let (Some(read), Some(written)) = (receipt.io.read_bytes, receipt.io.written_bytes) {
+        line("I/O", format!("{} KiB read, {} KiB written", read / 1_024, written / 1_024));
+    }
+    for process in &cpu.busiest {
+        line("busiest", format!("{} s  {} ({})", seconds(process.cpu_seconds), process.command, process.pid));
+    }
+    line("tamper", receipt.outcome.tamper.clone());
+    for note in &receipt.outcome.degraded {
+        line("note", note.clone());
+    }
+}

@@ -1,0 +1,60 @@
+//! `jobmeter ledger`: audit, settling and copies.
+
+use std::process::ExitCode;
+
+use super::args::Ledger;
+use super::output::{Failure, Output};
+use super::settings::Settings;
+use crate::domain::usage::Usage;
+use crate::ledger::LedgerError;
+use crate::ledger::store::sqlite::{backup, restore};
+use crate::ledger::views::{Change, Query, View};
+use crate::runner::summary::credits;
+
+pub(super) fn ledger(ledger: Ledger, settings: &Settings, out: &Output) -> Result<ExitCode, Failure> {
+    match ledger {
+        Ledger::Verify => verify(settings, out),
+        Ledger::Settle { attempt, cpu_seconds, why } => {
+            let usage = cpu_seconds.map(|cpu| Usage { cpu_used_seconds: cpu, ..Usage::default() });
+            let change = Change::Settle { attempt, usage, by: settings.by.clone(), why };
+            let answer = settings.connect()?.change(&change)?;
+            out.print(&answer, |_| {
+                format!("attempt {attempt} is settled: {} credits charged\n", credits(answer.charged))
+            })
+        }
+        Ledger::Backup { to } => {
+            backup(settings.ledger.file()?, &to)?;
+            out.print(&serde_json::json!({ "backup": to }), |_| {
+                format!("{} copied to {}\n", settings.ledger, to.display())
+            })
+        }
+        Ledger::Restore { from } => {
+            restore(settings.ledger.file()?, &from)?;
+            out.print(&serde_json::json!({ "restored": from }), |_| {
+                format!("{} now holds what {} held\n", settings.ledger, from.display())
+            })
+        }
+    }
+}
+
+fn verify(settings: &Settings, out: &Output) -> Result<ExitCode, Failure> {
+    let found = match settings.connect()?.read(&Query::Verify)? {
+        View::Verified(found) => found,
+        _ => return Err(LedgerError::Broken("the ledger answered what it was not asked".to_owned()).into()),
+    };
+    let wrong = found.problems.len();
+    out.print(&found, |style| {
+        let mut text = format!("{} entries, {} accounts, {} attempts: ", found.entries, found.accounts, found.attempts);
+        text.push_str(&if wrong == 0 {
+            style.good("the books are right")
+        } else {
+            style.bad(&format!("{wrong} problems"))
+        });
+        text.push('\n');
+        for problem in &found.problems {
+            text.push_str(&format!("  {problem}\n"));
+        }
+        text
+    })?;
+    Ok(if wrong == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

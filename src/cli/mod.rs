@@ -1,0 +1,70 @@
+//! The command line: one file a verb; [`output`] is the only place that prints.
+
+mod account;
+mod args;
+mod chart;
+mod doctor;
+mod jobs;
+mod ledger;
+mod manual;
+mod output;
+mod rates;
+mod run;
+mod settings;
+mod spool;
+mod status;
+mod tokens;
+mod usage;
+mod values;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+
+use self::args::{Arguments, Verb};
+use self::output::{Failure, Output};
+use self::settings::Settings;
+
+/// jobmeter itself failed (as with timeout(1) and env(1)).
+const RUN_FAILED: u8 = 125;
+
+/// Parses the arguments and does what they say.
+#[must_use]
+pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let arguments: Vec<OsString> = arguments.collect();
+    match Arguments::try_parse_from(&arguments) {
+        Ok(parsed) => perform(parsed),
+        Err(error) => {
+            output::print_help(&error);
+            let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+            // A scheduler must tell a mistake in the call from the command's own status 2.
+            let failed = if arguments.iter().any(|argument| argument == "run") { RUN_FAILED } else { 2 };
+            ExitCode::from(if asked { 0 } else { failed })
+        }
+    }
+}
+
+fn perform(arguments: Arguments) -> ExitCode {
+    let is_run = matches!(arguments.verb, Verb::Run(_));
+    let out = Output::new(arguments.global.json);
+    let done = Settings::new(&arguments.global).and_then(|settings| match arguments.verb {
+        Verb::Run(run) => run::run(&run, &settings, &out),
+        Verb::Status(status) => status::status(&status, &settings, &out),
+        Verb::Jobs(jobs) => jobs::jobs(&jobs, &settings, &out),
+        Verb::Usage(usage) => usage::usage(&usage, &settings, &out),
+        Verb::Tokens(tokens) => tokens::tokens(&tokens, &settings, &out),
+        Verb::Account(account) => account::account(account, &settings, &out),
+        Verb::Rates(rates) => rates::rates(&rates, &settings, &out),
+        Verb::Ledger(ledger) => ledger::ledger(ledger, &settings, &out),
+        Verb::Spool(spool) => spool::spool(&spool, &settings, &out),
+        Verb::Doctor => doctor::doctor(&settings, &out),
+        Verb::Completions { shell } => manual::completions(shell, &out),
+        Verb::Man { dir } => manual::man(dir.as_deref(), &out),
+    });
+    done.unwrap_or_else(|failure: Failure| {
+        output::print_failure(&failure);
+        ExitCode::from(if is_run { RUN_FAILED } else { failure.status })
+    })
+}

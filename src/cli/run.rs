@@ -1,0 +1,125 @@
+//! `jobmeter run`.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::args::Run;
+use super::output::{Failure, Output};
+use super::settings::Settings;
+use super::values;
+use crate::ledger::protocol::JobKind;
+use crate::runner::options::{RunAs, RunOptions};
+use crate::runner::summary::{credits, credits_or_none, seconds};
+use crate::runner::{self, DryRun};
+
+/// EX_TEMPFAIL: try again later.
+const EXHAUSTED_STATUS: u8 = 75;
+
+/// Where schedulers say which job this is.
+const JOB_VARIABLES: [&str; 5] = ["SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "AWS_BATCH_JOB_ID", "JOB_ID"];
+/// Where schedulers and launchers say which task of it.
+const TASK_VARIABLES: [&str; 6] = [
+    "SLURM_PROCID",
+    "OMPI_COMM_WORLD_RANK",
+    "PMI_RANK",
+    "JOB_COMPLETION_INDEX",
+    "AWS_BATCH_JOB_ARRAY_INDEX",
+    "LSB_JOBINDEX",
+];
+
+pub(super) fn run(run: &Run, settings: &Settings, out: &Output) -> Result<ExitCode, Failure> {
+    let options = options(run, settings)?;
+    if run.dry_run {
+        let found = runner::dry_run(&options)
+            .map_err(|why| Failure::new(why).hint("`jobmeter doctor` says what can be metered here"))?;
+        return out.print(&found, |_| dry_run_text(&options.user, &found));
+    }
+    Ok(runner::run(&options))
+}
+
+fn from_file<T>(what: &str, text: Option<&String>, parse: fn(&str) -> Result<T, String>) -> Result<Option<T>, Failure> {
+    let wrong = |why| Failure::new(format!("the setting run.{what} of the settings file")).because(why);
+    text.map(|text| parse(text).map_err(wrong)).transpose()
+}
+
+fn options(run: &Run, settings: &Settings) -> Result<RunOptions, Failure> {
+    let file = &settings.run;
+    let span = |given: Option<values::Span>, filed: Option<values::Span>, default: Duration| {
+        given.or(filed).map_or(default, |span| span.0)
+    };
+    let receipt = run.receipt.as_ref().map(std::path::absolute).transpose();
+    Ok(RunOptions {
+        command: run.command.clone(),
+        ledger: settings.ledger.clone(),
+        spool_dir: settings.spool_dir.clone(),
+        user: settings.user.clone(),
+        job: run.job.clone().or_else(|| of_scheduler(&JOB_VARIABLES)).unwrap_or_else(|| Uuid::now_v7().to_string()),
+        task: run.task.clone().or_else(|| of_scheduler(&TASK_VARIABLES)).unwrap_or_else(|| "0".to_owned()),
+        kind: run.kind.or(file.kind).unwrap_or(JobKind::Training),
+        name: run.name.clone(),
+        labels: run.labels.iter().cloned().collect(),
+        limit: run.limit,
+        interval: span(
+            run.interval,
+            from_file("interval", file.interval.as_ref(), values::interval)?,
+            Duration::from_secs(1),
+        ),
+        hold: span(run.hold, from_file("hold", file.hold.as_ref(), values::hold)?, Duration::from_secs(30)),
+        notice: run.notice.or(from_file("notice", file.notice.as_ref(), values::notice)?),
+        linger: run.linger || file.linger,
+        run_as: run.run_as.as_deref().map(resolve_user).transpose()?,
+        cpu_source: run.cpu_source.or(file.cpu_source),
+        receipt: receipt.map_err(|error| Failure::new("the receipt's path cannot be found").because(error))?,
+        quiet: run.quiet || file.quiet,
+        exhausted_status: run.exhausted_status.or(file.exhausted_status).unwrap_or(EXHAUSTED_STATUS),
+    })
+}
+
+/// The first of them that is set to something that may be an id. Array jobs of Grid Engine say "undefined".
+fn of_scheduler(variables: &[&str]) -> Option<String> {
+    let set = variables.iter().filter_map(|variable| std::env::var(variable).ok());
+    set.filter(|value| value != "undefined").find_map(|value| values::name(&value).ok())
+}
+
+fn resolve_user(name: &str) -> Result<RunAs, Failure> {
+    if !nix::unistd::geteuid().is_root() {
+        return Err(Failure::new("--as: only root may run a command as another user").hint("start jobmeter as root"));
+    }
+    let unknown = || Failure::new(format!("--as: there is no user {name:?} on this machine"));
+    let user = nix::unistd::User::from_name(name).ok().flatten().ok_or_else(unknown)?;
+    let c_name = std::ffi::CString::new(name).map_err(|_| unknown())?;
+    let groups = nix::unistd::getgrouplist(&c_name, user.gid)
+        .map_err(|errno| Failure::new(format!("--as: the groups of {name:?} cannot be read")).because(errno.desc()))?;
+    Ok(RunAs {
+        name: user.name,
+        uid: user.uid.as_raw(),
+        gid: user.gid.as_raw(),
+        groups: groups.into_iter().map(nix::unistd::Gid::as_raw).collect(),
+        home: user.dir,
+        shell: user.shell,
+    })
+}
+
+fn dry_run_text(user: &str, found: &DryRun) -> String {
+    let bound = found.error_bound_seconds.map_or("not declared".to_owned(), |bound| format!("± {bound} s"));
+    let lasts = found.lasts_seconds.map_or(String::new(), |lasts| format!(", {} s at that rate", seconds(lasts)));
+    let mut text = format!(
+        "CPU source     {} (error bound {bound})\nhighest rate   {} CPUs = {} credits per second\nprice          {} \
+         credits per CPU second\nguard          {} credits stay unburned at a stop\ntamper         {}\nleft           \
+         {} credits for {user}{lasts}\n",
+        found.source,
+        seconds(crate::domain::units::Microseconds(found.highest_cpus_ppm)),
+        credits(found.highest_rate_per_second),
+        credits(found.price_per_cpu_second),
+        credits(found.guard),
+        found.tamper,
+        credits_or_none(found.balance.left),
+    );
+    for degraded in &found.degraded {
+        text.push_str(&format!("note           {degraded}\n"));
+    }
+    text.push_str("nothing was started\n");
+    text
+}

@@ -1,0 +1,88 @@
+//! `jobmeter status`: what is left, at a glance.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use super::args::Status;
+use super::chart::{bar, duration};
+use super::output::{Failure, Output, Style};
+use super::settings::Settings;
+use crate::domain::units::Nanocredits;
+use crate::ledger::views::{AccountView, PeriodLength, Query, View};
+use crate::ledger::{Ledger, LedgerError};
+use crate::runner::summary::credits;
+use crate::sys::clock::{Clock, SystemClock, pause};
+
+/// While it waits, the account is read this often.
+const LOOK: Duration = Duration::from_secs(1);
+/// EX_TEMPFAIL.
+const TIMED_OUT: u8 = 75;
+
+pub(super) fn status(status: &Status, settings: &Settings, out: &Output) -> Result<ExitCode, Failure> {
+    let mut ledger = settings.connect()?;
+    let started_us = SystemClock.boottime_us();
+    loop {
+        let account = account_of(ledger.as_mut(), &settings.user)?;
+        let enough = |wanted: Nanocredits| account.available.is_none_or(|available| available >= wanted);
+        if status.wait_for.is_none_or(enough) {
+            return out.print(&account, |style| text(&account, style));
+        }
+        let waited = Duration::from_micros(SystemClock.boottime_us().saturating_sub(started_us));
+        if status.timeout.is_some_and(|timeout| waited >= timeout.0) {
+            out.print(&account, |style| text(&account, style))?;
+            return Ok(ExitCode::from(TIMED_OUT));
+        }
+        let rest = status.timeout.map_or(LOOK, |timeout| timeout.0.saturating_sub(waited));
+        pause(LOOK.min(rest).min(Duration::from_millis(account.resets_in_ms.saturating_add(1))));
+    }
+}
+
+pub(super) fn account_of(ledger: &mut dyn Ledger, user: &str) -> Result<AccountView, Failure> {
+    match ledger.read(&Query::Account { user: user.to_owned() })? {
+        View::Account(account) => Ok(account),
+        _ => Err(LedgerError::Broken("the ledger answered what it was not asked".to_owned()).into()),
+    }
+}
+
+pub(super) fn text(account: &AccountView, style: &Style) -> String {
+    let period = match account.period {
+        PeriodLength::Day => "today",
+        PeriodLength::Month => "this month",
+    };
+    let reset = duration(account.resets_in_ms / 1_000);
+    let user = style.bold(&account.user);
+    let mut text = match (account.left, account.limit) {
+        (Some(left), Some(_)) => {
+            let grants = account.grants.iter().fold(Nanocredits::ZERO, |sum, grant| sum.saturating_add(grant.left));
+            let whole = left.at_least_zero().saturating_add(account.current);
+            let number = credits(left);
+            let number = if left <= Nanocredits::ZERO { style.bad(&number) } else { style.good(&number) };
+            let mut text = format!("{user}  {number} of {} credits left {period}, resets in {reset}\n", credits(whole));
+            let free = account.available.unwrap_or_default();
+            let parts = [(account.current, '█'), (account.held, '▓'), (account.provisional, '▒'), (free, '░')];
+            text.push_str(&format!("{}\n", bar(&parts, style.width.min(80))));
+            text.push_str(&format!("█ charged {}  ▓ held {}", credits(account.current), credits(account.held)));
+            if account.provisional > Nanocredits::ZERO {
+                text.push_str(&style.warning(&format!("  ▒ provisional {}", credits(account.provisional))));
+            }
+            text.push_str(&format!("  ░ free {}", credits(free)));
+            if grants > Nanocredits::ZERO {
+                text.push_str(&format!("  (grants {})", credits(grants)));
+            }
+            text.push('\n');
+            text
+        }
+        _ => format!("{user}  no limit; {} credits charged {period}, resets in {reset}\n", credits(account.current)),
+    };
+    if account.running > 0 {
+        let jobs =
+            if account.running == 1 { "1 task runs".to_owned() } else { format!("{} tasks run", account.running) };
+        text.push_str(&format!("{jobs}, burning {} credits per second", credits(account.burn_per_second)));
+        if let (Some(at), Some(left)) = (&account.exhausted_at, account.left) {
+            let lasts = left.at_least_zero().0.checked_div(account.burn_per_second.0).unwrap_or(0);
+            text.push_str(&format!(": zero in {} ({at})", duration(u64::try_from(lasts).unwrap_or(0))));
+        }
+        text.push('\n');
+    }
+    text
+}

@@ -1,0 +1,55 @@
+//! `jobmeter usage`: the report by day or by month.
+
+use std::process::ExitCode;
+
+use super::args;
+use super::output::{Failure, Output, Style};
+use super::settings::Settings;
+use crate::domain::units::{Microseconds, Nanocredits};
+use crate::ledger::LedgerError;
+use crate::ledger::views::{Query, UsageRow, View};
+use crate::runner::summary::seconds;
+
+pub(super) fn usage(usage: &args::Usage, settings: &Settings, out: &Output) -> Result<ExitCode, Failure> {
+    let query = Query::Usage { user: settings.user.clone(), month: usage.month.clone() };
+    match settings.connect()?.read(&query)? {
+        View::Usage(rows) => out.print(&rows, |style| text(&rows, usage.month.is_some(), style)),
+        _ => Err(LedgerError::Broken("the ledger answered what it was not asked".to_owned()).into()),
+    }
+}
+
+fn text(rows: &[UsageRow], by_day: bool, style: &Style) -> String {
+    if rows.is_empty() {
+        return "nothing was used\n".to_owned();
+    }
+    let start = |row: &UsageRow| row.period_start.get(..if by_day { 10 } else { 7 }).unwrap_or_default().to_owned();
+    let mut table: Vec<Vec<String>> = rows.iter().map(|row| cells(start(row), row)).collect();
+    let zero = UsageRow {
+        period_start: String::new(),
+        period_end: String::new(),
+        total_credits: Nanocredits::ZERO,
+        total_virtual_cpu_time: Microseconds::ZERO,
+        total_virtual_gpu_time: Microseconds::ZERO,
+        total_tokens_consumed: 0,
+    };
+    let total = rows.iter().fold(zero, |sum, row| UsageRow {
+        total_credits: sum.total_credits.saturating_add(row.total_credits),
+        total_virtual_cpu_time: sum.total_virtual_cpu_time.saturating_add(row.total_virtual_cpu_time),
+        total_virtual_gpu_time: sum.total_virtual_gpu_time.saturating_add(row.total_virtual_gpu_time),
+        total_tokens_consumed: sum.total_tokens_consumed.saturating_add(row.total_tokens_consumed),
+        ..sum
+    });
+    table.push(cells("total".to_owned(), &total));
+    style.table(&[if by_day { "DAY" } else { "MONTH" }, "CREDITS", "VIRTUAL CPU S", "VIRTUAL GPU S", "TOKENS"], &table)
+}
+
+/// All nine digits: a report is what people check sums with.
+fn cells(start: String, row: &UsageRow) -> Vec<String> {
+    vec![
+        start,
+        row.total_credits.to_string(),
+        seconds(row.total_virtual_cpu_time),
+        seconds(row.total_virtual_gpu_time),
+        row.total_tokens_consumed.to_string(),
+    ]
+}

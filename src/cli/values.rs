@@ -1,0 +1,169 @@
+//! Values of the command line, each with an error that says what would be right.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use crate::domain::units::{Microseconds, Nanocredits};
+use crate::runner::options::Notice;
+
+/// A duration that people type: `30s`, `1h 30m`, `250ms`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Span(pub(super) Duration);
+
+/// Credits a period, or none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Limit(pub(super) Option<Nanocredits>);
+
+const NAME_BYTES_MAX: usize = 255;
+const TEXT_BYTES_MAX: usize = 1_000;
+
+pub(super) fn not_empty(text: &str) -> Result<String, String> {
+    if text.is_empty() { Err("it is empty".to_owned()) } else { Ok(text.to_owned()) }
+}
+
+/// Names of users, jobs, tasks, keys: what POSIX and mail addresses allow and more, but nothing that a terminal or a log
+/// could take for something else.
+pub(super) fn name(text: &str) -> Result<String, String> {
+    not_empty(text)?;
+    if text.trim() != text {
+        return Err("it begins or ends with a space".to_owned());
+    }
+    checked(text, NAME_BYTES_MAX)
+}
+
+/// A text for the books, which may be empty.
+pub(super) fn text(text: &str) -> Result<String, String> {
+    checked(text, TEXT_BYTES_MAX)
+}
+
+fn checked(text: &str, bytes_max: usize) -> Result<String, String> {
+    // Bidirectional marks reorder what people read, as control characters do.
+    let hidden =
+        |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
+    if let Some(control) = text.chars().find(|c| hidden(*c)) {
+        return Err(format!("it holds the control character {}", control.escape_unicode()));
+    }
+    if text.len() > bytes_max {
+        return Err(format!("it has {} bytes, at most {bytes_max} are allowed", text.len()));
+    }
+    Ok(text.to_owned())
+}
+
+pub(super) fn label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("a label is KEY=VALUE")?;
+    Ok((name(key)?, self::text(value)?))
+}
+
+/// Not negative.
+pub(super) fn amount(text: &str) -> Result<Nanocredits, String> {
+    let amount = Nanocredits::from_str(text).map_err(|error| error.to_string())?;
+    if amount < Nanocredits::ZERO { Err("it is negative".to_owned()) } else { Ok(amount) }
+}
+
+pub(super) fn amount_above_zero(text: &str) -> Result<Nanocredits, String> {
+    match amount(text)? {
+        Nanocredits::ZERO => Err("it must be more than 0 credits".to_owned()),
+        amount => Ok(amount),
+    }
+}
+
+pub(super) fn limit(text: &str) -> Result<Limit, String> {
+    if text == "none" { Ok(Limit(None)) } else { amount(text).map(|amount| Limit(Some(amount))) }
+}
+
+/// In parts per million, as the fraction of a [`Microseconds`].
+pub(super) fn weight(text: &str) -> Result<Microseconds, String> {
+    let weight = Microseconds::from_str(text).map_err(|error| error.to_string())?;
+    if weight.0 > 1_000_000_000 { Err("a weight is at most 1000".to_owned()) } else { Ok(weight) }
+}
+
+pub(super) fn span(text: &str) -> Result<Span, String> {
+    let wrong = || format!("{text:?} is no time: write it with a unit, such as 30s, 250ms or 1h 30m");
+    let parsed: jiff::SignedDuration = text.parse().map_err(|_| wrong())?;
+    Duration::try_from(parsed).map(Span).map_err(|_| wrong())
+}
+
+fn span_within(text: &str, min: Duration, max: Duration) -> Result<Span, String> {
+    let span = span(text)?;
+    if span.0 < min || span.0 > max { Err(format!("it must be from {min:?} to {max:?}")) } else { Ok(span) }
+}
+
+pub(super) fn interval(text: &str) -> Result<Span, String> {
+    span_within(text, Duration::from_millis(10), Duration::from_secs(60))
+}
+
+pub(super) fn hold(text: &str) -> Result<Span, String> {
+    span_within(text, Duration::ZERO, Duration::from_secs(3_600))
+}
+
+pub(super) fn notice(text: &str) -> Result<Notice, String> {
+    let (signal, before) = text.split_once('@').ok_or("a notice is SIGNAL@TIME, such as SIGTERM@30s")?;
+    Ok(Notice {
+        signal: self::signal(signal)?,
+        before: span_within(before, Duration::ZERO, Duration::from_secs(86_400))?.0,
+    })
+}
+
+/// `SIGTERM`, `TERM` or `15`.
+fn signal(text: &str) -> Result<Signal, String> {
+    let by_number = text.parse::<i32>().ok().and_then(|number| Signal::try_from(number).ok());
+    let named = || Signal::from_str(&format!("SIG{}", text.to_ascii_uppercase().trim_start_matches("SIG"))).ok();
+    by_number.or_else(named).ok_or_else(|| format!("{text:?} is no signal: use a name such as SIGTERM"))
+}
+
+pub(super) fn month(text: &str) -> Result<String, String> {
+    let wrong = || format!("{text:?} is no month: write YYYY-MM, such as 2026-11");
+    let (year, month) = text.split_once('-').ok_or_else(wrong)?;
+    let digits = |part: &str, count: usize| part.len() == count && part.bytes().all(|byte| byte.is_ascii_digit());
+    let valid = digits(year, 4) && digits(month, 2) && month.parse::<u8>().is_ok_and(|month| (1..=12).contains(&month));
+    if valid { Ok(text.to_owned()) } else { Err(wrong()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_what_posix_and_mail_allow() {
+        for good in ["alice", "a.b+c@example.org", "job_1-2", "Łukasz", "O'Brien", "o k"] {
+            assert_eq!(name(good).as_deref(), Ok(good));
+        }
+        for bad in ["", " a", "a\n", "a\u{1b}[31m", "\u{202e}a", "a\0b"] {
+            assert!(name(bad).is_err(), "{bad:?}");
+        }
+        assert!(name(&"x".repeat(256)).is_err());
+    }
+
+    #[test]
+    fn times_need_units_and_ranges() {
+        assert_eq!(span("1h 30m"), Ok(Span(Duration::from_secs(5_400))));
+        assert_eq!(span("250ms"), Ok(Span(Duration::from_millis(250))));
+        for bad in ["30", "", "-5s", "soon", "NaN"] {
+            assert!(span(bad).is_err(), "{bad}");
+        }
+        assert!(interval("1ms").is_err() && interval("2min").is_err() && hold("0s").is_ok());
+    }
+
+    #[test]
+    fn notices_name_a_signal_and_a_time() {
+        let expected = Notice { signal: Signal::SIGTERM, before: Duration::from_secs(30) };
+        for text in ["SIGTERM@30s", "TERM@30s", "15@30s", "term@30s"] {
+            assert_eq!(notice(text), Ok(expected), "{text}");
+        }
+        assert!(notice("SIGTERM").is_err() && notice("NOPE@3s").is_err() && notice("99@3s").is_err());
+    }
+
+    #[test]
+    fn amounts_are_plain_decimals_in_range() {
+        assert_eq!(amount_above_zero("0.5"), Ok(Nanocredits(500_000_000)));
+        for bad in ["0", "-1", "NaN", "1e3", "99999999999999"] {
+            assert!(amount_above_zero(bad).is_err(), "{bad}");
+        }
+        assert_eq!(limit("none"), Ok(Limit(None)));
+        assert_eq!(weight("0.5"), Ok(Microseconds(500_000)));
+        assert!(weight("1001").is_err());
+        assert!(month("2026-13").is_err() && month("2026-1").is_err() && month("2026-11").is_ok());
+    }
+}
