@@ -11,7 +11,8 @@ fn after_ms(sent_us: u64, ms: u64) -> u64 {
 }
 
 /// A lease, counted from when its request was sent: no delay of the answer can make it longer than the ledger meant.
-pub(super) fn grant(lease: &Lease, sent_us: u64) -> Grant {
+#[must_use]
+pub fn grant(lease: &Lease, sent_us: u64) -> Grant {
     Grant {
         version: lease.version,
         ceiling: lease.ceiling,
@@ -27,7 +28,8 @@ pub(super) fn grant(lease: &Lease, sent_us: u64) -> Grant {
 }
 
 /// What the ledger decided.
-pub(super) fn verdict(decision: Decision, sent_us: u64) -> Verdict {
+#[must_use]
+pub fn verdict(decision: Decision, sent_us: u64) -> Verdict {
     match decision {
         Decision::Lease(lease) => Verdict::Lease(grant(&lease, sent_us)),
         Decision::Wait { retry_in_ms } => Verdict::Wait { ask_at_us: after_ms(sent_us, retry_in_ms) },
@@ -36,7 +38,8 @@ pub(super) fn verdict(decision: Decision, sent_us: u64) -> Verdict {
 }
 
 /// The report that the state machine wants.
-pub(super) fn report(attempt: Uuid, due: &ReportDue, job: &Job, resources: Resources) -> Report {
+#[must_use]
+pub fn report(attempt: Uuid, due: &ReportDue, job: &Job, resources: Resources) -> Report {
     Report {
         attempt,
         seq: due.seq,

@@ -15,7 +15,7 @@ mod ending;
 mod figures;
 mod front;
 mod keeper;
-mod leases;
+pub mod leases;
 pub mod leftovers;
 pub mod options;
 pub mod receipt;

@@ -25,7 +25,6 @@ pub(super) struct Account {
     pub(super) period: i64,
     pub(super) ends: i64,
     pub(super) adjusted: Nanocredits,
-    pub(super) charged: Nanocredits,
     /// From the next period on.
     pub(super) next: Option<(Option<Nanocredits>, PeriodLength)>,
 }
@@ -92,12 +91,12 @@ impl Books<'_> {
 
     fn stored_account(&self, user: &str) -> Result<Option<Account>, LedgerError> {
         let mut statement = self.tx.prepare_cached(
-            "SELECT a.credit_limit, a.length, a.period, a.ends, p.adjusted, p.charged, a.next_set, a.next_limit, \
+            "SELECT a.credit_limit, a.length, a.period, a.ends, p.adjusted, a.next_set, a.next_limit, \
              a.next_length FROM account a JOIN period p ON p.user = a.user AND p.start = a.period WHERE a.user = ?1",
         )?;
         let account = statement.query_row([user], |row| {
-            let next_set: bool = row.get(6)?;
-            let next = (row.get::<_, Option<i64>>(7)?.map(Nanocredits), row.get::<_, Option<String>>(8)?);
+            let next_set: bool = row.get(5)?;
+            let next = (row.get::<_, Option<i64>>(6)?.map(Nanocredits), row.get::<_, Option<String>>(7)?);
             Ok(Account {
                 user: user.to_owned(),
                 limit: row.get::<_, Option<i64>>(0)?.map(Nanocredits),
@@ -105,7 +104,6 @@ impl Books<'_> {
                 period: row.get(2)?,
                 ends: row.get(3)?,
                 adjusted: Nanocredits(row.get(4)?),
-                charged: Nanocredits(row.get(5)?),
                 next: next_set.then(|| (next.0, length_of(next.1.as_deref().unwrap_or("day")))),
             })
         });
@@ -122,7 +120,6 @@ impl Books<'_> {
             period,
             ends,
             adjusted: Nanocredits::ZERO,
-            charged: Nanocredits::ZERO,
             next: None,
         };
         self.keep_account(&account)?;
@@ -137,7 +134,6 @@ impl Books<'_> {
             period: start_of_period(length, self.now_s()).max(before.ends),
             ends: end_of_period(length, self.now_s()),
             adjusted: Nanocredits::ZERO,
-            charged: Nanocredits::ZERO,
             next: None,
             user: before.user,
         };
@@ -202,13 +198,20 @@ impl Books<'_> {
         Ok(Nanocredits(statement.query_row((user, period), |row| row.get(0))?))
     }
 
+    /// What was charged to the allowance of its period, by this transaction as well: an account that was read before a
+    /// charge does not know it.
+    pub(super) fn charged(&self, account: &Account) -> Result<Nanocredits, LedgerError> {
+        let mut statement = self.tx.prepare_cached("SELECT charged FROM period WHERE user = ?1 AND start = ?2")?;
+        Ok(Nanocredits(statement.query_row((&account.user, account.period), |row| row.get(0))?))
+    }
+
     /// What may be held or charged now, in the order in which it is spent.
     pub(super) fn free(&self, account: &Account) -> Result<Vec<Part>, LedgerError> {
         let held = self.allowance_held(&account.user, account.period)?;
         let allowance = match account.limit {
             Some(limit) => limit
                 .saturating_add(account.adjusted)
-                .saturating_sub(account.charged)
+                .saturating_sub(self.charged(account)?)
                 .saturating_sub(held)
                 .at_least_zero(),
             None => UNLIMITED,
@@ -225,7 +228,7 @@ impl Books<'_> {
     pub(super) fn balance(&self, account: &Account) -> Result<Balance, LedgerError> {
         let Some(limit) = account.limit else { return Ok(Balance { left: None, limit: None }) };
         let (mut left, mut all) = (
-            limit.saturating_add(account.adjusted).saturating_sub(account.charged),
+            limit.saturating_add(account.adjusted).saturating_sub(self.charged(account)?),
             limit.saturating_add(account.adjusted),
         );
         for grant in self.grants(&account.user)? {

@@ -194,13 +194,17 @@ impl Books<'_> {
     /// What the job's own limit leaves free; [`UNLIMITED`] without one.
     pub(super) fn job_free(&self, attempt: &Attempt) -> Result<Nanocredits, LedgerError> {
         let mut statement = self.tx.prepare_cached(
-            "SELECT credit_limit, (SELECT coalesce(sum(charged), 0) FROM attempt WHERE job = ?1), \
+            "SELECT credit_limit, (SELECT coalesce(sum(charged), 0) FROM attempt WHERE job = ?1 AND id <> ?2), \
              (SELECT coalesce(sum(h.amount), 0) FROM hold h JOIN attempt a ON a.id = h.attempt WHERE a.job = ?1), \
              tokens_charged FROM job WHERE id = ?1",
         )?;
-        let (limit, charged, held, tokens): (Option<i64>, i64, i64, i64) =
-            statement.query_row([&attempt.job], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?;
-        let used = charged.saturating_add(held).saturating_add(tokens);
+        let (limit, charged, held, tokens): (Option<i64>, i64, i64, i64) = statement
+            .query_row((&attempt.job, attempt.id.to_string()), |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+            })?;
+        // What this transaction charged to the attempt itself is not written yet.
+        let own = attempt.state.charged.total.0;
+        let used = charged.saturating_add(own).saturating_add(held).saturating_add(tokens);
         Ok(limit.map_or(UNLIMITED, |limit| Nanocredits(limit.saturating_sub(used).max(0))))
     }
 

@@ -92,8 +92,8 @@ impl Books<'_> {
             (None, Some(_)) => true,
             (_, None) => false,
         };
-        let unused =
-            account.charged == Nanocredits::ZERO && self.allowance_held(user, account.period)? == Nanocredits::ZERO;
+        let unused = self.charged(&account)? == Nanocredits::ZERO
+            && self.allowance_held(user, account.period)? == Nanocredits::ZERO;
         let at_once = length == account.length && (!falls || unused);
         if at_once {
             account.limit = limit;

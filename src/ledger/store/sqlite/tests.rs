@@ -1,1 +1,458 @@
+//! What the embedded ledger promises, on a real file and with a clock that is set by hand.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use uuid::Uuid;
+
+use super::*;
+use crate::domain::rating::RateCard;
+use crate::domain::units::{Microseconds, Nanocredits};
+use crate::domain::usage::Usage;
+use crate::ledger::protocol::{AttemptIdentity, ClosedPeriod, Decision, JobKind, Lease, Reason, Resources, StopReason};
+use crate::ledger::views::{AccountView, JobView, PeriodLength, Verification};
+
+/// 2026-11-24 12:00:00 UTC.
+const NOON_S: i64 = 1_795_521_600;
+const DAY_S: i64 = 86_400;
+
+#[derive(Clone)]
+struct HandClock(Arc<AtomicI64>);
+
+impl Clock for HandClock {
+    fn boottime_us(&self) -> u64 {
+        u64::try_from(self.realtime_us()).unwrap_or(0)
+    }
+    fn realtime_us(&self) -> i64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+struct World {
+    _directory: tempfile::TempDir,
+    clock: HandClock,
+    ledger: SqliteLedger,
+}
+
+fn seconds(s: &str) -> Usage {
+    Usage { cpu_used_seconds: s.parse().unwrap(), ..Usage::default() }
+}
+
+impl World {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let clock = HandClock(Arc::new(AtomicI64::new(NOON_S * 1_000_000)));
+        let ledger = SqliteLedger::open(&directory.path().join("l.db"), Box::new(clock.clone())).unwrap();
+        Self { _directory: directory, clock, ledger }
+    }
+
+    fn with_limit(limit: &str) -> Self {
+        let mut world = Self::new();
+        world.limit(limit).unwrap();
+        world
+    }
+
+    fn limit(&mut self, limit: &str) -> Result<ChangeAnswer, LedgerError> {
+        let (limit, period) = (Some(limit.parse().unwrap()), PeriodLength::Day);
+        self.change(Change::SetLimit { user: "u".into(), limit, period, by: "t".into(), why: String::new() })
+    }
+
+    fn change(&mut self, change: Change) -> Result<ChangeAnswer, LedgerError> {
+        self.ledger.change(&change)
+    }
+
+    fn pass_s(&self, s: i64) {
+        self.clock.0.fetch_add(s * 1_000_000, Ordering::Relaxed);
+    }
+
+    fn request(job: &str, limit: Option<&str>) -> OpenRequest {
+        OpenRequest {
+            identity: AttemptIdentity {
+                attempt: Uuid::now_v7(),
+                job: job.into(),
+                task: "0".into(),
+                user: "u".into(),
+                kind: JobKind::Training,
+                name: None,
+                labels: BTreeMap::new(),
+                command: vec!["x".into()],
+                host: "h".into(),
+            },
+            resources: Resources { cpus_ppm: 2_000_000, gpus: 0, stop_us: 6_000 },
+            limit: limit.map(|limit| limit.parse().unwrap()),
+        }
+    }
+
+    fn open(&mut self, job: &str, limit: Option<&str>) -> (Uuid, Lease) {
+        let request = Self::request(job, limit);
+        match self.ledger.open(&request).unwrap() {
+            OpenAnswer::Opened { lease, .. } => (request.identity.attempt, lease),
+            OpenAnswer::Refused { reason, .. } => panic!("refused: {reason:?}"),
+        }
+    }
+
+    fn refused(&mut self, job: &str) -> StopReason {
+        match self.ledger.open(&Self::request(job, None)).unwrap() {
+            OpenAnswer::Refused { reason, .. } => reason,
+            OpenAnswer::Opened { .. } => panic!("it was opened"),
+        }
+    }
+
+    fn report(&mut self, attempt: Uuid, seq: u64, usage: &Usage, lease: &Lease, waiting: bool) -> Decision {
+        let report = Report {
+            attempt,
+            seq,
+            usage: usage.clone(),
+            period: lease.period,
+            closed: None,
+            ceiling_version: lease.version,
+            resources: Resources { cpus_ppm: 2_000_000, gpus: 0, stop_us: 6_000 },
+            waiting,
+        };
+        self.ledger.report(&report).unwrap().decision
+    }
+
+    fn finish(&mut self, attempt: Uuid, usage: &Usage, period: i64) -> FinishAnswer {
+        let receipt = serde_json::json!({});
+        let finish = Finish { attempt, usage: usage.clone(), period, closed: None, reason: Reason::Completed, receipt };
+        self.ledger.finish(&finish).unwrap()
+    }
+
+    fn account(&mut self) -> AccountView {
+        match self.ledger.read(&Query::Account { user: "u".into() }).unwrap() {
+            View::Account(account) => account,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn job(&mut self, job: &str) -> JobView {
+        match self.ledger.read(&Query::Job { job: job.into() }).unwrap() {
+            View::Job(Some(job)) => *job,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The books are right.
+    fn check(&mut self) -> Verification {
+        match self.ledger.read(&Query::Verify).unwrap() {
+            View::Verified(found) => {
+                assert_eq!(found.problems, Vec::<String>::new());
+                found
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Burns to each ceiling, until the ledger stops it: what was burned, in µs of CPU time, and why.
+    fn burn_out(&mut self, attempt: Uuid, mut lease: Lease) -> (u64, StopReason) {
+        for seq in 1..10_000 {
+            self.pass_s(1);
+            let usage = Usage { cpu_used_seconds: cpu_at(lease.ceiling), ..Usage::default() };
+            match self.report(attempt, seq, &usage, &lease, true) {
+                Decision::Lease(newer) => lease = newer,
+                Decision::Stop(reason) => {
+                    self.finish(attempt, &usage, lease.period);
+                    return (usage.cpu_used_seconds.0, reason);
+                }
+                Decision::Wait { .. } => panic!("nobody else holds anything"),
+            }
+            self.check();
+        }
+        panic!("it was never stopped")
+    }
+}
+
+/// The CPU time whose price is this ceiling, rounded down.
+fn cpu_at(ceiling: Nanocredits) -> Microseconds {
+    Microseconds(u64::try_from(ceiling.0).unwrap() * 4)
+}
+
+#[test]
+fn an_account_is_charged_to_its_limit_and_no_further() {
+    let mut world = World::with_limit("0.001");
+    let (attempt, lease) = world.open("j", None);
+    let (cpu_us, reason) = world.burn_out(attempt, lease);
+    assert_eq!((cpu_us, reason), (4_000_000, StopReason::CreditsExhausted));
+    let account = world.account();
+    assert_eq!((account.current.0, account.left, account.held), (1_000_000, Some(Nanocredits(0)), Nanocredits(0)));
+    assert_eq!(world.refused("k"), StopReason::CreditsExhausted);
+    world.check();
+}
+
+#[test]
+fn a_jobs_own_limit_holds_over_its_attempts() {
+    let mut world = World::new();
+    let (attempt, lease) = world.open("j", Some("0.001"));
+    let usage = seconds("1");
+    assert!(matches!(world.report(attempt, 1, &usage, &lease, false), Decision::Lease(_)));
+    world.finish(attempt, &usage, lease.period);
+    let (second, lease) = world.open("j", Some("0.001"));
+    let (cpu_us, reason) = world.burn_out(second, lease);
+    assert_eq!((cpu_us, reason), (3_000_000, StopReason::JobLimit));
+    assert_eq!(world.job("j").charged.total.0, 1_000_000);
+    assert_eq!(world.refused("j"), StopReason::JobLimit);
+}
+
+#[test]
+fn a_limit_below_a_minimum_slice_is_kept() {
+    let mut world = World::new();
+    let (attempt, lease) = world.open("j", Some("0.000025"));
+    assert_eq!(lease.ceiling.0, 25_000);
+    assert_eq!(world.burn_out(attempt, lease), (100_000, StopReason::JobLimit));
+}
+
+#[test]
+fn repeats_change_nothing() {
+    let mut world = World::new();
+    let request = World::request("j", None);
+    let first = world.ledger.open(&request).unwrap();
+    let OpenAnswer::Opened { lease, .. } = first else { panic!() };
+    let OpenAnswer::Opened { lease: again, again: true, .. } = world.ledger.open(&request).unwrap() else { panic!() };
+    assert_eq!(lease, again);
+    let attempt = request.identity.attempt;
+    for _ in 0..3 {
+        world.report(attempt, 1, &seconds("0.5"), &lease, false);
+    }
+    // Late and out of order: a smaller total changes nothing.
+    world.report(attempt, 2, &seconds("1"), &lease, false);
+    world.report(attempt, 1, &seconds("0.5"), &lease, false);
+    assert_eq!(world.account().current.0, 250_000);
+    let before = world.finish(attempt, &seconds("1.5"), lease.period);
+    let after = world.finish(attempt, &seconds("1.5"), lease.period);
+    assert!(!before.again && after.again);
+    assert_eq!((before.charged, after.charged.total.0), (after.charged, 375_000));
+    world.check();
+}
+
+#[test]
+fn a_waiting_job_gets_what_another_gives_back() {
+    let mut world = World::with_limit("0.0006");
+    let (first, lease) = world.open("a", None);
+    let (second, lease2) = world.open("b", None);
+    let burned = Usage { cpu_used_seconds: cpu_at(lease2.ceiling), ..Usage::default() };
+    world.pass_s(1);
+    let mut seq = 0;
+    let decision = loop {
+        seq += 1;
+        let decision = world.report(second, seq, &burned, &lease2, true);
+        if !matches!(decision, Decision::Lease(_)) || seq > 5 {
+            break decision;
+        }
+    };
+    // What the first one holds is not more than its own minimum, so that it need not give any of it back.
+    assert!(matches!(decision, Decision::Wait { .. } | Decision::Lease(_) | Decision::Stop(_)), "{decision:?}");
+    world.finish(first, &seconds("0.01"), lease.period);
+    world.check();
+    let free = world.account().available.unwrap();
+    assert!(free > Nanocredits(0), "{free}");
+}
+
+#[test]
+fn usage_belongs_to_the_period_in_which_it_happened() {
+    let mut world = World::new();
+    world.pass_s(DAY_S / 2 - 20);
+    let (attempt, lease) = world.open("j", None);
+    assert!(lease.lasts_ms <= 20_000);
+    let next = lease.next.expect("a slice of the next period");
+    assert_eq!(next.period, lease.period + DAY_S);
+    world.report(attempt, 1, &seconds("1"), &lease, false);
+    world.pass_s(21);
+    let report = Report {
+        attempt,
+        seq: 2,
+        usage: seconds("3"),
+        period: next.period,
+        closed: Some(ClosedPeriod { period: lease.period, usage: seconds("2") }),
+        ceiling_version: lease.version,
+        resources: Resources { cpus_ppm: 2_000_000, gpus: 0, stop_us: 6_000 },
+        waiting: false,
+    };
+    // The same report twice: the answer to the first was lost.
+    for _ in 0..2 {
+        let Decision::Lease(now) = world.ledger.report(&report).unwrap().decision else { panic!() };
+        assert_eq!(now.period, next.period);
+    }
+    assert_eq!(world.account().current.0, 250_000);
+    world.finish(attempt, &seconds("3"), next.period);
+    assert_eq!(world.job("j").charged.total.0, 750_000);
+    let View::Usage(days) =
+        world.ledger.read(&Query::Usage { user: "u".into(), month: Some("2026-11".into()) }).unwrap()
+    else {
+        panic!()
+    };
+    assert_eq!(days.iter().map(|day| day.total_credits.0).collect::<Vec<_>>(), [500_000, 250_000]);
+    world.check();
+}
+
+#[test]
+fn a_silent_attempt_stays_held_until_it_is_settled() {
+    let mut world = World::with_limit("0.001");
+    let (attempt, lease) = world.open("j", None);
+    world.pass_s(31);
+    let account = world.account();
+    assert_eq!((account.held.0, account.provisional), (0, lease.ceiling));
+    let why = "host gone".to_owned();
+    let settled = world.change(Change::Settle { attempt, usage: Some(seconds("0.1")), by: "op".into(), why }).unwrap();
+    assert_eq!(settled.charged.0, 25_000);
+    assert_eq!(world.account().provisional, Nanocredits::ZERO);
+    // Its own last word comes late and is more: the rest is corrected.
+    world.finish(attempt, &seconds("0.2"), lease.period);
+    world.check();
+}
+
+#[test]
+fn an_unsettled_attempt_is_charged_in_full_a_day_after_its_period() {
+    let mut world = World::new();
+    let (attempt, lease) = world.open("j", None);
+    world.pass_s(3 * DAY_S);
+    let _ = world.open("k", None);
+    let job = world.job("j");
+    assert_eq!((job.state.as_str(), job.charged.total), ("ended", lease.ceiling));
+    world.check();
+    world.finish(attempt, &seconds("0.1"), lease.period);
+    world.check();
+}
+
+#[test]
+fn the_allowance_is_spent_first_and_then_the_grant_that_expires_first() {
+    let mut world = World::with_limit("0.0005");
+    for (amount, after_s, key) in [("0.0005", None, "never"), ("0.0004", Some(3_600), "soon")] {
+        let expires_at = after_s.map(|after| NOON_S + after);
+        let amount = amount.parse().unwrap();
+        let change =
+            Change::Grant { user: "u".into(), amount, expires_at, by: "t".into(), why: key.into(), key: key.into() };
+        assert!(!world.change(change.clone()).unwrap().again);
+        assert!(world.change(change).unwrap().again);
+    }
+    let (attempt, lease) = world.open("j", None);
+    let (cpu_us, _) = world.burn_out(attempt, lease);
+    assert_eq!(cpu_us, 5_600_000);
+    let account = world.account();
+    assert_eq!((account.left, account.grants.len()), (Some(Nanocredits::ZERO), 0));
+}
+
+#[test]
+fn an_expired_grant_is_free_no_more() {
+    let mut world = World::with_limit("0");
+    let expires_at = Some(NOON_S + 10);
+    let amount = Nanocredits(1_000_000);
+    world
+        .change(Change::Grant {
+            user: "u".into(),
+            amount,
+            expires_at,
+            by: "t".into(),
+            why: "w".into(),
+            key: "k".into(),
+        })
+        .unwrap();
+    assert_eq!(world.account().available, Some(amount));
+    world.pass_s(11);
+    assert_eq!(world.account().available, Some(Nanocredits::ZERO));
+    assert_eq!(world.refused("j"), StopReason::CreditsExhausted);
+    world.check();
+}
+
+#[test]
+fn tokens_are_charged_once_for_a_key() {
+    let mut world = World::with_limit("0.01");
+    let (_, _) = world.open("j", None);
+    let tokens = |count, key: &str| Change::ChargeTokens { job: "j".into(), count, by: "b".into(), key: key.into() };
+    let first = world.change(tokens(1_000, "a")).unwrap();
+    assert_eq!((first.charged.0, first.again), (5_000_000, false));
+    assert_eq!(world.change(tokens(1_000, "a")).unwrap().charged.0, 5_000_000);
+    assert!(matches!(world.change(tokens(999, "a")), Err(LedgerError::Refused(_))));
+    let much = world.change(tokens(1_000_000, "b")).unwrap();
+    assert!(much.overshoot.0 > 0 && much.charged.0 < 5_000_000);
+    assert!(
+        world.change(Change::ChargeTokens { job: "none".into(), count: 1, by: "b".into(), key: "c".into() }).is_err()
+    );
+    world.check();
+}
+
+#[test]
+fn a_clock_set_back_stays_in_the_period_that_was_reached() {
+    let mut world = World::new();
+    let (attempt, lease) = world.open("j", None);
+    world.report(attempt, 1, &seconds("0.4"), &lease, false);
+    world.pass_s(-2 * DAY_S);
+    let account = world.account();
+    assert_eq!((account.current.0, account.period_start.as_str()), (100_000, "2026-11-24T00:00:00Z"));
+    world.report(attempt, 2, &seconds("0.5"), &lease, false);
+    world.pass_s(4 * DAY_S);
+    world.report(attempt, 3, &seconds("0.6"), &lease, false);
+    world.finish(attempt, &seconds("0.6"), lease.period);
+    assert_eq!(world.job("j").charged.total.0, 150_000);
+    world.check();
+}
+
+#[test]
+fn rates_are_pinned_for_an_attempt() {
+    let mut world = World::new();
+    let (attempt, lease) = world.open("j", None);
+    let rates = RateCard { cpu_per_second: Nanocredits(500_000), ..RateCard::default() };
+    world.change(Change::SetRates { rates, by: "t".into() }).unwrap();
+    let answer = world.finish(attempt, &seconds("1"), lease.period);
+    assert_eq!(answer.charged.total.0, 250_000);
+    let (attempt, lease) = world.open("k", None);
+    assert_eq!(world.finish(attempt, &seconds("1"), lease.period).charged.total.0, 500_000);
+    world.check();
+}
+
+#[test]
+fn an_operators_stop_reaches_every_task_and_keeps_new_ones_out() {
+    let mut world = World::new();
+    let (attempt, lease) = world.open("j", None);
+    world.change(Change::StopJob { job: "j".into(), by: "op".into(), why: "w".into() }).unwrap();
+    let decision = world.report(attempt, 1, &seconds("0.1"), &lease, false);
+    assert_eq!(decision, Decision::Stop(StopReason::OperatorStop));
+    assert_eq!(world.refused("j"), StopReason::OperatorStop);
+}
+
+#[test]
+fn a_job_belongs_to_one_user() {
+    let mut world = World::new();
+    let _ = world.open("j", None);
+    let mut request = World::request("j", None);
+    request.identity.user = "other".into();
+    let error = world.ledger.open(&request).unwrap_err();
+    assert!(matches!(&error, LedgerError::Refused(why) if why.contains("--job")), "{error}");
+}
+
+#[test]
+fn a_correction_moves_the_balance_and_is_an_entry() {
+    let mut world = World::with_limit("1");
+    let adjust = |amount: &str, key: &str| Change::Adjust {
+        user: "u".into(),
+        amount: amount.parse().unwrap(),
+        by: "op".into(),
+        why: "refund".into(),
+        key: key.into(),
+    };
+    world.change(adjust("0.5", "a")).unwrap();
+    world.change(adjust("-0.25", "b")).unwrap();
+    assert_eq!(world.account().left, Some(Nanocredits(1_250_000_000)));
+    world.check();
+}
+
+#[test]
+fn what_is_no_ledger_is_left_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("x.db");
+    std::fs::write(&path, "this is a text of somebody else, longer than a header\n".repeat(100)).unwrap();
+    let before = std::fs::read(&path).unwrap();
+    let error = SqliteLedger::open(&path, Box::new(crate::sys::clock::SystemClock)).unwrap_err();
+    assert!(error.to_string().contains("x.db"), "{error}");
+    assert_eq!(std::fs::read(&path).unwrap(), before);
+}
+
+#[test]
+fn a_ledger_of_a_newer_version_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("x.db");
+    drop(SqliteLedger::open(&path, Box::new(crate::sys::clock::SystemClock)).unwrap());
+    Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
+    let error = SqliteLedger::open(&path, Box::new(crate::sys::clock::SystemClock)).unwrap_err();
+    assert!(matches!(&error, LedgerError::Broken(why) if why.contains("newer")), "{error}");
+}

@@ -63,7 +63,7 @@ impl Books<'_> {
         });
         Ok(AccountView {
             user: user.to_owned(),
-            current: account.charged,
+            current: self.charged(&account)?,
             limit: account.limit,
             left: balance.left,
             available: account.limit.is_some().then(|| self.free(&account)).transpose()?.map(|free| sum(&free)),

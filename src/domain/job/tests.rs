@@ -1,0 +1,265 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::domain::rating::RateCard;
+use crate::domain::units::Microseconds;
+
+const STOP_US: u64 = 6_000;
+const HOLD_US: u64 = 5_000_000;
+
+/// One thing that may happen, as small numbers.
+#[derive(Clone, Debug)]
+enum Step {
+    /// Time passes until the next look, the job burning this share of its highest rate (percent).
+    Look(u64),
+    /// Time passes, but less than until the next look.
+    Early(u64),
+    /// The ledger raises the ceiling.
+    Raise(i64),
+    /// The ledger lowers it.
+    Lower(i64),
+    Wait,
+    Silent,
+    Repeat,
+    Stop,
+    Exit,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        8 => (0..=100u64).prop_map(Step::Look),
+        2 => (0..=100u64).prop_map(Step::Early),
+        4 => (0..400_000i64).prop_map(Step::Raise),
+        1 => (0..400_000i64).prop_map(Step::Lower),
+        1 => Just(Step::Wait),
+        1 => Just(Step::Silent),
+        1 => Just(Step::Repeat),
+        1 => Just(Step::Stop),
+        1 => Just(Step::Exit),
+    ]
+}
+
+/// The small model: what is burned, what may be, and who said what.
+struct Model {
+    job: Job,
+    now_us: u64,
+    cpu_us: u64,
+    frozen: bool,
+    outstanding: Option<u64>,
+    version: u64,
+    ceiling: i64,
+    ended: Option<End>,
+    stopped: bool,
+    exited: bool,
+}
+
+fn rules(can_hold: bool) -> Rules {
+    Rules { rates: RateCard::default(), interval_us: 1_000_000, hold_us: HOLD_US, can_hold, notice_before_us: None }
+}
+
+fn grant(version: u64, ceiling: i64, now_us: u64) -> Grant {
+    Grant {
+        version,
+        ceiling: Nanocredits(ceiling),
+        period: 0,
+        ends_us: now_us + 30_000_000,
+        report_at_us: now_us + 10_000_000,
+        next: None,
+    }
+}
+
+const RATE: HighestRate = HighestRate { cpus_ppm: 2_000_000, quota: None };
+
+impl Model {
+    fn new(can_hold: bool) -> Self {
+        let job = Job::new(rules(can_hold), grant(1, 300_000, 0), RATE, STOP_US, AccountState::default());
+        Self {
+            job,
+            now_us: 0,
+            cpu_us: 0,
+            frozen: false,
+            outstanding: None,
+            version: 1,
+            ceiling: 300_000,
+            ended: None,
+            stopped: false,
+            exited: false,
+        }
+    }
+
+    fn pass(&mut self, us: u64, percent: u64) {
+        self.now_us += us;
+        if !self.frozen && self.ended.is_none() {
+            self.cpu_us += us * 2 * percent / 100;
+        }
+    }
+
+    fn price(&self) -> i64 {
+        self.cpu_us as i64 / 4
+    }
+
+    /// Feeds an event and performs what comes out of it, as the keeper does.
+    fn feed(&mut self, event: Event) -> Result<(), TestCaseError> {
+        let mut event = Some(event);
+        while let Some(happened) = event.take() {
+            let usage = Usage { cpu_used_seconds: Microseconds(self.cpu_us), ..Usage::default() };
+            let before_end = self.ended;
+            let actions = self.job.step(self.now_us, &usage, happened);
+            prop_assert!(before_end.is_none() || actions.is_empty(), "something is done after the end");
+            for action in actions {
+                match action {
+                    Action::Freeze => {
+                        prop_assert!(!self.frozen);
+                        self.frozen = true;
+                        event = Some(Event::Looked);
+                    }
+                    Action::Thaw => {
+                        prop_assert!(self.frozen, "thawed what runs");
+                        self.frozen = false;
+                    }
+                    Action::Report(report) => {
+                        prop_assert_eq!(self.outstanding, None, "two questions at once");
+                        prop_assert_eq!(report.waiting, self.frozen);
+                        prop_assert!(report.ceiling_version <= self.version);
+                        self.outstanding = Some(report.seq);
+                    }
+                    Action::Notice => prop_assert!(false, "no notice was asked for"),
+                    Action::End(end) => self.ends(end)?,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Invariant 6: nothing is ended without a reason that the model knows.
+    fn ends(&mut self, end: End) -> Result<(), TestCaseError> {
+        prop_assert_eq!(self.ended, None);
+        self.ended = Some(end);
+        let grant = self.job.grant();
+        let left = grant.ceiling.0 - self.price();
+        let lease_over = self.now_us + STOP_US >= grant.ends_us;
+        match end {
+            End::Exited => prop_assert!(self.exited),
+            End::OperatorStop => prop_assert!(self.stopped),
+            End::CreditsExhausted | End::LeaseExpired => {
+                prop_assert!(left <= self.job.guard().0 || lease_over, "{left} left, lease until {}", grant.ends_us);
+            }
+            End::JobLimit | End::MeterLost => prop_assert!(false, "nobody said so"),
+        }
+        Ok(())
+    }
+
+    fn answer(&mut self, verdict: Verdict) -> Result<(), TestCaseError> {
+        let Some(seq) = self.outstanding.take() else { return Ok(()) };
+        self.feed(Event::Answered { seq, verdict, account: AccountState::default() })
+    }
+
+    fn perform(&mut self, step: Step) -> Result<(), TestCaseError> {
+        let due_us = self.job.look_at_us(self.now_us);
+        prop_assert!(due_us >= self.now_us && due_us <= self.now_us + 1_000_000);
+        match step {
+            Step::Look(percent) => {
+                self.pass(due_us - self.now_us, percent);
+                self.feed(Event::Looked)
+            }
+            Step::Early(percent) => {
+                self.pass((due_us - self.now_us) / 2, percent);
+                self.feed(Event::Looked)
+            }
+            Step::Raise(more) => {
+                if self.outstanding.is_some() {
+                    self.version += 1;
+                    self.ceiling = self.ceiling.max(self.price()) + more;
+                }
+                let lease = grant(self.version, self.ceiling, self.now_us);
+                self.answer(Verdict::Lease(lease))
+            }
+            Step::Lower(less) => {
+                if self.outstanding.is_some() {
+                    self.version += 1;
+                    let lowered = grant(self.version, (self.ceiling - less).max(0), self.now_us);
+                    let before = self.job.grant().ceiling;
+                    self.answer(Verdict::Lease(lowered))?;
+                    let obeyed = self.job.grant().ceiling;
+                    prop_assert!(obeyed == before || obeyed == lowered.ceiling);
+                    self.ceiling = self.ceiling.max(obeyed.0);
+                }
+                Ok(())
+            }
+            Step::Wait => {
+                let ask_at_us = self.now_us + 250_000;
+                self.answer(Verdict::Wait { ask_at_us })
+            }
+            Step::Silent => match self.outstanding.take() {
+                Some(seq) => self.feed(Event::LedgerSilent { seq }),
+                None => Ok(()),
+            },
+            // An old answer comes again: nothing may change by it.
+            Step::Repeat => {
+                let ceiling = self.job.grant().ceiling;
+                let old = grant(0, 1, self.now_us);
+                let verdict = Verdict::Lease(old);
+                self.feed(Event::Answered { seq: 0, verdict, account: AccountState::default() })?;
+                prop_assert_eq!(self.job.grant().ceiling, ceiling);
+                Ok(())
+            }
+            Step::Stop => {
+                self.stopped |= self.outstanding.is_some();
+                self.answer(Verdict::Stop(End::OperatorStop))
+            }
+            Step::Exit => {
+                self.exited = true;
+                self.feed(Event::Exited)
+            }
+        }
+    }
+
+    /// Invariant 1, on the side of the sidecar: what runs is below its ceiling, whatever it burns.
+    fn check(&self) -> Result<(), TestCaseError> {
+        let ceiling = self.job.grant().ceiling.0;
+        prop_assert!(self.price() <= ceiling, "{} burned of {ceiling}", self.price());
+        prop_assert_eq!(self.frozen, self.job.is_held());
+        Ok(())
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
+    #[test]
+    fn a_job_never_burns_past_its_ceiling_and_never_ends_without_reason(
+        steps in proptest::collection::vec(step(), 1..120), can_hold: bool,
+    ) {
+        let mut model = Model::new(can_hold);
+        for step in steps {
+            if model.ended.is_some() {
+                break;
+            }
+            model.perform(step)?;
+            model.check()?;
+        }
+    }
+}
+
+#[test]
+fn a_held_job_ends_when_the_ledger_stays_silent() {
+    let mut model = Model::new(true);
+    while model.ended.is_none() && model.now_us < 60_000_000 {
+        model.perform(Step::Look(100)).unwrap();
+        model.perform(Step::Silent).unwrap();
+    }
+    assert_eq!(model.ended, Some(End::LeaseExpired));
+    assert!(model.now_us >= HOLD_US);
+}
+
+#[test]
+fn at_the_end_of_a_period_the_next_one_pays_from_that_reading_on() {
+    let next = NextGrant { period: 86_400, starts_us: 500_000, amount: Nanocredits(1_000_000), ends_us: 30_500_000 };
+    let first = Grant { ends_us: 500_000, next: Some(next), ..grant(1, 300_000, 0) };
+    let mut job = Job::new(rules(true), first, RATE, STOP_US, AccountState::default());
+    assert_eq!(job.look_at_us(400_000), 500_000);
+    let usage = Usage { cpu_used_seconds: Microseconds(400_000), ..Usage::default() };
+    let actions = job.step(500_000, &usage, Event::Looked);
+    assert_eq!((job.grant().period, job.grant().ceiling), (86_400, Nanocredits(1_100_000)));
+    let Some(Action::Report(report)) = actions.first() else { panic!("no report at the end of the period") };
+    assert_eq!((report.period, report.closed.as_ref()), (86_400, Some(&(0, usage))));
+}

@@ -1,0 +1,458 @@
+//! The world: time, jobs that burn, sidecars that look and ask, and one ledger.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use jobmeter::domain::deadline::HighestRate;
+use jobmeter::domain::job::{AccountState, Action, End, Event, Job, Rules};
+use jobmeter::domain::rating::RateCard;
+use jobmeter::domain::units::{Microseconds, Nanocredits};
+use jobmeter::domain::usage::Usage;
+use jobmeter::ledger::Ledger;
+use jobmeter::ledger::protocol::{
+    AttemptIdentity, ClosedPeriod, Finish, JobKind, OpenAnswer, OpenRequest, Reason, ReportAnswer, Resources,
+};
+use jobmeter::ledger::store::sqlite::SqliteLedger;
+use jobmeter::ledger::views::{Change, PeriodLength, Query, View};
+use jobmeter::runner::leases;
+use jobmeter::sys::clock::Clock;
+use uuid::Uuid;
+
+use crate::network::{Chance, Message, Network, Packet};
+
+const CPUS: u64 = 2;
+const STOP_US: u64 = 6_000;
+/// From the decision to the standstill, the job burns on for at most this.
+const FREEZE_US: u64 = 2_000;
+/// A question that was not answered within this is taken as lost.
+const TIMEOUT_US: u64 = 2_000_000;
+const LIFE_US: u64 = 120_000_000;
+
+#[derive(Clone, Debug)]
+struct LedgerClock(Arc<AtomicI64>);
+
+impl Clock for LedgerClock {
+    fn boottime_us(&self) -> u64 {
+        0
+    }
+    fn realtime_us(&self) -> i64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+#[derive(Debug)]
+enum Stage {
+    Opening,
+    Running(Box<Job>),
+    /// Dead; its last word is sent until it is acknowledged.
+    Ended(Finish),
+    /// Acknowledged, or refused, or never to be heard of again.
+    Gone,
+}
+
+#[derive(Debug)]
+struct Sidecar {
+    id: Uuid,
+    job: usize,
+    stage: Stage,
+    cpu_us: u64,
+    load_percent: u64,
+    frozen: bool,
+    asked: Option<(u64, u64)>,
+    next_us: u64,
+    stops_us: u64,
+    last_word: bool,
+}
+
+pub struct World {
+    seed: u64,
+    chance: Chance,
+    now_us: u64,
+    wall: LedgerClock,
+    ledger: SqliteLedger,
+    _directory: tempfile::TempDir,
+    network: Network,
+    sidecars: Vec<Sidecar>,
+    silent_until_us: u64,
+    limit: Nanocredits,
+    calls: u64,
+    stops: BTreeMap<String, u64>,
+}
+
+impl World {
+    pub fn new(seed: u64) -> Self {
+        let mut chance = Chance::new(seed);
+        // Memory, where there is some: the rules are tested here, the disk elsewhere.
+        let memory = std::path::Path::new("/dev/shm");
+        let directory =
+            if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.expect("a directory");
+        // Somewhere around midnight, so that most worlds see a period end.
+        let midnight_s: i64 = 1_795_564_800;
+        let wall = LedgerClock(Arc::new(AtomicI64::new((midnight_s - 60) * 1_000_000)));
+        let mut ledger = SqliteLedger::open(&directory.path().join("l.db"), Box::new(wall.clone())).expect("a ledger");
+        let limit = Nanocredits(2_000_000 + i64::try_from(chance.below(60_000_000)).unwrap());
+        let change = Change::SetLimit {
+            user: "u".into(),
+            limit: Some(limit),
+            period: PeriodLength::Day,
+            by: "sim".into(),
+            why: String::new(),
+        };
+        ledger.change(&change).expect("a limit");
+        let count = 2 + chance.below(14) as usize;
+        let sidecars = (0..count).map(|at| Sidecar::new(seed, at, &mut chance)).collect();
+        Self {
+            seed,
+            chance,
+            now_us: 0,
+            wall,
+            ledger,
+            _directory: directory,
+            network: Network::default(),
+            sidecars,
+            silent_until_us: 0,
+            limit,
+            calls: 0,
+            stops: BTreeMap::new(),
+        }
+    }
+
+    /// Lives until all sidecars are gone or the time is over.
+    pub fn run(&mut self) {
+        while self.now_us < LIFE_US {
+            let by_sidecar = self.sidecars.iter().map(|sidecar| sidecar.next_us).min().unwrap_or(LIFE_US);
+            let next_us = self.network.next_at_us().unwrap_or(LIFE_US).min(by_sidecar).max(self.now_us + 1);
+            self.pass(next_us.min(LIFE_US) - self.now_us);
+            self.disturb();
+            while let Some(packet) = self.network.arrived(self.now_us) {
+                self.deliver(packet);
+            }
+            for at in 0..self.sidecars.len() {
+                if self.sidecars[at].next_us <= self.now_us {
+                    self.wake(at);
+                }
+            }
+        }
+    }
+
+    fn pass(&mut self, us: u64) {
+        self.now_us += us;
+        self.wall.0.fetch_add(us as i64, Ordering::Relaxed);
+        for sidecar in &mut self.sidecars {
+            if matches!(sidecar.stage, Stage::Running(_)) && !sidecar.frozen {
+                sidecar.cpu_us += us * CPUS * sidecar.load_percent / 100;
+            }
+            if let Stage::Running(job) = &sidecar.stage {
+                let burned = price(sidecar.cpu_us);
+                let ceiling = job.grant().ceiling;
+                assert!(burned <= ceiling, "seed {}: {burned} burned of {ceiling}", self.seed);
+            }
+        }
+    }
+
+    fn disturb(&mut self) {
+        if self.chance.below(2_000) == 0 {
+            self.silent_until_us = self.now_us + self.chance.below(40_000_000);
+        }
+        if self.chance.below(3_000) == 0 {
+            let step_s = self.chance.below(172_800) as i64 - 86_400;
+            self.wall.0.fetch_add(step_s * 1_000_000, Ordering::Relaxed);
+        }
+        let at = self.chance.below(self.sidecars.len() as u64) as usize;
+        if self.chance.below(4_000) == 0 {
+            self.crash(at);
+        }
+        if self.chance.percent(1) {
+            self.sidecars[at].load_percent = self.chance.below(101);
+        }
+    }
+
+    /// The sidecar dies, and its job with it; what it has burned stands in its spool, unless the machine is lost too.
+    fn crash(&mut self, at: usize) {
+        let machine_lost = self.chance.percent(30);
+        let sidecar = &mut self.sidecars[at];
+        if let Stage::Running(job) = &sidecar.stage {
+            let finish = last_word(sidecar.id, job, sidecar.cpu_us, Reason::MeterLost);
+            sidecar.stage = if machine_lost { Stage::Gone } else { Stage::Ended(finish) };
+            sidecar.next_us = self.now_us + 1_000_000 + self.chance.below(20_000_000);
+        }
+    }
+
+    fn deliver(&mut self, packet: Packet) {
+        let to_ledger = matches!(packet.message, Message::Open(_) | Message::Report(_) | Message::Finish(_));
+        if to_ledger && self.now_us < self.silent_until_us {
+            return;
+        }
+        let answer = match packet.message {
+            Message::Open(request) => self.ledger.open(&request).ok().map(Message::Opened),
+            Message::Report(report) => Some(Message::Answered(self.ledger.report(&report).expect("a report is taken"))),
+            Message::Finish(finish) => {
+                self.ledger.finish(&finish).expect("a last word is taken");
+                Some(Message::Finished)
+            }
+            Message::Opened(answer) => return self.opened(packet.attempt, packet.sent_us, answer),
+            Message::Answered(answer) => return self.answered(packet.attempt, packet.sent_us, answer),
+            Message::Finished => {
+                if matches!(self.sidecars[packet.attempt].stage, Stage::Ended(_)) {
+                    self.sidecars[packet.attempt].stage = Stage::Gone;
+                    self.sidecars[packet.attempt].last_word = true;
+                }
+                return;
+            }
+        };
+        self.calls += 1;
+        self.check();
+        if let Some(message) = answer {
+            let back = Packet { message, ..packet };
+            self.network.send(&mut self.chance, self.now_us, back);
+        }
+    }
+
+    /// After every call: the books replay, and nothing that was granted is more than could be spent.
+    fn check(&mut self) {
+        if self.calls % 8 != 0 {
+            return;
+        }
+        match self.ledger.read(&Query::Verify).expect("the books") {
+            View::Verified(found) => {
+                assert!(found.problems.is_empty(), "seed {} at {} µs: {:?}", self.seed, self.now_us, found.problems);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn opened(&mut self, at: usize, sent_us: u64, answer: OpenAnswer) {
+        let now_us = self.now_us;
+        let sidecar = &mut self.sidecars[at];
+        if !matches!(sidecar.stage, Stage::Opening) {
+            return;
+        }
+        match answer {
+            OpenAnswer::Opened { rates, lease, .. } => {
+                let rules = Rules {
+                    rates,
+                    interval_us: 1_000_000,
+                    hold_us: 30_000_000,
+                    can_hold: true,
+                    notice_before_us: None,
+                };
+                let grant = leases::grant(&lease, sent_us);
+                if grant.ends_us <= now_us {
+                    return;
+                }
+                let job = Job::new(rules, grant, RATE, STOP_US, AccountState::default());
+                sidecar.stage = Stage::Running(Box::new(job));
+                sidecar.next_us = now_us;
+            }
+            OpenAnswer::Refused { .. } => {
+                sidecar.stage = Stage::Gone;
+                sidecar.last_word = true;
+            }
+        }
+    }
+
+    fn answered(&mut self, at: usize, sent_us: u64, answer: ReportAnswer) {
+        let asked = self.sidecars[at].asked;
+        if asked.is_some_and(|(seq, _)| seq == answer.seq) {
+            self.sidecars[at].asked = None;
+        }
+        let verdict = leases::verdict(answer.decision, sent_us);
+        let account =
+            AccountState { left: answer.balance.left, burn_per_second: answer.burn_per_second, at_us: sent_us };
+        self.feed(at, Event::Answered { seq: answer.seq, verdict, account });
+    }
+
+    fn wake(&mut self, at: usize) {
+        let now_us = self.now_us;
+        self.sidecars[at].next_us = now_us + 60_000_000;
+        match &self.sidecars[at].stage {
+            Stage::Opening => {
+                let request = self.sidecars[at].request();
+                self.sidecars[at].next_us = now_us + TIMEOUT_US;
+                let packet = Packet { attempt: at, sent_us: now_us, message: Message::Open(request) };
+                self.network.send(&mut self.chance, now_us, packet);
+            }
+            Stage::Ended(finish) => {
+                let message = Message::Finish(finish.clone());
+                self.sidecars[at].next_us = now_us + TIMEOUT_US;
+                self.network.send(&mut self.chance, now_us, Packet { attempt: at, sent_us: now_us, message });
+            }
+            Stage::Running(_) => {
+                if let Some((seq, _)) = self.sidecars[at].asked.filter(|(_, at_us)| now_us >= at_us + TIMEOUT_US) {
+                    self.sidecars[at].asked = None;
+                    self.feed(at, Event::LedgerSilent { seq });
+                }
+                let exits = now_us >= self.sidecars[at].stops_us;
+                self.feed(at, if exits { Event::Exited } else { Event::Looked });
+            }
+            Stage::Gone => {}
+        }
+    }
+
+    fn feed(&mut self, at: usize, event: Event) {
+        let now_us = self.now_us;
+        let mut event = Some(event);
+        while let Some(happened) = event.take() {
+            // A running thread's time is up to one tick old.
+            let stale_us = if self.sidecars[at].frozen { 0 } else { self.chance.below(4_000) * CPUS };
+            let freeze_us = self.chance.below(FREEZE_US) * CPUS;
+            let sidecar = &mut self.sidecars[at];
+            let Stage::Running(job) = &mut sidecar.stage else { return };
+            let usage = usage(sidecar.cpu_us.saturating_sub(stale_us));
+            let actions = job.step(now_us, &usage, happened);
+            for action in actions {
+                match action {
+                    Action::Freeze => {
+                        sidecar.cpu_us += freeze_us * sidecar.load_percent / 100;
+                        sidecar.frozen = true;
+                        event = Some(Event::Looked);
+                    }
+                    Action::Thaw => sidecar.frozen = false,
+                    Action::Notice => panic!("no notice was asked for"),
+                    Action::Report(due) => {
+                        sidecar.asked = Some((due.seq, now_us));
+                        let message = Message::Report(leases::report(sidecar.id, &due, job, RESOURCES));
+                        let packet = Packet { attempt: at, sent_us: now_us, message };
+                        self.network.send(&mut self.chance, now_us, packet);
+                    }
+                    Action::End(end) => return self.ended(at, end),
+                }
+            }
+        }
+        let sidecar = &mut self.sidecars[at];
+        if let Stage::Running(job) = &sidecar.stage {
+            let by_timeout = sidecar.asked.map_or(u64::MAX, |(_, at_us)| at_us + TIMEOUT_US);
+            sidecar.next_us = job.look_at_us(now_us).min(by_timeout).max(now_us + 1);
+        }
+    }
+
+    /// Invariant 6: no end without a reason that can be seen from outside.
+    fn ended(&mut self, at: usize, end: End) {
+        let sidecar = &mut self.sidecars[at];
+        let Stage::Running(job) = &mut sidecar.stage else { return };
+        let grant = job.grant();
+        let guard = Nanocredits(i64::try_from(CPUS * (STOP_US + 4_000) / 4 + 1).unwrap());
+        let left = grant.ceiling.saturating_sub(price(sidecar.cpu_us));
+        let over = left <= guard || self.now_us + STOP_US >= grant.ends_us;
+        let allowed = match end {
+            End::Exited => self.now_us >= sidecar.stops_us,
+            End::CreditsExhausted | End::LeaseExpired => over,
+            // Somebody with a newer clock has posted it: its lease was over long ago.
+            End::OperatorStop => true,
+            End::JobLimit | End::MeterLost => false,
+        };
+        assert!(allowed, "seed {}: ended by {end:?} with {left} left", self.seed);
+        *self.stops.entry(format!("{end:?}")).or_default() += 1;
+        job.settle(&usage(sidecar.cpu_us));
+        let finish = last_word(sidecar.id, job, sidecar.cpu_us, Reason::Completed);
+        sidecar.stage = Stage::Ended(finish);
+        sidecar.next_us = self.now_us + 1;
+    }
+
+    /// Everything that can still be said is said, and the sums are compared.
+    pub fn end(&mut self) -> String {
+        for at in 0..self.sidecars.len() {
+            if let Stage::Running(_) = self.sidecars[at].stage {
+                self.ended_by_operator(at);
+            }
+            if let Stage::Ended(finish) = &self.sidecars[at].stage {
+                self.ledger.finish(&finish.clone()).expect("a last word is taken");
+                self.sidecars[at].last_word = true;
+            }
+        }
+        self.calls = 0;
+        self.check();
+        for sidecar in &self.sidecars {
+            let View::Job(Some(job)) =
+                self.ledger.read(&Query::Job { job: sidecar.job_id() }).unwrap_or(View::Job(None))
+            else {
+                continue;
+            };
+            let Some(attempt) = job.attempts.iter().find(|attempt| attempt.identity.attempt == sidecar.id) else {
+                continue;
+            };
+            let (charged, overshoot) = (attempt.charged.total, attempt.overshoot);
+            let burned = price(sidecar.cpu_us);
+            if sidecar.last_word {
+                assert_eq!(charged.saturating_add(overshoot), burned, "seed {}: {}", self.seed, sidecar.id);
+            }
+        }
+        let stops = &self.stops;
+        format!(
+            "{} sidecars, limit {}, {} lost, {} repeated, ends {stops:?}",
+            self.sidecars.len(),
+            self.limit,
+            self.network.lost,
+            self.network.repeated
+        )
+    }
+
+    fn ended_by_operator(&mut self, at: usize) {
+        let sidecar = &mut self.sidecars[at];
+        if let Stage::Running(job) = &mut sidecar.stage {
+            job.settle(&usage(sidecar.cpu_us));
+            let finish = last_word(sidecar.id, job, sidecar.cpu_us, Reason::OperatorStop);
+            sidecar.stage = Stage::Ended(finish);
+        }
+    }
+}
+
+const RATE: HighestRate = HighestRate { cpus_ppm: CPUS * 1_000_000, quota: None };
+const RESOURCES: Resources = Resources { cpus_ppm: CPUS * 1_000_000, gpus: 0, stop_us: STOP_US };
+
+fn usage(cpu_us: u64) -> Usage {
+    Usage { cpu_used_seconds: Microseconds(cpu_us), ..Usage::default() }
+}
+
+fn price(cpu_us: u64) -> Nanocredits {
+    RateCard::default().price(&usage(cpu_us)).total
+}
+
+fn last_word(attempt: Uuid, job: &Job, cpu_us: u64, reason: Reason) -> Finish {
+    let (period, closed) = job.period();
+    Finish {
+        attempt,
+        usage: usage(cpu_us),
+        period,
+        closed: closed.map(|(period, usage)| ClosedPeriod { period: *period, usage: usage.clone() }),
+        reason,
+        receipt: serde_json::Value::Null,
+    }
+}
+
+impl Sidecar {
+    fn new(seed: u64, at: usize, chance: &mut Chance) -> Self {
+        Self {
+            id: Uuid::from_u128(u128::from(seed) << 64 | at as u128),
+            job: at,
+            stage: Stage::Opening,
+            cpu_us: 0,
+            load_percent: chance.below(101),
+            frozen: false,
+            asked: None,
+            next_us: chance.below(60_000_000),
+            stops_us: 20_000_000 + chance.below(200_000_000),
+            last_word: false,
+        }
+    }
+
+    fn job_id(&self) -> String {
+        format!("job-{}", self.job)
+    }
+
+    fn request(&self) -> OpenRequest {
+        let identity = AttemptIdentity {
+            attempt: self.id,
+            job: self.job_id(),
+            task: "0".into(),
+            user: "u".into(),
+            kind: JobKind::Training,
+            name: None,
+            labels: BTreeMap::new(),
+            command: vec!["burn".into()],
+            host: "sim".into(),
+        };
+        OpenRequest { identity, resources: RESOURCES, limit: None }
+    }
+}
