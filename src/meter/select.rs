@@ -15,14 +15,15 @@ use super::procfs::ProcfsMeter;
 use super::resources::RateReader;
 use super::{CpuSource, Meter, MeterError, proof};
 use crate::domain::deadline::HighestRate;
+use crate::domain::job::LOOK_FLOOR_US;
 use crate::ledger::protocol::Resources;
 use crate::sys::cgroup::{Group, own_group_path};
 use crate::sys::cgroup1::{V1Group, own_group};
 use crate::sys::containment::{Containment, ContainmentSpec};
 use crate::sys::perf::TaskClock;
 
-/// From a decision to a job that stands still, and the usual lateness of a wake-up.
-const STOP_US: u64 = 3_000;
+/// From a decision to a job that stands still: the write to `cgroup.freeze` and the interrupts to the other CPUs.
+const FREEZE_US: u64 = 2_000;
 
 /// How one job will be metered and ended.
 #[derive(Debug)]
@@ -153,13 +154,20 @@ impl Plan {
     /// What the ledger is told of that.
     #[must_use]
     pub fn resources(&self, rate: &HighestRate) -> Resources {
-        Resources { cpus_ppm: rate.sustained_ppm(), gpus: 0, stop_us: self.tick_us + STOP_US }
+        Resources { cpus_ppm: rate.sustained_ppm(), gpus: 0, stop_us: self.stop_us() }
     }
 
     /// How old the time of a running thread can be.
     #[must_use]
     pub fn tick_us(&self) -> u64 {
         self.tick_us
+    }
+
+    /// How long the job may burn unseen: a running thread's time is up to one tick old, the next look comes no sooner
+    /// than the floor, and the freeze takes its time.
+    #[must_use]
+    pub fn stop_us(&self) -> u64 {
+        self.tick_us + LOOK_FLOOR_US + FREEZE_US
     }
 
     /// Removes its groups, which are empty.

@@ -10,8 +10,6 @@ use crate::meter::select::Plan;
 use crate::meter::{CpuSource, Meter, MeterError, Reading};
 use crate::sys::clock::{Clock, SystemClock};
 
-/// From a decision to a job that stands still: the write to `cgroup.freeze` and the interrupts to the other CPUs.
-const FREEZE_US: u64 = 2_000;
 /// A late wake-up widens the guard band by at most this.
 const LATENESS_MAX_US: u64 = 4_000;
 
@@ -94,10 +92,9 @@ impl Figures {
         self.rate
     }
 
-    /// A running thread's time is up to one tick old; the freeze takes its time; and the keeper wakes late by what was
-    /// measured lately.
+    /// Where the keeper was late lately, it may be late again.
     pub(super) fn stop_us(&self, plan: &Plan) -> u64 {
-        plan.tick_us() + FREEZE_US + self.lateness_us.min(LATENESS_MAX_US)
+        plan.stop_us() + self.lateness_us.min(LATENESS_MAX_US)
     }
 
     /// A look was `late_us` late. Old lateness fades by an eighth each time.

@@ -22,7 +22,8 @@ use uuid::Uuid;
 use crate::network::{Chance, Message, Network, Packet};
 
 const CPUS: u64 = 2;
-const STOP_US: u64 = 6_000;
+/// Tick, floor between looks, and freeze.
+const STOP_US: u64 = 7_000;
 /// From the decision to the standstill, the job burns on for at most this.
 const FREEZE_US: u64 = 2_000;
 /// A question that was not answered within this is taken as lost.

@@ -84,7 +84,7 @@ impl Books<'_> {
         let stored = self.stored_account(user)?;
         match stored {
             Some(account) if self.now_s() < account.ends => Ok(account),
-            Some(account) => self.next_period(account),
+            Some(account) => self.next_period(account, self.now_s()),
             None => self.new_account(user),
         }
     }
@@ -126,13 +126,22 @@ impl Books<'_> {
         Ok(account)
     }
 
-    fn next_period(&self, before: Account) -> Result<Account, LedgerError> {
+    /// The account in the period in which an attempt runs. A slice of the next period was promised to it by a duration,
+    /// and that has passed on a clock that nobody sets: where this machine's clock was set back meanwhile, the period
+    /// has begun all the same.
+    pub(super) fn account_of(&self, attempt: &Attempt, period: i64) -> Result<Account, LedgerError> {
+        let account = self.account(&attempt.user)?;
+        let promised = attempt.state.next.is_some_and(|(start, _)| start == period);
+        if promised && period > account.period { self.next_period(account, period) } else { Ok(account) }
+    }
+
+    fn next_period(&self, before: Account, at_s: i64) -> Result<Account, LedgerError> {
         let (limit, length) = before.next.unwrap_or((before.limit, before.length));
         let account = Account {
             limit,
             length,
-            period: start_of_period(length, self.now_s()).max(before.ends),
-            ends: end_of_period(length, self.now_s()),
+            period: start_of_period(length, at_s).max(before.ends),
+            ends: end_of_period(length, at_s),
             adjusted: Nanocredits::ZERO,
             next: None,
             user: before.user,

@@ -213,7 +213,7 @@ impl Books<'_> {
         let mut attempt = self
             .attempt(report.attempt)?
             .ok_or_else(|| LedgerError::Refused(format!("the attempt {} was never opened here", report.attempt)))?;
-        let account = self.account(&attempt.user)?;
+        let account = self.account_of(&attempt, report.period)?;
         if attempt.ended_us.is_some() {
             let decision = Decision::Stop(StopReason::OperatorStop);
             let balance = self.balance(&account)?;
@@ -421,7 +421,7 @@ impl Books<'_> {
         let mut attempt = self
             .attempt(finish.attempt)?
             .ok_or_else(|| LedgerError::Refused(format!("the attempt {} was never opened here", finish.attempt)))?;
-        let account = self.account(&attempt.user)?;
+        let account = self.account_of(&attempt, finish.period)?;
         let again = attempt.ended_us.is_some();
         if again {
             self.correct(&mut attempt, &account, finish)?;

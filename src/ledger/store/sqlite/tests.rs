@@ -388,6 +388,29 @@ fn a_clock_set_back_stays_in_the_period_that_was_reached() {
 }
 
 #[test]
+fn a_promised_period_begins_though_the_clock_was_set_back() {
+    let mut world = World::new();
+    world.pass_s(DAY_S / 2 - 20);
+    let (attempt, lease) = world.open("j", None);
+    let next = lease.next.unwrap();
+    world.pass_s(-DAY_S / 2);
+    let report = Report {
+        attempt,
+        seq: 1,
+        usage: seconds("0.8"),
+        period: next.period,
+        closed: Some(ClosedPeriod { period: lease.period, usage: seconds("0.4") }),
+        ceiling_version: lease.version,
+        resources: Resources { cpus_ppm: 2_000_000, gpus: 0, stop_us: 6_000 },
+        waiting: false,
+    };
+    let Decision::Lease(lease) = world.ledger.report(&report).unwrap().decision else { panic!() };
+    assert!(lease.period == next.period && lease.lasts_ms == 30_000, "{lease:?}");
+    assert_eq!(world.account().current.0, 100_000);
+    world.check();
+}
+
+#[test]
 fn rates_are_pinned_for_an_attempt() {
     let mut world = World::new();
     let (attempt, lease) = world.open("j", None);
