@@ -248,7 +248,8 @@ impl Job {
     }
 
     fn take_verdict(&mut self, seq: u64, verdict: Verdict) -> Option<End> {
-        if self.outstanding == Some(seq) {
+        let current = self.outstanding == Some(seq);
+        if current {
             self.outstanding = None;
             self.retry_us = RETRY_FIRST_US;
         }
@@ -256,14 +257,17 @@ impl Job {
             self.closed = None;
         }
         match verdict {
-            Verdict::Stop(end) => return Some(end),
-            Verdict::Wait { ask_at_us } => {
+            Verdict::Stop(End::OperatorStop) => return Some(End::OperatorStop),
+            // "Nothing is left" is true only until the next lease: an answer that comes late ends nothing.
+            Verdict::Stop(end) if current && self.is_held() => return Some(end),
+            Verdict::Wait { ask_at_us } if current => {
                 self.report_at_us = ask_at_us;
                 if let State::Held { ledger_said_wait, .. } = &mut self.state {
                     *ledger_said_wait = true;
                 }
             }
             Verdict::Lease(grant) => self.take_grant(grant),
+            Verdict::Stop(_) | Verdict::Wait { .. } => {}
         }
         None
     }
