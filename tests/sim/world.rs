@@ -147,7 +147,12 @@ impl World {
             if let Stage::Running(job) = &sidecar.stage {
                 let burned = price(sidecar.cpu_us);
                 let ceiling = job.grant().ceiling;
-                assert!(burned <= ceiling, "seed {}: {burned} burned of {ceiling}", self.seed);
+                assert!(
+                    burned <= ceiling,
+                    "seed {} at {} µs: {burned} burned of {ceiling}: {sidecar:?}",
+                    self.seed,
+                    self.now_us
+                );
             }
         }
     }

@@ -162,6 +162,7 @@ impl Job {
                     return self.end(end);
                 }
                 self.ask_again_if_held(now_us, was_waiting, verdict);
+                self.cross_period(now_us);
             }
         }
         self.decide(now_us)
@@ -222,7 +223,8 @@ impl Job {
     /// At the end of a period the next one begins to pay, from this reading on.
     fn cross_period(&mut self, now_us: u64) {
         let Some(next) = self.grant.next.filter(|next| now_us >= next.starts_us) else { return };
-        self.close_period();
+        self.closed = Some((self.grant.period, self.usage.clone()));
+        self.closed_seq = self.seq.saturating_add(1);
         self.grant.period = next.period;
         self.grant.ceiling = self.price.saturating_add(next.amount);
         self.grant.ends_us = next.ends_us;
@@ -230,11 +232,6 @@ impl Job {
         self.slice = next.amount;
         self.asked_for = None;
         self.report_at_us = now_us;
-    }
-
-    fn close_period(&mut self) {
-        self.closed = Some((self.grant.period, self.usage.clone()));
-        self.closed_seq = self.seq.saturating_add(1);
     }
 
     fn retry_later(&mut self, now_us: u64, seq: u64) {
@@ -283,19 +280,17 @@ impl Job {
     }
 
     fn take_grant(&mut self, grant: Grant) {
-        if grant.version < self.grant.version || grant.period < self.grant.period {
+        // The ledger enters a period only after this attempt has said that it did.
+        if grant.version < self.grant.version || grant.period != self.grant.period {
             return;
         }
         self.report_at_us = grant.report_at_us;
         let lowered_too_far =
             grant.ceiling < self.grant.ceiling && grant.ceiling < self.price.saturating_add(self.guard());
-        if grant.version > self.grant.version && grant.period == self.grant.period && lowered_too_far {
+        if grant.version > self.grant.version && lowered_too_far {
             // Not confirmed, so the books go on holding the higher one; only its time is renewed.
             self.grant.ends_us = self.grant.ends_us.max(grant.ends_us);
             return;
-        }
-        if grant.period > self.grant.period {
-            self.close_period();
         }
         if grant.ceiling != self.grant.ceiling {
             self.slice = grant.ceiling.saturating_sub(self.price).at_least_zero();

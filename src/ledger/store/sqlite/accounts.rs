@@ -178,6 +178,18 @@ impl Books<'_> {
         Ok(())
     }
 
+    /// The period after the account's, of which an attempt is promised a slice. It stands there even when a clock that
+    /// jumps makes the account skip it.
+    pub(super) fn ensure_period(&self, account: &Account) -> Result<(), LedgerError> {
+        let length = account.next.map_or(account.length, |(_, length)| length);
+        let limit = account.next_limit().map(|limit| limit.0);
+        self.tx.execute(
+            "INSERT OR IGNORE INTO period (user, start, ends, credit_limit) VALUES (?1, ?2, ?3, ?4)",
+            (&account.user, account.ends, end_of_period(length, account.ends), limit),
+        )?;
+        Ok(())
+    }
+
     /// Grants that are not expired and not used up, in the order in which they are spent.
     pub(super) fn grants(&self, user: &str) -> Result<Vec<Grant>, LedgerError> {
         let mut statement = self.tx.prepare_cached(

@@ -6,7 +6,7 @@ use super::Books;
 use super::accounts::{Account, UNLIMITED};
 use super::entries::Entry;
 use super::row::{Attempt, State};
-use crate::domain::book::sum;
+use crate::domain::book::{Part, sum};
 use crate::domain::lease::{self, Ask, LEASE_MS, Sized, WAIT_MS};
 use crate::domain::rating::{Price, RateCard, VirtualTime};
 use crate::domain::units::Nanocredits;
@@ -302,11 +302,14 @@ impl Books<'_> {
             return Ok(Decision::Stop(StopReason::OperatorStop));
         }
         if attempt.period < account.period && attempt.state.next.is_none() {
-            // Its period is over, and nothing was held for it in the next one: what it burned belongs to the old one.
-            let price = attempt.state.rates.price(&attempt.state.usage);
-            self.enter_period(attempt, account.period, &price)?;
+            self.hold_slice(attempt, account.period, &self.free(account)?)?;
         }
         if attempt.period != account.period {
+            // Its period is over. It may have burned more of it than it has said, so that what it holds of it stays held
+            // until it says that it has entered the next one.
+            if attempt.state.next.is_none() && attempt.state.waits {
+                return Ok(Decision::Stop(StopReason::CreditsExhausted));
+            }
             let lease = self.lease(attempt, account, lease::REPORT_SOON_MS)?;
             return Ok(Decision::Lease(lease));
         }
@@ -401,10 +404,16 @@ impl Books<'_> {
     fn hold_next(&self, attempt: &mut Attempt, account: &Account) -> Result<(), LedgerError> {
         let held = self.allowance_held(&account.user, account.ends)?;
         let free = account.next_limit().map_or(UNLIMITED, |limit| limit.saturating_sub(held).at_least_zero());
+        self.ensure_period(account)?;
+        self.hold_slice(attempt, account.ends, &[(crate::domain::book::Source::ALLOWANCE, free)])
+    }
+
+    /// A minimum slice of a later period, so that the attempt can go over to it.
+    fn hold_slice(&self, attempt: &mut Attempt, period: i64, free: &[Part]) -> Result<(), LedgerError> {
         let amount = attempt.minimum();
-        if free >= amount && self.job_free(attempt)? >= amount {
-            self.hold(attempt, account.ends, &[(crate::domain::book::Source::ALLOWANCE, free)], amount)?;
-            attempt.state.next = Some((account.ends, amount));
+        if sum(free) >= amount && self.job_free(attempt)? >= amount {
+            self.hold(attempt, period, free, amount)?;
+            attempt.state.next = Some((period, amount));
         }
         Ok(())
     }
