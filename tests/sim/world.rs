@@ -348,7 +348,7 @@ impl World {
             End::OperatorStop => true,
             End::JobLimit | End::MeterLost => false,
         };
-        assert!(allowed, "seed {}: ended by {end:?} with {left} left", self.seed);
+        assert!(allowed, "seed {} at {} µs: ended by {end:?} with {left} left: {job:?}", self.seed, self.now_us);
         *self.stops.entry(format!("{end:?}")).or_default() += 1;
         job.settle(&usage(sidecar.cpu_us));
         let finish = last_word(sidecar.id, job, sidecar.cpu_us, Reason::Completed);

@@ -158,7 +158,7 @@ impl Job {
             Event::Answered { seq, verdict, account } => {
                 self.account = account;
                 let was_waiting = self.outstanding == Some(seq) && self.waiting;
-                if let Some(end) = self.take_verdict(seq, verdict) {
+                if let Some(end) = self.take_verdict(now_us, seq, verdict) {
                     return self.end(end);
                 }
                 self.ask_again_if_held(now_us, was_waiting, verdict);
@@ -244,7 +244,7 @@ impl Job {
         }
     }
 
-    fn take_verdict(&mut self, seq: u64, verdict: Verdict) -> Option<End> {
+    fn take_verdict(&mut self, now_us: u64, seq: u64, verdict: Verdict) -> Option<End> {
         let current = self.outstanding == Some(seq);
         if current {
             self.outstanding = None;
@@ -255,8 +255,8 @@ impl Job {
         }
         match verdict {
             Verdict::Stop(End::OperatorStop) => return Some(End::OperatorStop),
-            // "Nothing is left" is true only until the next lease: an answer that comes late ends nothing.
-            Verdict::Stop(end) if current && self.is_held() => return Some(end),
+            // "Nothing is left" is true only until the next lease or period: an answer that comes late ends nothing.
+            Verdict::Stop(end) if current && self.is_held() && self.is_over(now_us) => return Some(end),
             Verdict::Wait { ask_at_us } if current => {
                 self.report_at_us = ask_at_us;
                 if let State::Held { ledger_said_wait, .. } = &mut self.state {
@@ -301,7 +301,7 @@ impl Job {
     fn decide(&mut self, now_us: u64) -> Vec<Action> {
         let mut actions = Vec::new();
         let left = self.grant.ceiling.saturating_sub(self.price);
-        let over = left <= self.guard() || now_us.saturating_add(self.stop_us) >= self.lease_ends_us();
+        let over = self.is_over(now_us);
         match self.state {
             State::Ending => return actions,
             State::Running if over && !self.rules.can_hold => return self.end(self.end_without_hold(left)),
@@ -329,6 +329,12 @@ impl Job {
             actions.push(Action::Report(report));
         }
         actions
+    }
+
+    /// Whether nothing may burn now: the ceiling is reached, less the guard band, or the lease is over.
+    fn is_over(&self, now_us: u64) -> bool {
+        let left = self.grant.ceiling.saturating_sub(self.price);
+        left <= self.guard() || now_us.saturating_add(self.stop_us) >= self.lease_ends_us()
     }
 
     fn lease_ends_us(&self) -> u64 {
