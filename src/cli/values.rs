@@ -81,7 +81,8 @@ pub(super) fn weight(text: &str) -> Result<Microseconds, String> {
 
 pub(super) fn span(text: &str) -> Result<Span, String> {
     let wrong = || format!("{text:?} is no time: write it with a unit, such as 30s, 250ms or 1h 30m");
-    let parsed: jiff::SignedDuration = text.parse().map_err(|_| wrong())?;
+    let parsed: jiff::Span = text.parse().map_err(|_| wrong())?;
+    let parsed = parsed.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).map_err(|_| wrong())?;
     Duration::try_from(parsed).map(Span).map_err(|_| wrong())
 }
 
@@ -140,6 +141,7 @@ mod tests {
     fn times_need_units_and_ranges() {
         assert_eq!(span("1h 30m"), Ok(Span(Duration::from_secs(5_400))));
         assert_eq!(span("250ms"), Ok(Span(Duration::from_millis(250))));
+        assert_eq!(span("30 days"), Ok(Span(Duration::from_secs(30 * 86_400))));
         for bad in ["30", "", "-5s", "soon", "NaN"] {
             assert!(span(bad).is_err(), "{bad}");
         }

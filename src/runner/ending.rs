@@ -73,6 +73,7 @@ pub(super) fn end(keeper: &mut Keeper<'_>, mut running: Running, end: End) -> En
 
 /// Freeze, read, kill, read again. The reading at the freeze is charged; what the kill burns is teardown.
 fn settle(keeper: &mut Keeper<'_>, running: &mut Running) -> Settled {
+    keeper.recapture_strays(running);
     let populated = keeper.plan.containment().is_populated();
     if populated && !running.job.is_held() {
         keeper.plan.containment().freeze(FREEZE_WAIT_MAX);
@@ -131,7 +132,12 @@ fn receipt(keeper: &Keeper<'_>, running: &Running, settled: &Settled, reason: Re
     let (source, error_bound) = running.figures.source();
     let reading = running.figures.last();
     let (breakdown, figures) = (&settled.breakdown, &running.figures);
-    let mut outcome = OutcomePart::new(reason, running.ended, keeper.plan.tamper(), keeper.plan.degraded());
+    let mut outcome = OutcomePart::new(
+        reason,
+        running.ended,
+        if running.strayed { "detected" } else { keeper.plan.tamper() },
+        keeper.plan.degraded(),
+    );
     outcome.unkillable.clone_from(&settled.unkillable);
     let mut cpu = CpuPart {
         source,

@@ -37,7 +37,7 @@ pub(super) struct Front<'a> {
 #[derive(Debug)]
 pub(super) enum Outcome {
     /// As the keeper said.
-    Done { lines: Vec<String>, exit: Exit, killed: bool },
+    Done { lines: Vec<String>, exit: Exit },
     /// The keeper died, was stopped, or hung past its deadline: the front must end the job.
     KeeperLost { why: &'static str, child: Option<Pid> },
 }
@@ -87,7 +87,7 @@ impl Front<'_> {
                 if let Some(terminal) = terminal {
                     terminal.restore(killed);
                 }
-                return Some(Outcome::Done { lines, exit, killed });
+                return Some(Outcome::Done { lines, exit });
             }
             Ok(None) | Err(_) => {
                 return Some(Outcome::KeeperLost { why: "closed its channel", child: watch.child });

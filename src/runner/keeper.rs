@@ -59,6 +59,8 @@ pub(super) struct Running {
     pub(super) ended: Option<ExitKind>,
     pub(super) balance: Balance,
     pub(super) title: Title,
+    /// The job left its group, and was brought back.
+    pub(super) strayed: bool,
 }
 
 /// What the loop found.
@@ -144,6 +146,7 @@ impl Keeper<'_> {
             ended: None,
             balance,
             title: Title::of_terminal(self.options),
+            strayed: false,
         };
         self.shared.trust_until_us(running.job.trusted_until_us(SystemClock.boottime_us()));
         self.channel.send(&ToFront::Start);
@@ -281,8 +284,19 @@ impl Keeper<'_> {
             if let Ok(handle) = self.spool.handle() {
                 running.uplink.ask(Question::Sync(handle));
             }
+            self.recapture_strays(running);
             running.figures.sample(now_us, &self.plan);
             running.title.show(running.balance, running.job.account(), now_us);
+        }
+    }
+
+    /// What has left the job's group is metered again from now on, and the receipt says so.
+    pub(super) fn recapture_strays(&self, running: &mut Running) {
+        for pid in self.plan.containment().strays(self.front.as_raw()) {
+            running.strayed = true;
+            if !self.plan.containment().recapture(pid) {
+                crate::sys::tree::kill_process(pid);
+            }
         }
     }
 

@@ -99,7 +99,7 @@ fn start(options: &RunOptions) -> Result<ExitCode, String> {
     let program = options.command.first().map(|program| program.to_string_lossy().into_owned()).unwrap_or_default();
     let mut front = Front { channel: to_keeper, shared: &shared, signals, keeper, plan: &plan, command, program };
     match front.run() {
-        Outcome::Done { lines, exit, killed: _ } => Ok(front::leave(&lines, exit)),
+        Outcome::Done { lines, exit } => Ok(front::leave(&lines, exit)),
         Outcome::KeeperLost { why, child } => Ok(end_without_keeper(keeper, why, child, spool, &header)),
     }
 }

@@ -1,7 +1,7 @@
 //! How everything of a job is found, frozen and killed: by a group of its own, or as the front's descendants.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -15,6 +15,8 @@ use super::tree;
 const LOOK: Duration = Duration::from_millis(1);
 /// A kill without `cgroup.kill` goes on for at most this; what forks faster than that is reported.
 const KILL_MAX_US: u64 = 5_000_000;
+/// One look for strays reads the groups of no more processes.
+const STRAYS_LOOKED_AT_MAX: usize = 1_024;
 
 /// What must be known to find a job again after jobmeter was killed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -173,6 +175,42 @@ impl Containment {
         }
     }
 
+    /// The front's descendants that have left it, which only root or the owner of an outer group can do.
+    #[must_use]
+    pub fn strays(&self, front: i32) -> Vec<i32> {
+        let is_inside: Box<dyn Fn(i32) -> bool> = match self {
+            Self::Cgroup2(group) => {
+                let (Some(own), Some(name)) = (group2_of("self"), group.path().file_name()) else { return Vec::new() };
+                let top = PathBuf::from(own).join(name);
+                Box::new(move |pid| group2_of(&pid.to_string()).is_none_or(|group| Path::new(&group).starts_with(&top)))
+            }
+            Self::Cgroup1 { freezer, .. } => {
+                let top = freezer.path().to_owned();
+                Box::new(move |pid| group_of(pid, "freezer").is_none_or(|group| group.path().starts_with(&top)))
+            }
+            Self::Tree { .. } => return Vec::new(),
+        };
+        let own = nix::unistd::getpid().as_raw();
+        let mut pids = tree::descendant_pids(front, own, STRAYS_LOOKED_AT_MAX);
+        pids.retain(|pid| !is_inside(*pid) && tree::Stat::read(*pid).is_some_and(|stat| !stat.is_dead()));
+        pids
+    }
+
+    /// Moves a stray back; whether that worked.
+    pub fn recapture(&self, pid: i32) -> bool {
+        match self {
+            Self::Cgroup2(group) => {
+                // The inner group takes processes even where the job has enabled controllers for the outer one.
+                let inner = Group::open(&group.path().join("job"));
+                inner.is_ok_and(|inner| inner.join(pid).is_ok()) || group.join(pid).is_ok()
+            }
+            Self::Cgroup1 { freezer, others } => {
+                others.iter().chain([freezer]).all(|group| group.write("cgroup.procs", &pid.to_string()).is_ok())
+            }
+            Self::Tree { .. } => false,
+        }
+    }
+
     /// Whether something in it lives.
     #[must_use]
     pub fn is_populated(&self) -> bool {
@@ -252,6 +290,12 @@ fn thaw_foreign_freezers(processes: &[i32]) {
             group.thaw();
         }
     }
+}
+
+/// The v2 group of a process, as `/proc/PID/cgroup` names it.
+fn group2_of(pid: &str) -> Option<String> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    text.lines().find_map(|line| line.strip_prefix("0::")).map(str::to_owned)
 }
 
 fn after(wait: Duration) -> u64 {

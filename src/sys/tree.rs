@@ -58,7 +58,9 @@ impl Stat {
         Self::parse(&String::from_utf8_lossy(&bytes))
     }
 
-    fn is_dead(&self) -> bool {
+    /// A zombie, or gone.
+    #[must_use]
+    pub fn is_dead(&self) -> bool {
         matches!(self.state, 'Z' | 'X')
     }
 }
@@ -89,6 +91,31 @@ pub fn descendants(root: i32, except: i32) -> Vec<Stat> {
 #[must_use]
 pub fn living(root: i32, except: i32) -> Vec<i32> {
     descendants(root, except).iter().filter(|stat| !stat.is_dead()).map(|stat| stat.pid).collect()
+}
+
+/// The children of all threads of a process; `None` where the kernel does not tell (CONFIG_PROC_CHILDREN) or it has gone.
+fn children(pid: i32) -> Option<Vec<i32>> {
+    let mut pids = Vec::new();
+    for thread in std::fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten() {
+        let text = std::fs::read_to_string(thread.path().join("children")).ok()?;
+        pids.extend(text.split_whitespace().filter_map(|word| word.parse::<i32>().ok()));
+    }
+    Some(pids)
+}
+
+/// The process ids of [`descendants`], at a cost that grows with them and not with the machine: at most `count_max`.
+#[must_use]
+pub fn descendant_pids(root: i32, except: i32, count_max: usize) -> Vec<i32> {
+    let Some(first) = children(root) else {
+        return descendants(root, except).iter().map(|stat| stat.pid).take(count_max).collect();
+    };
+    let mut found: Vec<i32> = first.into_iter().filter(|pid| *pid != except).collect();
+    let mut at = 0;
+    while let Some(pid) = found.get(at).copied().filter(|_| found.len() < count_max) {
+        found.extend(children(pid).unwrap_or_default());
+        at += 1;
+    }
+    found
 }
 
 /// SIGKILL to a process, unless its number has come to mean another one since `stat` was read.

@@ -1,0 +1,81 @@
+//! What is wrong is said with the value and what to do, and loses nothing.
+
+use crate::station::Station;
+
+fn refused(arguments: &[&str], status: i32, told: &str) {
+    let station = Station::new();
+    let called = station.call(arguments);
+    assert_eq!(called.status, status, "{arguments:?}: {called:?}");
+    assert!(called.err.contains(told), "{arguments:?}: {told} is not in {}", called.err);
+    assert!(!called.err.contains("panicked"), "{}", called.err);
+}
+
+#[test]
+fn a_run_needs_a_command() {
+    refused(&["run"], 125, "COMMAND");
+    refused(&["run", "--"], 125, "COMMAND");
+    refused(&["run", "--", ""], 127, "not found");
+}
+
+#[test]
+fn amounts_must_be_amounts() {
+    for value in ["-1", "NaN", "inf", "1e9", "0", "999999999999999999999", "0.0000000001", ""] {
+        let limit = format!("--limit={value}");
+        refused(&["run", &limit, "--", "true"], 125, "--limit");
+    }
+    for value in ["-1", "NaN", "99999999999"] {
+        refused(&["account", "limit", "--", value], 2, value);
+        refused(&["rates", "set", &format!("--cpu-per-second={value}")], 2, value);
+    }
+    refused(&["rates", "set"], 2, "--cpu-per-second");
+    refused(&["tokens", "j", "-5"], 2, "-5");
+    refused(&["tokens", "no-such-job", "5"], 1, "no-such-job");
+    refused(&["account", "adjust", "0", "--why", "w"], 1, "zero");
+}
+
+#[test]
+fn names_hold_no_control_characters() {
+    refused(&["--user", "a\u{1b}[2J", "run", "--", "true"], 125, "control character");
+    refused(&["run", "--job", "a\nb", "--", "true"], 125, "control character");
+    refused(&["run", "--label", "novalue", "--", "true"], 125, "KEY=VALUE");
+    let station = Station::new();
+    for user in ["a.b+c@example.org", "Łukasz_1", "o'brien", "machine$"] {
+        station.ok(&["--user", user, "run", "--", "true"]);
+    }
+}
+
+#[test]
+fn times_and_signals_are_checked() {
+    refused(&["run", "--interval", "0s", "--", "true"], 125, "10ms");
+    refused(&["run", "--hold", "5", "--", "true"], 125, "30s");
+    refused(&["run", "--notice", "SIGNOPE@3s", "--", "true"], 125, "SIGTERM");
+    refused(&["run", "--as", "no-such-user-here", "--", "true"], 125, "no-such-user-here");
+    refused(&["run", "--cpu-source", "magic", "--", "true"], 125, "cgroup2");
+    refused(&["usage", "--month", "2026-13"], 2, "YYYY-MM");
+}
+
+#[test]
+fn ledgers_that_cannot_be_used_say_why() {
+    let station = Station::new();
+    std::fs::write(station.path("text.db"), "not a database, but some words in a file\n".repeat(200)).unwrap();
+    for (ledger, told) in [("text.db", "text.db"), ("no/such/dir/l.db\u{0}", ""), (".", "")] {
+        if ledger.contains('\0') {
+            continue;
+        }
+        let path = station.path(ledger);
+        let called = station.call(&["--ledger", path.to_str().unwrap(), "run", "--", "touch", "/tmp/jobmeter-never-3"]);
+        assert_eq!(called.status, 125, "{ledger}: {called:?}");
+        assert!(called.err.contains(told) && called.err.contains("jobmeter: error:"), "{}", called.err);
+    }
+    assert!(!std::path::Path::new("/tmp/jobmeter-never-3").exists());
+    refused(&["--ledger", "postgres://u:secret@h/db", "status"], 1, "***");
+    refused(&["--ledger", "https://h/", "run", "--", "true"], 125, "--ledger PATH");
+}
+
+#[test]
+fn a_receipt_that_cannot_be_written_is_said_and_nothing_is_lost() {
+    let station = Station::new();
+    let called = station.call(&["run", "--job", "x", "--receipt", "/nonexistent/dir/r.json", "--", "true"]);
+    assert!(called.err.contains("/nonexistent/dir/r.json"), "{called:?}");
+    assert_eq!(station.receipt("x")["outcome"]["reason"], "completed");
+}

@@ -1,0 +1,209 @@
+//! `jobmeter run` and what can be seen of a job afterwards.
+
+use std::io::Write;
+use std::process::Stdio;
+
+use crate::station::{Station, micros, nano};
+
+#[test]
+fn everything_of_the_command_passes_through() {
+    let station = Station::new();
+    let mut child = station
+        .command(&["run", "--quiet", "--", "sh", "-c", "pwd; cat; echo to-err >&2; echo $JOBMETER_JOB; exit 7"])
+        .current_dir("/usr")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(b"through\n").unwrap();
+    let output = child.wait_with_output().unwrap();
+    let out = String::from_utf8(output.stdout).unwrap();
+    assert!(out.starts_with("/usr\nthrough\n") && out.lines().count() == 3, "{out}");
+    assert_eq!(String::from_utf8(output.stderr).unwrap(), "to-err\n");
+    assert_eq!(output.status.code(), Some(7));
+}
+
+#[test]
+fn the_exit_status_is_the_commands() {
+    let station = Station::new();
+    assert_eq!(station.call(&["run", "--", "true"]).status, 0);
+    assert_eq!(station.call(&["run", "--", "false"]).status, 1);
+    assert_eq!(station.call(&["run", "--", "sh", "-c", "kill -TERM $$"]).status, 128 + 15);
+    assert_eq!(station.call(&["run", "--", "/nonexistent/x"]).status, 127);
+    assert_eq!(station.call(&["run", "--", "no-such-command-here"]).status, 127);
+    assert_eq!(station.call(&["run", "--", "/etc/passwd"]).status, 126);
+    assert_eq!(station.call(&["run", "--", "/etc"]).status, 126);
+    station.verify();
+}
+
+#[test]
+fn ledger_and_key_never_reach_the_command() {
+    let station = Station::new();
+    let called: crate::station::Called =
+        station.command(&["run", "-q", "--", "env"]).env("JOBMETER_KEY", "secret").output().unwrap().into();
+    assert!(!called.out.contains("secret") && !called.out.contains("JOBMETER_LEDGER"), "{}", called.out);
+    assert!(called.out.contains("JOBMETER_ATTEMPT="));
+}
+
+#[test]
+fn a_job_is_listed_shown_and_summed() {
+    let station = Station::new();
+    let burn = "sum(range(10000000))";
+    let called = station.ok(&["run", "--job", "j1", "--name", "first", "--label", "a=b", "--", "python3", "-c", burn]);
+    assert!(called.err.contains("credits charged"), "{}", called.err);
+    station.ok(&["run", "--job", "j1", "--", "python3", "-c", burn]);
+    station.ok(&["run", "--job", "j2", "--kind", "generation", "--", "true"]);
+    let listed = station.json(&["jobs", "list"]);
+    let names: Vec<_> = listed["jobs"].as_array().unwrap().iter().map(|job| job["job"].as_str().unwrap()).collect();
+    assert_eq!(names, ["j2", "j1"]);
+    let shown = station.json(&["jobs", "show", "j1"]);
+    let attempts = shown["attempts"].as_array().unwrap();
+    assert_eq!(attempts.len(), 2);
+    // Receipt = entries = job = period, to the last nanocredit.
+    let charged: i64 = attempts.iter().map(|attempt| nano(&attempt["receipt"]["credits"]["total"])).sum();
+    assert_eq!(nano(&shown["charged"]["total"]), charged);
+    let all = charged + nano(&station.receipt("j2")["credits"]["total"]);
+    assert_eq!(nano(&station.credits()["current"]), all);
+    let months = station.json(&["usage"]);
+    assert_eq!(nano(&months[0]["totalCredits"]), all);
+    for attempt in attempts {
+        let receipt = &attempt["receipt"];
+        assert_eq!(micros(&receipt["cpu"]["total_seconds"]) as i64 / 4, nano(&receipt["credits"]["total"]));
+    }
+    let text = station.ok(&["jobs", "show", "j1"]).out;
+    for part in ["“first”", "labels    a=b", "The command ended by itself with status 0.", "teardown", "burn"] {
+        assert!(text.contains(part), "{part} is not in {text}");
+    }
+    station.verify();
+}
+
+#[test]
+fn a_limit_stops_the_job_and_is_never_exceeded() {
+    let station = Station::new();
+    let limit = "0.0002";
+    let receipt = station.path("r.json");
+    let called = station.call(&[
+        "run",
+        "--job",
+        "lim",
+        "--limit",
+        limit,
+        "--receipt",
+        receipt.to_str().unwrap(),
+        "--",
+        "sh",
+        "-c",
+        "while :; do :; done & while :; do :; done",
+    ]);
+    assert_eq!(called.status, 75, "{called:?}");
+    assert!(called.err.contains("jobmeter: stopped: the job's own limit is reached"), "{}", called.err);
+    let receipt: serde_json::Value = serde_json::from_slice(&std::fs::read(receipt).unwrap()).unwrap();
+    assert_eq!(receipt["outcome"]["reason"], "job_limit");
+    let charged = nano(&receipt["credits"]["total"]);
+    assert!(charged <= 200_000 && charged > 150_000, "{charged}");
+    assert_eq!(receipt, station.receipt("lim"));
+    station.verify();
+}
+
+#[test]
+fn an_exhausted_account_stops_its_jobs_and_refuses_new_ones() {
+    let station = Station::new();
+    station.ok(&["account", "limit", "0.0005"]);
+    let called =
+        station.call(&["run", "--job", "a", "--exhausted-status", "42", "--", "sh", "-c", "while :; do :; done"]);
+    assert_eq!(called.status, 42, "{called:?}");
+    assert!(called.err.contains("jobmeter: stopped: credits exhausted"), "{}", called.err);
+    let account = station.credits();
+    assert!(nano(&account["current"]) <= 500_000 && nano(&account["left"]) >= 0, "{account}");
+    let refused = station.call(&[
+        "run",
+        "--job",
+        "b",
+        "--receipt",
+        station.path("r").to_str().unwrap(),
+        "--",
+        "touch",
+        "/tmp/jobmeter-never",
+    ]);
+    assert_eq!(refused.status, 75);
+    assert!(refused.err.contains("jobmeter: refused: credits exhausted"), "{}", refused.err);
+    assert!(!std::path::Path::new("/tmp/jobmeter-never").exists());
+    let receipt: serde_json::Value = serde_json::from_slice(&std::fs::read(station.path("r")).unwrap()).unwrap();
+    assert_eq!(receipt["outcome"]["reason"], "refused");
+    station.verify();
+}
+
+#[test]
+fn an_operator_stops_a_running_job() {
+    let station = Station::new();
+    let mut child =
+        station.command(&["run", "--job", "long", "--", "sleep", "100"]).stderr(Stdio::piped()).spawn().unwrap();
+    assert!(crate::station::within(std::time::Duration::from_secs(5), || {
+        station.call(&["jobs", "show", "long"]).status == 0
+    }));
+    station.ok(&["jobs", "stop", "long", "--why", "test"]);
+    assert_eq!(child.wait().unwrap().code(), Some(137));
+    assert_eq!(station.receipt("long")["outcome"]["reason"], "operator_stop");
+    assert_eq!(station.call(&["run", "--job", "long", "--", "true"]).status, 75);
+}
+
+#[test]
+fn a_notice_comes_ahead_of_the_end() {
+    let station = Station::new();
+    station.ok(&["account", "limit", "0.0006"]);
+    let line = "trap 'echo noticed' USR1; while :; do :; done";
+    let called = station.call(&["run", "--job", "n", "--notice", "USR1@1s", "--", "bash", "-c", line]);
+    assert_eq!((called.status, called.out.as_str()), (75, "noticed\n"), "{called:?}");
+    assert!(station.receipt("n")["time"]["notice_sent_at"].is_string());
+}
+
+#[test]
+fn what_a_command_leaves_behind_is_killed_or_waited_for() {
+    let station = Station::new();
+    let line = "(setsid sleep 77.125 &) ; exit 0";
+    station.ok(&["run", "--", "sh", "-c", line]);
+    assert!(crate::station::processes_with("77.125").is_empty());
+    let line = "(setsid sh -c 'sleep 0.4; echo late' &) ; exit 0";
+    let called = station.ok(&["run", "--linger", "--", "sh", "-c", line]);
+    assert_eq!(called.out, "late\n");
+}
+
+#[test]
+fn a_dry_run_starts_nothing_and_says_what_it_would_cost() {
+    let station = Station::new();
+    let found = station.json(&["run", "--dry-run", "--", "touch", "/tmp/jobmeter-never-2"]);
+    assert!(nano(&found["highestRatePerSecond"]) > 0 && found["source"].is_string(), "{found}");
+    assert!(!std::path::Path::new("/tmp/jobmeter-never-2").exists());
+    assert!(station.ok(&["run", "--dry-run", "--", "true"]).out.ends_with("nothing was started\n"));
+}
+
+#[test]
+fn two_attempts_of_one_task_at_once_are_both_charged() {
+    let station = Station::new();
+    let line = "$JOBMETER run --job t --task 0 -- python3 -c 'sum(range(9000000))'";
+    let called = station.sh(&format!("{line} & {line}; wait"));
+    assert_eq!(called.status, 0, "{called:?}");
+    let shown = station.json(&["jobs", "show", "t"]);
+    assert_eq!(shown["attempts"].as_array().unwrap().len(), 2);
+    assert!(shown["attempts"].as_array().unwrap().iter().all(|attempt| nano(&attempt["charged"]["total"]) > 10_000));
+    station.verify();
+}
+
+#[test]
+fn jobmeter_without_standard_error_keeps_the_exit_status() {
+    let station = Station::new();
+    assert_eq!(station.sh("$JOBMETER run -- sh -c 'exit 5' 2>&-").status, 5);
+    assert_eq!(station.sh("$JOBMETER run -- sh -c 'exit 5' 2>/dev/full").status, 5);
+    assert_eq!(station.sh("$JOBMETER jobs list | true").status, 0);
+    station.verify();
+}
+
+#[test]
+fn schedulers_name_the_job_and_the_task() {
+    let station = Station::new();
+    let called = station.sh("SLURM_JOB_ID=123 SLURM_PROCID=4 $JOBMETER run -- true");
+    assert_eq!(called.status, 0, "{called:?}");
+    let shown = station.json(&["jobs", "show", "123"]);
+    assert_eq!(shown["attempts"][0]["identity"]["task"], "4");
+}

@@ -1,0 +1,149 @@
+//! Jobs that do not want to be metered or stopped.
+
+use std::time::Duration;
+
+use crate::station::{Called, Station, micros, nano, processes_with, within};
+use crate::{Around, alone, v2};
+
+fn run(station: &Station, arguments: &[&str], line: &str) -> Called {
+    let mut all = vec!["run", "--job", "h", "--limit", "0.0001"];
+    all.extend(arguments);
+    all.extend(["--", "bash", "-c", line]);
+    station.call(&all)
+}
+
+/// Stopped at its limit, charged no more than that, nothing of it left, and the books are right.
+fn is_stopped(arguments: &[&str], line: &str) -> Option<serde_json::Value> {
+    v2()?;
+    let _one = alone();
+    let station = Station::new();
+    let mark = format!("jobmeter-test-{}", std::process::id());
+    let called = run(&station, arguments, &format!(": {mark}; {line}"));
+    assert_eq!(called.status, 75, "{called:?}");
+    assert!(within(Duration::from_secs(2), || processes_with(&mark).is_empty()), "something lives on");
+    let receipt = station.receipt("h");
+    assert!(nano(&receipt["credits"]["total"]) <= 100_000, "{receipt}");
+    station.verify();
+    Some(receipt)
+}
+
+#[test]
+fn ignores_every_signal() {
+    is_stopped(&[], "trap '' HUP INT QUIT TERM USR1 USR2 TSTP; while :; do :; done");
+}
+
+#[test]
+fn closes_all_descriptors() {
+    is_stopped(&[], "for fd in 0 1 2 3 4 5 6 7 8 9; do eval \"exec $fd>&-\"; done; while :; do :; done");
+}
+
+#[test]
+fn is_stopped_with_sigstop_and_burns_elsewhere() {
+    is_stopped(&[], "(while :; do :; done) & kill -STOP $$; wait");
+}
+
+#[test]
+fn makes_nested_groups() {
+    let line = "g=$(grep -o 'cgroup2.*' /proc/mounts >/dev/null; awk '$3==\"cgroup2\"{print $2; exit}' /proc/mounts)$(grep '^0::' /proc/self/cgroup | cut -c4-); \
+                mkdir -p $g/a/b/c && echo $$ > $g/a/b/c/cgroup.procs; echo threaded > $g/a/b/c/cgroup.type; while :; do :; done";
+    is_stopped(&[], line);
+}
+
+#[test]
+fn freezes_its_own_group() {
+    if v2().is_none() {
+        return;
+    }
+    let _one = alone();
+    let station = Station::new();
+    let line = "g=$(awk '$3==\"cgroup2\"{print $2; exit}' /proc/mounts)$(grep '^0::' /proc/self/cgroup | cut -c4-); \
+                sleep 3602.5 & echo 1 > $g/cgroup.freeze; exit 0";
+    let mut child = station.command(&["run", "--job", "f", "--", "bash", "-c", line]).spawn().unwrap();
+    assert!(within(Duration::from_secs(5), || !processes_with("3602.5").is_empty()));
+    station.ok(&["jobs", "stop", "f"]);
+    assert!(within(Duration::from_secs(15), || child.try_wait().unwrap().is_some()));
+    assert!(processes_with("3602.5").is_empty());
+    station.verify();
+}
+
+#[test]
+fn leaves_its_group_and_is_brought_back() {
+    let line = "echo $$ > $(awk '$3==\"cgroup2\"{print $2; exit}' /proc/mounts)/cgroup.procs; while :; do :; done";
+    if v2().is_none() {
+        return;
+    }
+    let _one = alone();
+    let station = Station::new();
+    let called = run(&station, &["--interval", "50ms"], line);
+    assert_eq!(called.status, 75, "{called:?}");
+    let receipt = station.receipt("h");
+    assert_eq!(receipt["outcome"]["tamper"], "detected");
+    assert!(micros(&receipt["cpu"]["total_seconds"]) > 300_000, "{receipt}");
+}
+
+#[test]
+fn leaves_its_group_and_its_command_behind() {
+    if v2().is_none() {
+        return;
+    }
+    let _one = alone();
+    let station = Station::new();
+    let line = "(echo $BASHPID > $(awk '$3==\"cgroup2\"{print $2; exit}' /proc/mounts)/cgroup.procs; exec setsid sleep 3603.5) & sleep 0.2; exit 0";
+    station.call(&["run", "--job", "g", "--", "bash", "-c", line]);
+    assert!(within(Duration::from_secs(2), || processes_with("3603.5").is_empty()), "it runs on, unmetered");
+    assert_eq!(station.receipt("g")["outcome"]["tamper"], "detected");
+}
+
+#[test]
+fn forks_without_end() {
+    let Some(_) = v2() else { return };
+    let Ok(pids) = jobmeter::sys::cgroup1::own_group("pids") else {
+        println!("skipped: no pids controller of cgroup v1 bounds the storm");
+        return;
+    };
+    let _one = alone();
+    let station = Station::new();
+    let group = Around::new(pids.path(), "pids");
+    std::fs::write(group.0.join("pids.max"), "300").unwrap();
+    let line = format!(
+        "{} run --job storm --limit 0.0001 -- bash -c 'storm() {{ while :; do storm & done; }}; storm' 2>/dev/null",
+        group.enter()
+    );
+    let called = station.sh(&line);
+    assert_eq!(called.status, 75, "{called:?}");
+    assert!(within(Duration::from_secs(3), || {
+        std::fs::read_to_string(group.0.join("cgroup.procs")).unwrap().is_empty()
+    }));
+    assert!(nano(&station.receipt("storm")["credits"]["total"]) <= 100_000);
+    station.verify();
+}
+
+#[test]
+fn populates_gigabytes_in_one_call() {
+    if v2().is_none() {
+        return;
+    }
+    let _one = alone();
+    let station = Station::new();
+    let code = "import mmap\nwhile True:\n  m = mmap.mmap(-1, 3 << 30, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x8000)\n  m.close()";
+    let called = station.call(&["run", "--job", "m", "--limit", "0.0001", "--", "python3", "-c", code]);
+    assert_eq!(called.status, 75, "{called:?}");
+    let receipt = station.receipt("m");
+    assert!(nano(&receipt["credits"]["total"]) <= 100_000, "{receipt}");
+    station.verify();
+}
+
+#[test]
+fn kills_jobmeter_with_the_same_user() {
+    if v2().is_none() {
+        return;
+    }
+    let _one = alone();
+    let station = Station::new();
+    let line = "sleep 3604.5 & kill -9 $PPID; while :; do :; done";
+    let called = station.call(&["run", "--job", "k", "--", "bash", "-c", line]);
+    assert_eq!(called.status, 128 + 9);
+    assert!(within(Duration::from_secs(3), || processes_with("3604.5").is_empty()));
+    assert!(within(Duration::from_secs(3), || station.json(&["jobs", "show", "k"])["state"] == "ended"));
+    station.verify();
+}

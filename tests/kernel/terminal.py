@@ -1,0 +1,101 @@
+"""Drives `bash -i` on a pseudo-terminal and jobmeter inside of it."""
+
+import fcntl
+import os
+import pty
+import re
+import select
+import struct
+import sys
+import termios
+import time
+
+JOBMETER = os.environ["JOBMETER"]
+
+
+class Terminal:
+    def __init__(self):
+        self.seen = ""
+        self.pid, self.fd = pty.fork()
+        if self.pid == 0:
+            os.environ.update(PS1="ready> ", TERM="xterm", HISTFILE="")
+            os.execvp("bash", ["bash", "--norc", "--noprofile", "-i"])
+        fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 101, 0, 0))
+        self.expect("ready> ")
+
+    def send(self, text):
+        os.write(self.fd, text.encode())
+
+    def line(self, text):
+        self.send(text + "\n")
+
+    def expect(self, pattern, seconds=10):
+        """Reads until the pattern comes; what was before it is forgotten."""
+        until = time.monotonic() + seconds
+        while True:
+            found = re.search(pattern, self.seen)
+            if found:
+                self.seen = self.seen[found.end():]
+                return found
+            left = until - time.monotonic()
+            if left <= 0 or not select.select([self.fd], [], [], left)[0]:
+                sys.exit(f"{pattern!r} did not come; seen: {self.seen!r}")
+            try:
+                self.seen += os.read(self.fd, 65536).decode(errors="replace")
+            except OSError:
+                sys.exit(f"{pattern!r} did not come before the end; seen: {self.seen!r}")
+
+
+def ctrl_z():
+    terminal = Terminal()
+    terminal.line(f"{JOBMETER} run -q -- bash -c 'echo be\"\"gun; read word; echo got $word; exit 4'")
+    terminal.expect("begun")
+    terminal.send("\x1a")
+    terminal.expect("Stopped")
+    terminal.expect("ready> ")
+    terminal.line("jobs -s | wc -l")
+    terminal.expect(r"\b1\b")
+    terminal.line("fg")
+    terminal.line("something")
+    terminal.expect("got something")
+    terminal.line("echo status $?")
+    terminal.expect("status 4")
+
+
+def ctrl_c():
+    terminal = Terminal()
+    terminal.line(f"{JOBMETER} run -q -- bash -c 'trap \"echo caug\"\"ht\" INT; echo be\"\"gun; read a; read b; exit 3'")
+    terminal.expect("begun")
+    terminal.send("\x03")
+    terminal.expect("caught")
+    terminal.line("x")
+    terminal.line("y")
+    terminal.line("echo status $?")
+    before = terminal.expect("([^$])status 3")
+    if "caught" in before.string[: before.start()]:
+        sys.exit("the signal came twice")
+
+
+def python():
+    terminal = Terminal()
+    terminal.line(f"{JOBMETER} run -q -- python3 -q -i")
+    terminal.expect(">>> ")
+    terminal.line("6 * 7")
+    terminal.expect("42")
+    terminal.line("import sys; sys.exit(5)")
+    terminal.line("echo status $?")
+    terminal.expect("status 5")
+
+
+def modes():
+    terminal = Terminal()
+    terminal.line(f"{JOBMETER} run -q -- stty size")
+    terminal.expect("33 101")
+    terminal.line(f"{JOBMETER} run -q --limit 0.00001 -- bash -c 'stty -echo raw; while :; do :; done'")
+    terminal.expect("stopped: the job's own limit")
+    terminal.line("stty -a; echo status $?")
+    if terminal.expect(r"[ -]echo ").group(0).startswith("-"):
+        sys.exit("the terminal's modes were not restored")
+
+
+globals()[sys.argv[1]]()

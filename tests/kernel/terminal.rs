@@ -1,0 +1,35 @@
+//! On a terminal of its own: job control, window size, modes, and the title.
+
+use crate::station::{Called, Station};
+use crate::{alone, v2};
+
+fn on_terminal(script: &str) -> Option<Called> {
+    v2()?;
+    let _one = alone();
+    let station = Station::new();
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/kernel/terminal.py");
+    let called: Called = station.shell(&format!("exec python3 {path} {script}")).output().unwrap().into();
+    assert_eq!(called.status, 0, "{script}: {called:?}");
+    station.verify();
+    Some(called)
+}
+
+#[test]
+fn ctrl_z_stops_and_fg_continues() {
+    on_terminal("ctrl_z");
+}
+
+#[test]
+fn ctrl_c_reaches_the_command_once() {
+    on_terminal("ctrl_c");
+}
+
+#[test]
+fn an_interactive_python_works() {
+    on_terminal("python");
+}
+
+#[test]
+fn the_window_size_passes_and_modes_are_restored_after_a_kill() {
+    on_terminal("modes");
+}
