@@ -158,7 +158,28 @@ fn serialize_decimal<S: Serializer>(text: &str, serializer: S) -> Result<S::Ok, 
 fn deserialize_decimal<'de, D: Deserializer<'de>, T: FromStr<Err = AmountError>>(
     deserializer: D,
 ) -> Result<T, D::Error> {
-    serde_json::Number::deserialize(deserializer)?.to_string().parse().map_err(serde::de::Error::custom)
+    let text = serde_json::Number::deserialize(deserializer)?.to_string();
+    let plain = without_exponent(&text).unwrap_or(text);
+    plain.parse().map_err(serde::de::Error::custom)
+}
+
+/// JSON may write a small number as `1e-6`, and programs do; `None` where the text has no exponent or one beyond every
+/// amount.
+fn without_exponent(text: &str) -> Option<String> {
+    let (mantissa, exponent) = text.split_once(['e', 'E'])?;
+    let exponent: i32 = exponent.parse().ok().filter(|exponent| (-40..=40).contains(exponent))?;
+    let (sign, digits) = mantissa.strip_prefix('-').map_or(("", mantissa), |digits| ("-", digits));
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    let padding = "0".repeat(usize::try_from(exponent.unsigned_abs()).ok()?);
+    Some(if exponent < 0 {
+        let all = format!("{padding}{whole}");
+        let (whole, moved) = all.split_at(all.len().saturating_sub(padding.len()));
+        format!("{sign}{whole}.{moved}{fraction}")
+    } else {
+        let all = format!("{fraction}{padding}");
+        let (moved, fraction) = all.split_at(padding.len());
+        format!("{sign}{whole}{moved}.{fraction}")
+    })
 }
 
 impl Serialize for Nanocredits {
@@ -206,6 +227,13 @@ mod tests {
         assert_eq!(serde_json::to_string(&Nanocredits(5_000_000_001)).unwrap(), "5.000000001");
         assert_eq!(serde_json::from_str::<Nanocredits>("-0.5").unwrap(), Nanocredits(-500_000_000));
         assert_eq!(serde_json::to_string(&Microseconds(1)).unwrap(), "0.000001");
+        for (text, micros) in [("1e-6", 1), ("1.5e-5", 15), ("12.5E3", 12_500_000_000), ("2e0", 2_000_000)] {
+            assert_eq!(serde_json::from_str::<Microseconds>(text).unwrap(), Microseconds(micros), "{text}");
+        }
+        assert!(serde_json::from_str::<Microseconds>("1e-7").is_err());
+        assert!(serde_json::from_str::<Microseconds>("1e99").is_err());
+        let through_value = serde_json::to_value(Microseconds(1)).unwrap();
+        assert_eq!(serde_json::from_value::<Microseconds>(through_value).unwrap(), Microseconds(1));
     }
 
     proptest! {

@@ -127,9 +127,11 @@ impl Plan {
             (CpuSource::Enclosing, _) => {
                 Box::new(self.enclosing.take().ok_or_else(|| unusable("it was opened before"))?)
             }
-            (CpuSource::Perf, _) => Box::new(PerfMeter::new(child)?),
+            (CpuSource::Perf, Containment::Tree { front, .. }) => Box::new(PerfMeter::new(child, *front)?),
             (CpuSource::Procfs, Containment::Tree { front, .. }) => Box::new(ProcfsMeter::new(*front)),
-            (CpuSource::Cgroup2 | CpuSource::Procfs, _) => return Err(unusable("it has no containment")),
+            (CpuSource::Cgroup2 | CpuSource::Perf | CpuSource::Procfs, _) => {
+                return Err(unusable("it has no containment"));
+            }
         })
     }
 

@@ -45,6 +45,7 @@ struct Settled {
 /// Ends a job that was started.
 pub(super) fn end(keeper: &mut Keeper<'_>, mut running: Running, end: End) -> Ended {
     let settled = settle(keeper, &mut running);
+    keeper.continue_front();
     if running.ended.is_none() && end != End::MeterLost {
         running.ended = keeper.await_command_end(&running);
     }

@@ -335,6 +335,13 @@ impl Keeper<'_> {
         stopped
     }
 
+    /// A front that stopped itself with the command has to be there for the end.
+    pub(super) fn continue_front(&self) {
+        if self.shared.front_paused() {
+            kill(self.front, Signal::SIGCONT).ok();
+        }
+    }
+
     /// The front reaps the command and says how it ended, soon after the kill.
     pub(super) fn await_command_end(&self, running: &Running) -> Option<ExitKind> {
         let until_us = SystemClock.boottime_us().saturating_add(COMMAND_END_WAIT_MAX_US);

@@ -7,6 +7,7 @@ use std::time::Duration;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 use crate::ledger::LedgerError;
+use crate::sys::clock::{Clock, SystemClock, pause};
 
 /// "JBMT": tells a ledger from every other SQLite file.
 const APPLICATION_ID: i64 = 0x4a42_4d54;
@@ -14,6 +15,7 @@ const APPLICATION_ID: i64 = 0x4a42_4d54;
 const SCHEMA_VERSION: i64 = 1;
 /// Many processes share the file; each holds it for a commit of some milliseconds.
 const BUSY_MAX: Duration = Duration::from_secs(10);
+const BUSY_LOOK: Duration = Duration::from_millis(2);
 /// Locks and WAL's shared memory do not work across machines. Numbers from `linux/magic.h` and statfs(2).
 const NETWORK_FILE_SYSTEMS: [(i64, &str); 9] = [
     (0x6969, "NFS"),
@@ -95,10 +97,13 @@ pub(super) fn refuse_network(directory: &Path) -> Result<(), LedgerError> {
 
 fn prepare(mut db: Connection) -> Result<Connection, LedgerError> {
     db.busy_timeout(BUSY_MAX)?;
-    let number = |db: &Connection, name: &str| db.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
-    let (id, version) = (number(&db, "application_id")?, number(&db, "user_version")?);
+    // In one read, since another process may be making the ledger just now.
+    let look = db.transaction_with_behavior(TransactionBehavior::Deferred)?;
+    let tables: i64 = look.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    let number = |name: &str| look.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    let (id, version) = (number("application_id")?, number("user_version")?);
+    look.finish()?;
     if id != APPLICATION_ID {
-        let tables: i64 = db.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
         if id != 0 || tables != 0 {
             return Err(LedgerError::Broken(
                 "it is an SQLite file, but no ledger: name another by --ledger".to_owned(),
@@ -111,7 +116,7 @@ fn prepare(mut db: Connection) -> Result<Connection, LedgerError> {
              jobmeter"
         )));
     }
-    db.pragma_update(None, "journal_mode", "WAL")?;
+    write_ahead(&db)?;
     db.pragma_update(None, "synchronous", "FULL")?;
     db.pragma_update(None, "foreign_keys", "ON")?;
     db.pragma_update(None, "cache_size", -512)?;
@@ -121,6 +126,17 @@ fn prepare(mut db: Connection) -> Result<Connection, LedgerError> {
         migrate(&mut db)?;
     }
     Ok(db)
+}
+
+/// The change to WAL fails at once, without the busy handler, while another process opens the file.
+fn write_ahead(db: &Connection) -> Result<(), LedgerError> {
+    let until_us = SystemClock.boottime_us().saturating_add(u64::try_from(BUSY_MAX.as_micros()).unwrap_or(u64::MAX));
+    loop {
+        match db.pragma_update(None, "journal_mode", "WAL").map_err(LedgerError::from) {
+            Err(LedgerError::Unavailable(_)) if SystemClock.boottime_us() < until_us => pause(BUSY_LOOK),
+            done => return done,
+        }
+    }
 }
 
 fn migrate(db: &mut Connection) -> Result<(), LedgerError> {
