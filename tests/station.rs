@@ -131,7 +131,7 @@ pub fn nano(value: &Value) -> i64 {
     text.parse::<jobmeter::domain::units::Nanocredits>().unwrap_or_else(|error| panic!("{text}: {error}")).0
 }
 
-/// Processes whose command line holds this text.
+/// Processes whose command line holds this text, but for jobmeter itself, which was given it.
 pub fn processes_with(text: &str) -> Vec<i32> {
     let own = i32::try_from(std::process::id()).unwrap();
     let pids = std::fs::read_dir("/proc").unwrap().flatten();
@@ -139,7 +139,8 @@ pub fn processes_with(text: &str) -> Vec<i32> {
         .filter(|pid| *pid != own)
         .filter(|pid| {
             let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            String::from_utf8_lossy(&line).contains(text)
+            let is_meter = line.split(|byte| *byte == 0).next().is_some_and(|name| name.ends_with(b"jobmeter"));
+            String::from_utf8_lossy(&line).contains(text) && !is_meter
         })
         .collect()
 }

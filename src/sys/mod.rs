@@ -1,5 +1,7 @@
 //! What is asked of the kernel. The only `unsafe` of the crate is here.
 
+#![expect(unsafe_code, reason = "this is the one room where the kernel is asked directly")]
+
 pub mod cgroup;
 pub mod cgroup1;
 pub mod clock;
