@@ -9,13 +9,13 @@ use std::time::Duration;
 use jobmeter::sys::clock::{Clock, SystemClock, pause};
 use serde_json::Value;
 
-pub struct Station {
+pub(crate) struct Station {
     pub directory: tempfile::TempDir,
 }
 
 /// What a call printed, and how it ended.
 #[derive(Debug)]
-pub struct Called {
+pub(crate) struct Called {
     pub status: i32,
     pub out: String,
     pub err: String,
@@ -32,22 +32,22 @@ impl From<Output> for Called {
 }
 
 impl Station {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { directory: tempfile::tempdir().expect("a directory") }
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
     /// Runs through a shell line whose `$JOBMETER` is the binary.
-    pub fn shell(&self, line: &str) -> Command {
+    pub(crate) fn shell(&self, line: &str) -> Command {
         let mut command = self.dressed(Command::new("bash"));
         command.args(["-c", line]);
         command
     }
 
-    pub fn command(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = self.dressed(Command::new(env!("CARGO_BIN_EXE_jobmeter")));
         command.args(arguments);
         command
@@ -72,43 +72,43 @@ impl Station {
         command
     }
 
-    pub fn call(&self, arguments: &[&str]) -> Called {
+    pub(crate) fn call(&self, arguments: &[&str]) -> Called {
         self.command(arguments).output().expect("jobmeter starts").into()
     }
 
-    pub fn sh(&self, line: &str) -> Called {
+    pub(crate) fn sh(&self, line: &str) -> Called {
         self.shell(line).output().expect("a shell starts").into()
     }
 
-    pub fn ok(&self, arguments: &[&str]) -> Called {
+    pub(crate) fn ok(&self, arguments: &[&str]) -> Called {
         let called = self.call(arguments);
         assert_eq!(called.status, 0, "{arguments:?}: {called:?}");
         called
     }
 
-    pub fn json(&self, arguments: &[&str]) -> Value {
+    pub(crate) fn json(&self, arguments: &[&str]) -> Value {
         let mut all = vec!["--json"];
         all.extend(arguments);
         serde_json::from_str(&self.ok(&all).out).expect("JSON")
     }
 
     /// Of the job `job`, its last attempt's.
-    pub fn receipt(&self, job: &str) -> Value {
+    pub(crate) fn receipt(&self, job: &str) -> Value {
         let shown = self.json(&["jobs", "show", job]);
         shown["attempts"].as_array().expect("attempts").last().expect("an attempt")["receipt"].clone()
     }
 
-    pub fn credits(&self) -> Value {
+    pub(crate) fn credits(&self) -> Value {
         self.json(&["status"])
     }
 
-    pub fn verify(&self) {
+    pub(crate) fn verify(&self) {
         self.ok(&["ledger", "verify"]);
     }
 }
 
 /// Looks each millisecond until it is so; whether that came within the time.
-pub fn within(time: Duration, mut is_so: impl FnMut() -> bool) -> bool {
+pub(crate) fn within(time: Duration, mut is_so: impl FnMut() -> bool) -> bool {
     let until_us = SystemClock.boottime_us() + u64::try_from(time.as_micros()).unwrap();
     while !is_so() {
         if SystemClock.boottime_us() > until_us {
@@ -120,19 +120,19 @@ pub fn within(time: Duration, mut is_so: impl FnMut() -> bool) -> bool {
 }
 
 /// A number of a JSON document in millionths.
-pub fn micros(value: &Value) -> u64 {
+pub(crate) fn micros(value: &Value) -> u64 {
     let text = value.to_string();
     text.parse::<jobmeter::domain::units::Microseconds>().unwrap_or_else(|error| panic!("{text}: {error}")).0
 }
 
 /// A number of a JSON document in thousand-millionths.
-pub fn nano(value: &Value) -> i64 {
+pub(crate) fn nano(value: &Value) -> i64 {
     let text = value.to_string();
     text.parse::<jobmeter::domain::units::Nanocredits>().unwrap_or_else(|error| panic!("{text}: {error}")).0
 }
 
 /// Processes whose command line holds this text, but for jobmeter itself, which was given it.
-pub fn processes_with(text: &str) -> Vec<i32> {
+pub(crate) fn processes_with(text: &str) -> Vec<i32> {
     let own = i32::try_from(std::process::id()).unwrap();
     let pids = std::fs::read_dir("/proc").unwrap().flatten();
     pids.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())

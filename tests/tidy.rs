@@ -1,5 +1,13 @@
 //! The borders of the house, as DESIGN and STYLE draw them.
 
+#![allow(
+    clippy::pedantic,
+    clippy::print_stdout,
+    unreachable_pub,
+    missing_debug_implementations,
+    reason = "a test, not an interface"
+)]
+
 use std::path::{Path, PathBuf};
 
 fn files(directory: &Path, found: &mut Vec<PathBuf>) {

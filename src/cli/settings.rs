@@ -97,15 +97,14 @@ fn state_directory() -> Option<PathBuf> {
 
 /// A file that was named must be there; the default ones need not.
 fn read_config(named: Option<&Path>) -> Result<ConfigFile, Failure> {
-    let path = match named {
-        Some(path) => path.to_owned(),
-        None => {
-            let own = directory_of("XDG_CONFIG_HOME", ".config").map(|path| path.join("config.toml"));
-            let candidates = own.into_iter().filter(|_| !is_root()).chain([PathBuf::from("/etc/jobmeter/config.toml")]);
-            match candidates.into_iter().find(|path| path.exists()) {
-                Some(path) => path,
-                None => return Ok(ConfigFile::default()),
-            }
+    let path = if let Some(path) = named {
+        path.to_owned()
+    } else {
+        let own = directory_of("XDG_CONFIG_HOME", ".config").map(|path| path.join("config.toml"));
+        let candidates = own.into_iter().filter(|_| !is_root()).chain([PathBuf::from("/etc/jobmeter/config.toml")]);
+        match candidates.into_iter().find(|path| path.exists()) {
+            Some(path) => path,
+            None => return Ok(ConfigFile::default()),
         }
     };
     let wrong = |cause: String| Failure::new(format!("cannot use the settings of {}", path.display())).because(cause);

@@ -92,18 +92,18 @@ fn span_within(text: &str, min: Duration, max: Duration) -> Result<Span, String>
 }
 
 pub(super) fn interval(text: &str) -> Result<Span, String> {
-    span_within(text, Duration::from_millis(10), Duration::from_secs(60))
+    span_within(text, Duration::from_millis(10), Duration::from_mins(1))
 }
 
 pub(super) fn hold(text: &str) -> Result<Span, String> {
-    span_within(text, Duration::ZERO, Duration::from_secs(3_600))
+    span_within(text, Duration::ZERO, Duration::from_hours(1))
 }
 
 pub(super) fn notice(text: &str) -> Result<Notice, String> {
     let (signal, before) = text.split_once('@').ok_or("a notice is SIGNAL@TIME, such as SIGTERM@30s")?;
     Ok(Notice {
         signal: self::signal(signal)?,
-        before: span_within(before, Duration::ZERO, Duration::from_secs(86_400))?.0,
+        before: span_within(before, Duration::ZERO, Duration::from_hours(24))?.0,
     })
 }
 
@@ -139,9 +139,9 @@ mod tests {
 
     #[test]
     fn times_need_units_and_ranges() {
-        assert_eq!(span("1h 30m"), Ok(Span(Duration::from_secs(5_400))));
+        assert_eq!(span("1h 30m"), Ok(Span(Duration::from_mins(90))));
         assert_eq!(span("250ms"), Ok(Span(Duration::from_millis(250))));
-        assert_eq!(span("30 days"), Ok(Span(Duration::from_secs(30 * 86_400))));
+        assert_eq!(span("30 days"), Ok(Span(Duration::from_hours(720))));
         for bad in ["30", "", "-5s", "soon", "NaN"] {
             assert!(span(bad).is_err(), "{bad}");
         }

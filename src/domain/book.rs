@@ -66,6 +66,8 @@ pub fn plus(a: &Price, b: &Price) -> Price {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::pedantic, reason = "a test, not an interface")]
+
     use proptest::prelude::*;
 
     use super::*;

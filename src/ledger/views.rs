@@ -20,6 +20,7 @@ pub enum PeriodLength {
 }
 
 /// A change, by whom (`by`, a login name or a key's name).
+#[expect(missing_docs, reason = "the fields are words of the design")]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Change {
@@ -54,6 +55,7 @@ pub struct ChangeAnswer {
 }
 
 /// What to read.
+#[expect(missing_docs, reason = "the fields are words of the design")]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Query {
@@ -74,6 +76,7 @@ pub enum Query {
 }
 
 /// Answer to a [`Query`].
+#[expect(missing_docs, reason = "the fields are words of the design")]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum View {

@@ -142,7 +142,7 @@ impl Front<'_> {
     }
 
     fn take_signals(&mut self, watch: &mut Watch, terminal: Option<&Terminal>) -> Option<Outcome> {
-        while let Some(arrived) = self.signals.next() {
+        while let Some(arrived) = self.signals.arrived() {
             match arrived.signal {
                 Signal::SIGCHLD => {
                     if let Some(outcome) = self.reap(watch, terminal) {

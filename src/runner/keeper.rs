@@ -183,10 +183,10 @@ impl Keeper<'_> {
             None => Some(Event::Looked),
         };
         loop {
-            if let Some(happened) = event.take() {
-                if let Some(end) = self.step(&mut running, happened) {
-                    return ending::end(self, running, end);
-                }
+            if let Some(happened) = event.take()
+                && let Some(end) = self.step(&mut running, happened)
+            {
+                return ending::end(self, running, end);
             }
             let now_us = SystemClock.boottime_us();
             let mut due_us = running.job.look_at_us(now_us);

@@ -26,7 +26,7 @@ use crate::sys::process::boot_id;
 const FREEZE_WAIT_MAX: Duration = Duration::from_millis(5);
 const KILL_WAIT_MAX: Duration = Duration::from_secs(5);
 /// Acknowledged totals are kept so long, so that they can be sent again after a restore of the ledger.
-const KEPT: Duration = Duration::from_secs(7 * 24 * 3_600);
+const KEPT: Duration = Duration::from_hours(168);
 
 /// A spool file.
 #[derive(Clone, Debug, Serialize)]

@@ -21,7 +21,7 @@ pub enum ExitKind {
 
 /// Why the command did not start.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SpawnFailure {
+pub(super) struct SpawnFailure {
     /// For people.
     pub message: String,
     /// 126, 127 or 125.
@@ -31,7 +31,7 @@ pub struct SpawnFailure {
 /// From the front.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum ToKeeper {
+pub(super) enum ToKeeper {
     /// The command was cloned, and is about to run.
     Cloned { pid: i32 },
     /// The command runs.
@@ -47,7 +47,7 @@ pub enum ToKeeper {
 /// How jobmeter ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Exit {
+pub(super) enum Exit {
     /// With this status.
     Status(u8),
     /// As the command did.
@@ -57,7 +57,7 @@ pub enum Exit {
 /// From the keeper.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum ToFront {
+pub(super) enum ToFront {
     /// The attempt is open: start the command.
     Start,
     /// The meter runs: let the command go on to its exec.
@@ -68,7 +68,7 @@ pub enum ToFront {
 
 /// One end of a pair of sockets that keep the borders of messages.
 #[derive(Debug)]
-pub struct Channel(OwnedFd);
+pub(super) struct Channel(OwnedFd);
 
 /// No message is longer.
 const MESSAGE_MAX_BYTES: usize = 64 * 1024;
@@ -78,13 +78,13 @@ impl Channel {
     ///
     /// # Errors
     /// Where the kernel has no descriptor left.
-    pub fn pair() -> io::Result<(Self, Self)> {
+    pub(super) fn pair() -> io::Result<(Self, Self)> {
         let (a, b) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
         Ok((Self(a), Self(b)))
     }
 
     /// Sends; the other side's death is not an error here, since its pidfd tells that.
-    pub fn send<T: Serialize>(&self, message: &T) {
+    pub(super) fn send<T: Serialize>(&self, message: &T) {
         let Ok(bytes) = serde_json::to_vec(message) else { return };
         while send(self.0.as_raw_fd(), &bytes, MsgFlags::MSG_NOSIGNAL) == Err(Errno::EINTR) {}
     }
@@ -93,7 +93,7 @@ impl Channel {
     ///
     /// # Errors
     /// Where the message is none of ours.
-    pub fn receive<T: DeserializeOwned>(&self) -> io::Result<Option<T>> {
+    pub(super) fn receive<T: DeserializeOwned>(&self) -> io::Result<Option<T>> {
         let mut buffer = vec![0_u8; MESSAGE_MAX_BYTES];
         loop {
             match recv(self.0.as_raw_fd(), &mut buffer, MsgFlags::empty()) {

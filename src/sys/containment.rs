@@ -197,6 +197,7 @@ impl Containment {
     }
 
     /// Moves a stray back; whether that worked.
+    #[must_use]
     pub fn recapture(&self, pid: i32) -> bool {
         match self {
             Self::Cgroup2(group) => {

@@ -93,6 +93,7 @@ pub fn forbid_tracing() -> io::Result<()> {
 
 /// This process's `oom_score_adj` before it was lowered, so that the job can start with it; `None` where it could not
 /// be lowered and so needs no reset.
+#[must_use]
 pub fn lower_oom_score() -> Option<String> {
     let before = std::fs::read_to_string("/proc/self/oom_score_adj").ok()?;
     std::fs::write("/proc/self/oom_score_adj", "-999").ok()?;

@@ -70,7 +70,7 @@ impl Signals {
     }
 
     /// The next one that has come.
-    pub fn next(&mut self) -> Option<Arrived> {
+    pub fn arrived(&mut self) -> Option<Arrived> {
         loop {
             let info = self.fd.read_signal().ok().flatten()?;
             let signal = i32::try_from(info.ssi_signo).ok().and_then(|number| Signal::try_from(number).ok());

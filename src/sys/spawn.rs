@@ -343,10 +343,10 @@ unsafe fn clone_into(group: Option<RawFd>) -> nix::Result<i32> {
     let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
     arguments.flags = CLONE_INTO_CGROUP;
     arguments.exit_signal = libc::SIGCHLD as u64;
-    arguments.cgroup = group as u64;
+    arguments.cgroup = u64::try_from(group).unwrap_or(u64::MAX);
     // SAFETY: the arguments outlive the call; without CLONE_VM the child has its own copy of this memory.
     let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<libc::clone_args>()) };
-    Errno::result(pid).map(|pid| pid as i32)
+    Errno::result(pid).map(|pid| i32::try_from(pid).unwrap_or(-1))
 }
 
 /// By raw system calls, since glibc's wrappers signal all threads through locks. The order matters: groups, gid, uid.

@@ -51,10 +51,11 @@ impl Terminal {
         if self.foreground().is_some_and(|group| group != own && gone(group)) {
             self.set_foreground(own);
         }
-        if killed && self.foreground() == Some(own) {
-            if let Some(modes) = &self.modes {
-                tcsetattr(self.tty.as_fd(), SetArg::TCSADRAIN, modes).ok();
-            }
+        if killed
+            && self.foreground() == Some(own)
+            && let Some(modes) = &self.modes
+        {
+            tcsetattr(self.tty.as_fd(), SetArg::TCSADRAIN, modes).ok();
         }
     }
 }

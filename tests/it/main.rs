@@ -1,5 +1,13 @@
 //! The command line as its users see it.
 
+#![allow(
+    clippy::pedantic,
+    clippy::print_stdout,
+    unreachable_pub,
+    missing_debug_implementations,
+    reason = "a test, not an interface"
+)]
+
 mod accounts;
 mod bad_input;
 mod run;

@@ -2,6 +2,14 @@
 //! the figures are those of the whole machine. Needs root and cgroups: without them each test says what it skipped, and
 //! with `REQUIRE_KERNEL=1` it fails instead.
 
+#![allow(
+    clippy::pedantic,
+    clippy::print_stdout,
+    unreachable_pub,
+    missing_debug_implementations,
+    reason = "a test, not an interface"
+)]
+
 mod exact;
 mod hostile;
 mod lost;
@@ -14,6 +22,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Where the v2 hierarchy is, if this machine lets its groups be made.
+#[must_use]
 pub fn v2() -> Option<PathBuf> {
     let path = jobmeter::sys::cgroup::own_group_path().ok()?;
     let usable = nix::unistd::geteuid().is_root() && path.join("cgroup.procs").exists();
@@ -36,6 +45,7 @@ pub fn alone() -> MutexGuard<'static, ()> {
 pub struct Around(pub PathBuf);
 
 impl Around {
+    #[must_use]
     pub fn new(parent: &std::path::Path, name: &str) -> Self {
         let path = parent.join(format!("test-{name}-{}", std::process::id()));
         std::fs::create_dir(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
@@ -43,6 +53,7 @@ impl Around {
     }
 
     /// A shell line that moves itself into the group and becomes jobmeter.
+    #[must_use]
     pub fn enter(&self) -> String {
         format!("echo $$ > {}/cgroup.procs; exec $JOBMETER", self.0.display())
     }

@@ -4,6 +4,14 @@
 //!
 //! `SIM_SEEDS=1000 cargo test --test sim` runs more worlds, `SIM_SEED=7` one of them.
 
+#![allow(
+    clippy::pedantic,
+    clippy::print_stdout,
+    unreachable_pub,
+    missing_debug_implementations,
+    reason = "a test, not an interface"
+)]
+
 mod network;
 mod world;
 

@@ -6,14 +6,14 @@ use jobmeter::ledger::protocol::{Finish, OpenAnswer, OpenRequest, Report, Report
 
 /// SplitMix64: the same seed is the same world on every machine.
 #[derive(Debug)]
-pub struct Chance(u64);
+pub(crate) struct Chance(u64);
 
 impl Chance {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15))
     }
 
-    pub fn below(&mut self, limit: u64) -> u64 {
+    pub(crate) fn below(&mut self, limit: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -21,13 +21,13 @@ impl Chance {
         (z ^ (z >> 31)) % limit.max(1)
     }
 
-    pub fn percent(&mut self, percent: u64) -> bool {
+    pub(crate) fn percent(&mut self, percent: u64) -> bool {
         self.below(100) < percent
     }
 }
 
 #[derive(Clone, Debug)]
-pub enum Message {
+pub(crate) enum Message {
     Open(OpenRequest),
     Report(Report),
     Finish(Finish),
@@ -38,7 +38,7 @@ pub enum Message {
 
 /// One message; `sent_us` of a question comes back with its answer.
 #[derive(Clone, Debug)]
-pub struct Packet {
+pub(crate) struct Packet {
     pub attempt: usize,
     pub sent_us: u64,
     pub message: Message,
@@ -46,7 +46,7 @@ pub struct Packet {
 
 /// What is on its way, by the time of its arrival.
 #[derive(Debug, Default)]
-pub struct Network {
+pub(crate) struct Network {
     flying: BTreeMap<(u64, u64), Packet>,
     count: u64,
     pub lost: u64,
@@ -54,7 +54,7 @@ pub struct Network {
 }
 
 impl Network {
-    pub fn send(&mut self, chance: &mut Chance, now_us: u64, packet: Packet) {
+    pub(crate) fn send(&mut self, chance: &mut Chance, now_us: u64, packet: Packet) {
         if chance.percent(10) {
             self.lost += 1;
             return;
@@ -72,11 +72,11 @@ impl Network {
         }
     }
 
-    pub fn next_at_us(&self) -> Option<u64> {
+    pub(crate) fn next_at_us(&self) -> Option<u64> {
         self.flying.keys().next().map(|(at_us, _)| *at_us)
     }
 
-    pub fn arrived(&mut self, now_us: u64) -> Option<Packet> {
+    pub(crate) fn arrived(&mut self, now_us: u64) -> Option<Packet> {
         let first = self.flying.first_entry()?;
         (first.key().0 <= now_us).then(|| first.remove())
     }

@@ -66,7 +66,7 @@ struct Sidecar {
     last_word: bool,
 }
 
-pub struct World {
+pub(crate) struct World {
     seed: u64,
     chance: Chance,
     now_us: u64,
@@ -82,7 +82,7 @@ pub struct World {
 }
 
 impl World {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         let mut chance = Chance::new(seed);
         // Memory, where there is some: the rules are tested here, the disk elsewhere.
         let memory = std::path::Path::new("/dev/shm");
@@ -120,7 +120,7 @@ impl World {
     }
 
     /// Lives until all sidecars are gone or the time is over.
-    pub fn run(&mut self) {
+    pub(crate) fn run(&mut self) {
         while self.now_us < LIFE_US {
             let by_sidecar = self.sidecars.iter().map(|sidecar| sidecar.next_us).min().unwrap_or(LIFE_US);
             let next_us = self.network.next_at_us().unwrap_or(LIFE_US).min(by_sidecar).max(self.now_us + 1);
@@ -217,7 +217,7 @@ impl World {
 
     /// After every call: the books replay, and nothing that was granted is more than could be spent.
     fn check(&mut self) {
-        if self.calls % 8 != 0 {
+        if !self.calls.is_multiple_of(8) {
             return;
         }
         match self.ledger.read(&Query::Verify).expect("the books") {
@@ -357,7 +357,7 @@ impl World {
     }
 
     /// Everything that can still be said is said, and the sums are compared.
-    pub fn end(&mut self) -> String {
+    pub(crate) fn end(&mut self) -> String {
         for at in 0..self.sidecars.len() {
             if let Stage::Running(_) = self.sidecars[at].stage {
                 self.ended_by_operator(at);

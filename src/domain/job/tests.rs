@@ -1,3 +1,4 @@
+#![allow(clippy::pedantic, reason = "a test, not an interface")]
 use proptest::prelude::*;
 
 use super::*;

@@ -130,7 +130,7 @@ impl Books<'_> {
             (user, amount.0, expires_s, why),
         )?;
         let source = self.tx.last_insert_rowid();
-        self.append(&Entry { amount, source, ..self.of_account("grant", &account, by, why) })?;
+        self.append(&Entry { source, amount, ..self.of_account("grant", &account, by, why) })?;
         self.answer(&account)
     }
 
@@ -229,7 +229,7 @@ impl Books<'_> {
             let (amount, source) = (*amount, source.0);
             let parts = Price { tokens: amount, total: amount, ..Price::default() };
             let job = Some(job.as_str());
-            self.append(&Entry { amount, source, parts, tokens, job, ..self.of_account("tokens", &account, by, "") })?;
+            self.append(&Entry { source, amount, parts, tokens, job, ..self.of_account("tokens", &account, by, "") })?;
             tokens = 0;
         }
         let overshoot = cost.saturating_sub(charged);
@@ -263,21 +263,18 @@ impl Books<'_> {
 
     /// Ends a silent attempt: at a usage, or at all that it holds.
     fn settle_at(&self, attempt: &mut Attempt, account: &Account, usage: Option<&Usage>) -> Result<(), LedgerError> {
-        match usage {
-            Some(usage) => {
-                attempt.state.usage = attempt.state.usage.merged(usage);
-                let price = attempt.state.rates.price(&attempt.state.usage);
-                let level = price.total.min(attempt.ceiling());
-                self.charge_to(attempt, attempt.period, &price, level)?;
-            }
-            None => {
-                let accounted = attempt.state.accounted;
-                let level = accounted.total.saturating_add(self.held(attempt, attempt.period)?);
-                // All of the hold counts as CPU time, which is what a silent attempt can have burned.
-                let more = level.saturating_sub(accounted.total);
-                let price = Price { cpu: accounted.cpu.saturating_add(more), total: level, ..accounted };
-                self.charge_to(attempt, attempt.period, &price, level)?;
-            }
+        if let Some(usage) = usage {
+            attempt.state.usage = attempt.state.usage.merged(usage);
+            let price = attempt.state.rates.price(&attempt.state.usage);
+            let level = price.total.min(attempt.ceiling());
+            self.charge_to(attempt, attempt.period, &price, level)?;
+        } else {
+            let accounted = attempt.state.accounted;
+            let level = accounted.total.saturating_add(self.held(attempt, attempt.period)?);
+            // All of the hold counts as CPU time, which is what a silent attempt can have burned.
+            let more = level.saturating_sub(accounted.total);
+            let price = Price { cpu: accounted.cpu.saturating_add(more), total: level, ..accounted };
+            self.charge_to(attempt, attempt.period, &price, level)?;
         }
         self.end(attempt, account, Reason::MeterLost)
     }

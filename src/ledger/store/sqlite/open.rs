@@ -85,7 +85,7 @@ fn make_directory(directory: &Path) -> io::Result<()> {
 pub(super) fn refuse_network(directory: &Path) -> Result<(), LedgerError> {
     let Ok(statfs) = nix::sys::statfs::statfs(directory) else { return Ok(()) };
     let kind = statfs.filesystem_type().0;
-    match NETWORK_FILE_SYSTEMS.iter().find(|(magic, _)| *magic == i64::from(kind)) {
+    match NETWORK_FILE_SYSTEMS.iter().find(|(magic, _)| *magic == kind) {
         Some((_, name)) => Err(LedgerError::Refused(format!(
             "{}: a ledger file cannot be kept on a network file system ({name}), where locks of other machines are not \
              seen: use a local disk",
@@ -103,12 +103,8 @@ fn prepare(mut db: Connection) -> Result<Connection, LedgerError> {
     let number = |name: &str| look.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let (id, version) = (number("application_id")?, number("user_version")?);
     look.finish()?;
-    if id != APPLICATION_ID {
-        if id != 0 || tables != 0 {
-            return Err(LedgerError::Broken(
-                "it is an SQLite file, but no ledger: name another by --ledger".to_owned(),
-            ));
-        }
+    if id != APPLICATION_ID && (id != 0 || tables != 0) {
+        return Err(LedgerError::Broken("it is an SQLite file, but no ledger: name another by --ledger".to_owned()));
     }
     if version > SCHEMA_VERSION {
         return Err(LedgerError::Broken(format!(

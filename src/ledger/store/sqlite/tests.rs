@@ -1,5 +1,7 @@
 //! What the embedded ledger promises, on a real file and with a clock that is set by hand.
 
+#![allow(clippy::pedantic, reason = "a test, not an interface")]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
