@@ -14,6 +14,7 @@ use crate::ledger::location::Location;
 use crate::ledger::protocol::{Finish, FinishAnswer, OpenAnswer, OpenRequest, Report, ReportAnswer};
 use crate::ledger::{Ledger, LedgerError};
 use crate::sys::clock::{Clock, SystemClock};
+use crate::sys::process::schedule_first;
 
 const STACK_BYTES: usize = 512 * 1024;
 
@@ -59,6 +60,8 @@ impl Uplink {
         let bell = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
         let ring = File::from(bell.as_fd().try_clone_to_owned()?);
         Builder::new().name("uplink".to_owned()).stack_size(STACK_BYTES).spawn(move || {
+            // The job's own threads must not keep its answers waiting.
+            schedule_first();
             let mut line = Line { location, ledger: None };
             while let Ok(question) = inbox.recv() {
                 let sent_us = SystemClock.boottime_us();

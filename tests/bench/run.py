@@ -151,15 +151,17 @@ def exactness(peers, quick):
         shares = []
         for _ in range(2 if quick else 7):
             receipt = f"{WORK}/receipt.json"
-            # What jobmeter itself burns in the group is measured with a job that does nothing.
+            # What jobmeter burns after its last word about itself is measured with a job that does nothing.
             with Around() as group:
                 jobmeter("run", "--linger", "--cpu-source", source, "--receipt", receipt, "--", "true", group=group)
-                own = group.usage() - float(json.load(open(receipt))["cpu"]["total_seconds"]) * 1e6
+                read = json.load(open(receipt))
+                told = float(read["cpu"]["total_seconds"]) + float(read["meter"]["cpu_seconds"])
+                tail = group.usage() - told * 1e6
             with Around() as group:
                 jobmeter("run", "--linger", "--cpu-source", source, "--receipt", receipt, "--", *command, group=group)
                 read = json.load(open(receipt))
                 metered = float(read["cpu"]["total_seconds"]) * 1e6
-                own = max(own, float(read["meter"]["cpu_seconds"]) * 1e6)
+                own = float(read["meter"]["cpu_seconds"]) * 1e6 + tail
                 shares.append(metered / (group.usage() - own))
         row(what, f"jobmeter {source}", f"{statistics.median(shares):.2%}", reach)
     if "time" in peers:

@@ -6,6 +6,7 @@
     clippy::pedantic,
     clippy::print_stdout,
     unreachable_pub,
+    missing_docs,
     missing_debug_implementations,
     reason = "a test, not an interface"
 )]
