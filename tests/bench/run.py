@@ -71,15 +71,16 @@ class Around:
         with open(f"{self.path}/cpu.stat") as stat:
             return int(stat.readline().split()[1])
 
-    def alive(self):
-        alive = 0
-        for path, _, _ in os.walk(self.path):
+    def job_lives(self):
+        """Whether something lives in a job's group below; the dead whom nobody has waited for do not count."""
+        for name in os.listdir(self.path):
             try:
-                with open(f"{path}/cgroup.procs") as procs:
-                    alive += len(procs.read().split())
+                with open(f"{self.path}/{name}/cgroup.events") as events:
+                    if "populated 1" in events.read():
+                        return True
             except OSError:
                 pass
-        return alive
+        return False
 
     def __exit__(self, *_):
         with open(f"{self.path}/cgroup.kill", "w") as kill:
@@ -275,11 +276,14 @@ def lost(_peers, quick):
                 target = front.pid if who == "front" else int(children.stdout.split()[0])
                 os.kill(target, number)
                 start = time.perf_counter()
-                while subprocess.run(["pgrep", "-x", "burn"], capture_output=True).stdout and time.perf_counter() - start < 10:
-                    time.sleep(0.005)
+                while group.job_lives() and time.perf_counter() - start < 10:
+                    time.sleep(0.001)
                 slowest = max(slowest, time.perf_counter() - start)
                 if number == signal.SIGSTOP:
-                    os.kill(target, signal.SIGCONT)
+                    try:
+                        os.kill(target, signal.SIGCONT)
+                    except ProcessLookupError:
+                        pass
                 front.wait()
                 time.sleep(0.05)
                 for _ in range(100):

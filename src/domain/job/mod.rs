@@ -24,8 +24,10 @@ use super::usage::Usage;
 
 /// The shortest time between two looks.
 pub const LOOK_FLOOR_US: u64 = 1_000;
-/// A held job whose question got no clear answer asks again after this.
-const WAIT_US: u64 = 250_000;
+/// A held job that has to wait asks again after this, then after twice that, and so on.
+const WAIT_FIRST_US: u64 = 250_000;
+/// But no later than this.
+const WAIT_MAX_US: u64 = 1_000_000;
 /// Retries of a failed report start here and double.
 const RETRY_FIRST_US: u64 = 100_000;
 /// Retries of a failed report are at most this far apart.
@@ -54,6 +56,7 @@ pub struct Job {
     waiting: bool,
     report_at_us: u64,
     retry_us: u64,
+    wait_us: u64,
     slice: Nanocredits,
     asked_for: Option<Nanocredits>,
     closed: Option<(i64, Usage)>,
@@ -80,6 +83,7 @@ impl Job {
             waiting: false,
             report_at_us: grant.report_at_us,
             retry_us: RETRY_FIRST_US,
+            wait_us: WAIT_FIRST_US,
             slice: grant.ceiling,
             asked_for: None,
             closed: None,
@@ -258,7 +262,7 @@ impl Job {
             // "Nothing is left" is true only until the next lease or period: an answer that comes late ends nothing.
             Verdict::Stop(end) if current && self.is_held() && self.is_over(now_us) => return Some(end),
             Verdict::Wait { ask_at_us } if current => {
-                self.report_at_us = ask_at_us;
+                self.report_at_us = ask_at_us.max(self.wait_until_us(now_us));
                 if let State::Held { ledger_said_wait, .. } = &mut self.state {
                     *ledger_said_wait = true;
                 }
@@ -272,11 +276,22 @@ impl Job {
     /// A lease that does not let a frozen job run on is like `wait`, unless it answers a report that was sent before
     /// the freeze: then the question is still to be asked.
     fn ask_again_if_held(&mut self, now_us: u64, was_waiting: bool, verdict: Verdict) {
-        let State::Held { ledger_said_wait, .. } = &mut self.state else { return };
-        if matches!(verdict, Verdict::Lease(_)) {
-            *ledger_said_wait |= was_waiting;
-            self.report_at_us = if was_waiting { now_us.saturating_add(WAIT_US) } else { now_us };
+        if !matches!(verdict, Verdict::Lease(_)) {
+            return;
         }
+        if let State::Held { ledger_said_wait, .. } = &mut self.state {
+            *ledger_said_wait |= was_waiting;
+            self.report_at_us = if was_waiting { self.wait_until_us(now_us) } else { now_us };
+        }
+    }
+
+    /// When to ask again. What was burned spreads the questions of jobs that wait together.
+    fn wait_until_us(&mut self, now_us: u64) -> u64 {
+        let spread_us = self.wait_us.checked_div(4).unwrap_or(1).max(1);
+        let jitter_us = self.price.0.unsigned_abs().checked_rem(spread_us).unwrap_or(0);
+        let until_us = now_us.saturating_add(self.wait_us).saturating_add(jitter_us);
+        self.wait_us = self.wait_us.saturating_mul(2).min(WAIT_MAX_US);
+        until_us
     }
 
     fn take_grant(&mut self, grant: Grant) {
@@ -314,6 +329,7 @@ impl Job {
             }
             State::Held { .. } if !over => {
                 self.state = State::Running;
+                self.wait_us = WAIT_FIRST_US;
                 actions.push(Action::Thaw);
             }
             State::Held { until_us, ledger_said_wait } if now_us >= until_us => {
