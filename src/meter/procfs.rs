@@ -3,6 +3,7 @@
 
 use super::{CpuSource, Meter, MeterError, Reading};
 use crate::domain::units::Microseconds;
+use crate::sys::shared::SharedPage;
 use crate::sys::tree::{self, Stat};
 
 /// µs of one clock tick of `/proc/PID/stat` (USER_HZ is 100 on every architecture that Linux runs on today).
@@ -12,14 +13,15 @@ const TICK_US: u64 = 10_000;
 #[derive(Debug)]
 pub struct ProcfsMeter {
     front: i32,
+    shared: Option<SharedPage>,
     highest: Reading,
 }
 
 impl ProcfsMeter {
-    /// Of everything below `front`.
+    /// Of everything below `front`, which tells by `shared` to the µs what it has waited for.
     #[must_use]
-    pub fn new(front: i32) -> Self {
-        Self { front, highest: Reading::default() }
+    pub fn new(front: i32, shared: Option<SharedPage>) -> Self {
+        Self { front, shared, highest: Reading::default() }
     }
 }
 
@@ -30,14 +32,19 @@ impl Meter for ProcfsMeter {
             what: format!("/proc/{}/stat", self.front),
             source: std::io::Error::from(std::io::ErrorKind::NotFound),
         })?;
-        let (mut user, mut system) = (front.children_user, front.children_system);
+        let (mut user, mut system) = (0, 0);
         for stat in tree::descendants(self.front, own) {
             user += stat.user + stat.children_user;
             system += stat.system + stat.children_system;
         }
         let time = |ticks: u64| Microseconds(ticks.saturating_mul(TICK_US));
-        let reading =
-            Reading { cpu_seconds: time(user + system), user_seconds: time(user), system_seconds: time(system) };
+        let reaped = time(front.children_user + front.children_system);
+        let reaped = reaped.max(Microseconds(self.shared.map_or(0, |shared| shared.reaped_us())));
+        let reading = Reading {
+            cpu_seconds: time(user + system).saturating_add(reaped),
+            user_seconds: time(user + front.children_user),
+            system_seconds: time(system + front.children_system),
+        };
         // A process that died between its own line and its parent's is missed for one look.
         if reading.cpu_seconds > self.highest.cpu_seconds {
             self.highest = reading;

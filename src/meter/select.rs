@@ -21,6 +21,7 @@ use crate::sys::cgroup::{Group, own_group_path};
 use crate::sys::cgroup1::{V1Group, own_group};
 use crate::sys::containment::{Containment, ContainmentSpec};
 use crate::sys::perf::TaskClock;
+use crate::sys::shared::SharedPage;
 
 /// From a decision to a job that stands still: the write to `cgroup.freeze` and the interrupts to the other CPUs.
 const FREEZE_US: u64 = 2_000;
@@ -116,7 +117,7 @@ impl Plan {
     ///
     /// # Errors
     /// Where it cannot be opened; the job must not run then.
-    pub fn started(&mut self, child: Pid) -> Result<Box<dyn Meter>, MeterError> {
+    pub fn started(&mut self, child: Pid, shared: SharedPage) -> Result<Box<dyn Meter>, MeterError> {
         let unusable = |why: &str| MeterError::Unusable { source_name: self.source.as_str(), why: why.to_owned() };
         Ok(match (self.source, &self.containment) {
             (CpuSource::Cgroup2, Containment::Cgroup2(group)) => Box::new(Cgroup2Meter::new(group)?),
@@ -127,9 +128,9 @@ impl Plan {
             (CpuSource::Enclosing, _) => {
                 Box::new(self.enclosing.take().ok_or_else(|| unusable("it was opened before"))?)
             }
-            (CpuSource::Perf, Containment::Tree { front, .. }) => Box::new(PerfMeter::new(child, *front)?),
-            (CpuSource::Procfs, Containment::Tree { front, .. }) => Box::new(ProcfsMeter::new(*front)),
-            (CpuSource::Cgroup2 | CpuSource::Perf | CpuSource::Procfs, _) => {
+            (CpuSource::Perf, _) => Box::new(PerfMeter::new(child, shared)?),
+            (CpuSource::Procfs, Containment::Tree { front, .. }) => Box::new(ProcfsMeter::new(*front, Some(shared))),
+            (CpuSource::Cgroup2 | CpuSource::Procfs, _) => {
                 return Err(unusable("it has no containment"));
             }
         })

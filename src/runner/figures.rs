@@ -9,6 +9,7 @@ use crate::meter::breakdown::{Breakdown, Sampler};
 use crate::meter::select::Plan;
 use crate::meter::{CpuSource, Meter, MeterError, Reading};
 use crate::sys::clock::{Clock, SystemClock};
+use crate::sys::shared::SharedPage;
 
 /// A late wake-up widens the guard band by at most this.
 const LATENESS_MAX_US: u64 = 4_000;
@@ -60,8 +61,8 @@ impl Figures {
     }
 
     /// Opens the counter, now that the command's process exists.
-    pub(super) fn begin(&mut self, plan: &mut Plan, child: Pid) -> Result<(), MeterError> {
-        self.meter = Some(plan.started(child)?);
+    pub(super) fn begin(&mut self, plan: &mut Plan, child: Pid, shared: SharedPage) -> Result<(), MeterError> {
+        self.meter = Some(plan.started(child, shared)?);
         self.allocated_at_us = SystemClock.boottime_us();
         self.spooled_at_us = self.allocated_at_us;
         Ok(())

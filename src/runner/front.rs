@@ -16,6 +16,7 @@ use nix::unistd::{Pid, getpgid, getpgrp};
 use super::wire::{Channel, Exit, ExitKind, SpawnFailure, ToFront, ToKeeper};
 use crate::meter::select::Plan;
 use crate::sys::clock::{Clock, SystemClock};
+use crate::sys::process::reaped_cpu_us;
 use crate::sys::shared::SharedPage;
 use crate::sys::signals::{Signals, die_of};
 use crate::sys::spawn::{Command, Placement, SpawnError, Stage};
@@ -173,6 +174,9 @@ impl Front<'_> {
                 Err(_) => return None,
             };
             let pid = status.pid();
+            if pid != Some(self.keeper) {
+                self.shared.set_reaped_us(reaped_cpu_us());
+            }
             if pid == Some(self.keeper) {
                 match status {
                     WaitStatus::Exited(..) | WaitStatus::Signaled(..) if !self.shared.settled() => {

@@ -30,6 +30,9 @@ use crate::sys::shared::SharedPage;
 /// While what the command left behind is waited for, its end is looked for this often.
 const LINGER_LOOK_US: u64 = 50_000;
 
+/// Whether the front was stopped is looked for this often, between the looks at the job.
+const FRONT_LOOK_US: u64 = 400_000;
+
 /// How long the end waits for the front to say how the command ended.
 const COMMAND_END_WAIT_MAX_US: u64 = 1_000_000;
 
@@ -154,7 +157,7 @@ impl Keeper<'_> {
         loop {
             match self.wait(&running.uplink, None) {
                 Woken::Front(ToKeeper::Cloned { pid }) => {
-                    if let Err(error) = running.figures.begin(&mut self.plan, Pid::from_raw(pid)) {
+                    if let Err(error) = running.figures.begin(&mut self.plan, Pid::from_raw(pid), *self.shared) {
                         self.plan.containment().kill();
                         return self.failed(&format!("the job cannot be metered: {error}"));
                     }
@@ -194,8 +197,12 @@ impl Keeper<'_> {
                 due_us = due_us.min(now_us.saturating_add(LINGER_LOOK_US));
             }
             self.shared.trust_until_us(running.job.trusted_until_us(now_us).max(due_us.saturating_add(1_000_000)));
-            let woken = self.wait(&running.uplink, Some(due_us));
-            event = self.event_of(&mut running, woken, due_us);
+            let front_look_us = due_us.min(now_us.saturating_add(FRONT_LOOK_US));
+            let woken = self.wait(&running.uplink, Some(front_look_us));
+            event = match woken {
+                Woken::Time if front_look_us < due_us => self.front_was_stopped(&running).then_some(Event::MeterLost),
+                woken => self.event_of(&mut running, woken, due_us),
+            };
         }
     }
 

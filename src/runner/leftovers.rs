@@ -207,7 +207,7 @@ fn read(containment: &Containment) -> Option<Microseconds> {
         Containment::Cgroup1 { others, .. } => {
             others.first().map(|group| V1Group::at(group.path())).map(Cgroup1Meter::new)?.read()
         }
-        Containment::Tree { front, .. } => ProcfsMeter::new(*front).read(),
+        Containment::Tree { front, .. } => ProcfsMeter::new(*front, None).read(),
     };
     reading.ok().map(|reading| reading.cpu_seconds)
 }

@@ -148,6 +148,16 @@ pub fn cpu_us_of(pid: Pid) -> u64 {
     })
 }
 
+/// CPU time of all children that this process has waited for, and of theirs, in µs.
+#[must_use]
+pub fn reaped_cpu_us() -> u64 {
+    let Ok(usage) = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_CHILDREN) else { return 0 };
+    let us = |time: nix::sys::time::TimeVal| {
+        u64::try_from(time.tv_sec()).unwrap_or(0) * 1_000_000 + u64::try_from(time.tv_usec()).unwrap_or(0)
+    };
+    us(usage.user_time()) + us(usage.system_time())
+}
+
 /// The id of this boot of the machine.
 #[must_use]
 pub fn boot_id() -> String {

@@ -13,10 +13,11 @@ struct Page {
     trusted_until_us: AtomicU64,
     front_paused: AtomicBool,
     settled: AtomicBool,
+    reaped_us: AtomicU64,
 }
 
 /// The mapping. It is never unmapped: both processes need it to their end.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct SharedPage(NonNull<Page>);
 
 impl SharedPage {
@@ -60,6 +61,17 @@ impl SharedPage {
     /// Says so.
     pub fn set_front_paused(&self, paused: bool) {
         self.page().front_paused.store(paused, Ordering::Release);
+    }
+
+    /// CPU time, in µs, of everything that the front has waited for: the job's orphans come to it as well.
+    #[must_use]
+    pub fn reaped_us(&self) -> u64 {
+        self.page().reaped_us.load(Ordering::Acquire)
+    }
+
+    /// Says so, after a wait.
+    pub fn set_reaped_us(&self, us: u64) {
+        self.page().reaped_us.store(us, Ordering::Release);
     }
 
     /// Whether the keeper has killed, settled and written everything.
