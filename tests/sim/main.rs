@@ -14,6 +14,7 @@
 )]
 
 mod network;
+mod sidecar;
 mod world;
 
 use world::World;

@@ -4,26 +4,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use jobmeter::domain::deadline::HighestRate;
 use jobmeter::domain::job::{AccountState, Action, End, Event, Job, Rules};
-use jobmeter::domain::rating::RateCard;
-use jobmeter::domain::units::{Microseconds, Nanocredits};
-use jobmeter::domain::usage::Usage;
+use jobmeter::domain::units::Nanocredits;
 use jobmeter::ledger::Ledger;
-use jobmeter::ledger::protocol::{
-    AttemptIdentity, ClosedPeriod, Finish, JobKind, OpenAnswer, OpenRequest, Reason, ReportAnswer, Resources,
-};
+use jobmeter::ledger::protocol::{OpenAnswer, Reason, ReportAnswer};
 use jobmeter::ledger::store::sqlite::SqliteLedger;
 use jobmeter::ledger::views::{Change, PeriodLength, Query, View};
 use jobmeter::runner::leases;
 use jobmeter::sys::clock::Clock;
-use uuid::Uuid;
 
 use crate::network::{Chance, Message, Network, Packet};
+use crate::sidecar::{CPUS, RATE, RESOURCES, STOP_US, Sidecar, Stage, last_word, price, usage};
 
-const CPUS: u64 = 2;
-/// Tick, floor between looks, and freeze.
-const STOP_US: u64 = 7_000;
 /// From the decision to the standstill, the job burns on for at most this.
 const FREEZE_US: u64 = 2_000;
 /// A question that was not answered within this is taken as lost.
@@ -40,30 +32,6 @@ impl Clock for LedgerClock {
     fn realtime_us(&self) -> i64 {
         self.0.load(Ordering::Relaxed)
     }
-}
-
-#[derive(Debug)]
-enum Stage {
-    Opening,
-    Running(Box<Job>),
-    /// Dead; its last word is sent until it is acknowledged.
-    Ended(Finish),
-    /// Acknowledged, or refused, or never to be heard of again.
-    Gone,
-}
-
-#[derive(Debug)]
-struct Sidecar {
-    id: Uuid,
-    job: usize,
-    stage: Stage,
-    cpu_us: u64,
-    load_percent: u64,
-    frozen: bool,
-    asked: Option<(u64, u64)>,
-    next_us: u64,
-    stops_us: u64,
-    last_word: bool,
 }
 
 pub(crate) struct World {
@@ -401,64 +369,5 @@ impl World {
             let finish = last_word(sidecar.id, job, sidecar.cpu_us, Reason::OperatorStop);
             sidecar.stage = Stage::Ended(finish);
         }
-    }
-}
-
-const RATE: HighestRate = HighestRate { cpus_ppm: CPUS * 1_000_000, quota: None };
-const RESOURCES: Resources = Resources { cpus_ppm: CPUS * 1_000_000, gpus: 0, stop_us: STOP_US };
-
-fn usage(cpu_us: u64) -> Usage {
-    Usage { cpu_used_seconds: Microseconds(cpu_us), ..Usage::default() }
-}
-
-fn price(cpu_us: u64) -> Nanocredits {
-    RateCard::default().price(&usage(cpu_us)).total
-}
-
-fn last_word(attempt: Uuid, job: &Job, cpu_us: u64, reason: Reason) -> Finish {
-    let (period, closed) = job.period();
-    Finish {
-        attempt,
-        usage: usage(cpu_us),
-        period,
-        closed: closed.map(|(period, usage)| ClosedPeriod { period: *period, usage: usage.clone() }),
-        reason,
-        receipt: serde_json::Value::Null,
-    }
-}
-
-impl Sidecar {
-    fn new(seed: u64, at: usize, chance: &mut Chance) -> Self {
-        Self {
-            id: Uuid::from_u128(u128::from(seed) << 64 | at as u128),
-            job: at,
-            stage: Stage::Opening,
-            cpu_us: 0,
-            load_percent: chance.below(101),
-            frozen: false,
-            asked: None,
-            next_us: chance.below(60_000_000),
-            stops_us: 20_000_000 + chance.below(200_000_000),
-            last_word: false,
-        }
-    }
-
-    fn job_id(&self) -> String {
-        format!("job-{}", self.job)
-    }
-
-    fn request(&self) -> OpenRequest {
-        let identity = AttemptIdentity {
-            attempt: self.id,
-            job: self.job_id(),
-            task: "0".into(),
-            user: "u".into(),
-            kind: JobKind::Training,
-            name: None,
-            labels: BTreeMap::new(),
-            command: vec!["burn".into()],
-            host: "sim".into(),
-        };
-        OpenRequest { identity, resources: RESOURCES, limit: None }
     }
 }

@@ -11,6 +11,7 @@ mod changes;
 mod entries;
 mod holds;
 mod open;
+mod opening;
 mod row;
 mod verify;
 mod views;

@@ -1,0 +1,169 @@
+//! Grants, tokens, rates, stops, corrections; and files that are no ledger.
+
+use super::*;
+
+#[test]
+fn the_allowance_is_spent_first_and_then_the_grant_that_expires_first() {
+    let mut world = World::with_limit("0.0005");
+    for (amount, after_s, key) in [("0.0005", None, "never"), ("0.0004", Some(3_600), "soon")] {
+        let expires_at = after_s.map(|after| NOON_S + after);
+        let amount = amount.parse().unwrap();
+        let change =
+            Change::Grant { user: "u".into(), amount, expires_at, by: "t".into(), why: key.into(), key: key.into() };
+        assert!(!world.change(change.clone()).unwrap().again);
+        assert!(world.change(change).unwrap().again);
+    }
+    let (attempt, lease) = world.open("j", None);
+    let (cpu_us, _) = world.burn_out(attempt, lease);
+    assert_eq!(cpu_us, 5_600_000);
+    let account = world.account();
+    assert_eq!((account.left, account.grants.len()), (Some(Nanocredits::ZERO), 0));
+}
+
+#[test]
+fn an_expired_grant_is_free_no_more() {
+    let mut world = World::with_limit("0");
+    let expires_at = Some(NOON_S + 10);
+    let amount = Nanocredits(1_000_000);
+    world
+        .change(Change::Grant {
+            user: "u".into(),
+            amount,
+            expires_at,
+            by: "t".into(),
+            why: "w".into(),
+            key: "k".into(),
+        })
+        .unwrap();
+    assert_eq!(world.account().available, Some(amount));
+    world.pass_s(11);
+    assert_eq!(world.account().available, Some(Nanocredits::ZERO));
+    assert_eq!(world.refused("j"), StopReason::CreditsExhausted);
+    world.check();
+}
+
+#[test]
+fn tokens_are_charged_once_for_a_key() {
+    let mut world = World::with_limit("0.01");
+    let (_, _) = world.open("j", None);
+    let tokens = |count, key: &str| Change::ChargeTokens { job: "j".into(), count, by: "b".into(), key: key.into() };
+    let first = world.change(tokens(1_000, "a")).unwrap();
+    assert_eq!((first.charged.0, first.again), (5_000_000, false));
+    assert_eq!(world.change(tokens(1_000, "a")).unwrap().charged.0, 5_000_000);
+    assert!(matches!(world.change(tokens(999, "a")), Err(LedgerError::Refused(_))));
+    let much = world.change(tokens(1_000_000, "b")).unwrap();
+    assert!(much.overshoot.0 > 0 && much.charged.0 < 5_000_000);
+    assert!(
+        world.change(Change::ChargeTokens { job: "none".into(), count: 1, by: "b".into(), key: "c".into() }).is_err()
+    );
+    world.check();
+}
+
+#[test]
+fn a_clock_set_back_stays_in_the_period_that_was_reached() {
+    let mut world = World::new();
+    let (attempt, lease) = world.open("j", None);
+    world.report(attempt, 1, &seconds("0.4"), &lease, false);
+    world.pass_s(-2 * DAY_S);
+    let account = world.account();
+    assert_eq!((account.current.0, account.period_start.as_str()), (100_000, "2026-11-24T00:00:00Z"));
+    world.report(attempt, 2, &seconds("0.5"), &lease, false);
+    world.pass_s(4 * DAY_S);
+    world.report(attempt, 3, &seconds("0.6"), &lease, false);
+    world.finish(attempt, &seconds("0.6"), lease.period);
+    assert_eq!(world.job("j").charged.total.0, 150_000);
+    world.check();
+}
+
+#[test]
+fn a_promised_period_begins_though_the_clock_was_set_back() {
+    let mut world = World::new();
+    world.pass_s(DAY_S / 2 - 20);
+    let (attempt, lease) = world.open("j", None);
+    let next = lease.next.unwrap();
+    world.pass_s(-DAY_S / 2);
+    let report = Report {
+        attempt,
+        seq: 1,
+        usage: seconds("0.8"),
+        period: next.period,
+        closed: Some(ClosedPeriod { period: lease.period, usage: seconds("0.4") }),
+        ceiling_version: lease.version,
+        resources: Resources { cpus_ppm: 2_000_000, gpus: 0, stop_us: 6_000 },
+        waiting: false,
+    };
+    let Decision::Lease(lease) = world.ledger.report(&report).unwrap().decision else { panic!() };
+    assert!(lease.period == next.period && lease.lasts_ms == 30_000, "{lease:?}");
+    assert_eq!(world.account().current.0, 100_000);
+    world.check();
+}
+
+#[test]
+fn rates_are_pinned_for_an_attempt() {
+    let mut world = World::new();
+    let (attempt, lease) = world.open("j", None);
+    let rates = RateCard { cpu_per_second: Nanocredits(500_000), ..RateCard::default() };
+    world.change(Change::SetRates { rates, by: "t".into() }).unwrap();
+    let answer = world.finish(attempt, &seconds("1"), lease.period);
+    assert_eq!(answer.charged.total.0, 250_000);
+    let (attempt, lease) = world.open("k", None);
+    assert_eq!(world.finish(attempt, &seconds("1"), lease.period).charged.total.0, 500_000);
+    world.check();
+}
+
+#[test]
+fn an_operators_stop_reaches_every_task_and_keeps_new_ones_out() {
+    let mut world = World::new();
+    let (attempt, lease) = world.open("j", None);
+    world.change(Change::StopJob { job: "j".into(), by: "op".into(), why: "w".into() }).unwrap();
+    let decision = world.report(attempt, 1, &seconds("0.1"), &lease, false);
+    assert_eq!(decision, Decision::Stop(StopReason::OperatorStop));
+    assert_eq!(world.refused("j"), StopReason::OperatorStop);
+}
+
+#[test]
+fn a_job_belongs_to_one_user() {
+    let mut world = World::new();
+    let _ = world.open("j", None);
+    let mut request = World::request("j", None);
+    request.identity.user = "other".into();
+    let error = world.ledger.open(&request).unwrap_err();
+    assert!(matches!(&error, LedgerError::Refused(why) if why.contains("--job")), "{error}");
+}
+
+#[test]
+fn a_correction_moves_the_balance_and_is_an_entry() {
+    let mut world = World::with_limit("1");
+    let adjust = |amount: &str, key: &str| Change::Adjust {
+        user: "u".into(),
+        amount: amount.parse().unwrap(),
+        by: "op".into(),
+        why: "refund".into(),
+        key: key.into(),
+    };
+    world.change(adjust("0.5", "a")).unwrap();
+    world.change(adjust("-0.25", "b")).unwrap();
+    assert_eq!(world.account().left, Some(Nanocredits(1_250_000_000)));
+    world.check();
+}
+
+#[test]
+fn what_is_no_ledger_is_left_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("x.db");
+    std::fs::write(&path, "this is a text of somebody else, longer than a header\n".repeat(100)).unwrap();
+    let before = std::fs::read(&path).unwrap();
+    let error = SqliteLedger::open(&path, Box::new(crate::sys::clock::SystemClock)).unwrap_err();
+    assert!(error.to_string().contains("x.db"), "{error}");
+    assert_eq!(std::fs::read(&path).unwrap(), before);
+}
+
+#[test]
+fn a_ledger_of_a_newer_version_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("x.db");
+    drop(SqliteLedger::open(&path, Box::new(crate::sys::clock::SystemClock)).unwrap());
+    Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
+    let error = SqliteLedger::open(&path, Box::new(crate::sys::clock::SystemClock)).unwrap_err();
+    assert!(matches!(&error, LedgerError::Broken(why) if why.contains("newer")), "{error}");
+}
