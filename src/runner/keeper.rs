@@ -117,7 +117,8 @@ impl Keeper<'_> {
                     notice_before_us: self.options.notice.map(|notice| micros(notice.before)),
                 };
                 let account = account_state(balance, Nanocredits::ZERO, sent_us);
-                let job = Job::new(rules, super::leases::grant(&lease, sent_us), rate, resources.stop_us, account);
+                let job =
+                    Job::new(rules, super::leases::grant(&lease, sent_us), rate, resources.stop_us, account, sent_us);
                 self.start(job, rules, uplink, balance)
             }
             Answer::Opened(Ok(OpenAnswer::Refused { reason, balance, resets_in_ms })) => {
@@ -151,7 +152,7 @@ impl Keeper<'_> {
             title: Title::of_terminal(self.options),
             strayed: false,
         };
-        self.shared.trust_until_us(running.job.trusted_until_us(SystemClock.boottime_us()));
+        self.shared.trust_until_us(running.job.trusted_until_us());
         self.channel.send(&ToFront::Start);
         self.leftovers = super::settle_leftovers(&self.options.spool_dir);
         loop {
@@ -192,11 +193,11 @@ impl Keeper<'_> {
                 return ending::end(self, running, end);
             }
             let now_us = SystemClock.boottime_us();
-            let mut due_us = running.job.look_at_us(now_us);
+            let mut due_us = running.job.look_at_us();
             if running.ended.is_some() {
                 due_us = due_us.min(now_us.saturating_add(LINGER_LOOK_US));
             }
-            self.shared.trust_until_us(running.job.trusted_until_us(now_us).max(due_us.saturating_add(1_000_000)));
+            self.shared.trust_until_us(running.job.trusted_until_us().max(due_us.saturating_add(1_000_000)));
             let front_look_us = due_us.min(now_us.saturating_add(FRONT_LOOK_US));
             let woken = self.wait(&running.uplink, Some(front_look_us));
             event = match woken {

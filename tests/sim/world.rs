@@ -215,7 +215,7 @@ impl World {
                 if grant.ends_us <= now_us {
                     return;
                 }
-                let job = Job::new(rules, grant, RATE, STOP_US, AccountState::default());
+                let job = Job::new(rules, grant, RATE, STOP_US, AccountState::default(), now_us);
                 sidecar.stage = Stage::Running(Box::new(job));
                 sidecar.next_us = now_us;
             }
@@ -297,7 +297,7 @@ impl World {
         let sidecar = &mut self.sidecars[at];
         if let Stage::Running(job) = &sidecar.stage {
             let by_timeout = sidecar.asked.map_or(u64::MAX, |(_, at_us)| at_us + TIMEOUT_US);
-            sidecar.next_us = job.look_at_us(now_us).min(by_timeout).max(now_us + 1);
+            sidecar.next_us = job.look_at_us().min(by_timeout).max(now_us + 1);
         }
     }
 

@@ -57,6 +57,7 @@ pub struct Job {
     report_at_us: u64,
     retry_us: u64,
     wait_us: u64,
+    looked_at_us: u64,
     slice: Nanocredits,
     asked_for: Option<Nanocredits>,
     closed: Option<(i64, Usage)>,
@@ -68,7 +69,14 @@ pub struct Job {
 impl Job {
     /// An attempt with its first lease.
     #[must_use]
-    pub fn new(rules: Rules, grant: Grant, rate: HighestRate, stop_us: u64, account: AccountState) -> Self {
+    pub fn new(
+        rules: Rules,
+        grant: Grant,
+        rate: HighestRate,
+        stop_us: u64,
+        account: AccountState,
+        now_us: u64,
+    ) -> Self {
         Self {
             rules,
             state: State::Running,
@@ -84,6 +92,7 @@ impl Job {
             report_at_us: grant.report_at_us,
             retry_us: RETRY_FIRST_US,
             wait_us: WAIT_FIRST_US,
+            looked_at_us: now_us,
             slice: grant.ceiling,
             asked_for: None,
             closed: None,
@@ -125,9 +134,9 @@ impl Job {
 
     /// When the ceiling itself could be reached or the lease is over: past this the front need not trust the keeper.
     #[must_use]
-    pub fn trusted_until_us(&self, now_us: u64) -> u64 {
+    pub fn trusted_until_us(&self) -> u64 {
         let left = self.grant.ceiling.saturating_sub(self.price).at_least_zero();
-        self.grant.ends_us.min(now_us.saturating_add(self.earliest_us(left)))
+        self.grant.ends_us.min(self.looked_at_us.saturating_add(self.earliest_us(left)))
     }
 
     /// Takes a new figure of the highest rate, and of the time that it takes to stop.
@@ -152,6 +161,7 @@ impl Job {
         }
         self.usage = self.usage.merged(usage);
         self.price = self.rules.rates.price(&self.usage).total;
+        self.looked_at_us = now_us;
         self.cross_period(now_us);
         match event {
             Event::Looked => {}
@@ -172,9 +182,10 @@ impl Job {
         self.decide(now_us)
     }
 
-    /// When the next look is due.
+    /// When the next look is due: counted from the last one, since what was burned after it is not known.
     #[must_use]
-    pub fn look_at_us(&self, now_us: u64) -> u64 {
+    pub fn look_at_us(&self) -> u64 {
+        let now_us = self.looked_at_us;
         let at_latest = now_us.saturating_add(self.rules.interval_us);
         match self.state {
             State::Ending => at_latest,
