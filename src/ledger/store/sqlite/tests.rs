@@ -231,25 +231,41 @@ fn repeats_change_nothing() {
 
 #[test]
 fn a_waiting_job_gets_what_another_gives_back() {
-    let mut world = World::with_limit("0.0006");
+    let mut world = World::with_limit("0.003");
     let (first, lease) = world.open("a", None);
-    let (second, lease2) = world.open("b", None);
-    let burned = Usage { cpu_used_seconds: cpu_at(lease2.ceiling), ..Usage::default() };
     world.pass_s(1);
+    // Fast, and alone: it gets half of what is left.
+    let Decision::Lease(mut rich) = world.report(first, 1, &seconds("1"), &lease, false) else { panic!() };
+    let (second, mut poor) = world.open("b", None);
     let mut seq = 0;
-    let decision = loop {
+    let mut burned = Usage::default();
+    loop {
         seq += 1;
-        let decision = world.report(second, seq, &burned, &lease2, true);
-        if !matches!(decision, Decision::Lease(_)) || seq > 5 {
-            break decision;
+        burned.cpu_used_seconds = cpu_at(poor.ceiling);
+        match world.report(second, seq, &burned, &poor, true) {
+            Decision::Lease(newer) => poor = newer,
+            Decision::Wait { retry_in_ms } => {
+                assert!(retry_in_ms > 0 && seq > 1);
+                break;
+            }
+            Decision::Stop(reason) => panic!("{reason:?} while another holds more than it needs"),
         }
-    };
-    // What the first one holds is not more than its own minimum, so that it need not give any of it back.
-    assert!(matches!(decision, Decision::Wait { .. } | Decision::Lease(_) | Decision::Stop(_)), "{decision:?}");
-    world.finish(first, &seconds("0.01"), lease.period);
+        world.check();
+    }
+    // The first one is told to give back, and confirms that by the version of the lower ceiling.
+    let before = rich.ceiling;
+    for seq in 2..5 {
+        world.pass_s(1);
+        match world.report(first, seq, &seconds("1"), &rich, false) {
+            Decision::Lease(newer) => rich = newer,
+            other => panic!("{other:?}"),
+        }
+        world.check();
+    }
+    assert!(rich.ceiling < before, "{} of {before}", rich.ceiling);
+    let decision = world.report(second, seq + 1, &burned, &poor, true);
+    assert!(matches!(decision, Decision::Lease(newer) if newer.ceiling > poor.ceiling), "{decision:?}");
     world.check();
-    let free = world.account().available.unwrap();
-    assert!(free > Nanocredits(0), "{free}");
 }
 
 #[test]
