@@ -48,7 +48,7 @@ fn show(entries: u32, settings: &Settings, out: &Output) -> Result<ExitCode, Fai
     let account = account_of(ledger.as_mut(), &settings.user)?;
     let listed = match ledger.read(&Query::Entries { user: settings.user.clone(), count_max: entries })? {
         View::Entries(listed) => listed,
-        _ => return Err(LedgerError::Broken("the ledger answered what it was not asked".to_owned()).into()),
+        _ => return Err(LedgerError::unasked().into()),
     };
     let both = serde_json::json!({ "account": account, "entries": listed });
     out.print(&both, |style| show_text(&account, &listed, style))

@@ -46,7 +46,7 @@ pub(super) fn jobs(jobs: &Jobs, settings: &Settings, out: &Output) -> Result<Exi
 }
 
 fn unasked() -> Failure {
-    LedgerError::Broken("the ledger answered what it was not asked".to_owned()).into()
+    LedgerError::unasked().into()
 }
 
 fn list(jobs: &[JobView], cursor: Option<&str>, all: bool, style: &Style) -> String {

@@ -40,7 +40,7 @@ pub(super) fn ledger(ledger: Ledger, settings: &Settings, out: &Output) -> Resul
 fn verify(settings: &Settings, out: &Output) -> Result<ExitCode, Failure> {
     let found = match settings.connect()?.read(&Query::Verify)? {
         View::Verified(found) => found,
-        _ => return Err(LedgerError::Broken("the ledger answered what it was not asked".to_owned()).into()),
+        _ => return Err(LedgerError::unasked().into()),
     };
     let wrong = found.problems.len();
     out.print(&found, |style| {

@@ -24,7 +24,7 @@ pub(super) fn rates(rates: &Rates, settings: &Settings, out: &Output) -> Result<
 fn versions(ledger: &mut dyn Ledger) -> Result<Vec<RatesView>, Failure> {
     match ledger.read(&Query::Rates)? {
         View::Rates(versions) => Ok(versions),
-        _ => Err(LedgerError::Broken("the ledger answered what it was not asked".to_owned()).into()),
+        _ => Err(LedgerError::unasked().into()),
     }
 }
 

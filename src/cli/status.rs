@@ -40,7 +40,7 @@ pub(super) fn status(status: &Status, settings: &Settings, out: &Output) -> Resu
 pub(super) fn account_of(ledger: &mut dyn Ledger, user: &str) -> Result<AccountView, Failure> {
     match ledger.read(&Query::Account { user: user.to_owned() })? {
         View::Account(account) => Ok(account),
-        _ => Err(LedgerError::Broken("the ledger answered what it was not asked".to_owned()).into()),
+        _ => Err(LedgerError::unasked().into()),
     }
 }
 

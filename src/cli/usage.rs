@@ -14,7 +14,7 @@ pub(super) fn usage(usage: &args::Usage, settings: &Settings, out: &Output) -> R
     let query = Query::Usage { user: settings.user.clone(), month: usage.month.clone() };
     match settings.connect()?.read(&query)? {
         View::Usage(rows) => out.print(&rows, |style| text(&rows, usage.month.is_some(), style)),
-        _ => Err(LedgerError::Broken("the ledger answered what it was not asked".to_owned()).into()),
+        _ => Err(LedgerError::unasked().into()),
     }
 }
 

@@ -58,3 +58,11 @@ pub enum LedgerError {
     #[error("{0}")]
     Broken(String),
 }
+
+impl LedgerError {
+    /// An answer of another kind than the question's.
+    #[must_use]
+    pub fn unasked() -> Self {
+        Self::Broken("the ledger answered what it was not asked".to_owned())
+    }
+}

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::domain::units::Microseconds;
 use crate::sys::cgroup::Group;
 use crate::sys::containment::Containment;
-use crate::sys::tree::Stat;
+use crate::sys::tree::{Stat, TICK_US};
 
 /// A sample looks at no more processes, so that a fork storm costs little.
 const SAMPLED_MAX: usize = 256;
@@ -16,9 +16,6 @@ const SAMPLED_MAX: usize = 256;
 const KNOWN_MAX: usize = 4_096;
 /// How many are named.
 const BUSIEST_MAX: usize = 5;
-/// µs of a clock tick of `/proc` (USER_HZ).
-const TICK_US: u64 = 10_000;
-
 /// A process that burned much, as far as samples saw.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BusyProcess {
@@ -60,15 +57,21 @@ pub struct Sampler {
     known: BTreeMap<(i32, u64), BusyProcess>,
 }
 
+impl Default for Sampler {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Sampler {
     /// From now on.
     #[must_use]
-    pub fn new(_containment: &Containment) -> Self {
+    pub fn new() -> Self {
         Self { steal_us: steal_us(), known: BTreeMap::new() }
     }
 
     /// Looks at the processes that live now.
-    pub fn sample(&mut self, _now_us: u64, containment: &Containment) {
+    pub fn sample(&mut self, containment: &Containment) {
         for stat in containment.processes().into_iter().take(SAMPLED_MAX).filter_map(Stat::read) {
             let cpu_seconds = Microseconds(stat.user.saturating_add(stat.system).saturating_mul(TICK_US));
             self.known
@@ -82,8 +85,8 @@ impl Sampler {
     }
 
     /// The last look, while what is left stands still.
-    pub fn finish(&mut self, now_us: u64, containment: &Containment) -> Breakdown {
-        self.sample(now_us, containment);
+    pub fn finish(&mut self, containment: &Containment) -> Breakdown {
+        self.sample(containment);
         let mut busiest: Vec<BusyProcess> = std::mem::take(&mut self.known).into_values().collect();
         busiest.retain(|process| process.cpu_seconds > Microseconds::ZERO);
         busiest.sort_by_key(|process| std::cmp::Reverse(process.cpu_seconds));

@@ -3,9 +3,7 @@
 use super::{CpuSource, Meter, MeterError, Reading};
 use crate::domain::units::Microseconds;
 use crate::sys::cgroup1::V1Group;
-
-/// µs of one clock tick of `cpuacct.stat` (USER_HZ is 100 on every architecture that Linux runs on today).
-const TICK_US: u64 = 10_000;
+use crate::sys::tree::TICK_US;
 
 /// Reads `cpuacct.usage` of the job's own group.
 #[derive(Debug)]

@@ -21,12 +21,24 @@ impl PerfMeter {
     /// # Errors
     /// Where the kernel does not permit it.
     pub fn new(child: Pid, shared: SharedPage) -> Result<Self, MeterError> {
-        let clock = TaskClock::open(child).map_err(|error| MeterError::Unusable {
-            source_name: "perf",
-            why: format!("perf_event_open: {error}; sysctl kernel.perf_event_paranoid=1 would permit it"),
-        })?;
+        let clock = open(child)?;
         Ok(Self { clock, shared, highest_us: 0 })
     }
+}
+
+/// Whether it is permitted at all, seen on this process itself.
+///
+/// # Errors
+/// Where it is not.
+pub fn permitted() -> Result<(), MeterError> {
+    open(nix::unistd::getpid()).map(drop)
+}
+
+fn open(pid: Pid) -> Result<TaskClock, MeterError> {
+    TaskClock::open(pid).map_err(|error| MeterError::Unusable {
+        source_name: "perf",
+        why: format!("perf_event_open: {error}; sysctl kernel.perf_event_paranoid=1 would permit it"),
+    })
 }
 
 impl Meter for PerfMeter {

@@ -4,10 +4,7 @@
 use super::{CpuSource, Meter, MeterError, Reading};
 use crate::domain::units::Microseconds;
 use crate::sys::shared::SharedPage;
-use crate::sys::tree::{self, Stat};
-
-/// µs of one clock tick of `/proc/PID/stat` (USER_HZ is 100 on every architecture that Linux runs on today).
-const TICK_US: u64 = 10_000;
+use crate::sys::tree::{self, Stat, TICK_US};
 
 /// Sums the front's descendants.
 #[derive(Debug)]

@@ -20,7 +20,6 @@ use crate::ledger::protocol::Resources;
 use crate::sys::cgroup::{Group, own_group_path};
 use crate::sys::cgroup1::{V1Group, own_group};
 use crate::sys::containment::{Containment, ContainmentSpec};
-use crate::sys::perf::TaskClock;
 use crate::sys::shared::SharedPage;
 
 /// From a decision to a job that stands still: the write to `cgroup.freeze` and the interrupts to the other CPUs.
@@ -220,11 +219,7 @@ fn prepare(source: CpuSource, attempt: Uuid) -> Result<Prepared, MeterError> {
             Ok(Prepared { enclosing: Some(EnclosingMeter::new(&group)?), ..tree() })
         }
         CpuSource::Perf => {
-            // Whether it is permitted at all is seen on this process itself.
-            TaskClock::open(nix::unistd::getpid()).map_err(|error| MeterError::Unusable {
-                source_name: "perf",
-                why: format!("perf_event_open: {error}; sysctl kernel.perf_event_paranoid=1 would permit it"),
-            })?;
+            super::perf::permitted()?;
             Ok(tree())
         }
         CpuSource::Procfs => Ok(tree()),

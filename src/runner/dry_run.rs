@@ -71,10 +71,10 @@ fn asked(options: &RunOptions) -> Result<(crate::domain::rating::RateCard, Balan
     let mut ledger = options.ledger.connect()?;
     let rates = match ledger.read(&Query::Rates)? {
         View::Rates(versions) => versions.first().map(|version| version.rates).unwrap_or_default(),
-        _ => return Err(LedgerError::Broken("the ledger answered what it was not asked".to_owned())),
+        _ => return Err(LedgerError::unasked()),
     };
     match ledger.read(&Query::Account { user: options.user.clone() })? {
         View::Account(account) => Ok((rates, Balance { left: account.left, limit: account.limit })),
-        _ => Err(LedgerError::Broken("the ledger answered what it was not asked".to_owned())),
+        _ => Err(LedgerError::unasked()),
     }
 }

@@ -138,14 +138,14 @@ impl Figures {
 
     /// Samples what is shown but not billed. The first sample comes with the first interval, so that a short job pays
     /// nothing for it.
-    pub(super) fn sample(&mut self, now_us: u64, plan: &Plan) {
-        self.sampler.get_or_insert_with(|| Sampler::new(plan.containment())).sample(now_us, plan.containment());
+    pub(super) fn sample(&mut self, plan: &Plan) {
+        self.sampler.get_or_insert_with(Sampler::new).sample(plan.containment());
     }
 
     /// The other truths, read for the last time.
     pub(super) fn breakdown(&mut self, plan: &Plan) -> Breakdown {
-        let mut sampler = self.sampler.take().unwrap_or_else(|| Sampler::new(plan.containment()));
-        sampler.finish(SystemClock.boottime_us(), plan.containment())
+        let mut sampler = self.sampler.take().unwrap_or_default();
+        sampler.finish(plan.containment())
     }
 
     /// The last reading.

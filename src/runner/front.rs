@@ -203,14 +203,14 @@ impl Front<'_> {
                 watch.child_running = false;
                 self.channel.send(&ToKeeper::Ended(ExitKind::Signalled(signal as i32)));
             }
-            WaitStatus::Stopped(child, signal) => self.stop_with(child, signal, terminal),
+            WaitStatus::Stopped(child, _) => self.stop_with(child, terminal),
             _ => {}
         }
     }
 
     /// The command was stopped: so is jobmeter, that its shell takes over, and with the shell's `fg` both continue. A
     /// freeze by cgroup does not come here. The keeper meters on meanwhile.
-    fn stop_with(&self, child: Pid, signal: Signal, terminal: Option<&Terminal>) {
+    fn stop_with(&self, child: Pid, terminal: Option<&Terminal>) {
         let child_group = getpgid(Some(child)).ok();
         let had_terminal = terminal.and_then(Terminal::foreground).filter(|group| Some(*group) == child_group);
         // A command in a background group of a session without a shell would never be continued if we stopped too.
@@ -218,7 +218,6 @@ impl Front<'_> {
             return;
         }
         self.shared.set_front_paused(true);
-        let _ = signal;
         raise(Signal::SIGSTOP).ok();
         self.shared.set_front_paused(false);
         if let (Some(terminal), Some(group)) = (terminal, had_terminal) {

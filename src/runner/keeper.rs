@@ -293,7 +293,7 @@ impl Keeper<'_> {
                 running.uplink.ask(Question::Sync(handle));
             }
             self.recapture_strays(running);
-            running.figures.sample(now_us, &self.plan);
+            running.figures.sample(&self.plan);
             running.title.show(running.balance, running.job.account(), now_us);
         }
     }

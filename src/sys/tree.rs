@@ -7,6 +7,9 @@ use nix::unistd::Pid;
 
 use super::process::PidFd;
 
+/// µs of one clock tick of `/proc` and `cpuacct.stat` (USER_HZ is 100 on every architecture that Linux runs on today).
+pub const TICK_US: u64 = 10_000;
+
 /// What `/proc/PID/stat` says of a process; times in clock ticks (100 a second, proc(5)).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stat {

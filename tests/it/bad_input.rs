@@ -58,10 +58,7 @@ fn times_and_signals_are_checked() {
 fn ledgers_that_cannot_be_used_say_why() {
     let station = Station::new();
     std::fs::write(station.path("text.db"), "not a database, but some words in a file\n".repeat(200)).unwrap();
-    for (ledger, told) in [("text.db", "text.db"), ("no/such/dir/l.db\u{0}", ""), (".", "")] {
-        if ledger.contains('\0') {
-            continue;
-        }
+    for (ledger, told) in [("text.db", "text.db"), (".", "")] {
         let path = station.path(ledger);
         let called = station.call(&["--ledger", path.to_str().unwrap(), "run", "--", "touch", "/tmp/jobmeter-never-3"]);
         assert_eq!(called.status, 125, "{ledger}: {called:?}");

@@ -133,6 +133,12 @@ fn as_another_user_with_nothing_of_ours() {
     assert_eq!(station.receipt("n")["outcome"]["tamper"], "none");
 }
 
+/// Until the command has said "ready".
+fn await_ready(child: &mut std::process::Child) {
+    let mut ready = [0_u8; 6];
+    std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut ready).unwrap();
+}
+
 #[test]
 fn signals_are_passed_on() {
     if v2().is_none() {
@@ -149,8 +155,7 @@ fn signals_are_passed_on() {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let mut ready = [0_u8; 6];
-        std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut ready).unwrap();
+        await_ready(&mut child);
         kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), signal).unwrap();
         assert_eq!(child.wait().unwrap().code(), Some(expected), "{signal}");
         station.verify();
@@ -171,8 +176,7 @@ fn a_second_interrupt_ends_what_survived_the_first() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let mut ready = [0_u8; 6];
-    std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut ready).unwrap();
+    await_ready(&mut child);
     let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
     let ended = within(Duration::from_secs(5), || {
         kill(pid, Signal::SIGINT).ok();
