@@ -312,10 +312,17 @@ pub(super) enum Ledger {
         /// The new file
         to: PathBuf,
     },
-    /// Put a copy in the place of the ledger
+    /// Put a copy in the place of the ledger, and send it again what this machine's spool still knows
+    ///
+    /// What was acknowledged after the copy was made is forgotten. Jobs that run go on and report their totals anew; new
+    /// jobs wait for half a minute. On other machines `jobmeter spool flush --acknowledged` sends again what ended there
+    /// in the last 7 days.
     Restore {
         /// The copy
         from: PathBuf,
+        /// For the books
+        #[arg(long, value_name = "TEXT", default_value = "restored from a copy", value_parser = values::text)]
+        why: String,
     },
 }
 
@@ -324,5 +331,9 @@ pub(super) enum Spool {
     /// Attempts whose burn the ledger has not taken
     List,
     /// End what nobody meters any more, and settle it
-    Flush,
+    Flush {
+        /// After a restore of the ledger: also send again what it acknowledged in the last 7 days
+        #[arg(long)]
+        acknowledged: bool,
+    },
 }

@@ -38,7 +38,7 @@ pub(super) fn jobs(jobs: &Jobs, settings: &Settings, out: &Output) -> Result<Exi
             let told = if answer.again {
                 format!("job {job} had been stopped before\n")
             } else {
-                format!("job {job} stops with its next report, within 10 s\n")
+                format!("job {job} stops within a second, or with its next report\n")
             };
             out.print(&answer, |_| told)
         }

@@ -5,11 +5,14 @@ use std::process::ExitCode;
 use super::args::Ledger;
 use super::output::{Failure, Output};
 use super::settings::Settings;
+use super::spool::unreadable;
 use crate::domain::usage::Usage;
 use crate::ledger::LedgerError;
 use crate::ledger::store::sqlite::{backup, restore};
 use crate::ledger::views::{Change, Query, View};
+use crate::runner::leftovers;
 use crate::runner::summary::credits;
+use crate::sys::clock::SystemClock;
 
 pub(super) fn ledger(ledger: Ledger, settings: &Settings, out: &Output) -> Result<ExitCode, Failure> {
     match ledger {
@@ -28,10 +31,18 @@ pub(super) fn ledger(ledger: Ledger, settings: &Settings, out: &Output) -> Resul
                 format!("{} copied to {}\n", settings.ledger, to.display())
             })
         }
-        Ledger::Restore { from } => {
-            restore(settings.ledger.file()?, &from)?;
-            out.print(&serde_json::json!({ "restored": from }), |_| {
-                format!("{} now holds what {} held\n", settings.ledger, from.display())
+        Ledger::Restore { from, why } => {
+            restore(settings.ledger.file()?, &from, &settings.by, &why, Box::new(SystemClock))?;
+            let again = leftovers::resend(&settings.spool_dir, &settings.ledger).map_err(unreadable)?;
+            let (sent, kept) = (again.settled.len(), again.kept.len());
+            out.print(&serde_json::json!({ "restored": from, "sentAgain": again }), |style| {
+                let mut text = format!("{} now holds what {} held\n", settings.ledger, from.display());
+                text.push_str(&format!("{sent} ended attempts sent again from {}", settings.spool_dir.display()));
+                if kept > 0 {
+                    text.push_str(&style.warning(&format!(", {kept} not taken")));
+                }
+                text.push('\n');
+                text
             })
         }
     }

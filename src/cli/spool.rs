@@ -8,15 +8,23 @@ use super::settings::Settings;
 use crate::runner::leftovers::{self, LeftOver};
 use crate::runner::summary::seconds;
 
+pub(super) fn unreadable(error: std::io::Error) -> Failure {
+    Failure::new("the spool directory cannot be read").because(error)
+}
+
 pub(super) fn spool(spool: &Spool, settings: &Settings, out: &Output) -> Result<ExitCode, Failure> {
-    let unreadable = |error: std::io::Error| Failure::new("the spool directory cannot be read").because(error);
     match spool {
         Spool::List => {
             let files = leftovers::list(&settings.spool_dir).map_err(unreadable)?;
             out.print(&files, |style| text(&files, "nothing is in the spool\n", style))
         }
-        Spool::Flush => {
-            let flushed = leftovers::flush(&settings.spool_dir).map_err(unreadable)?;
+        Spool::Flush { acknowledged } => {
+            let mut flushed = leftovers::flush(&settings.spool_dir).map_err(unreadable)?;
+            if *acknowledged {
+                let again = leftovers::resend(&settings.spool_dir, &settings.ledger).map_err(unreadable)?;
+                flushed.settled.extend(again.settled);
+                flushed.kept.extend(again.kept);
+            }
             out.print(&flushed, |style| {
                 let mut shown = text(&flushed.settled, "", style);
                 shown.push_str(&text(&flushed.kept, "", style));

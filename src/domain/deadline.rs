@@ -53,6 +53,14 @@ impl HighestRate {
         u64::try_from(by_cpus.min(by_quota)).unwrap_or(u64::MAX)
     }
 
+    /// How long the long-run rate takes to burn what can be burned at once within `stop_us`: behind a bandwidth limit a
+    /// job bursts on all CPUs at first. Rounded up.
+    #[must_use]
+    pub fn stretched_us(&self, stop_us: u64) -> u64 {
+        let product = u128::from(stop_us).saturating_mul(u128::from(self.cpus_ppm));
+        u64::try_from(ceiling_division(product, u128::from(self.sustained_ppm()))).unwrap_or(u64::MAX)
+    }
+
     /// The long-run rate in millionths of a CPU.
     #[must_use]
     pub fn sustained_ppm(&self) -> u64 {

@@ -45,12 +45,15 @@ pub trait Ledger: Send {
     fn read(&mut self, query: &Query) -> Result<View, LedgerError>;
 }
 
-/// The three families decide what a caller does, not the text.
+/// The families decide what a caller does, not the text.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
     /// The ledger said no, and would say so again: a bad value, an unknown job, a key used with another body.
     #[error("{0}")]
     Refused(String),
+    /// The books do not know this attempt: after a restore it can be opened again ([`protocol::Resume`]).
+    #[error("{0}")]
+    Unknown(String),
     /// Try again within the lease: busy, a full disk, a network that does not answer.
     #[error("{0}")]
     Unavailable(String),

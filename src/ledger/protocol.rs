@@ -105,6 +105,25 @@ pub struct OpenRequest {
     /// The job's own limit, kept over all its tasks.
     #[serde(default)]
     pub limit: Option<Nanocredits>,
+    /// The attempt runs, or has run, and a restore made the ledger forget it.
+    #[serde(default)]
+    pub resume: Option<Resume>,
+}
+
+/// What an attempt tells a ledger that was restored to a time before it was opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Resume {
+    /// How long ago it began.
+    pub started_ms_ago: u64,
+    /// Of the rate card that it was opened with.
+    pub rates_version: u64,
+    /// The period that pays now.
+    pub period: i64,
+    /// The ceiling that it obeys; zero once it has ended.
+    pub ceiling: Nanocredits,
+    /// Of that ceiling.
+    pub ceiling_version: u64,
 }
 
 /// Credits held for one attempt, as a ceiling on its cumulative price.
@@ -123,6 +142,9 @@ pub struct Lease {
     /// A slice of the next period, once this one nearly ends: see [`NextPeriod`].
     #[serde(default)]
     pub next: Option<NextPeriod>,
+    /// As things stand nothing is left to raise the ceiling with, and this is why.
+    #[serde(default)]
+    pub last: Option<StopReason>,
 }
 
 /// Lets an attempt run over the end of a period without waiting. At the end of the lease's period the sidecar takes a
@@ -172,6 +194,11 @@ pub enum OpenAnswer {
         /// Until the period's reset.
         resets_in_ms: u64,
     },
+    /// The ledger was restored, and leases nothing until running attempts have reported: ask again.
+    Wait {
+        /// When.
+        retry_in_ms: u64,
+    },
 }
 
 /// Why the ledger lets no more be burned.
@@ -203,6 +230,9 @@ pub struct Report {
     pub closed: Option<ClosedPeriod>,
     /// The version of the ceiling that the sidecar obeys now.
     pub ceiling_version: u64,
+    /// That ceiling, for a ledger that a restore made forget it. It confirms nothing.
+    #[serde(default)]
+    pub ceiling: Nanocredits,
     /// Declared again in each report, since it may change.
     pub resources: Resources,
     /// Frozen at its ceiling: what was burned is `usage`, and more is wanted now.

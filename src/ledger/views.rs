@@ -67,6 +67,8 @@ pub enum Query {
     Jobs { user: Option<String>, running_only: bool, count_max: u32, before: Option<String> },
     /// → [`View::Job`]; `None` inside where there is none. `job` may be a unique prefix of at least 4 characters.
     Job { job: String },
+    /// → [`View::Stopped`]: a look that costs next to nothing, for a sidecar between two reports.
+    Stopped { job: String },
     /// → [`View::Usage`]: days of a month (`YYYY-MM`) or, without one, months.
     Usage { user: String, month: Option<String> },
     /// → [`View::Rates`]: all versions, newest first.
@@ -88,6 +90,8 @@ pub enum View {
     Jobs { jobs: Vec<JobView>, cursor: Option<String> },
     /// One job.
     Job(Option<Box<JobView>>),
+    /// Whether an operator stopped the job.
+    Stopped(bool),
     /// Rows, oldest first.
     Usage(Vec<UsageRow>),
     /// Cards.

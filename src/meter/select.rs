@@ -16,11 +16,11 @@ use super::resources::RateReader;
 use super::{CpuSource, Meter, MeterError, proof};
 use crate::domain::deadline::HighestRate;
 use crate::domain::job::LOOK_FLOOR_US;
-use crate::ledger::protocol::Resources;
 use crate::sys::cgroup::{Group, own_group_path};
 use crate::sys::cgroup1::{V1Group, own_group};
 use crate::sys::containment::{Containment, ContainmentSpec};
 use crate::sys::shared::SharedPage;
+use crate::sys::user_scope;
 
 /// From a decision to a job that stands still: the write to `cgroup.freeze` and the interrupts to the other CPUs.
 const FREEZE_US: u64 = 2_000;
@@ -153,12 +153,6 @@ impl Plan {
         self.rate.highest_rate()
     }
 
-    /// What the ledger is told of that.
-    #[must_use]
-    pub fn resources(&self, rate: &HighestRate) -> Resources {
-        Resources { cpus_ppm: rate.sustained_ppm(), gpus: 0, stop_us: self.stop_us() }
-    }
-
     /// How old the time of a running thread can be.
     #[must_use]
     pub fn tick_us(&self) -> u64 {
@@ -230,14 +224,28 @@ fn unusable(source_name: &'static str) -> impl Fn(std::io::Error) -> MeterError 
     move |error| MeterError::Unusable { source_name, why: error.to_string() }
 }
 
-/// Two levels: the job is spawned into the inner group, and metered, frozen and killed at the outer one, so that a job
-/// of the same user that moves itself up is metered all the same.
+/// Below the group in which jobmeter was started; where an ordinary user may make none there, below one that the user
+/// manager of systemd lends.
 fn prepare_cgroup2(attempt: Uuid) -> Result<Prepared, MeterError> {
     let fault = |why: String| MeterError::Unusable { source_name: "cgroup2", why };
-    let path = own_group_path().map_err(unusable("cgroup2"))?;
-    let parent = Group::open(&path).map_err(unusable("cgroup2"))?;
-    proof::prove_kill_cached(&parent).map_err(fault)?;
-    let told = |error: std::io::Error| fault(format!("no group can be made below {}: {error}", path.display()));
+    make_groups(attempt, proof::prove_kill_cached).or_else(|why| {
+        if nix::unistd::geteuid().is_root() {
+            return Err(fault(why));
+        }
+        user_scope::enter().map_err(|error| fault(format!("{why}, and {error}")))?;
+        // A scope is new each time, so that there is nothing to remember.
+        make_groups(attempt, proof::prove_kill).map_err(fault)
+    })
+}
+
+/// Two levels: the job is spawned into the inner group, and metered, frozen and killed at the outer one, so that a job
+/// of the same user that moves itself up is metered all the same.
+fn make_groups(attempt: Uuid, prove: fn(&Group) -> Result<(), String>) -> Result<Prepared, String> {
+    let told = |error: std::io::Error| error.to_string();
+    let path = own_group_path().map_err(told)?;
+    let parent = Group::open(&path).map_err(told)?;
+    prove(&parent)?;
+    let told = |error: std::io::Error| format!("no group can be made below {}: {error}", path.display());
     let outer = parent.create_below(&format!("jobmeter-{attempt}")).map_err(told)?;
     let made = outer.create_below("job").and_then(|inner| {
         let procs = File::options().write(true).open(inner.path().join("cgroup.procs"))?;

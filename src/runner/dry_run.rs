@@ -45,7 +45,7 @@ pub fn dry_run(options: &RunOptions) -> Result<DryRun, String> {
     let job_uid = options.run_as.as_ref().map_or_else(|| nix::unistd::geteuid().as_raw(), |user| user.uid);
     let plan = Plan::prepare(options.cpu_source, Uuid::now_v7(), job_uid).map_err(|error| error.to_string())?;
     let rate = plan.highest_rate();
-    let resources = plan.resources(&rate);
+    let resources = super::leases::resources(&rate, 0, plan.stop_us());
     plan.discard();
     let (rates, balance) = asked(options).map_err(|error| error.to_string())?;
     let highest = rates.highest_rate_per_second(resources.cpus_ppm, 0);

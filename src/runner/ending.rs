@@ -204,6 +204,7 @@ fn tell_ledger(
         usage: settled.usage.clone(),
         period: Some(period),
         at_us: settled.ended_at_us,
+        rates_version: Some(running.rules.rates.version),
         finish: Some(finish.clone()),
         ..Record::default()
     };
@@ -262,8 +263,7 @@ pub(super) fn not_started(keeper: &mut Keeper<'_>, mut running: Running, failure
 
 /// The ledger refused: nothing was started, and a retry later is safe.
 pub(super) fn refused(keeper: &mut Keeper<'_>, reason: StopReason, balance: Balance, resets_in_ms: u64) -> Ended {
-    keeper.spool.discard().ok();
-    keeper.plan.discard();
+    keeper.nothing_started();
     let now_us = SystemClock.realtime_us();
     let outcome = OutcomePart::new(Reason::Refused, None, "none", Vec::new());
     let started_us = keeper.attempt.started_realtime_us;

@@ -9,18 +9,20 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::signal::{Signal, kill, killpg, raise};
-use nix::sys::time::TimeSpec;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, getpgid, getpgrp};
 
 use super::wire::{Channel, Exit, ExitKind, SpawnFailure, ToFront, ToKeeper};
 use crate::meter::select::Plan;
-use crate::sys::clock::{Clock, SystemClock};
+use crate::sys::clock::{Alarm, Clock, SystemClock, pause};
 use crate::sys::process::reaped_cpu_us;
 use crate::sys::shared::SharedPage;
 use crate::sys::signals::{Signals, die_of};
 use crate::sys::spawn::{Command, Placement, SpawnError, Stage};
 use crate::sys::terminal::Terminal;
+
+/// How long a keeper that is past its deadline has to renew it.
+const RENEWAL_WAIT: Duration = Duration::from_millis(50);
 
 /// What the front holds.
 #[derive(Debug)]
@@ -28,6 +30,7 @@ pub(super) struct Front<'a> {
     pub(super) channel: Channel,
     pub(super) shared: &'a SharedPage,
     pub(super) signals: Signals,
+    pub(super) alarm: Alarm,
     pub(super) keeper: Pid,
     pub(super) plan: &'a Plan,
     pub(super) command: Command,
@@ -55,35 +58,39 @@ impl Front<'_> {
         let mut watch = Watch::default();
         let terminal = Terminal::controlling();
         loop {
-            let timeout = self.until_distrust();
-            match poll_two(self.signals.as_fd(), self.channel.as_fd(), timeout) {
-                (false, false) => {}
-                (signalled, spoken) => {
-                    if spoken && let Some(outcome) = self.hear(&mut watch, terminal.as_ref()) {
-                        return outcome;
-                    }
-                    if signalled && let Some(outcome) = self.take_signals(&mut watch, terminal.as_ref()) {
-                        return outcome;
-                    }
-                }
+            self.alarm.set(self.trusted_until_us());
+            let [signalled, spoken, rung] = poll([self.signals.as_fd(), self.channel.as_fd(), self.alarm.as_fd()]);
+            if spoken && let Some(outcome) = self.hear(&mut watch, terminal.as_ref()) {
+                return outcome;
             }
-            if self.until_distrust().is_some_and(|left| left.is_zero()) {
+            if signalled && let Some(outcome) = self.take_signals(&mut watch, terminal.as_ref()) {
+                return outcome;
+            }
+            if rung && self.keeper_hangs() {
                 return Outcome::KeeperLost { why: "hung past its deadline", child: watch.child };
             }
         }
     }
 
-    /// How long the keeper may still be trusted; `None` while nothing runs.
-    fn until_distrust(&self) -> Option<Duration> {
-        let until_us = self.shared.trusted_until_us();
-        (until_us > 0 && !self.shared.settled())
-            .then(|| Duration::from_micros(until_us.saturating_sub(SystemClock.boottime_us())))
+    /// Until when the keeper may be trusted; `None` while nothing runs.
+    fn trusted_until_us(&self) -> Option<u64> {
+        Some(self.shared.trusted_until_us()).filter(|until_us| *until_us > 0 && !self.shared.settled())
+    }
+
+    /// After a suspend of the machine the deadline is over for a keeper that was about to renew it.
+    fn keeper_hangs(&self) -> bool {
+        let is_over = || self.trusted_until_us().is_some_and(|until_us| until_us <= SystemClock.boottime_us());
+        if is_over() {
+            pause(RENEWAL_WAIT);
+        }
+        is_over()
     }
 
     fn hear(&mut self, watch: &mut Watch, terminal: Option<&Terminal>) -> Option<Outcome> {
         match self.channel.receive::<ToFront>() {
             Ok(Some(ToFront::Start)) => self.start(watch),
             Ok(Some(ToFront::OpenGate)) => {}
+            Ok(Some(ToFront::Say(line))) => say(&line),
             Ok(Some(ToFront::Done { lines, exit, killed })) => {
                 if let Some(terminal) = terminal {
                     terminal.restore(killed);
@@ -150,7 +157,10 @@ impl Front<'_> {
                         return Some(outcome);
                     }
                 }
-                signal if !arrived.by_kernel || signal == Signal::SIGALRM => self.pass(watch, signal),
+                // The terminal's own reach the command by themselves, once there is one.
+                signal if !arrived.by_kernel || signal == Signal::SIGALRM || watch.child.is_none() => {
+                    self.pass(watch, signal);
+                }
                 _ => {}
             }
         }
@@ -233,21 +243,24 @@ impl Front<'_> {
     }
 }
 
-fn poll_two(a: BorrowedFd<'_>, b: BorrowedFd<'_>, timeout: Option<Duration>) -> (bool, bool) {
-    let mut fds = [PollFd::new(a, PollFlags::POLLIN), PollFd::new(b, PollFlags::POLLIN)];
-    if ppoll(&mut fds, timeout.map(TimeSpec::from_duration), None).is_err() {
-        return (false, false);
+/// Waits until one of them is readable: which.
+fn poll(fds: [BorrowedFd<'_>; 3]) -> [bool; 3] {
+    let mut fds = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+    match ppoll(&mut fds, None, None) {
+        Ok(_) => fds.map(|fd| fd.any().unwrap_or(false)),
+        Err(_) => [false; 3],
     }
-    let [a, b] = fds.map(|fd| fd.any().unwrap_or(false));
-    (a, b)
+}
+
+/// A closed standard error is no reason to lose the exit status.
+pub(super) fn say(line: &str) {
+    writeln!(std::io::stderr().lock(), "{line}").ok();
 }
 
 /// Prints and ends as jobmeter should: with a status, or of the signal that the command died of.
 pub(super) fn leave(lines: &[String], exit: Exit) -> ExitCode {
-    let mut stderr = std::io::stderr().lock();
     for line in lines {
-        // A closed standard error is no reason to lose the exit status.
-        writeln!(stderr, "{line}").ok();
+        say(line);
     }
     match exit {
         Exit::Status(status) => ExitCode::from(status),

@@ -2,12 +2,9 @@
 //! freezes, kills and settles. One loop: every source becomes an [`Event`], the job's state machine answers with
 //! [`Action`]s, the loop performs them.
 
-use std::os::fd::AsFd;
 use std::time::Duration;
 
-use nix::poll::{PollFd, PollFlags, ppoll};
-use nix::sys::signal::{Signal, kill};
-use nix::sys::time::TimeSpec;
+use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use super::attempt::Attempt;
@@ -15,26 +12,28 @@ use super::ending;
 use super::figures::Figures;
 use super::options::RunOptions;
 use super::spool::{Record, Spool};
+use super::summary;
 use super::title::Title;
 use super::uplink::{Answer, Answered, Question, Uplink};
+use super::waiting::Woken;
 use super::wire::{Channel, Exit, ExitKind, ToFront, ToKeeper};
+use crate::domain::deadline::HighestRate;
 use crate::domain::job::{Action, End, Event, Job, Rules};
 use crate::domain::units::Nanocredits;
-use crate::ledger::LedgerError;
 use crate::ledger::protocol::{Balance, ClosedPeriod, OpenAnswer, OpenRequest, StopReason};
 use crate::meter::select::Plan;
-use crate::sys::clock::{Clock, SystemClock};
+use crate::sys::clock::{Alarm, Clock, SystemClock};
 use crate::sys::process::{PidFd, StatFile, schedule_first};
 use crate::sys::shared::SharedPage;
 
 /// While what the command left behind is waited for, its end is looked for this often.
 const LINGER_LOOK_US: u64 = 50_000;
 
+/// After a restore of the ledger, the first lease is asked for this often.
+const OPEN_RETRY_MAX_MS: u64 = 1_000;
+
 /// Whether the front was stopped is looked for this often, between the looks at the job.
 const FRONT_LOOK_US: u64 = 400_000;
-
-/// How long the end waits for the front to say how the command ended.
-const COMMAND_END_WAIT_MAX_US: u64 = 1_000_000;
 
 /// What the keeper was given by the front before the fork.
 #[derive(Debug)]
@@ -45,6 +44,7 @@ pub(super) struct Keeper<'a> {
     pub(super) channel: Channel,
     pub(super) front: Pid,
     pub(super) front_fd: PidFd,
+    pub(super) alarm: Alarm,
     pub(super) plan: Plan,
     pub(super) spool: Spool,
     pub(super) leftovers: Option<std::thread::JoinHandle<()>>,
@@ -66,14 +66,6 @@ pub(super) struct Running {
     pub(super) strayed: bool,
 }
 
-/// What the loop found.
-enum Woken {
-    Front(ToKeeper),
-    FrontGone,
-    Ledger(Box<Answered>),
-    Time,
-}
-
 impl Keeper<'_> {
     /// Runs to the end and tells the front how to end.
     pub(super) fn run(mut self) {
@@ -87,24 +79,16 @@ impl Keeper<'_> {
     }
 
     fn attempt_to_end(&mut self) -> (Vec<String>, Exit, bool) {
-        let uplink = match Uplink::start(self.options.ledger.clone()) {
+        let started = Uplink::start(self.options.ledger.clone(), self.attempt.started_realtime_us);
+        let uplink = match started {
             Ok(uplink) => uplink,
             Err(error) => return self.failed(&format!("cannot start the ledger's thread: {error}")),
         };
         schedule_first();
         let rate = self.plan.highest_rate();
-        let resources = self.plan.resources(&rate);
-        uplink.ask(Question::Open(Box::new(OpenRequest {
-            identity: self.attempt.identity.clone(),
-            resources,
-            limit: self.options.limit,
-        })));
-        let answered = loop {
-            match self.wait(&uplink, None) {
-                Woken::Ledger(answered) => break *answered,
-                Woken::FrontGone => return self.failed("the front was killed before the start"),
-                Woken::Front(_) | Woken::Time => {}
-            }
+        let answered = match self.open(&uplink, &rate) {
+            Ok(answered) => answered,
+            Err(ended) => return ended,
         };
         let sent_us = answered.sent_us;
         match answered.answer {
@@ -118,7 +102,7 @@ impl Keeper<'_> {
                 };
                 let account = account_state(balance, Nanocredits::ZERO, sent_us);
                 let job =
-                    Job::new(rules, super::leases::grant(&lease, sent_us), rate, resources.stop_us, account, sent_us);
+                    Job::new(rules, super::leases::grant(&lease, sent_us), rate, self.plan.stop_us(), account, sent_us);
                 self.start(job, rules, uplink, balance)
             }
             Answer::Opened(Ok(OpenAnswer::Refused { reason, balance, resets_in_ms })) => {
@@ -127,13 +111,58 @@ impl Keeper<'_> {
             Answer::Opened(Err(error)) => {
                 self.failed(&format!("the ledger {} does not open: {error}", self.options.ledger))
             }
-            Answer::Reported { .. } | Answer::Finished(_) => self.failed("the ledger answered what it was not asked"),
+            Answer::Opened(Ok(OpenAnswer::Wait { .. }))
+            | Answer::Reported { .. }
+            | Answer::Finished(_)
+            | Answer::Stopped => self.failed("the ledger answered what it was not asked"),
         }
     }
 
-    fn failed(&mut self, message: &str) -> (Vec<String>, Exit, bool) {
+    /// Asks for the first lease, again for as long as the ledger says `wait`. What a user or a scheduler sends meanwhile
+    /// ends it, since there is no command yet that could take it.
+    fn open(&mut self, uplink: &Uplink, rate: &HighestRate) -> Result<Answered, (Vec<String>, Exit, bool)> {
+        let request = OpenRequest {
+            identity: self.attempt.identity.clone(),
+            resources: super::leases::resources(rate, 0, self.plan.stop_us()),
+            limit: self.options.limit,
+            resume: None,
+        };
+        uplink.ask(Question::Open(Box::new(request.clone())));
+        let mut ask_at_us = None;
+        let mut told = false;
+        loop {
+            match self.wait(uplink, ask_at_us) {
+                Woken::Ledger(answered) => {
+                    let Answer::Opened(Ok(OpenAnswer::Wait { retry_in_ms })) = answered.answer else {
+                        return Ok(*answered);
+                    };
+                    ask_at_us = Some(answered.sent_us.saturating_add(retry_in_ms.min(OPEN_RETRY_MAX_MS) * 1_000));
+                    if !std::mem::replace(&mut told, true) {
+                        self.channel.send(&ToFront::Say(summary::waits(retry_in_ms)));
+                    }
+                }
+                Woken::Time => {
+                    ask_at_us = None;
+                    uplink.ask(Question::Open(Box::new(request.clone())));
+                }
+                Woken::Front(ToKeeper::Passing { signal }) if ends_a_wait(signal) => {
+                    self.nothing_started();
+                    return Err((Vec::new(), Exit::AsCommand(ExitKind::Signalled(signal)), false));
+                }
+                Woken::Front(_) => {}
+                Woken::FrontGone => return Err(self.failed("the front was killed before the start")),
+            }
+        }
+    }
+
+    /// Takes away what was prepared.
+    pub(super) fn nothing_started(&self) {
         self.spool.discard().ok();
         self.plan.discard();
+    }
+
+    fn failed(&mut self, message: &str) -> (Vec<String>, Exit, bool) {
+        self.nothing_started();
         (vec![format!("jobmeter: error: {message}")], Exit::Status(125), false)
     }
 
@@ -262,12 +291,7 @@ impl Keeper<'_> {
                     }
                     Action::Notice => self.notice(running),
                     Action::Report(due) => {
-                        let report = super::leases::report(
-                            self.attempt.identity.attempt,
-                            &due,
-                            &running.job,
-                            self.plan.resources(&running.figures.highest_rate()),
-                        );
+                        let report = super::leases::report(self.attempt.identity.attempt, &due, &running.job);
                         running.uplink.ask(Question::Report(Box::new(report)));
                     }
                     Action::End(end) => return Some(end),
@@ -290,7 +314,8 @@ impl Keeper<'_> {
         if running.figures.spool_is_due(now_us, micros(self.options.interval)) {
             self.write_spool(&running.job);
             if let Ok(handle) = self.spool.handle() {
-                running.uplink.ask(Question::Sync(handle));
+                let job = self.attempt.identity.job.clone();
+                running.uplink.ask(Question::Keep { spool: handle, job });
             }
             self.recapture_strays(running);
             running.figures.sample(&self.plan);
@@ -324,73 +349,10 @@ impl Keeper<'_> {
             period: Some(period),
             closed: closed.map(|(period, usage)| ClosedPeriod { period: *period, usage: usage.clone() }),
             at_us: SystemClock.realtime_us(),
+            rates_version: Some(job.rules().rates.version),
             finish: None,
         };
         self.spool.write(record).ok();
-    }
-
-    /// A front that is stopped and did not say so cannot end the job if the keeper dies. One that stopped with the
-    /// command, and would not notice that the command runs again, is continued.
-    fn front_was_stopped(&self, running: &Running) -> bool {
-        let stopped = running.front_state.as_ref().is_some_and(StatFile::is_stopped);
-        if stopped && self.shared.front_paused() {
-            let command_runs = running.child_state.as_ref().is_some_and(|state| !state.is_stopped());
-            if command_runs {
-                kill(self.front, Signal::SIGCONT).ok();
-            }
-            return false;
-        }
-        stopped
-    }
-
-    /// A front that stopped itself with the command has to be there for the end.
-    pub(super) fn continue_front(&self) {
-        if self.shared.front_paused() {
-            kill(self.front, Signal::SIGCONT).ok();
-        }
-    }
-
-    /// The front reaps the command and says how it ended, soon after the kill.
-    pub(super) fn await_command_end(&self, running: &Running) -> Option<ExitKind> {
-        let until_us = SystemClock.boottime_us().saturating_add(COMMAND_END_WAIT_MAX_US);
-        loop {
-            match self.wait(&running.uplink, Some(until_us)) {
-                Woken::Front(ToKeeper::Ended(ended)) => return Some(ended),
-                Woken::Front(_) | Woken::Ledger(_) => {}
-                Woken::FrontGone | Woken::Time => return None,
-            }
-        }
-    }
-
-    /// Waits, but not for a front that has gone.
-    pub(super) fn pause(&self, pause: Duration) {
-        let mut fds = [PollFd::new(self.front_fd.as_fd(), PollFlags::POLLIN)];
-        ppoll(&mut fds, Some(TimeSpec::from_duration(pause)), None).ok();
-    }
-
-    fn wait(&self, uplink: &Uplink, due_us: Option<u64>) -> Woken {
-        loop {
-            if let Some(answered) = uplink.next() {
-                return Woken::Ledger(Box::new(answered));
-            }
-            let left_us = due_us.map(|due_us| due_us.saturating_sub(SystemClock.boottime_us()));
-            let mut fds = [
-                PollFd::new(self.channel.as_fd(), PollFlags::POLLIN),
-                PollFd::new(self.front_fd.as_fd(), PollFlags::POLLIN),
-                PollFd::new(uplink.bell(), PollFlags::POLLIN),
-            ];
-            let polled = ppoll(&mut fds, left_us.map(Duration::from_micros).map(TimeSpec::from_duration), None);
-            let [spoken, gone, _] = fds.map(|fd| fd.any().unwrap_or(false));
-            if spoken && let Ok(Some(message)) = self.channel.receive() {
-                return Woken::Front(message);
-            }
-            if gone || spoken {
-                return Woken::FrontGone;
-            }
-            if polled == Ok(0) {
-                return Woken::Time;
-            }
-        }
     }
 }
 
@@ -406,8 +368,9 @@ fn ledger_event(running: &mut Running, answered: Answered) -> Option<Event> {
                 account: account_state(answer.balance, answer.burn_per_second, sent_us),
             }
         }
-        Answer::Reported { seq, result: Err(LedgerError::Unavailable(_)) } => Event::LedgerSilent { seq },
-        Answer::Reported { result: Err(_), .. } => Event::LedgerBroken,
+        // Whatever is wrong with the ledger, the job runs on within its lease.
+        Answer::Reported { seq, result: Err(_) } => Event::LedgerSilent { seq },
+        Answer::Stopped => Event::OperatorStop,
         Answer::Opened(_) | Answer::Finished(_) => return None,
     })
 }
@@ -419,6 +382,11 @@ pub(super) const fn end_of(reason: StopReason) -> End {
         StopReason::JobLimit => End::JobLimit,
         StopReason::OperatorStop => End::OperatorStop,
     }
+}
+
+/// What ends most commands.
+fn ends_a_wait(signal: i32) -> bool {
+    [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT].iter().any(|known| *known as i32 == signal)
 }
 
 fn account_state(balance: Balance, burn_per_second: Nanocredits, at_us: u64) -> crate::domain::job::AccountState {

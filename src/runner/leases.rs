@@ -3,6 +3,7 @@
 use uuid::Uuid;
 
 use super::keeper::end_of;
+use crate::domain::deadline::HighestRate;
 use crate::domain::job::{Grant, Job, NextGrant, ReportDue, Verdict};
 use crate::ledger::protocol::{ClosedPeriod, Decision, Lease, Report, Resources};
 
@@ -16,6 +17,7 @@ pub fn grant(lease: &Lease, sent_us: u64) -> Grant {
     Grant {
         version: lease.version,
         ceiling: lease.ceiling,
+        last: lease.last.map(end_of),
         period: lease.period,
         ends_us: after_ms(sent_us, lease.lasts_ms),
         report_at_us: after_ms(sent_us, lease.report_in_ms),
@@ -37,9 +39,18 @@ pub fn verdict(decision: Decision, sent_us: u64) -> Verdict {
     }
 }
 
+/// What the ledger is told of a job's bounds: the rate that it can keep up, and a time to stop with which that rate gives
+/// at least the guard band by which the sidecar decides. Were the ledger's smaller, it would take a job for running that
+/// its sidecar keeps frozen.
+#[must_use]
+pub fn resources(rate: &HighestRate, gpus: u64, stop_us: u64) -> Resources {
+    Resources { cpus_ppm: rate.sustained_ppm(), gpus, stop_us: rate.stretched_us(stop_us) }
+}
+
 /// The report that the state machine wants.
 #[must_use]
-pub fn report(attempt: Uuid, due: &ReportDue, job: &Job, resources: Resources) -> Report {
+pub fn report(attempt: Uuid, due: &ReportDue, job: &Job) -> Report {
+    let (rate, gpus, stop_us) = job.bounds();
     Report {
         attempt,
         seq: due.seq,
@@ -47,7 +58,42 @@ pub fn report(attempt: Uuid, due: &ReportDue, job: &Job, resources: Resources) -
         period: due.period,
         closed: due.closed.as_ref().map(|(period, usage)| ClosedPeriod { period: *period, usage: usage.clone() }),
         ceiling_version: due.ceiling_version,
-        resources,
+        ceiling: job.grant().ceiling,
+        resources: resources(&rate, gpus, stop_us),
         waiting: due.waiting,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::pedantic, reason = "a test, not an interface")]
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::domain::deadline::Quota;
+    use crate::domain::job::{AccountState, Rules};
+    use crate::domain::lease::burned_in;
+    use crate::domain::rating::RateCard;
+    use crate::domain::units::Nanocredits;
+
+    proptest! {
+        /// A frozen job whose ceiling the ledger takes for far enough would wait until its hold is over (found by a keeper
+        /// that woke late, and by a bandwidth limit).
+        #[test]
+        fn the_ledgers_guard_band_is_never_smaller_than_the_sidecars(
+            cpus in 1..512u64, stop_us in 1_000..20_000u64, price in 0..10_000_000i64,
+            quota in proptest::option::of((1_000..1_000_000u64, 1_000..1_000_000u64)),
+        ) {
+            let quota = quota.map(|(quota_us, period_us)| Quota { quota_us, period_us, burst_us: 0 });
+            let rate = HighestRate { cpus_ppm: cpus * 1_000_000, quota };
+            let rates = RateCard { cpu_per_second: Nanocredits(price), ..RateCard::default() };
+            let rules = Rules { rates, interval_us: 1, hold_us: 1, can_hold: true, notice_before_us: None };
+            let lease = Lease { version: 1, ceiling: Nanocredits(0), period: 0, lasts_ms: 1, report_in_ms: 1, next: None, last: None };
+            let job = Job::new(rules, grant(&lease, 0), rate, stop_us, AccountState::default(), 0);
+            let declared = resources(&rate, 0, stop_us);
+            let of_ledger = burned_in(rates.highest_rate_per_second(declared.cpus_ppm, 0), declared.stop_us);
+            prop_assert!(of_ledger >= job.guard(), "{of_ledger} < {}", job.guard());
+        }
     }
 }

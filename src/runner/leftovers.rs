@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::Serialize;
 use uuid::Uuid;
 
+use super::origin::Origin;
 use super::receipt::Receipt;
 use super::spool::{Header, Record, Spool};
 use crate::domain::units::Microseconds;
@@ -152,9 +153,9 @@ pub(super) fn settle(mut spool: Spool, header: &Header, mut record: Record) -> R
             return Err((record, format!("{}: {error}", spool.path().display())));
         }
     }
-    let told = Location::parse(&header.ledger)
-        .connect()
-        .and_then(|mut ledger| record.finish.as_ref().map(|finish| tell(ledger.as_mut(), finish)).transpose());
+    let told = Location::parse(&header.ledger).connect().and_then(|mut ledger| {
+        record.finish.as_ref().map(|finish| tell(ledger.as_mut(), header, &record, finish)).transpose()
+    });
     match told {
         Ok(_) => {
             spool.acknowledge().ok();
@@ -164,9 +165,15 @@ pub(super) fn settle(mut spool: Spool, header: &Header, mut record: Record) -> R
     }
 }
 
-/// The final figure of an attempt whose meter died.
-fn tell(ledger: &mut dyn Ledger, finish: &Finish) -> Result<(), LedgerError> {
-    ledger.finish(finish).map(|_| ())
+fn tell(ledger: &mut dyn Ledger, header: &Header, record: &Record, finish: &Finish) -> Result<(), LedgerError> {
+    let origin = Origin {
+        identity: header.identity.clone(),
+        resources: header.resources,
+        limit: header.limit,
+        rates_version: record.rates_version.unwrap_or(0),
+        started_at_us: header.started_at_us,
+    };
+    origin.finish(ledger, finish, SystemClock.realtime_us()).map(|_| ())
 }
 
 fn finish(header: &Header, record: &Record) -> Finish {
@@ -210,6 +217,31 @@ fn read(containment: &Containment) -> Option<Microseconds> {
         Containment::Tree { front, .. } => ProcfsMeter::new(*front, None).read(),
     };
     reading.ok().map(|reading| reading.cpu_seconds)
+}
+
+/// Tells the ledger at `location` once more what it had acknowledged in the last days: after a restore it may have
+/// forgotten that. What it still knows is not changed by it.
+///
+/// # Errors
+/// Where the directory cannot be read.
+pub fn resend(directory: &Path, location: &Location) -> io::Result<Flushed> {
+    let mut flushed = Flushed::default();
+    let here = location.to_string();
+    for path in files(&directory.join("acknowledged"))? {
+        let (header, record) = match Spool::peek(&path) {
+            Ok(read) => read,
+            Err(error) => {
+                flushed.kept.push(unreadable(&path, &error));
+                continue;
+            }
+        };
+        let Some(finish) = record.finish.as_ref().filter(|_| header.ledger == here) else { continue };
+        match location.connect().and_then(|mut ledger| tell(ledger.as_mut(), &header, &record, finish)) {
+            Ok(()) => flushed.settled.push(described(&path, &header, &record, "sent again".to_owned())),
+            Err(error) => flushed.kept.push(described(&path, &header, &record, error.to_string())),
+        }
+    }
+    Ok(flushed)
 }
 
 fn purge(directory: &Path) {

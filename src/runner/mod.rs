@@ -18,12 +18,14 @@ mod keeper;
 pub mod leases;
 pub mod leftovers;
 pub mod options;
+pub mod origin;
 pub mod receipt;
 mod receipt_file;
 pub mod spool;
 pub mod summary;
 mod title;
 mod uplink;
+mod waiting;
 mod wire;
 
 use std::ffi::OsString;
@@ -43,6 +45,7 @@ use self::options::{RunAs, RunOptions};
 use self::spool::{Header, Spool};
 use self::wire::{Channel, Exit};
 use crate::meter::select::Plan;
+use crate::sys::clock::Alarm;
 use crate::sys::process::{
     PidFd, become_subreaper, boot_id, exit_now, forbid_tracing, fork, leave_session, lower_oom_score,
 };
@@ -75,6 +78,9 @@ fn start(options: &RunOptions) -> Result<ExitCode, String> {
     let job_uid = options.run_as.as_ref().map_or_else(|| nix::unistd::geteuid().as_raw(), |user| user.uid);
     let plan = Plan::prepare(options.cpu_source, attempt.identity.attempt, job_uid)
         .map_err(|error| format!("{error}: see `jobmeter doctor`"))?;
+    if let (Some(mode), false) = (plan.degraded().last(), options.quiet) {
+        front::say(&format!("jobmeter: note: {mode} (`jobmeter doctor` says why)"));
+    }
     let header = header(options, &attempt, &plan);
     let spool = Spool::create(&options.spool_dir, &header).map_err(|error| {
         plan.discard();
@@ -87,17 +93,31 @@ fn start(options: &RunOptions) -> Result<ExitCode, String> {
     let shared = SharedPage::map().map_err(told("no shared memory"))?;
     let (to_keeper, to_front) = Channel::pair().map_err(told("no channel"))?;
     let own = nix::unistd::getpid();
+    let (alarm, keepers_alarm) = (Alarm::new().map_err(told("no timer"))?, Alarm::new().map_err(told("no timer"))?);
     let front_fd = PidFd::open(own).map_err(told("pidfd_open"))?;
     let Some(keeper) = fork().map_err(told("cannot fork the keeper"))? else {
         drop(to_keeper);
         leave_session().ok();
         let (channel, front, options, attempt, shared) = (to_front, own, options, &attempt, &shared);
-        Keeper { options, attempt, shared, channel, front, front_fd, plan, spool, leftovers: None }.run();
+        Keeper {
+            options,
+            attempt,
+            shared,
+            channel,
+            front,
+            front_fd,
+            alarm: keepers_alarm,
+            plan,
+            spool,
+            leftovers: None,
+        }
+        .run();
         exit_now(0);
     };
-    drop((to_front, front_fd));
+    drop((to_front, front_fd, keepers_alarm));
     let program = options.command.first().map(|program| program.to_string_lossy().into_owned()).unwrap_or_default();
-    let mut front = Front { channel: to_keeper, shared: &shared, signals, keeper, plan: &plan, command, program };
+    let mut front =
+        Front { channel: to_keeper, shared: &shared, signals, alarm, keeper, plan: &plan, command, program };
     match front.run() {
         Outcome::Done { lines, exit } => Ok(front::leave(&lines, exit)),
         Outcome::KeeperLost { why, child } => Ok(end_without_keeper(keeper, why, child, spool, &header)),
@@ -147,6 +167,8 @@ fn header(options: &RunOptions, attempt: &Attempt, plan: &Plan) -> Header {
         boot_id: boot_id(),
         containment: plan.specification(),
         started_at_us: attempt.started_realtime_us,
+        resources: leases::resources(&plan.highest_rate(), 0, plan.stop_us()),
+        limit: options.limit,
     }
 }
 

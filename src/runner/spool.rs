@@ -19,8 +19,9 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
+use crate::domain::units::Nanocredits;
 use crate::domain::usage::Usage;
-use crate::ledger::protocol::{AttemptIdentity, ClosedPeriod, Finish};
+use crate::ledger::protocol::{AttemptIdentity, ClosedPeriod, Finish, Resources};
 
 const SLOT_BYTES: usize = 4096;
 const HEADER_BYTES_MAX: usize = 1024 * 1024;
@@ -40,6 +41,12 @@ pub struct Header {
     pub containment: crate::sys::containment::ContainmentSpec,
     /// µs since 1970.
     pub started_at_us: i64,
+    /// How fast at most, as it was opened with.
+    #[serde(default)]
+    pub resources: Resources,
+    /// The job's own limit.
+    #[serde(default)]
+    pub limit: Option<Nanocredits>,
 }
 
 /// The newest reading.
@@ -55,6 +62,9 @@ pub struct Record {
     pub closed: Option<ClosedPeriod>,
     /// µs since 1970.
     pub at_us: i64,
+    /// Of the rate card that the attempt was opened with.
+    #[serde(default)]
+    pub rates_version: Option<u64>,
     /// Once all is settled: what the ledger has to be told.
     pub finish: Option<Finish>,
 }

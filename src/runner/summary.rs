@@ -53,9 +53,6 @@ pub(super) fn ended(options: &RunOptions, receipt: &Receipt, answer: &FinishAnsw
         line.push_str(&format!("; {} credits burned past the ceiling were not charged", credits(answer.overshoot)));
     }
     lines.push(line);
-    for why in &receipt.outcome.degraded {
-        lines.push(format!("jobmeter: note: {why}"));
-    }
 }
 
 /// The ledger has not.
@@ -84,6 +81,11 @@ fn stopped(receipt: &Receipt) -> Option<String> {
         line.push_str(&format!(": process ids {:?}", receipt.outcome.unkillable));
     }
     Some(line)
+}
+
+/// The ledger leases nothing yet.
+pub(super) fn waits(retry_in_ms: u64) -> String {
+    format!("jobmeter: waiting: the ledger was restored and starts nothing new for {} s", retry_in_ms.div_ceil(1_000))
 }
 
 /// Nothing was started.

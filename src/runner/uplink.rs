@@ -10,8 +10,10 @@ use std::time::Duration;
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
+use super::origin::Origin;
 use crate::ledger::location::Location;
 use crate::ledger::protocol::{Finish, FinishAnswer, OpenAnswer, OpenRequest, Report, ReportAnswer};
+use crate::ledger::views::{Query, View};
 use crate::ledger::{Ledger, LedgerError};
 use crate::sys::clock::{Clock, SystemClock};
 use crate::sys::process::schedule_first;
@@ -24,16 +26,24 @@ pub(super) enum Question {
     Open(Box<OpenRequest>),
     Report(Box<Report>),
     Finish(Box<Finish>),
-    /// Make what was written to the spool survive a power cut.
-    Sync(File),
+    /// Make what was written to the spool survive a power cut, and look whether an operator stopped the job meanwhile.
+    Keep {
+        spool: File,
+        job: String,
+    },
 }
 
 /// What came of it.
 #[derive(Debug)]
 pub(super) enum Answer {
     Opened(Result<OpenAnswer, LedgerError>),
-    Reported { seq: u64, result: Result<ReportAnswer, LedgerError> },
+    Reported {
+        seq: u64,
+        result: Result<ReportAnswer, LedgerError>,
+    },
     Finished(Result<FinishAnswer, LedgerError>),
+    /// Unasked: an operator stopped the job.
+    Stopped,
 }
 
 /// An answer, and when its question was sent (`CLOCK_BOOTTIME`, µs).
@@ -54,7 +64,7 @@ pub(super) struct Uplink {
 
 impl Uplink {
     /// Starts the thread; the ledger is opened with the first question.
-    pub(super) fn start(location: Location) -> io::Result<Self> {
+    pub(super) fn start(location: Location, started_at_us: i64) -> io::Result<Self> {
         let (questions, inbox) = channel::<Question>();
         let (outbox, answers) = channel::<Answered>();
         let bell = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
@@ -62,7 +72,7 @@ impl Uplink {
         Builder::new().name("uplink".to_owned()).stack_size(STACK_BYTES).spawn(move || {
             // The job's own threads must not keep its answers waiting.
             schedule_first();
-            let mut line = Line { location, ledger: None };
+            let mut line = Line { location, ledger: None, started_at_us, origin: None };
             while let Ok(question) = inbox.recv() {
                 let sent_us = SystemClock.boottime_us();
                 let Some(answer) = line.ask(question) else { continue };
@@ -102,21 +112,44 @@ impl Uplink {
 struct Line {
     location: Location,
     ledger: Option<Box<dyn Ledger>>,
+    started_at_us: i64,
+    /// Once it is open.
+    origin: Option<Origin>,
 }
 
 impl Line {
     fn ask(&mut self, question: Question) -> Option<Answer> {
+        let now_us = SystemClock.realtime_us();
+        let origin = self.origin.clone();
         Some(match question {
-            Question::Open(request) => Answer::Opened(self.with_ledger(|ledger| ledger.open(&request))),
+            Question::Open(request) => Answer::Opened(self.open(*request)),
             Question::Report(report) => {
-                Answer::Reported { seq: report.seq, result: self.with_ledger(|ledger| ledger.report(&report)) }
+                let result = self.with_ledger(|ledger| match &origin {
+                    Some(origin) => origin.report(ledger, &report, now_us),
+                    None => ledger.report(&report),
+                });
+                Answer::Reported { seq: report.seq, result }
             }
-            Question::Finish(finish) => Answer::Finished(self.with_ledger(|ledger| ledger.finish(&finish))),
-            Question::Sync(file) => {
-                file.sync_data().ok();
-                return None;
+            Question::Finish(finish) => Answer::Finished(self.with_ledger(|ledger| match &origin {
+                Some(origin) => origin.finish(ledger, &finish, now_us),
+                None => ledger.finish(&finish),
+            })),
+            Question::Keep { spool, job } => {
+                spool.sync_data().ok();
+                let stopped = self.with_ledger(|ledger| ledger.read(&Query::Stopped { job }));
+                return matches!(stopped, Ok(View::Stopped(true))).then_some(Answer::Stopped);
             }
         })
+    }
+
+    fn open(&mut self, request: OpenRequest) -> Result<OpenAnswer, LedgerError> {
+        let answer = self.with_ledger(|ledger| ledger.open(&request))?;
+        if let OpenAnswer::Opened { rates, .. } = &answer {
+            let OpenRequest { identity, resources, limit, .. } = request;
+            let (rates_version, started_at_us) = (rates.version, self.started_at_us);
+            self.origin = Some(Origin { identity, resources, limit, rates_version, started_at_us });
+        }
+        Ok(answer)
     }
 
     fn with_ledger<T>(
@@ -127,6 +160,11 @@ impl Line {
             Some(ledger) => ledger,
             none => none.insert(self.location.connect()?),
         };
-        ask(ledger.as_mut())
+        let answer = ask(ledger.as_mut());
+        if matches!(answer, Err(LedgerError::Unavailable(_) | LedgerError::Broken(_))) {
+            // The file may have been put back, or a service moved: the next question looks for it anew.
+            self.ledger = None;
+        }
+        answer
     }
 }

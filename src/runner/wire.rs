@@ -62,6 +62,8 @@ pub(super) enum ToFront {
     Start,
     /// The meter runs: let the command go on to its exec.
     OpenGate,
+    /// Print this line.
+    Say(String),
     /// All is settled, or nothing was started: print these lines and end.
     Done { lines: Vec<String>, exit: Exit, killed: bool },
 }

@@ -1,9 +1,12 @@
 //! The one place where a clock is read.
 
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::poll::ppoll;
 use nix::sys::time::TimeSpec;
+use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 
 /// Two clocks: one for durations, one for people and for the ledger's periods.
 pub trait Clock: Send {
@@ -28,6 +31,39 @@ impl Clock for SystemClock {
     fn realtime_us(&self) -> i64 {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         i64::try_from(now.as_micros()).unwrap_or(i64::MAX)
+    }
+}
+
+/// A timer on `CLOCK_BOOTTIME`: a suspend of the machine does not stop it, and where its time has passed meanwhile it rings
+/// at once.
+#[derive(Debug)]
+pub struct Alarm(TimerFd);
+
+impl Alarm {
+    /// Not set.
+    ///
+    /// # Errors
+    /// Where the kernel has no descriptor left.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self(TimerFd::new(ClockId::CLOCK_BOOTTIME, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK)?))
+    }
+
+    /// Makes it readable from `at_us` of `CLOCK_BOOTTIME` on, or never.
+    pub fn set(&self, at_us: Option<u64>) {
+        // A time of zero would unset it.
+        let time = |us: u64| TimeSpec::from_duration(Duration::from_micros(us.max(1)));
+        // Neither call can fail on a timer of ours with a time in range (timerfd_settime(2)).
+        match at_us {
+            Some(us) => self.0.set(Expiration::OneShot(time(us)), TimerSetTimeFlags::TFD_TIMER_ABSTIME),
+            None => self.0.unset(),
+        }
+        .ok();
+    }
+}
+
+impl AsFd for Alarm {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 

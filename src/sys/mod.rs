@@ -13,3 +13,4 @@ pub mod signals;
 pub mod spawn;
 pub mod terminal;
 pub mod tree;
+pub mod user_scope;

@@ -1,5 +1,6 @@
 //! Accounts, rates, tokens, the spool, copies of the ledger, and what is generated.
 
+use std::io::{BufRead, Read};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -85,11 +86,59 @@ fn a_ledger_is_copied_and_put_back() {
     let copy = station.path("copy.db");
     station.ok(&["ledger", "backup", copy.to_str().unwrap()]);
     assert_eq!(station.call(&["ledger", "backup", copy.to_str().unwrap()]).status, 1);
-    station.ok(&["run", "--job", "two", "--", "true"]);
-    station.ok(&["ledger", "restore", copy.to_str().unwrap()]);
-    assert_eq!(station.call(&["jobs", "show", "two"]).status, 1);
-    station.ok(&["jobs", "show", "one"]);
+    station.ok(&["run", "--job", "two", "--", "python3", "-c", "sum(range(3000000))"]);
+    let charged = nano(&station.json(&["jobs", "show", "two"])["charged"]["total"]);
+    station.ok(&["account", "limit", "2"]);
+    // A job runs on over the restore, and one that ended after the copy comes back from the spool.
+    let mut running = station
+        .command(&[
+            "run",
+            "--job",
+            "three",
+            "--",
+            "sh",
+            "-c",
+            "echo ready; read word; exec python3 -c 'sum(range(9000000))'",
+        ])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut ready = [0_u8; 6];
+    running.stdout.as_mut().unwrap().read_exact(&mut ready).unwrap();
+    let restored = station.ok(&["ledger", "restore", copy.to_str().unwrap()]);
+    assert!(restored.out.contains("2 ended attempts sent again"), "{restored:?}");
+    assert_eq!(nano(&station.json(&["jobs", "show", "two"])["charged"]["total"]), charged);
+    assert_eq!(nano(&station.credits()["limit"]), 5_000_000_000);
+    drop(running.stdin.take());
+    assert!(running.wait().unwrap().success());
+    let receipt = station.receipt("three");
+    let cpu_us = i64::try_from(crate::station::micros(&receipt["cpu"]["total_seconds"])).unwrap();
+    assert_eq!(
+        (nano(&receipt["credits"]["total"]), receipt["outcome"]["reason"].as_str()),
+        (cpu_us / 4, Some("completed"))
+    );
+    assert_eq!(station.call(&["spool", "flush", "--acknowledged"]).status, 0);
     station.verify();
+}
+
+#[test]
+fn after_a_restore_a_new_job_waits_and_can_be_interrupted() {
+    let station = Station::new();
+    station.ok(&["run", "--", "true"]);
+    let copy = station.path("copy.db");
+    station.ok(&["ledger", "backup", copy.to_str().unwrap()]);
+    station.ok(&["ledger", "restore", copy.to_str().unwrap()]);
+    let waiting = station.command(&["run", "--", "touch", "/tmp/jobmeter-never-5"]).stderr(Stdio::piped()).spawn();
+    let mut waiting = waiting.unwrap();
+    let mut told = String::new();
+    std::io::BufReader::new(waiting.stderr.as_mut().unwrap()).read_line(&mut told).unwrap();
+    assert!(told.starts_with("jobmeter: waiting: the ledger was restored"), "{told}");
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(waiting.id()).unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&waiting.wait().unwrap()), Some(2));
+    assert!(!std::path::Path::new("/tmp/jobmeter-never-5").exists());
+    assert_eq!(station.ok(&["spool", "list"]).out, "nothing is in the spool\n");
 }
 
 #[test]

@@ -17,6 +17,7 @@ mod lost;
 mod places;
 #[path = "../station.rs"]
 mod station;
+mod systemd;
 mod terminal;
 
 use std::path::PathBuf;

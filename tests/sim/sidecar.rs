@@ -8,6 +8,7 @@ use jobmeter::domain::rating::RateCard;
 use jobmeter::domain::units::{Microseconds, Nanocredits};
 use jobmeter::domain::usage::Usage;
 use jobmeter::ledger::protocol::{AttemptIdentity, ClosedPeriod, Finish, JobKind, OpenRequest, Reason, Resources};
+use jobmeter::runner::origin::Origin;
 use uuid::Uuid;
 
 use crate::network::Chance;
@@ -38,6 +39,9 @@ pub struct Sidecar {
     pub next_us: u64,
     pub stops_us: u64,
     pub last_word: bool,
+    pub lateness_us: u64,
+    /// What it said last; its spool keeps that for a while.
+    pub said: Option<Finish>,
 }
 
 pub const RATE: HighestRate = HighestRate { cpus_ppm: CPUS * 1_000_000, quota: None };
@@ -76,11 +80,18 @@ impl Sidecar {
             next_us: chance.below(60_000_000),
             stops_us: 20_000_000 + chance.below(200_000_000),
             last_word: false,
+            lateness_us: 0,
+            said: None,
         }
     }
 
     pub fn job_id(&self) -> String {
         format!("job-{}", self.job)
+    }
+
+    pub fn origin(&self) -> Origin {
+        let OpenRequest { identity, resources, limit, .. } = self.request();
+        Origin { identity, resources, limit, rates_version: 1, started_at_us: 0 }
     }
 
     pub fn request(&self) -> OpenRequest {
@@ -95,6 +106,6 @@ impl Sidecar {
             command: vec!["burn".into()],
             host: "sim".into(),
         };
-        OpenRequest { identity, resources: RESOURCES, limit: None }
+        OpenRequest { identity, resources: RESOURCES, limit: None, resume: None }
     }
 }

@@ -7,17 +7,19 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use jobmeter::domain::job::{AccountState, Action, End, Event, Job, Rules};
 use jobmeter::domain::units::Nanocredits;
 use jobmeter::ledger::Ledger;
-use jobmeter::ledger::protocol::{OpenAnswer, Reason, ReportAnswer};
-use jobmeter::ledger::store::sqlite::SqliteLedger;
+use jobmeter::ledger::protocol::{Finish, OpenAnswer, Reason, ReportAnswer};
+use jobmeter::ledger::store::sqlite::{SqliteLedger, backup, restore};
 use jobmeter::ledger::views::{Change, PeriodLength, Query, View};
 use jobmeter::runner::leases;
 use jobmeter::sys::clock::Clock;
 
 use crate::network::{Chance, Message, Network, Packet};
-use crate::sidecar::{CPUS, RATE, RESOURCES, STOP_US, Sidecar, Stage, last_word, price, usage};
+use crate::sidecar::{CPUS, RATE, STOP_US, Sidecar, Stage, last_word, price, usage};
 
 /// From the decision to the standstill, the job burns on for at most this.
 const FREEZE_US: u64 = 2_000;
+/// How late the keeper was lately.
+const LATENESS_MAX_US: u64 = 4_000;
 /// A question that was not answered within this is taken as lost.
 const TIMEOUT_US: u64 = 2_000_000;
 const LIFE_US: u64 = 120_000_000;
@@ -40,12 +42,14 @@ pub(crate) struct World {
     now_us: u64,
     wall: LedgerClock,
     ledger: SqliteLedger,
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
     network: Network,
     sidecars: Vec<Sidecar>,
     silent_until_us: u64,
     limit: Nanocredits,
     calls: u64,
+    restores: u64,
+    restored_at_us: u64,
     stops: BTreeMap<String, u64>,
 }
 
@@ -77,12 +81,14 @@ impl World {
             now_us: 0,
             wall,
             ledger,
-            _directory: directory,
+            directory,
             network: Network::default(),
             sidecars,
             silent_until_us: 0,
             limit,
             calls: 0,
+            restores: 0,
+            restored_at_us: 0,
             stops: BTreeMap::new(),
         }
     }
@@ -133,6 +139,7 @@ impl World {
             let step_s = self.chance.below(172_800) as i64 - 86_400;
             self.wall.0.fetch_add(step_s * 1_000_000, Ordering::Relaxed);
         }
+        self.copy_or_restore();
         let at = self.chance.below(self.sidecars.len() as u64) as usize;
         if self.chance.below(4_000) == 0 {
             self.crash(at);
@@ -140,6 +147,31 @@ impl World {
         if self.chance.percent(1) {
             self.sidecars[at].load_percent = self.chance.below(101);
         }
+    }
+
+    /// A copy of the ledger is made now and then, and takes its place later. Spools say again what they had said.
+    fn copy_or_restore(&mut self) {
+        let (path, copy) = (self.directory.path().join("l.db"), self.directory.path().join("copy.db"));
+        if self.chance.below(3_000) == 0 && !copy.exists() {
+            backup(&path, &copy).expect("a copy");
+        } else if self.chance.below(2_000) == 0 && copy.exists() {
+            restore(&path, &copy, "sim", "", Box::new(self.wall.clone())).expect("a restore");
+            std::fs::remove_file(&copy).expect("the copy goes");
+            self.restores += 1;
+            self.restored_at_us = self.now_us;
+            for sidecar in &mut self.sidecars {
+                if let (Stage::Gone, Some(said)) = (&sidecar.stage, sidecar.said.take()) {
+                    sidecar.stage = Stage::Ended(said);
+                    sidecar.next_us = self.now_us + 1;
+                }
+            }
+        }
+    }
+
+    fn last_word(&mut self, at: usize, finish: &Finish) {
+        let (origin, wall_us) = (self.sidecars[at].origin(), self.wall.realtime_us());
+        origin.finish(&mut self.ledger, finish, wall_us).expect("a last word is taken");
+        self.sidecars[at].said = Some(finish.clone());
     }
 
     /// The sidecar dies, and its job with it; what it has burned stands in its spool, unless the machine is lost too.
@@ -160,15 +192,21 @@ impl World {
         }
         let answer = match packet.message {
             Message::Open(request) => self.ledger.open(&request).ok().map(Message::Opened),
-            Message::Report(report) => Some(Message::Answered(self.ledger.report(&report).expect("a report is taken"))),
+            Message::Report(report) => {
+                let (origin, wall_us) = (self.sidecars[packet.attempt].origin(), self.wall.realtime_us());
+                let answer = origin.report(&mut self.ledger, &report, wall_us);
+                Some(Message::Answered(answer.expect("a report is taken")))
+            }
             Message::Finish(finish) => {
-                self.ledger.finish(&finish).expect("a last word is taken");
+                self.last_word(packet.attempt, &finish);
                 Some(Message::Finished)
             }
             Message::Opened(answer) => return self.opened(packet.attempt, packet.sent_us, answer),
             Message::Answered(answer) => return self.answered(packet.attempt, packet.sent_us, answer),
             Message::Finished => {
-                if matches!(self.sidecars[packet.attempt].stage, Stage::Ended(_)) {
+                // Taken by books that are forgotten since: its spool file says it again.
+                let forgotten = packet.sent_us < self.restored_at_us;
+                if !forgotten && matches!(self.sidecars[packet.attempt].stage, Stage::Ended(_)) {
                     self.sidecars[packet.attempt].stage = Stage::Gone;
                     self.sidecars[packet.attempt].last_word = true;
                 }
@@ -223,6 +261,8 @@ impl World {
                 sidecar.stage = Stage::Gone;
                 sidecar.last_word = true;
             }
+            // It asks again.
+            OpenAnswer::Wait { .. } => {}
         }
     }
 
@@ -271,9 +311,11 @@ impl World {
             // A running thread's time is up to one tick old.
             let stale_us = if self.sidecars[at].frozen { 0 } else { self.chance.below(4_000) * CPUS };
             let freeze_us = self.chance.below(FREEZE_US) * CPUS;
+            self.sidecars[at].lateness_us = self.chance.below(LATENESS_MAX_US);
             let sidecar = &mut self.sidecars[at];
             let Stage::Running(job) = &mut sidecar.stage else { return };
             let usage = usage(sidecar.cpu_us.saturating_sub(stale_us));
+            job.set_rate(RATE, 0, STOP_US + sidecar.lateness_us);
             let actions = job.step(now_us, &usage, happened);
             for action in actions {
                 match action {
@@ -286,7 +328,7 @@ impl World {
                     Action::Notice => panic!("no notice was asked for"),
                     Action::Report(due) => {
                         sidecar.asked = Some((due.seq, now_us));
-                        let message = Message::Report(leases::report(sidecar.id, &due, job, RESOURCES));
+                        let message = Message::Report(leases::report(sidecar.id, &due, job));
                         let packet = Packet { attempt: at, sent_us: now_us, message };
                         self.network.send(&mut self.chance, now_us, packet);
                     }
@@ -306,9 +348,9 @@ impl World {
         let sidecar = &mut self.sidecars[at];
         let Stage::Running(job) = &mut sidecar.stage else { return };
         let grant = job.grant();
-        let guard = Nanocredits(i64::try_from(CPUS * (STOP_US + 4_000) / 4 + 1).unwrap());
+        let guard = Nanocredits(i64::try_from(CPUS * (STOP_US + LATENESS_MAX_US + 4_000) / 4 + 1).unwrap());
         let left = grant.ceiling.saturating_sub(price(sidecar.cpu_us));
-        let over = left <= guard || self.now_us + STOP_US >= grant.ends_us;
+        let over = left <= guard || self.now_us + STOP_US + LATENESS_MAX_US >= grant.ends_us;
         let allowed = match end {
             End::Exited => self.now_us >= sidecar.stops_us,
             End::CreditsExhausted | End::LeaseExpired => over,
@@ -331,7 +373,7 @@ impl World {
                 self.ended_by_operator(at);
             }
             if let Stage::Ended(finish) = &self.sidecars[at].stage {
-                self.ledger.finish(&finish.clone()).expect("a last word is taken");
+                self.last_word(at, &finish.clone());
                 self.sidecars[at].last_word = true;
             }
         }
@@ -354,11 +396,12 @@ impl World {
         }
         let stops = &self.stops;
         format!(
-            "{} sidecars, limit {}, {} lost, {} repeated, ends {stops:?}",
+            "{} sidecars, limit {}, {} lost, {} repeated, {} restores, ends {stops:?}",
             self.sidecars.len(),
             self.limit,
             self.network.lost,
-            self.network.repeated
+            self.network.repeated,
+            self.restores
         )
     }
 

@@ -102,6 +102,12 @@ impl Job {
         }
     }
 
+    /// What never changes.
+    #[must_use]
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
     /// Usage at the last look.
     #[must_use]
     pub fn usage(&self) -> &Usage {
@@ -139,6 +145,12 @@ impl Job {
         self.grant.ends_us.min(self.looked_at_us.saturating_add(self.earliest_us(left)))
     }
 
+    /// The highest rate, GPUs and time to stop by which it decides: what it declares to the ledger.
+    #[must_use]
+    pub fn bounds(&self) -> (HighestRate, u64, u64) {
+        (self.rate, self.gpus, self.stop_us)
+    }
+
     /// Takes a new figure of the highest rate, and of the time that it takes to stop.
     pub fn set_rate(&mut self, rate: HighestRate, gpus: u64, stop_us: u64) {
         self.rate = rate;
@@ -167,7 +179,7 @@ impl Job {
             Event::Looked => {}
             Event::Exited => return self.end(End::Exited),
             Event::MeterLost => return self.end(End::MeterLost),
-            Event::LedgerBroken => return self.end(End::LeaseExpired),
+            Event::OperatorStop => return self.end(End::OperatorStop),
             Event::LedgerSilent { seq } => self.retry_later(now_us, seq),
             Event::Answered { seq, verdict, account } => {
                 self.account = account;
@@ -223,7 +235,8 @@ impl Job {
     }
 
     /// G: what may be burned unseen between the last tick and the stop.
-    fn guard(&self) -> Nanocredits {
+    #[must_use]
+    pub fn guard(&self) -> Nanocredits {
         let per_second = self.rules.rates.highest_rate_per_second(self.rate.cpus_ppm, self.gpus);
         let product = u128::from(per_second.0.unsigned_abs()).saturating_mul(u128::from(self.stop_us));
         let guard = product.checked_div(1_000_000).unwrap_or(0);
@@ -244,6 +257,7 @@ impl Job {
         self.grant.ceiling = self.price.saturating_add(next.amount);
         self.grant.ends_us = next.ends_us;
         self.grant.next = None;
+        self.grant.last = None;
         self.slice = next.amount;
         self.asked_for = None;
         self.report_at_us = now_us;
@@ -369,7 +383,7 @@ impl Job {
     }
 
     fn end_without_hold(&self, left: Nanocredits) -> End {
-        if left <= self.guard() { End::CreditsExhausted } else { End::LeaseExpired }
+        if left <= self.guard() { self.grant.last.unwrap_or(End::CreditsExhausted) } else { End::LeaseExpired }
     }
 
     fn report_due(&mut self, now_us: u64, left: Nanocredits) -> Option<ReportDue> {

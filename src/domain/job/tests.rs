@@ -66,6 +66,7 @@ fn grant(version: u64, ceiling: i64, now_us: u64) -> Grant {
         ends_us: now_us + 30_000_000,
         report_at_us: now_us + 10_000_000,
         next: None,
+        last: None,
     }
 }
 

@@ -34,6 +34,8 @@ pub struct Grant {
     pub report_at_us: u64,
     /// After this one, from its `starts_us` on.
     pub next: Option<NextGrant>,
+    /// Nothing is left to raise the ceiling with, and this is why.
+    pub last: Option<End>,
 }
 
 /// A slice of the next period.
@@ -110,8 +112,8 @@ pub enum Event {
         /// Which report.
         seq: u64,
     },
-    /// The ledger will never take this attempt's reports.
-    LedgerBroken,
+    /// An operator stopped the job.
+    OperatorStop,
     /// Everything of the job that is waited for has ended.
     Exited,
     /// The front has died or was stopped, or the counter can no longer be read.

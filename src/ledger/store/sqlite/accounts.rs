@@ -128,10 +128,11 @@ impl Books<'_> {
 
     /// The account in the period in which an attempt runs. A slice of the next period was promised to it by a duration,
     /// and that has passed on a clock that nobody sets: where this machine's clock was set back meanwhile, the period
-    /// has begun all the same.
+    /// has begun all the same. A restore forgets promises, so that after one any attempt may have had it.
     pub(super) fn account_of(&self, attempt: &Attempt, period: i64) -> Result<Account, LedgerError> {
         let account = self.account(&attempt.user)?;
-        let promised = attempt.state.next.is_some_and(|(start, _)| start == period);
+        let promised = attempt.state.next.is_some_and(|(start, _)| start == period)
+            || (period == account.ends && self.epoch()?.number > 0);
         if promised && period > account.period { self.next_period(account, period) } else { Ok(account) }
     }
 
@@ -243,6 +244,45 @@ impl Books<'_> {
             free.push((Source(grant.id), rest.at_least_zero()));
         }
         Ok(free)
+    }
+
+    /// The same for a period that may be over: what it left unspent can still pay for what was burned in it.
+    pub(super) fn free_in(&self, account: &Account, period: i64) -> Result<Vec<Part>, LedgerError> {
+        if period == account.period {
+            return self.free(account);
+        }
+        let mut statement = self
+            .tx
+            .prepare_cached("SELECT credit_limit, adjusted, charged FROM period WHERE user = ?1 AND start = ?2")?;
+        let (limit, adjusted, charged): (Option<i64>, i64, i64) =
+            statement.query_row((&account.user, period), |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+        let held = self.allowance_held(&account.user, period)?;
+        let free = limit.map_or(UNLIMITED, |limit| {
+            Nanocredits(limit.saturating_add(adjusted).saturating_sub(charged)).saturating_sub(held).at_least_zero()
+        });
+        let mut parts = self.free(account)?;
+        parts.retain(|(source, _)| *source != Source::ALLOWANCE);
+        parts.insert(0, (Source::ALLOWANCE, free));
+        Ok(parts)
+    }
+
+    pub(super) fn has_period(&self, user: &str, start: i64) -> Result<bool, LedgerError> {
+        let sql = "SELECT EXISTS (SELECT 1 FROM period WHERE user = ?1 AND start = ?2)";
+        Ok(self.tx.prepare_cached(sql)?.query_row((user, start), |row| row.get(0))?)
+    }
+
+    /// A period before the account's that the books do not have, where none of those that they have overlaps it.
+    pub(super) fn insert_past_period(&self, account: &Account, start: i64) -> Result<(), LedgerError> {
+        if start != start_of_period(account.length, start) {
+            return Ok(());
+        }
+        let ends = end_of_period(account.length, start);
+        self.tx.execute(
+            "INSERT INTO period (user, start, ends, credit_limit) SELECT ?1, ?2, ?3, ?4 \
+             WHERE NOT EXISTS (SELECT 1 FROM period WHERE user = ?1 AND start < ?3 AND ends > ?2)",
+            (&account.user, start, ends, account.limit.map(|limit| limit.0)),
+        )?;
+        Ok(())
     }
 
     /// Free and held together: what is not charged yet.

@@ -54,27 +54,25 @@ impl Books<'_> {
     }
 
     /// What the job's own limit leaves free; [`UNLIMITED`] without one.
-    pub(super) fn job_free(&self, attempt: &Attempt) -> Result<Nanocredits, LedgerError> {
+    pub(super) fn job_free(&self, job: &str, attempt: Option<&Attempt>) -> Result<Nanocredits, LedgerError> {
         let mut statement = self.tx.prepare_cached(
             "SELECT credit_limit, (SELECT coalesce(sum(charged), 0) FROM attempt WHERE job = ?1 AND id <> ?2), \
              (SELECT coalesce(sum(h.amount), 0) FROM hold h JOIN attempt a ON a.id = h.attempt WHERE a.job = ?1), \
              tokens_charged FROM job WHERE id = ?1",
         )?;
         let (limit, charged, held, tokens): (Option<i64>, i64, i64, i64) = statement
-            .query_row((&attempt.job, attempt.id.to_string()), |row| {
+            .query_row((job, attempt.map(|attempt| attempt.id.to_string()).unwrap_or_default()), |row| {
                 Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
             })?;
         // What this transaction charged to the attempt itself is not written yet.
-        let own = attempt.state.charged.total.0;
+        let own = attempt.map_or(0, |attempt| attempt.state.charged.total.0);
         let used = charged.saturating_add(own).saturating_add(held).saturating_add(tokens);
         Ok(limit.map_or(UNLIMITED, |limit| Nanocredits(limit.saturating_sub(used).max(0))))
     }
 
     /// Charges and renews.
     pub(super) fn report(&self, report: &Report) -> Result<ReportAnswer, LedgerError> {
-        let mut attempt = self
-            .attempt(report.attempt)?
-            .ok_or_else(|| LedgerError::Refused(format!("the attempt {} was never opened here", report.attempt)))?;
+        let mut attempt = self.attempt(report.attempt)?.ok_or_else(|| super::epoch::never_opened(report.attempt))?;
         let account = self.account_of(&attempt, report.period)?;
         if attempt.ended_us.is_some() {
             let decision = Decision::Stop(StopReason::OperatorStop);
@@ -86,6 +84,7 @@ impl Books<'_> {
             attempt.state.seq = report.seq;
             attempt.state.resources = report.resources;
             confirm(&mut attempt, report.ceiling_version);
+            self.remember_ceiling(&mut attempt, &account, report)?;
         }
         self.take_usage(&mut attempt, &account, &report.usage, report.period, report.closed.as_ref())?;
         self.measure_rate(&mut attempt);
@@ -106,7 +105,10 @@ impl Books<'_> {
         period: i64,
         closed: Option<&ClosedPeriod>,
     ) -> Result<(), LedgerError> {
-        if let Some(closed) = closed.filter(|closed| closed.period == attempt.period && period > attempt.period) {
+        let closed = closed.filter(|closed| closed.period == attempt.period && period > attempt.period);
+        if let Some(closed) = closed
+            && self.has_period(&attempt.user, period)?
+        {
             attempt.state.usage = attempt.state.usage.merged(&closed.usage);
             let price = attempt.state.rates.price(&attempt.state.usage);
             self.charge_covered(attempt, account, &price)?;
@@ -120,7 +122,12 @@ impl Books<'_> {
     }
 
     /// Charges up to the price, after raising the ceiling to it as far as something is free.
-    fn charge_covered(&self, attempt: &mut Attempt, account: &Account, price: &Price) -> Result<(), LedgerError> {
+    pub(super) fn charge_covered(
+        &self,
+        attempt: &mut Attempt,
+        account: &Account,
+        price: &Price,
+    ) -> Result<(), LedgerError> {
         self.cover(attempt, account, price.total)?;
         let level = price.total.min(attempt.ceiling());
         self.charge_to(attempt, attempt.period, price, level)
@@ -182,11 +189,12 @@ impl Books<'_> {
                 attempt.state.waits = false;
                 Ok(Decision::Lease(self.lease(attempt, account, lease::report_in_ms(&ask))?))
             }
-            Sized::Wait => {
+            Sized::Exhausted if self.settles_in_ms()? == 0 => Ok(Decision::Stop(StopReason::CreditsExhausted)),
+            // After a restore nothing is given yet, which does not mean that nothing is left.
+            Sized::Wait | Sized::Exhausted => {
                 attempt.lease_until_us = self.now_us.saturating_add(ms_to_us(LEASE_MS));
                 Ok(Decision::Wait { retry_in_ms: WAIT_MS })
             }
-            Sized::Exhausted => Ok(Decision::Stop(StopReason::CreditsExhausted)),
             Sized::JobLimit => Ok(Decision::Stop(StopReason::JobLimit)),
         }
     }
@@ -220,9 +228,9 @@ impl Books<'_> {
             minimum: attempt.minimum(),
             rate: attempt.state.rate,
             left,
-            available: sum(&self.free(account)?),
+            available: if self.settles_in_ms()? == 0 { sum(&self.free(account)?) } else { Nanocredits::ZERO },
             reclaimable,
-            job_available: self.job_free(attempt)?,
+            job_available: self.job_free(&attempt.job, Some(attempt))?,
             job_reclaimable,
             live,
             waiting: attempt.state.waits,
@@ -235,9 +243,9 @@ impl Books<'_> {
         if more > Nanocredits::ZERO {
             self.hold(attempt, account.period, &self.free(account)?, more)?;
         }
-        let (version, newest) = attempt.newest();
-        if ceiling != newest {
-            attempt.state.ceilings.push((version.saturating_add(1), ceiling));
+        if ceiling != attempt.newest().1 {
+            let version = self.next_version(attempt)?;
+            attempt.state.ceilings.push((version, ceiling));
         }
         Ok(())
     }
@@ -265,7 +273,19 @@ impl Books<'_> {
         let until_ms = if next.is_some() { ends_in_ms.saturating_add(LEASE_MS) } else { lasts_ms };
         attempt.lease_until_us = self.now_us.saturating_add(ms_to_us(until_ms));
         let report_in_ms = report_in_ms.min(lasts_ms / 2);
-        Ok(Lease { version, ceiling, period: attempt.period, lasts_ms, report_in_ms, next })
+        let last = self.last(attempt, account)?;
+        Ok(Lease { version, ceiling, period: attempt.period, lasts_ms, report_in_ms, next, last })
+    }
+
+    /// Why the ceiling cannot be raised as things stand, if it cannot.
+    fn last(&self, attempt: &Attempt, account: &Account) -> Result<Option<StopReason>, LedgerError> {
+        Ok(if self.job_free(&attempt.job, Some(attempt))? == Nanocredits::ZERO {
+            Some(StopReason::JobLimit)
+        } else if sum(&self.free(account)?) == Nanocredits::ZERO {
+            Some(StopReason::CreditsExhausted)
+        } else {
+            None
+        })
     }
 
     fn hold_next(&self, attempt: &mut Attempt, account: &Account) -> Result<(), LedgerError> {
@@ -278,7 +298,7 @@ impl Books<'_> {
     /// A minimum slice of a later period, so that the attempt can go over to it.
     fn hold_slice(&self, attempt: &mut Attempt, period: i64, free: &[Part]) -> Result<(), LedgerError> {
         let amount = attempt.minimum();
-        if sum(free) >= amount && self.job_free(attempt)? >= amount {
+        if self.settles_in_ms()? == 0 && sum(free) >= amount && self.job_free(&attempt.job, Some(attempt))? >= amount {
             self.hold(attempt, period, free, amount)?;
             attempt.state.next = Some((period, amount));
         }
@@ -294,9 +314,7 @@ impl Books<'_> {
 
     /// Charges the final usage and releases every hold.
     pub(super) fn finish(&self, finish: &Finish) -> Result<FinishAnswer, LedgerError> {
-        let mut attempt = self
-            .attempt(finish.attempt)?
-            .ok_or_else(|| LedgerError::Refused(format!("the attempt {} was never opened here", finish.attempt)))?;
+        let mut attempt = self.attempt(finish.attempt)?.ok_or_else(|| super::epoch::never_opened(finish.attempt))?;
         let account = self.account_of(&attempt, finish.period)?;
         let again = attempt.ended_us.is_some();
         if again {

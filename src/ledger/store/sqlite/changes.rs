@@ -14,7 +14,7 @@ use crate::domain::rating::{Price, RateCard};
 use crate::domain::units::Nanocredits;
 use crate::domain::usage::Usage;
 use crate::ledger::LedgerError;
-use crate::ledger::protocol::{Finish, Reason};
+use crate::ledger::protocol::Reason;
 use crate::ledger::views::{Change, ChangeAnswer, PeriodLength};
 
 impl Books<'_> {
@@ -139,25 +139,13 @@ impl Books<'_> {
             return Err(LedgerError::Refused("a correction by zero changes nothing".to_owned()));
         }
         let mut account = self.account(user)?;
-        self.post_adjustment(&mut account, amount, by, why, None)?;
-        self.answer(&account)
-    }
-
-    fn post_adjustment(
-        &self,
-        account: &mut Account,
-        amount: Nanocredits,
-        by: &str,
-        why: &str,
-        attempt: Option<&Attempt>,
-    ) -> Result<(), LedgerError> {
         account.adjusted = account.adjusted.saturating_add(amount);
         self.tx.execute(
             "UPDATE period SET adjusted = adjusted + ?3 WHERE user = ?1 AND start = ?2",
             (&account.user, account.period, amount.0),
         )?;
-        let (job, id) = (attempt.map(|attempt| attempt.job.as_str()), attempt.map(|attempt| attempt.id));
-        self.append(&Entry { amount, job, attempt: id, ..self.of_account("adjust", account, by, why) })
+        self.append(&Entry { amount, ..self.of_account("adjust", &account, by, why) })?;
+        self.answer(&account)
     }
 
     fn set_rates(&self, rates: &RateCard, by: &str) -> Result<ChangeAnswer, LedgerError> {
@@ -220,7 +208,7 @@ impl Books<'_> {
         let price_of = |tokens: u64| card.price(&Usage { tokens, ..Usage::default() }).total;
         let cost = price_of(total).saturating_sub(price_of(super::entries::unsigned(before))).at_least_zero();
         let free = self.free(&account)?;
-        let charged = cost.min(sum(&free));
+        let charged = cost.min(sum(&free)).min(self.job_free(&job, None)?);
         let mut tokens = count;
         let parts = take(&free, charged);
         let none = [(Source::ALLOWANCE, Nanocredits::ZERO)];
@@ -296,25 +284,5 @@ impl Books<'_> {
             }
         }
         Ok(())
-    }
-
-    /// The true usage of an attempt that was settled without it: what was charged too much comes back.
-    pub(super) fn correct(&self, attempt: &mut Attempt, account: &Account, finish: &Finish) -> Result<(), LedgerError> {
-        let lost = attempt.reason == Some(Reason::MeterLost) && attempt.receipt.is_none();
-        if !lost {
-            return Ok(());
-        }
-        let usage = attempt.state.usage.merged(&finish.usage);
-        let price = attempt.state.rates.price(&usage);
-        let too_much = attempt.state.charged.total.saturating_sub(price.total);
-        if too_much > Nanocredits::ZERO {
-            let mut account = account.clone();
-            let why = "charged in full while silent, and settled now";
-            self.post_adjustment(&mut account, too_much, "meter", why, Some(attempt))?;
-        }
-        attempt.state.usage = usage;
-        attempt.reason = Some(finish.reason);
-        attempt.receipt = Some(finish.receipt.clone());
-        self.keep(attempt)
     }
 }

@@ -116,7 +116,7 @@ impl Books<'_> {
     }
 
     /// Virtual time that no entry has told yet; told after this.
-    fn unposted_time(&self, attempt: &mut Attempt) -> VirtualTime {
+    pub(super) fn unposted_time(&self, attempt: &mut Attempt) -> VirtualTime {
         let now = attempt.state.rates.virtual_time(&attempt.state.usage);
         let before = std::mem::replace(&mut attempt.state.accounted_time, now);
         let cpu_seconds = now.cpu_seconds.saturating_sub(before.cpu_seconds);
@@ -124,7 +124,7 @@ impl Books<'_> {
         VirtualTime { cpu_seconds, gpu_seconds, total_seconds: cpu_seconds.saturating_add(gpu_seconds) }
     }
 
-    fn posted_tokens(&self, attempt: &Attempt) -> Result<u64, LedgerError> {
+    pub(super) fn posted_tokens(&self, attempt: &Attempt) -> Result<u64, LedgerError> {
         let mut statement =
             self.tx.prepare_cached("SELECT coalesce(sum(tokens), 0) FROM entry WHERE job = ?1 AND attempt = ?2")?;
         if attempt.state.usage.tokens == 0 {
@@ -157,15 +157,15 @@ impl Books<'_> {
         level: Nanocredits,
     ) -> Result<(), LedgerError> {
         let ceiling = attempt.ceiling();
-        if level <= ceiling || attempt.period != account.period {
+        if level <= ceiling {
             return Ok(());
         }
-        let free = self.free(account)?;
-        let job_free = self.job_free(attempt)?;
+        let free = self.free_in(account, attempt.period)?;
+        let job_free = self.job_free(&attempt.job, Some(attempt))?;
         let more = level.saturating_sub(ceiling).min(sum(&free)).min(job_free.at_least_zero());
         if more > Nanocredits::ZERO {
             self.hold(attempt, attempt.period, &free, more)?;
-            let version = attempt.newest().0.saturating_add(1);
+            let version = self.next_version(attempt)?;
             attempt.state.ceilings.push((version, ceiling.saturating_add(more)));
         }
         Ok(())

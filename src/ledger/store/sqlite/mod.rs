@@ -8,7 +8,9 @@ mod accounts;
 mod attempts;
 mod backup;
 mod changes;
+mod correction;
 mod entries;
+mod epoch;
 mod holds;
 mod open;
 mod opening;
@@ -18,7 +20,7 @@ mod views;
 
 use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, Transaction, TransactionBehavior};
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 
 pub use self::backup::{backup, restore};
 use crate::ledger::protocol::{Finish, FinishAnswer, OpenAnswer, OpenRequest, Report, ReportAnswer};
@@ -30,6 +32,7 @@ use crate::sys::clock::Clock;
 pub struct SqliteLedger {
     db: Connection,
     path: PathBuf,
+    inode: u64,
     clock: Box<dyn Clock>,
 }
 
@@ -40,9 +43,14 @@ pub(super) struct Books<'a> {
 }
 
 impl Books<'_> {
+    /// Seconds since 1970, UTC.
     fn now_s(&self) -> i64 {
         self.now_us.div_euclid(1_000_000)
     }
+}
+
+fn inode(path: &Path) -> Option<u64> {
+    std::fs::metadata(path).ok().map(|meta| std::os::unix::fs::MetadataExt::ino(&meta))
 }
 
 impl std::fmt::Debug for SqliteLedger {
@@ -58,10 +66,26 @@ impl SqliteLedger {
     /// Where it is on a network file system, no ledger, of a newer version, or cannot be read and written.
     pub fn open(path: &Path, clock: Box<dyn Clock>) -> Result<Self, LedgerError> {
         let db = open::open(path)?;
-        Ok(Self { db, path: path.to_owned(), clock })
+        Ok(Self { db, path: path.to_owned(), inode: inode(path).unwrap_or(0), clock })
+    }
+
+    /// SQLite would go on in a file that has been deleted or moved away, and what it acknowledged would be lost.
+    fn is_there(&self) -> Result<(), LedgerError> {
+        if inode(&self.path) == Some(self.inode) {
+            return Ok(());
+        }
+        let path = self.path.display();
+        Err(LedgerError::Unavailable(format!("{path}: the file was removed or replaced while it was in use")))
+    }
+
+    fn is_stopped(&self, job: &str) -> Result<bool, LedgerError> {
+        self.is_there()?;
+        let mut statement = self.db.prepare_cached("SELECT stopped FROM job WHERE id = ?1")?;
+        Ok(statement.query_row([job], |row| row.get(0)).optional()?.unwrap_or(false))
     }
 
     fn within<T>(&mut self, act: impl FnOnce(&Books<'_>) -> Result<T, LedgerError>) -> Result<T, LedgerError> {
+        self.is_there()?;
         let now_us = self.clock.realtime_us();
         let path = &self.path;
         let named = |error: LedgerError| open::with_path(path, error);
@@ -94,6 +118,10 @@ impl Ledger for SqliteLedger {
     }
 
     fn read(&mut self, query: &Query) -> Result<View, LedgerError> {
+        if let Query::Stopped { job } = query {
+            // Each sidecar asks this each second: it may not wait for writers, nor make them wait.
+            return Ok(View::Stopped(self.is_stopped(job).map_err(|error| open::with_path(&self.path, error))?));
+        }
         self.within(|books| books.read(query))
     }
 }

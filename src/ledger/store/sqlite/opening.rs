@@ -22,9 +22,15 @@ impl Books<'_> {
         }
         let account = self.account(&identity.user)?;
         self.post_silent(&account)?;
+        if let Some(resume) = &request.resume {
+            return self.reopen(request, resume, &account);
+        }
+        if let retry_in_ms @ 1.. = self.settles_in_ms()? {
+            return Ok(OpenAnswer::Wait { retry_in_ms });
+        }
         let (stopped, limit) = self.join_job(request)?;
         let mut attempt = self.new_attempt(request, &account)?;
-        let (free, job_free) = (self.free(&account)?, self.job_free(&attempt)?);
+        let (free, job_free) = (self.free(&account)?, self.job_free(&attempt.job, Some(&attempt))?);
         let minimum = attempt.minimum();
         let needed = limit.map_or(minimum, |limit| minimum.min(limit));
         let reason = if stopped {
@@ -42,7 +48,8 @@ impl Books<'_> {
         let ceiling = lease::raise(minimum, sum(&free), job_free, minimum.min(needed));
         // What the rest rule adds may not empty an account for one attempt that has burned nothing yet.
         let ceiling = ceiling.min(minimum.saturating_add(minimum));
-        attempt.state.ceilings.push((1, ceiling));
+        let version = self.next_version(&attempt)?;
+        attempt.state.ceilings.push((version, ceiling));
         self.keep(&attempt)?;
         self.hold(&attempt, account.period, &free, ceiling)?;
         let lease = self.lease(&mut attempt, &account, lease::REPORT_SOON_MS)?;
@@ -64,7 +71,7 @@ impl Books<'_> {
     }
 
     /// The job, made where it is new; whether it was stopped, and its own limit.
-    fn join_job(&self, request: &OpenRequest) -> Result<(bool, Option<Nanocredits>), LedgerError> {
+    pub(super) fn join_job(&self, request: &OpenRequest) -> Result<(bool, Option<Nanocredits>), LedgerError> {
         let identity = &request.identity;
         let known: Option<(String, bool, Option<i64>)> = self
             .tx
@@ -98,7 +105,7 @@ impl Books<'_> {
         Ok((false, request.limit))
     }
 
-    fn new_attempt(&self, request: &OpenRequest, account: &Account) -> Result<Attempt, LedgerError> {
+    pub(super) fn new_attempt(&self, request: &OpenRequest, account: &Account) -> Result<Attempt, LedgerError> {
         Ok(Attempt {
             id: request.identity.attempt,
             job: request.identity.job.clone(),

@@ -3,6 +3,8 @@
 #![allow(clippy::pedantic, reason = "a test, not an interface")]
 
 mod changes;
+mod restores;
+mod sharing;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -85,6 +87,7 @@ impl World {
             },
             resources: Resources { cpus_ppm: 2_000_000, gpus: 0, stop_us: 6_000 },
             limit: limit.map(|limit| limit.parse().unwrap()),
+            resume: None,
         }
     }
 
@@ -92,14 +95,14 @@ impl World {
         let request = Self::request(job, limit);
         match self.ledger.open(&request).unwrap() {
             OpenAnswer::Opened { lease, .. } => (request.identity.attempt, lease),
-            OpenAnswer::Refused { reason, .. } => panic!("refused: {reason:?}"),
+            other => panic!("not opened: {other:?}"),
         }
     }
 
     fn refused(&mut self, job: &str) -> StopReason {
         match self.ledger.open(&Self::request(job, None)).unwrap() {
             OpenAnswer::Refused { reason, .. } => reason,
-            OpenAnswer::Opened { .. } => panic!("it was opened"),
+            other => panic!("not refused: {other:?}"),
         }
     }
 
@@ -111,6 +114,7 @@ impl World {
             period: lease.period,
             closed: None,
             ceiling_version: lease.version,
+            ceiling: lease.ceiling,
             resources: Resources { cpus_ppm: 2_000_000, gpus: 0, stop_us: 6_000 },
             waiting,
         };
@@ -135,6 +139,16 @@ impl World {
             View::Job(Some(job)) => *job,
             other => panic!("{other:?}"),
         }
+    }
+
+    /// Of this month: the day, its credits, and its CPU time in µs.
+    fn usage_of_days(&mut self) -> Vec<(String, i64, u64)> {
+        let query = Query::Usage { user: "u".into(), month: Some("2026-11".into()) };
+        let View::Usage(days) = self.ledger.read(&query).unwrap() else { panic!() };
+        let row = |day: &crate::ledger::views::UsageRow| {
+            (day.period_start.clone(), day.total_credits.0, day.total_virtual_cpu_time.0)
+        };
+        days.iter().map(row).collect()
     }
 
     /// The books are right.
@@ -285,6 +299,7 @@ fn usage_belongs_to_the_period_in_which_it_happened() {
         period: next.period,
         closed: Some(ClosedPeriod { period: lease.period, usage: seconds("2") }),
         ceiling_version: lease.version,
+        ceiling: lease.ceiling,
         resources: Resources { cpus_ppm: 2_000_000, gpus: 0, stop_us: 6_000 },
         waiting: false,
     };
@@ -296,12 +311,8 @@ fn usage_belongs_to_the_period_in_which_it_happened() {
     assert_eq!(world.account().current.0, 250_000);
     world.finish(attempt, &seconds("3"), next.period);
     assert_eq!(world.job("j").charged.total.0, 750_000);
-    let View::Usage(days) =
-        world.ledger.read(&Query::Usage { user: "u".into(), month: Some("2026-11".into()) }).unwrap()
-    else {
-        panic!()
-    };
-    assert_eq!(days.iter().map(|day| day.total_credits.0).collect::<Vec<_>>(), [500_000, 250_000]);
+    let credits: Vec<i64> = world.usage_of_days().iter().map(|(_, credits, _)| *credits).collect();
+    assert_eq!(credits, [500_000, 250_000]);
     world.check();
 }
 
@@ -316,8 +327,9 @@ fn a_silent_attempt_stays_held_until_it_is_settled() {
     let settled = world.change(Change::Settle { attempt, usage: Some(seconds("0.1")), by: "op".into(), why }).unwrap();
     assert_eq!(settled.charged.0, 25_000);
     assert_eq!(world.account().provisional, Nanocredits::ZERO);
-    // Its own last word comes late and is more: the rest is corrected.
+    // Its own last word comes late and is more: the rest is charged.
     world.finish(attempt, &seconds("0.2"), lease.period);
+    assert_eq!(world.job("j").charged.total.0, 50_000);
     world.check();
 }
 
@@ -331,5 +343,27 @@ fn an_unsettled_attempt_is_charged_in_full_a_day_after_its_period() {
     assert_eq!((job.state.as_str(), job.charged.total), ("ended", lease.ceiling));
     world.check();
     world.finish(attempt, &seconds("0.1"), lease.period);
+    assert_eq!(world.job("j").charged.total.0, 25_000);
+    assert_eq!(world.usage_of_days(), [("2026-11-24T00:00:00Z".to_owned(), 25_000, 100_000)]);
+    world.check();
+}
+
+/// What was paid by a grant goes back to the grant.
+#[test]
+fn a_correction_goes_back_to_where_it_was_paid_from() {
+    let mut world = World::with_limit("0.0001");
+    let amount = Nanocredits(10_000_000);
+    let (by, why, key) = ("t".to_owned(), "w".to_owned(), "k".to_owned());
+    world.change(Change::Grant { user: "u".into(), amount, expires_at: None, by, why, key }).unwrap();
+    let (attempt, lease) = world.open("j", None);
+    assert!(lease.ceiling.0 > 100_000);
+    world.pass_s(31);
+    let settle = Change::Settle { attempt, usage: None, by: "op".into(), why: "gone".into() };
+    assert_eq!(world.change(settle).unwrap().charged, lease.ceiling);
+    assert_eq!(world.account().current.0, 100_000);
+    world.finish(attempt, &seconds("0.2"), lease.period);
+    let account = world.account();
+    assert_eq!((account.current.0, account.grants[0].left), (50_000, amount));
+    assert_eq!(world.job("j").charged.total.0, 50_000);
     world.check();
 }

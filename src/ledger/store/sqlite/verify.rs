@@ -38,7 +38,7 @@ impl Books<'_> {
             found.problems.push(format!("{} of {last} entries are missing", last.saturating_sub(count)));
         }
         let sums: i64 = self.tx.query_row(
-            "SELECT count(*) FROM entry WHERE kind IN ('charge', 'tokens') AND cpu + gpu + token <> amount",
+            "SELECT count(*) FROM entry WHERE kind IN ('charge', 'correct', 'tokens') AND cpu + gpu + token <> amount",
             [],
             |row| row.get(0),
         )?;
@@ -52,7 +52,7 @@ impl Books<'_> {
         let mut statement = self.tx.prepare(
             "SELECT p.user, p.start, p.credit_limit, p.adjusted, p.charged, \
              (SELECT coalesce(sum(amount), 0) FROM entry e WHERE e.user = p.user AND e.period = p.start AND e.source = 0 \
-             AND e.kind IN ('charge', 'tokens')), \
+             AND e.kind IN ('charge', 'correct', 'tokens')), \
              (SELECT coalesce(sum(amount), 0) FROM entry e WHERE e.user = p.user AND e.period = p.start AND e.kind = 'adjust'), \
              (SELECT coalesce(sum(amount), 0) FROM hold h WHERE h.user = p.user AND h.period = p.start AND h.source = 0), \
              (SELECT max(start) FROM period q WHERE q.user = p.user AND q.start < p.start), \
@@ -94,7 +94,7 @@ impl Books<'_> {
     fn verify_grants(&self, found: &mut Verification) -> Result<(), LedgerError> {
         let mut statement = self.tx.prepare(
             "SELECT g.id, g.user, g.amount, g.charged, \
-             (SELECT coalesce(sum(amount), 0) FROM entry e WHERE e.source = g.id AND e.kind IN ('charge', 'tokens')), \
+             (SELECT coalesce(sum(amount), 0) FROM entry e WHERE e.source = g.id AND e.kind IN ('charge', 'correct', 'tokens')), \
              (SELECT coalesce(sum(amount), 0) FROM entry e WHERE e.source = g.id AND e.kind = 'grant'), \
              (SELECT coalesce(sum(amount), 0) FROM hold h WHERE h.source = g.id) FROM credit_grant g",
         )?;
@@ -120,7 +120,7 @@ impl Books<'_> {
         let entries: i64 = self
             .tx
             .prepare_cached(
-                "SELECT coalesce(sum(amount), 0) FROM entry WHERE job = ?1 AND attempt = ?2 AND kind = 'charge'",
+                "SELECT coalesce(sum(amount), 0) FROM entry WHERE job = ?1 AND attempt = ?2 AND kind IN ('charge', 'correct')",
             )?
             .query_row((&attempt.job, attempt.id.to_string()), |row| row.get(0))?;
         let (replayed, charged) = (Nanocredits(entries), attempt.state.charged.total);

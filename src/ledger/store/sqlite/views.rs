@@ -36,6 +36,7 @@ impl Books<'_> {
             Query::Usage { user, month } => View::Usage(self.usage(user, month.as_deref())?),
             Query::Rates => View::Rates(self.rates()?),
             Query::Verify => View::Verified(self.verify()?),
+            Query::Stopped { .. } => return Err(LedgerError::unasked()),
         })
     }
 
@@ -221,9 +222,8 @@ impl Books<'_> {
             None => (i64::MIN, i64::MAX),
         };
         let mut statement = self.tx.prepare_cached(
-            "SELECT day, coalesce(sum(CASE WHEN kind = 'adjust' THEN CASE WHEN attempt IS NULL THEN 0 ELSE -amount END \
-             ELSE amount END), 0), sum(cpu_us), sum(gpu_us), sum(tokens) FROM entry WHERE user = ?1 AND \
-             kind IN ('charge', 'tokens', 'adjust') AND day >= ?2 AND day < ?3 GROUP BY day ORDER BY day",
+            "SELECT day, coalesce(sum(amount), 0), sum(cpu_us), sum(gpu_us), sum(tokens) FROM entry WHERE user = ?1 AND \
+             kind IN ('charge', 'correct', 'tokens') AND day >= ?2 AND day < ?3 GROUP BY day ORDER BY day",
         )?;
         let days = statement.query_map((user, from, to), |row| {
             let day: i64 = row.get(0)?;
@@ -261,7 +261,7 @@ impl Books<'_> {
         Ok(rows)
     }
 
-    fn rates(&self) -> Result<Vec<RatesView>, LedgerError> {
+    pub(super) fn rates(&self) -> Result<Vec<RatesView>, LedgerError> {
         let mut statement = self.tx.prepare_cached("SELECT card, since_us, by FROM rates ORDER BY version DESC")?;
         let rows = statement.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get(1)?, row.get(2)?)))?;
         let mut views = Vec::new();

@@ -89,6 +89,7 @@ fn a_promised_period_begins_though_the_clock_was_set_back() {
         period: next.period,
         closed: Some(ClosedPeriod { period: lease.period, usage: seconds("0.4") }),
         ceiling_version: lease.version,
+        ceiling: lease.ceiling,
         resources: Resources { cpus_ppm: 2_000_000, gpus: 0, stop_us: 6_000 },
         waiting: false,
     };

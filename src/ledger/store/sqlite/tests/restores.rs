@@ -1,0 +1,171 @@
+//! Copies that take the ledger's place, files that vanish, and files of an older version.
+
+use super::*;
+use crate::domain::lease::LEASE_MS;
+use crate::ledger::protocol::Resume;
+
+impl World {
+    fn path(&self, name: &str) -> PathBuf {
+        self._directory.path().join(name)
+    }
+
+    fn copy(&self) {
+        backup(&self.path("l.db"), &self.path("copy.db")).unwrap();
+    }
+
+    fn restore(&self) {
+        restore(&self.path("l.db"), &self.path("copy.db"), "op", "w", Box::new(self.clock.clone())).unwrap();
+    }
+
+    fn reopen(&mut self, request: &OpenRequest, lease: &Lease) {
+        let resume = Resume {
+            started_ms_ago: 5_000,
+            rates_version: 1,
+            period: lease.period,
+            ceiling: lease.ceiling,
+            ceiling_version: lease.version,
+        };
+        let answer = self.ledger.open(&OpenRequest { resume: Some(resume), ..request.clone() }).unwrap();
+        assert!(matches!(answer, OpenAnswer::Opened { again: true, .. }), "{answer:?}");
+    }
+}
+
+fn unknown<T: std::fmt::Debug>(answer: Result<T, LedgerError>) {
+    assert!(matches!(answer, Err(LedgerError::Unknown(_))), "{answer:?}");
+}
+
+#[test]
+fn after_a_restore_running_attempts_come_back_and_new_ones_wait() {
+    let mut world = World::with_limit("0.01");
+    let (known, first) = world.open("known", None);
+    world.copy();
+    // All of this is forgotten: a higher ceiling, an attempt, and one that ended.
+    world.pass_s(1);
+    let Decision::Lease(higher) = world.report(known, 1, &seconds("0.9"), &first, false) else { panic!() };
+    assert!(higher.ceiling > first.ceiling);
+    let request = World::request("forgotten", None);
+    let OpenAnswer::Opened { lease, .. } = world.ledger.open(&request).unwrap() else { panic!() };
+    world.pass_s(1);
+    world.restore();
+
+    let OpenAnswer::Wait { retry_in_ms } = world.ledger.open(&World::request("new", None)).unwrap() else {
+        panic!("something new was leased")
+    };
+    assert_eq!(retry_in_ms, LEASE_MS);
+    // The one it knows is charged, and the ceiling that it obeys is held.
+    let Decision::Lease(again) = world.report(known, 2, &seconds("1.5"), &higher, false) else { panic!() };
+    assert!(again.version > higher.version || again.ceiling == higher.ceiling, "{again:?}");
+    assert_eq!(world.account().held, higher.ceiling.saturating_sub(Nanocredits(375_000)));
+    // The one it does not know is opened again, with what it burned and obeys.
+    let attempt = request.identity.attempt;
+    let report = Report {
+        attempt,
+        seq: 1,
+        usage: seconds("0.8"),
+        period: lease.period,
+        closed: None,
+        ceiling_version: lease.version,
+        ceiling: lease.ceiling,
+        resources: request.resources,
+        waiting: false,
+    };
+    unknown(world.ledger.report(&report));
+    world.reopen(&request, &lease);
+    let Decision::Lease(held) = world.ledger.report(&report).unwrap().decision else { panic!() };
+    assert_eq!(held.ceiling, lease.ceiling, "nothing is given before all have reported");
+    world.check();
+
+    world.pass_s(i64::try_from(LEASE_MS / 1_000).unwrap());
+    let (_, after) = world.open("new", None);
+    assert!(after.version > higher.version);
+    world.finish(attempt, &seconds("0.8"), lease.period);
+    world.finish(known, &seconds("1.5"), first.period);
+    assert_eq!(world.account().current.0, 375_000 + 200_000);
+    assert_eq!(world.job("forgotten").attempts[0].started_at, "2026-11-24T11:59:57Z");
+    world.check();
+}
+
+#[test]
+fn what_had_ended_is_charged_again_once() {
+    let mut world = World::with_limit("0.01");
+    world.copy();
+    let request = World::request("ended", None);
+    let OpenAnswer::Opened { lease, .. } = world.ledger.open(&request).unwrap() else { panic!() };
+    let attempt = request.identity.attempt;
+    world.finish(attempt, &seconds("0.4"), lease.period);
+    // Days later: its usage is charged to the day in which it happened.
+    world.pass_s(2 * DAY_S);
+    world.restore();
+    let receipt = serde_json::json!({});
+    let (usage, period, reason) = (seconds("0.4"), lease.period, Reason::Completed);
+    let finish = Finish { attempt, usage, period, closed: None, reason, receipt };
+    unknown(world.ledger.finish(&finish));
+    world.reopen(&request, &Lease { ceiling: Nanocredits::ZERO, ..lease });
+    for _ in 0..2 {
+        assert_eq!(world.ledger.finish(&finish).unwrap().charged.total.0, 100_000);
+    }
+    assert_eq!(world.account().current, Nanocredits::ZERO);
+    assert_eq!(world.usage_of_days(), [("2026-11-24T00:00:00Z".to_owned(), 100_000, 400_000)]);
+    world.check();
+}
+
+#[test]
+fn an_attempt_comes_back_to_no_ledger_that_was_never_restored() {
+    let mut world = World::new();
+    let request = World::request("j", None);
+    let resume = Resume { started_ms_ago: 0, rates_version: 1, period: 0, ceiling: Nanocredits(1), ceiling_version: 1 };
+    unknown(world.ledger.open(&OpenRequest { resume: Some(resume), ..request }));
+}
+
+#[test]
+fn a_ledger_that_is_damaged_is_kept_aside_and_replaced() {
+    let mut world = World::with_limit("2");
+    world.copy();
+    for name in ["l.db-wal", "l.db-shm"] {
+        std::fs::remove_file(world.path(name)).ok();
+    }
+    std::fs::write(world.path("l.db"), "rubbish ".repeat(2_000)).unwrap();
+    world.restore();
+    world.ledger = SqliteLedger::open(&world.path("l.db"), Box::new(world.clock.clone())).unwrap();
+    assert_eq!(world.account().limit, Some(Nanocredits(2_000_000_000)));
+    world.check();
+    let names = std::fs::read_dir(world._directory.path()).unwrap().flatten();
+    let aside = names.filter(|entry| entry.file_name().to_string_lossy().contains(".damaged-")).count();
+    assert_eq!(aside, 1);
+}
+
+#[test]
+fn a_file_that_vanishes_acknowledges_nothing_more() {
+    let mut world = World::new();
+    let (attempt, lease) = world.open("j", None);
+    std::fs::rename(world.path("l.db"), world.path("gone.db")).unwrap();
+    let finish = Finish {
+        attempt,
+        usage: seconds("0.4"),
+        period: lease.period,
+        closed: None,
+        reason: Reason::Completed,
+        receipt: serde_json::json!({}),
+    };
+    let error = world.ledger.finish(&finish).unwrap_err();
+    assert!(matches!(&error, LedgerError::Unavailable(why) if why.contains("l.db")), "{error}");
+    std::fs::rename(world.path("gone.db"), world.path("l.db")).unwrap();
+    assert_eq!(world.ledger.finish(&finish).unwrap().charged.total.0, 100_000);
+}
+
+#[test]
+fn a_ledger_of_the_first_version_is_read_and_goes_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("old.db");
+    let old = Connection::open(&path).unwrap();
+    old.execute_batch(include_str!("../schema.sql")).unwrap();
+    old.pragma_update(None, "application_id", 0x4a42_4d54).unwrap();
+    old.pragma_update(None, "user_version", 1).unwrap();
+    drop(old);
+    let clock = HandClock(Arc::new(AtomicI64::new(NOON_S * 1_000_000)));
+    let ledger = SqliteLedger::open(&path, Box::new(clock.clone())).unwrap();
+    let mut world = World { _directory: directory, clock, ledger };
+    let (attempt, lease) = world.open("j", None);
+    world.finish(attempt, &seconds("0.4"), lease.period);
+    world.check();
+}

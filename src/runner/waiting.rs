@@ -1,0 +1,94 @@
+//! What the keeper waits for: the front's word or end, an answer of the ledger, or the time of the next look.
+
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::time::TimeSpec;
+
+use super::keeper::{Keeper, Running};
+use super::uplink::{Answered, Uplink};
+use super::wire::{ExitKind, ToKeeper};
+use crate::sys::clock::{Clock, SystemClock};
+use crate::sys::process::StatFile;
+
+/// How long the end waits for the front to say how the command ended.
+const COMMAND_END_WAIT_MAX_US: u64 = 1_000_000;
+
+/// What ended the wait.
+pub(super) enum Woken {
+    Front(ToKeeper),
+    FrontGone,
+    Ledger(Box<Answered>),
+    Time,
+}
+
+impl Keeper<'_> {
+    /// Waits until `due_us` at most.
+    pub(super) fn wait(&self, uplink: &Uplink, due_us: Option<u64>) -> Woken {
+        // An alarm, since after a suspend of the machine a plain timeout would go on for as long as it had left.
+        self.alarm.set(due_us);
+        loop {
+            if let Some(answered) = uplink.next() {
+                return Woken::Ledger(Box::new(answered));
+            }
+            let mut fds = [
+                PollFd::new(self.channel.as_fd(), PollFlags::POLLIN),
+                PollFd::new(self.front_fd.as_fd(), PollFlags::POLLIN),
+                PollFd::new(uplink.bell(), PollFlags::POLLIN),
+                PollFd::new(self.alarm.as_fd(), PollFlags::POLLIN),
+            ];
+            ppoll(&mut fds, None, None).ok();
+            let [spoken, gone, _, rung] = fds.map(|fd| fd.any().unwrap_or(false));
+            if spoken && let Ok(Some(message)) = self.channel.receive() {
+                return Woken::Front(message);
+            }
+            if gone || spoken {
+                return Woken::FrontGone;
+            }
+            if rung {
+                return Woken::Time;
+            }
+        }
+    }
+
+    /// Waits, but not for a front that has gone.
+    pub(super) fn pause(&self, pause: Duration) {
+        let mut fds = [PollFd::new(self.front_fd.as_fd(), PollFlags::POLLIN)];
+        ppoll(&mut fds, Some(TimeSpec::from_duration(pause)), None).ok();
+    }
+
+    /// The front reaps the command and says how it ended, soon after the kill.
+    pub(super) fn await_command_end(&self, running: &Running) -> Option<ExitKind> {
+        let until_us = SystemClock.boottime_us().saturating_add(COMMAND_END_WAIT_MAX_US);
+        loop {
+            match self.wait(&running.uplink, Some(until_us)) {
+                Woken::Front(ToKeeper::Ended(ended)) => return Some(ended),
+                Woken::Front(_) | Woken::Ledger(_) => {}
+                Woken::FrontGone | Woken::Time => return None,
+            }
+        }
+    }
+
+    /// A front that is stopped and did not say so cannot end the job if the keeper dies. One that stopped with the
+    /// command, and would not notice that the command runs again, is continued.
+    pub(super) fn front_was_stopped(&self, running: &Running) -> bool {
+        let stopped = running.front_state.as_ref().is_some_and(StatFile::is_stopped);
+        if stopped && self.shared.front_paused() {
+            let command_runs = running.child_state.as_ref().is_some_and(|state| !state.is_stopped());
+            if command_runs {
+                kill(self.front, Signal::SIGCONT).ok();
+            }
+            return false;
+        }
+        stopped
+    }
+
+    /// A front that stopped itself with the command has to be there for the end.
+    pub(super) fn continue_front(&self) {
+        if self.shared.front_paused() {
+            kill(self.front, Signal::SIGCONT).ok();
+        }
+    }
+}
