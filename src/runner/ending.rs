@@ -177,7 +177,7 @@ fn receipt(keeper: &Keeper<'_>, running: &Running, settled: &Settled, reason: Re
             cpu_seconds: Microseconds(own_cpu_us() + cpu_us_of(keeper.front)),
             readings: figures.readings,
             reports: figures.reports,
-            ledger_answer_max_seconds: Microseconds(figures.ledger_answer_max_us),
+            ledger_answers: figures.ledger_answers.clone(),
             wake_lateness_max_seconds: Microseconds(figures.lateness_max_us),
         },
     }

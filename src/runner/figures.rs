@@ -2,6 +2,7 @@
 
 use nix::unistd::Pid;
 
+use super::receipt::LedgerAnswers;
 use crate::domain::deadline::HighestRate;
 use crate::domain::units::Microseconds;
 use crate::domain::usage::Usage;
@@ -33,8 +34,8 @@ pub(super) struct Figures {
     pub(super) readings: u64,
     /// Answers of the ledger.
     pub(super) reports: u64,
-    /// The slowest of them.
-    pub(super) ledger_answer_max_us: u64,
+    /// How long they took.
+    pub(super) ledger_answers: LedgerAnswers,
     /// µs since 1970.
     pub(super) notice_sent_at_us: Option<i64>,
 }
@@ -55,7 +56,7 @@ impl Figures {
             lateness_max_us: 0,
             readings: 0,
             reports: 0,
-            ledger_answer_max_us: 0,
+            ledger_answers: LedgerAnswers::default(),
             notice_sent_at_us: None,
         }
     }
@@ -120,7 +121,7 @@ impl Figures {
 
     pub(super) fn ledger_answered(&mut self, took_us: u64) {
         self.reports += 1;
-        self.ledger_answer_max_us = self.ledger_answer_max_us.max(took_us);
+        self.ledger_answers.took(took_us);
     }
 
     pub(super) fn notice_sent(&mut self) {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, ppoll};
-use nix::sys::signal::{Signal, kill, killpg, raise};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, getpgid, getpgrp};
 
@@ -17,7 +17,7 @@ use crate::meter::select::Plan;
 use crate::sys::clock::{Alarm, Clock, SystemClock, pause};
 use crate::sys::process::reaped_cpu_us;
 use crate::sys::shared::SharedPage;
-use crate::sys::signals::{Signals, die_of};
+use crate::sys::signals::{Signals, die_of, stop_by};
 use crate::sys::spawn::{Command, Placement, SpawnError, Stage};
 use crate::sys::terminal::Terminal;
 
@@ -213,14 +213,14 @@ impl Front<'_> {
                 watch.child_running = false;
                 self.channel.send(&ToKeeper::Ended(ExitKind::Signalled(signal as i32)));
             }
-            WaitStatus::Stopped(child, _) => self.stop_with(child, terminal),
+            WaitStatus::Stopped(child, signal) => self.stop_with(child, signal, terminal),
             _ => {}
         }
     }
 
     /// The command was stopped: so is jobmeter, that its shell takes over, and with the shell's `fg` both continue. A
     /// freeze by cgroup does not come here. The keeper meters on meanwhile.
-    fn stop_with(&self, child: Pid, terminal: Option<&Terminal>) {
+    fn stop_with(&self, child: Pid, signal: Signal, terminal: Option<&Terminal>) {
         let child_group = getpgid(Some(child)).ok();
         let had_terminal = terminal.and_then(Terminal::foreground).filter(|group| Some(*group) == child_group);
         // A command in a background group of a session without a shell would never be continued if we stopped too.
@@ -228,7 +228,7 @@ impl Front<'_> {
             return;
         }
         self.shared.set_front_paused(true);
-        raise(Signal::SIGSTOP).ok();
+        stop_by(signal);
         self.shared.set_front_paused(false);
         if let (Some(terminal), Some(group)) = (terminal, had_terminal) {
             let own = getpgrp();

@@ -103,7 +103,7 @@ impl Keeper<'_> {
                 let account = account_state(balance, Nanocredits::ZERO, sent_us);
                 let job =
                     Job::new(rules, super::leases::grant(&lease, sent_us), rate, self.plan.stop_us(), account, sent_us);
-                self.start(job, rules, uplink, balance)
+                self.start(job, rules, uplink, balance, answered.took_us)
             }
             Answer::Opened(Ok(OpenAnswer::Refused { reason, balance, resets_in_ms })) => {
                 ending::refused(self, reason, balance, resets_in_ms)
@@ -166,7 +166,14 @@ impl Keeper<'_> {
         (vec![format!("jobmeter: error: {message}")], Exit::Status(125), false)
     }
 
-    fn start(&mut self, job: Job, rules: Rules, uplink: Uplink, balance: Balance) -> (Vec<String>, Exit, bool) {
+    fn start(
+        &mut self,
+        job: Job,
+        rules: Rules,
+        uplink: Uplink,
+        balance: Balance,
+        opening_us: u64,
+    ) -> (Vec<String>, Exit, bool) {
         self.write_spool(&job);
         let mut running = Running {
             job,
@@ -181,6 +188,7 @@ impl Keeper<'_> {
             title: Title::of_terminal(self.options),
             strayed: false,
         };
+        running.figures.ledger_answered(opening_us);
         self.shared.trust_until_us(running.job.trusted_until_us());
         self.channel.send(&ToFront::Start);
         self.leftovers = super::settle_leftovers(&self.options.spool_dir);

@@ -173,10 +173,32 @@ pub struct MeterPart {
     pub readings: u64,
     /// Reports that the ledger answered.
     pub reports: u64,
-    /// The longest that the ledger took to answer.
-    pub ledger_answer_max_seconds: Microseconds,
+    /// How long the ledger took to answer.
+    #[serde(default)]
+    pub ledger_answers: LedgerAnswers,
     /// How late a look was at most.
     pub wake_lateness_max_seconds: Microseconds,
+}
+
+/// A histogram of how long the ledger took to answer the attempt's questions.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LedgerAnswers {
+    /// The longest.
+    pub max_seconds: Microseconds,
+    /// How many stayed below so many ms and not below the bound before it; what took 10 s and more is not counted here.
+    pub below_ms: BTreeMap<u64, u64>,
+}
+
+const BELOW_MS: [u64; 13] = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000];
+
+impl LedgerAnswers {
+    /// One more.
+    pub fn took(&mut self, us: u64) {
+        self.max_seconds = self.max_seconds.max(Microseconds(us));
+        if let Some(below_ms) = BELOW_MS.into_iter().find(|ms| us < ms * 1_000) {
+            *self.below_ms.entry(below_ms).or_default() += 1;
+        }
+    }
 }
 
 impl JobPart {

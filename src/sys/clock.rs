@@ -51,10 +51,11 @@ impl Alarm {
     /// Makes it readable from `at_us` of `CLOCK_BOOTTIME` on, or never.
     pub fn set(&self, at_us: Option<u64>) {
         // A time of zero would unset it.
-        let time = |us: u64| TimeSpec::from_duration(Duration::from_micros(us.max(1)));
+        let left = |us: u64| Duration::from_micros(us.saturating_sub(SystemClock.boottime_us()).max(1));
+        let once = |us: u64| Expiration::OneShot(TimeSpec::from_duration(left(us)));
         // Neither call can fail on a timer of ours with a time in range (timerfd_settime(2)).
         match at_us {
-            Some(us) => self.0.set(Expiration::OneShot(time(us)), TimerSetTimeFlags::TFD_TIMER_ABSTIME),
+            Some(us) => self.0.set(once(us), TimerSetTimeFlags::empty()),
             None => self.0.unset(),
         }
         .ok();

@@ -105,3 +105,22 @@ pub fn die_of(signal: Signal) {
     let only: SigSet = [signal].into_iter().collect();
     sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&only), None).ok();
 }
+
+/// Stops this process by `signal`, so that its shell sees the same as from the command itself; returns once it is
+/// continued.
+pub fn stop_by(signal: Signal) {
+    if signal == Signal::SIGSTOP {
+        nix::sys::signal::raise(signal).ok();
+        return;
+    }
+    let only: SigSet = [signal].into_iter().collect();
+    let handler = set_disposition(signal, SigHandler::SigDfl);
+    let mut mask = SigSet::empty();
+    nix::sys::signal::raise(signal).ok();
+    sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&only), Some(&mut mask)).ok();
+    // Here it stands still, until SIGCONT.
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&mask), None).ok();
+    if let Some(before) = handler {
+        set_disposition(signal, before.handler());
+    }
+}

@@ -33,7 +33,7 @@ for _ in range(300):
     if pid == 0:
         os.setsid()
         if os.fork() == 0:
-            sum(range(60000))
+            sum(range(250000))
         os._exit(0)
     os.waitpid(pid, 0)
 """
@@ -144,7 +144,7 @@ def runexec_cpu(peers, arguments, group):
 
 
 def exactness(peers, quick):
-    what, script = "CPU of 300 double-forked setsid children, of truth", os.path.join(WORK, "short.py")
+    what, script = "CPU of 300 double-forked setsid children of 10 ms, of truth", os.path.join(WORK, "short.py")
     with open(script, "w") as file:
         file.write(SHORT)
     command = ["python3", script]
@@ -310,17 +310,22 @@ def crowd(_peers, quick):
     for job in jobs:
         job.wait()
     account = json.loads(jobmeter("--json", "status", name=name).stdout)
-    answers = []
+    slowest, below = 0, {}
     for at in range(count):
         try:
-            answers.append(float(json.load(open(f"{WORK}/crowd-{at}.json"))["meter"]["ledger_answer_max_seconds"]) * 1e3)
+            answers = json.load(open(f"{WORK}/crowd-{at}.json"))["meter"]["ledger_answers"]
         except (OSError, KeyError):
-            pass
+            continue
+        slowest = max(slowest, float(answers["max_seconds"]) * 1e3)
+        for bound, calls in answers["below_ms"].items():
+            below[int(bound)] = below.get(int(bound), 0) + calls
+    calls = sum(below.values())
+    within = sum(number for bound, number in below.items() if bound <= 50)
     charged = float(account["current"])
     row("64 jobs on 0.05 credits", "charged", f"{charged:.9f}", "≤ 0.05")
     row("64 jobs on 0.05 credits", "unburned", f"{1 - charged / 0.05:.1%}", "≤ 15 %")
-    row("64 jobs on 0.05 credits", "slowest ledger call of each job",
-        f"median {statistics.median(answers):.0f} ms, p99 {percentile(answers, 0.99):.0f} ms", "p99 of all calls ≤ 50 ms")
+    row("64 jobs on 0.05 credits", f"{calls} ledger calls", f"{within / calls:.2%} within 50 ms, the slowest {slowest:.0f} ms",
+        "≥ 99 % within 50 ms")
     row("64 jobs on 0.05 credits", "ledger verify", jobmeter("ledger", "verify", name=name).stdout.strip())
 
 

@@ -69,6 +69,13 @@ fn a_quota_lowers_the_highest_rate_and_an_affinity_does_not() {
         std::fs::write(group.0.join("cpu.cfs_quota_us"), "50000").unwrap();
         std::fs::write(group.0.join("cpu.cfs_period_us"), "100000").unwrap();
         assert_eq!(rate(&format!("{} --json run --dry-run -- true", group.enter())), 500_000);
+        // At its limit it ends at once, and is not kept frozen as if more could come.
+        let line = format!("{} run --job q --limit 0.0001 -- sh -c 'while :; do :; done'", group.enter());
+        assert_eq!(station.sh(&line).status, 75);
+        let receipt = station.receipt("q");
+        assert_eq!(receipt["outcome"]["reason"], "job_limit", "{receipt}");
+        assert!(micros(&receipt["time"]["held_seconds"]) < 2_000_000, "{receipt}");
+        station.verify();
     }
 }
 

@@ -87,6 +87,28 @@ def python():
     terminal.expect("status 5")
 
 
+def vim():
+    terminal = Terminal()
+    path = os.environ["DIR"] + "/text"
+    terminal.line(f"{JOBMETER} run -q -- vim -u NONE -i NONE -n {path}")
+    terminal.expect("New File")
+    terminal.send("ifirst\x1b")
+    terminal.expect("first")
+    terminal.send("\x1a")
+    terminal.expect("ready> ")
+    terminal.line("echo aside $?")
+    terminal.expect("aside 148")
+    terminal.line("fg")
+    terminal.expect("first")
+    terminal.send("osecond\x1b:wq\r")
+    terminal.expect("ready> ")
+    terminal.line("echo status $?")
+    terminal.expect("status 0")
+    with open(path) as file:
+        if file.read() != "first\nsecond\n":
+            sys.exit("the editor did not write what was typed")
+
+
 def modes():
     terminal = Terminal()
     terminal.line(f"{JOBMETER} run -q -- stty size")

@@ -30,6 +30,11 @@ fn an_interactive_python_works() {
 }
 
 #[test]
+fn an_editor_works_and_can_be_put_aside() {
+    on_terminal("vim");
+}
+
+#[test]
 fn the_window_size_passes_and_modes_are_restored_after_a_kill() {
     on_terminal("modes");
 }
