@@ -117,6 +117,27 @@ fn a_full_or_read_only_disk_starts_nothing() {
     assert!(!std::path::Path::new("/tmp/jobmeter-never-4").exists());
 }
 
+/// SFTP without a network: the server on the other end of two pipes.
+#[test]
+fn a_network_file_system_keeps_no_ledger() {
+    if v2().is_none() {
+        return;
+    }
+    let _one = alone();
+    let station = Station::new();
+    if station.sh("command -v sshfs && [ -x /usr/lib/openssh/sftp-server ]").status != 0 {
+        assert!(std::env::var_os("REQUIRE_KERNEL").is_none(), "sshfs is missing: install sshfs, openssh-sftp-server");
+        println!("skipped: sshfs is missing");
+        return;
+    }
+    let called = station.sh("mkdir $DIR/far $DIR/near; coproc server { exec /usr/lib/openssh/sftp-server; }; \
+         sshfs -o passive :$DIR/far $DIR/near <&${server[0]} >&${server[1]} || exit 99; \
+         $JOBMETER --ledger $DIR/near/l.db run -- touch /tmp/jobmeter-never-6; status=$?; umount $DIR/near; exit $status");
+    assert_eq!(called.status, 125, "{called:?}");
+    assert!(called.err.contains("network file system (fuse.sshfs)"), "{}", called.err);
+    assert!(!std::path::Path::new("/tmp/jobmeter-never-6").exists());
+}
+
 #[test]
 fn as_another_user_with_nothing_of_ours() {
     if v2().is_none() {

@@ -265,3 +265,15 @@ fn at_the_end_of_a_period_the_next_one_pays_from_that_reading_on() {
     let Some(Action::Report(report)) = actions.first() else { panic!("no report at the end of the period") };
     assert_eq!((report.period, report.closed.as_ref()), (86_400, Some(&(0, usage))));
 }
+
+/// A suspend of the machine: the boot clock jumps past the lease while nothing burned.
+#[test]
+fn after_a_suspend_a_job_is_frozen_until_its_lease_is_renewed() {
+    let mut model = Model::new(true);
+    model.perform(Step::Look(10)).unwrap();
+    model.pass(3_600_000_000, 0);
+    model.feed(Event::Looked).unwrap();
+    assert!(model.frozen && model.ended.is_none());
+    model.perform(Step::Raise(0)).unwrap();
+    assert!(!model.frozen && model.ended.is_none(), "{:?}", model.job);
+}

@@ -12,6 +12,7 @@ mod correction;
 mod entries;
 mod epoch;
 mod holds;
+mod network;
 mod open;
 mod opening;
 mod row;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
+use super::network;
 use crate::ledger::LedgerError;
 use crate::sys::clock::{Clock, SystemClock, pause};
 
@@ -16,19 +17,6 @@ const MIGRATIONS: [&str; 2] = [include_str!("schema.sql"), include_str!("schema_
 /// Many processes share the file; each holds it for a commit of some milliseconds.
 const BUSY_MAX: Duration = Duration::from_secs(10);
 const BUSY_LOOK: Duration = Duration::from_millis(1);
-/// Locks and WAL's shared memory do not work across machines. Numbers from `linux/magic.h` and statfs(2).
-const NETWORK_FILE_SYSTEMS: [(i64, &str); 9] = [
-    (0x6969, "NFS"),
-    (0x517b, "SMB"),
-    (0xff53_4d42, "CIFS"),
-    (0xfe53_4d42, "SMB2"),
-    (0x00c3_6400, "Ceph"),
-    (0x0bd0_0bd0, "Lustre"),
-    (0x0102_1997, "9P"),
-    (0x5346_414f, "AFS"),
-    (0x4750_4653, "GPFS"),
-];
-
 impl From<rusqlite::Error> for LedgerError {
     fn from(error: rusqlite::Error) -> Self {
         let text = error.to_string();
@@ -70,7 +58,7 @@ pub(super) fn open(path: &Path) -> Result<Connection, LedgerError> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     make_directory(parent)
         .map_err(|error| LedgerError::Refused(format!("cannot make the directory {}: {error}", parent.display())))?;
-    refuse_network(parent)?;
+    network::refuse(parent)?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let prepared = Connection::open_with_flags(path, flags).map_err(LedgerError::from).and_then(prepare);
     prepared.map_err(|error| with_path(path, error))
@@ -80,20 +68,6 @@ pub(super) fn open(path: &Path) -> Result<Connection, LedgerError> {
 fn make_directory(directory: &Path) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)
-}
-
-/// Refuses where the locks of other machines would not be seen.
-pub(super) fn refuse_network(directory: &Path) -> Result<(), LedgerError> {
-    let Ok(statfs) = nix::sys::statfs::statfs(directory) else { return Ok(()) };
-    let kind = statfs.filesystem_type().0;
-    match NETWORK_FILE_SYSTEMS.iter().find(|(magic, _)| *magic == kind) {
-        Some((_, name)) => Err(LedgerError::Refused(format!(
-            "{}: a ledger file cannot be kept on a network file system ({name}), where locks of other machines are not \
-             seen: use a local disk",
-            directory.display()
-        ))),
-        None => Ok(()),
-    }
 }
 
 fn prepare(mut db: Connection) -> Result<Connection, LedgerError> {
