@@ -130,11 +130,13 @@ fn a_network_file_system_keeps_no_ledger() {
         println!("skipped: sshfs is missing");
         return;
     }
-    let called = station.sh("mkdir $DIR/far $DIR/near; coproc server { exec /usr/lib/openssh/sftp-server; }; \
-         sshfs -o passive :$DIR/far $DIR/near <&${server[0]} >&${server[1]} || exit 99; \
-         $JOBMETER --ledger $DIR/near/l.db run -- touch /tmp/jobmeter-never-6; status=$?; umount $DIR/near; exit $status");
+    let called = station.sh("mkdir $DIR/far $DIR/near; mkfifo $DIR/to $DIR/from; exec 2>&1; \
+         /usr/lib/openssh/sftp-server < $DIR/to > $DIR/from & sshfs -o passive :$DIR/far $DIR/near > $DIR/to < $DIR/from & \
+         for i in $(seq 200); do mountpoint -q $DIR/near && break; sleep 0.02; done; \
+         timeout 20 $JOBMETER --ledger $DIR/near/l.db run -- touch /tmp/jobmeter-never-6; status=$?; \
+         umount $DIR/near; exit $status");
     assert_eq!(called.status, 125, "{called:?}");
-    assert!(called.err.contains("network file system (fuse.sshfs)"), "{}", called.err);
+    assert!(called.out.contains("network file system (fuse.sshfs)"), "{}", called.out);
     assert!(!std::path::Path::new("/tmp/jobmeter-never-6").exists());
 }
 
