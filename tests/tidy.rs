@@ -56,6 +56,8 @@ fn the_domain_depends_on_nothing() {
 #[test]
 fn runner_knows_no_store_and_meters_no_ledger_rules() {
     none_has("src/runner", &["store::", "rusqlite", "crate::cli"], &[]);
+    none_has("src", &["SELECT ", "INSERT INTO", "UPDATE "], &["src/ledger/store/"]);
+    none_has("src/ledger/book", &["sqlite", "serde_json::from_value"], &[]);
     none_has("src/ledger", &["crate::runner", "crate::meter", "crate::cli"], &[]);
     none_has("src/sys", &["crate::runner", "crate::ledger", "crate::meter", "crate::cli"], &[]);
 }

@@ -57,7 +57,9 @@ impl Location {
     /// See [`LedgerError`].
     pub fn connect(&self) -> Result<Box<dyn Ledger>, LedgerError> {
         match self {
-            Self::File(path) => Ok(Box::new(super::store::sqlite::SqliteLedger::open(path, Box::new(SystemClock))?)),
+            Self::File(path) => {
+                Ok(Box::new(super::store::sqlite::SqliteLedger::open_file(path, Box::new(SystemClock))?))
+            }
             Self::Postgres(_) | Self::Service(_) => {
                 Err(LedgerError::Refused(format!("{self}: this version keeps its ledger in a file: use --ledger PATH")))
             }

@@ -3,6 +3,7 @@
 //! [`Ledger`] is what the sidecar and the command line see. The embedded ledger ([`store::sqlite`]) answers it in this
 //! process; the client of the ledger service will answer it over HTTP.
 
+pub mod book;
 pub mod location;
 pub mod protocol;
 pub mod receipt;
@@ -57,6 +58,9 @@ pub enum LedgerError {
     /// Try again within the lease: busy, a full disk, a network that does not answer.
     #[error("{0}")]
     Unavailable(String),
+    /// Another transaction came in the way: the same again may succeed.
+    #[error("{0}")]
+    Conflict(String),
     /// Corrupt data, or data of a newer version: stop.
     #[error("{0}")]
     Broken(String),

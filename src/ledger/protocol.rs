@@ -307,6 +307,12 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// The reason of this word.
+    #[must_use]
+    pub fn named(word: &str) -> Option<Self> {
+        serde_json::from_value(serde_json::Value::String(word.to_owned())).ok()
+    }
+
     /// The word for it everywhere.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

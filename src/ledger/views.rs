@@ -19,6 +19,26 @@ pub enum PeriodLength {
     Month,
 }
 
+impl PeriodLength {
+    /// The word for it everywhere.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Day => "day",
+            Self::Month => "month",
+        }
+    }
+}
+
+impl std::str::FromStr for PeriodLength {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let known = [Self::Day, Self::Month].into_iter().find(|length| length.as_str() == text);
+        known.ok_or_else(|| format!("{text:?} is no period: use day or month"))
+    }
+}
+
 /// A change, by whom (`by`, a login name or a key's name).
 #[expect(missing_docs, reason = "the fields are words of the design")]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

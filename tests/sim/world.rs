@@ -63,7 +63,8 @@ impl World {
         // Somewhere around midnight, so that most worlds see a period end.
         let midnight_s: i64 = 1_795_564_800;
         let wall = LedgerClock(Arc::new(AtomicI64::new((midnight_s - 60) * 1_000_000)));
-        let mut ledger = SqliteLedger::open(&directory.path().join("l.db"), Box::new(wall.clone())).expect("a ledger");
+        let mut ledger =
+            SqliteLedger::open_file(&directory.path().join("l.db"), Box::new(wall.clone())).expect("a ledger");
         let limit = Nanocredits(2_000_000 + i64::try_from(chance.below(60_000_000)).unwrap());
         let change = Change::SetLimit {
             user: "u".into(),

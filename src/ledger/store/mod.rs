@@ -1,3 +1,73 @@
-//! Where the books are kept.
+//! Where the books are kept: SQL databases behind one small trait, and everything that both of them share.
+//!
+//! [`Store`] is a transaction on a database. The statements are the same for all ([`load`], [`save`], [`views`],
+//! [`verify`]): 64-bit integers and text only, `$1` for parameters, which appear in their order.
 
+mod ledger;
+pub(super) mod load;
+mod row;
+mod save;
 pub mod sqlite;
+mod table;
+mod verify;
+mod views;
+
+use uuid::Uuid;
+
+/// The tables, for every database.
+const TABLES: &str = include_str!("migrations/1.sql");
+
+pub use self::ledger::StoreLedger;
+pub(super) use self::load as rows;
+pub use self::row::{Row, Value};
+pub use self::table::Table;
+use super::LedgerError;
+
+/// A database with at most one transaction under way.
+pub trait Store: Send {
+    /// Begins a transaction that may write; the ledger's time in it, in µs since 1970.
+    ///
+    /// # Errors
+    /// See [`LedgerError`], as of all others.
+    fn begin(&mut self) -> Result<i64, LedgerError>;
+
+    /// Locks the accounts of these owners and attempts, in the order of their names, where the database lets others write
+    /// meanwhile.
+    ///
+    /// # Errors
+    /// See [`LedgerError`].
+    fn lock(&mut self, owners: &[&str], attempts: &[Uuid]) -> Result<(), LedgerError>;
+
+    /// Reads.
+    ///
+    /// # Errors
+    /// See [`LedgerError`].
+    fn query(&mut self, sql: &str, parameters: &[Value]) -> Result<Vec<Row>, LedgerError>;
+
+    /// Writes rows, in one step where the database can.
+    ///
+    /// # Errors
+    /// See [`LedgerError`].
+    fn write(&mut self, table: &Table, rows: Vec<Vec<Value>>) -> Result<(), LedgerError>;
+
+    /// What was written is durable once this returns.
+    ///
+    /// # Errors
+    /// See [`LedgerError`].
+    fn commit(&mut self) -> Result<(), LedgerError>;
+
+    /// Nothing of it was.
+    fn rollback(&mut self);
+
+    /// Whether an operator stopped a job: a look that waits for no writer.
+    ///
+    /// # Errors
+    /// See [`LedgerError`].
+    fn is_stopped(&mut self, job: &str) -> Result<bool, LedgerError>;
+
+    /// Damage that the database itself finds, one sentence each.
+    ///
+    /// # Errors
+    /// See [`LedgerError`].
+    fn check(&mut self) -> Result<Vec<String>, LedgerError>;
+}

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
-use super::entries::unsigned;
 use super::{SqliteLedger, open};
 use crate::ledger::LedgerError;
+use crate::ledger::book::Books;
+use crate::ledger::store::save;
 use crate::sys::clock::Clock;
 
 /// Copies the ledger to a new file, in use or not. The copy is whole: it is made within one read transaction.
@@ -36,7 +37,10 @@ pub fn restore(path: &Path, from: &Path, by: &str, why: &str, clock: Box<dyn Clo
         return Err(LedgerError::Refused(format!("{}: there is no such file", from.display())));
     }
     let before = match open::open(path) {
-        Ok(db) => db.query_row("SELECT coalesce(max(number), 0) FROM epoch", [], |row| row.get(0)).unwrap_or(0),
+        Ok(db) => {
+            let number = "SELECT coalesce(max(number), 0) FROM epoch";
+            db.query_row(number, [], |row| row.get::<_, i64>(0)).map_or(0, |number| u64::try_from(number).unwrap_or(0))
+        }
         Err(LedgerError::Broken(_)) => {
             put_aside(path, clock.realtime_us())?;
             0
@@ -47,10 +51,15 @@ pub fn restore(path: &Path, from: &Path, by: &str, why: &str, clock: Box<dyn Clo
     let scratch = beside(path, ".restoring");
     let restored = (|| {
         duplicate(from, &scratch)?;
-        let mut ledger = SqliteLedger::open(&scratch, clock)?;
-        ledger.within(|books| books.begin_epoch(unsigned(before), by, why))?;
+        let mut ledger = SqliteLedger::open_file(&scratch, clock)?;
+        ledger.within(|store, now_us| {
+            let mut books = Books::new(store, now_us);
+            books.restored(before, by, why)?;
+            let changes = books.changes()?;
+            save::save(store, &changes)
+        })?;
         drop(open::open(path)?);
-        copy(&ledger.db, path).map_err(|error| open::with_path(path, error))
+        copy(&ledger.store.db, path).map_err(|error| open::with_path(path, error))
     })();
     for suffix in ["", "-wal", "-shm"] {
         std::fs::remove_file(beside(&scratch, suffix)).ok();

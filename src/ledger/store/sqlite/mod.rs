@@ -1,52 +1,52 @@
 //! The embedded ledger: one SQLite file, shared by the jobmeter processes of one machine.
 //!
-//! WAL with `synchronous=FULL`: what was answered survives a power cut. Each call is one `BEGIN IMMEDIATE` transaction,
-//! so calls of many processes are serial and a balance is never read and then changed by somebody else. There is no
-//! process that could run a timer: expiry and periods are evaluated inside each transaction, by this machine's clock.
+//! WAL with `synchronous=FULL`: what was answered survives a power cut. Each transaction is `BEGIN IMMEDIATE`, so that
+//! those of many processes are serial and a balance is never read and then changed by somebody else. There is no process
+//! that could run a timer: expiry and periods are evaluated inside each transaction, by this machine's clock.
 
-mod accounts;
-mod attempts;
 mod backup;
-mod changes;
-mod correction;
-mod entries;
-mod epoch;
-mod holds;
 mod network;
 mod open;
-mod opening;
-mod row;
-mod verify;
-mod views;
+mod upgrade;
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, OptionalExtension, params_from_iter};
+use uuid::Uuid;
 
 pub use self::backup::{backup, restore};
-use crate::ledger::protocol::{Finish, FinishAnswer, OpenAnswer, OpenRequest, Report, ReportAnswer};
-use crate::ledger::views::{Change, ChangeAnswer, Query, View};
-use crate::ledger::{Ledger, LedgerError};
+use super::{Row, Store, StoreLedger, Table, Value};
+use crate::ledger::LedgerError;
 use crate::sys::clock::Clock;
 
 /// One SQLite file.
-pub struct SqliteLedger {
+pub struct Sqlite {
     db: Connection,
     path: PathBuf,
     inode: u64,
     clock: Box<dyn Clock>,
+    /// By table.
+    statements: HashMap<&'static str, String>,
 }
 
-/// The books within one transaction, and the ledger's time in it.
-pub(super) struct Books<'a> {
-    tx: Transaction<'a>,
-    now_us: i64,
+/// The ledger on it.
+pub type SqliteLedger = StoreLedger<Sqlite>;
+
+impl std::fmt::Debug for Sqlite {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sqlite").field("path", &self.path).finish_non_exhaustive()
+    }
 }
 
-impl Books<'_> {
-    /// Seconds since 1970, UTC.
-    fn now_s(&self) -> i64 {
-        self.now_us.div_euclid(1_000_000)
+impl StoreLedger<Sqlite> {
+    /// Opens the file, and makes it where there is none.
+    ///
+    /// # Errors
+    /// Where it is on a network file system, no ledger, of a newer version, or cannot be read and written.
+    pub fn open_file(path: &Path, clock: Box<dyn Clock>) -> Result<Self, LedgerError> {
+        Sqlite::open(path, clock).map(Self::new)
     }
 }
 
@@ -54,20 +54,41 @@ fn inode(path: &Path) -> Option<u64> {
     std::fs::metadata(path).ok().map(|meta| std::os::unix::fs::MetadataExt::ino(&meta))
 }
 
-impl std::fmt::Debug for SqliteLedger {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SqliteLedger").field("path", &self.path).finish_non_exhaustive()
+/// SQLite numbers parameters by `?1`.
+fn dialect(sql: &str) -> String {
+    sql.replace('$', "?")
+}
+
+impl rusqlite::ToSql for Value {
+    fn to_sql(&self) -> rusqlite::Result<rusqlite::types::ToSqlOutput<'_>> {
+        Ok(rusqlite::types::ToSqlOutput::Borrowed(match self {
+            Self::Null => ValueRef::Null,
+            Self::Int(number) => ValueRef::Integer(*number),
+            Self::Text(text) => ValueRef::Text(text.as_bytes()),
+        }))
     }
 }
 
-impl SqliteLedger {
-    /// Opens the file, and makes it where there is none.
+fn value(value: ValueRef<'_>) -> Result<Value, LedgerError> {
+    match value {
+        ValueRef::Null => Ok(Value::Null),
+        ValueRef::Integer(number) => Ok(Value::Int(number)),
+        ValueRef::Text(text) => Ok(Value::Text(String::from_utf8_lossy(text).into_owned())),
+        ValueRef::Real(_) | ValueRef::Blob(_) => {
+            Err(LedgerError::Broken("the books are damaged: a value is neither number nor text".to_owned()))
+        }
+    }
+}
+
+impl Sqlite {
+    /// See [`StoreLedger::open_file`].
     ///
     /// # Errors
-    /// Where it is on a network file system, no ledger, of a newer version, or cannot be read and written.
+    /// As there.
     pub fn open(path: &Path, clock: Box<dyn Clock>) -> Result<Self, LedgerError> {
         let db = open::open(path)?;
-        Ok(Self { db, path: path.to_owned(), inode: inode(path).unwrap_or(0), clock })
+        let inode = inode(path).unwrap_or(0);
+        Ok(Self { db, path: path.to_owned(), inode, clock, statements: HashMap::new() })
     }
 
     /// SQLite would go on in a file that has been deleted or moved away, and what it acknowledged would be lost.
@@ -79,51 +100,78 @@ impl SqliteLedger {
         Err(LedgerError::Unavailable(format!("{path}: the file was removed or replaced while it was in use")))
     }
 
-    fn is_stopped(&self, job: &str) -> Result<bool, LedgerError> {
-        self.is_there()?;
-        let mut statement = self.db.prepare_cached("SELECT stopped FROM job WHERE id = ?1")?;
-        Ok(statement.query_row([job], |row| row.get(0)).optional()?.unwrap_or(false))
+    /// An error of SQLite's with the file that it is about.
+    fn told<T>(&self, result: rusqlite::Result<T>) -> Result<T, LedgerError> {
+        result.map_err(|error| open::with_path(&self.path, LedgerError::from(error)))
     }
 
-    fn within<T>(&mut self, act: impl FnOnce(&Books<'_>) -> Result<T, LedgerError>) -> Result<T, LedgerError> {
-        self.is_there()?;
-        let now_us = self.clock.realtime_us();
-        let path = &self.path;
-        let named = |error: LedgerError| open::with_path(path, error);
-        let tx = self
-            .db
-            .transaction_with_behavior(TransactionBehavior::Immediate)
-            .map_err(|error| named(LedgerError::from(error)))?;
-        let books = Books { tx, now_us };
-        let answer = act(&books).map_err(named)?;
-        books.tx.commit().map_err(|error| named(LedgerError::from(error)))?;
-        Ok(answer)
+    fn rows(&self, sql: &str, parameters: &[Value]) -> rusqlite::Result<Vec<Result<Row, LedgerError>>> {
+        let mut statement = self.db.prepare_cached(&dialect(sql))?;
+        let columns = statement.column_count();
+        let mut found = statement.query(params_from_iter(parameters))?;
+        let mut rows = Vec::new();
+        while let Some(row) = found.next()? {
+            let values = (0..columns).map(|at| row.get_ref(at).map_err(LedgerError::from).and_then(value));
+            rows.push(values.collect::<Result<Vec<_>, _>>().map(Row::new));
+        }
+        Ok(rows)
     }
 }
 
-impl Ledger for SqliteLedger {
-    fn open(&mut self, request: &OpenRequest) -> Result<OpenAnswer, LedgerError> {
-        self.within(|books| books.open(request))
+impl Store for Sqlite {
+    fn begin(&mut self) -> Result<i64, LedgerError> {
+        self.is_there()?;
+        // The time is read before the lock, as the transaction's begin is: periods never move backwards all the same.
+        let now_us = self.clock.realtime_us();
+        self.told(self.db.prepare_cached("BEGIN IMMEDIATE").and_then(|mut begin| begin.execute([])))?;
+        Ok(now_us)
     }
 
-    fn report(&mut self, report: &Report) -> Result<ReportAnswer, LedgerError> {
-        self.within(|books| books.report(report))
+    fn lock(&mut self, _owners: &[&str], _attempts: &[Uuid]) -> Result<(), LedgerError> {
+        // The whole file is.
+        Ok(())
     }
 
-    fn finish(&mut self, finish: &Finish) -> Result<FinishAnswer, LedgerError> {
-        self.within(|books| books.finish(finish))
+    fn query(&mut self, sql: &str, parameters: &[Value]) -> Result<Vec<Row>, LedgerError> {
+        self.told(self.rows(sql, parameters))?.into_iter().collect()
     }
 
-    fn change(&mut self, change: &Change) -> Result<ChangeAnswer, LedgerError> {
-        self.within(|books| books.change(change))
+    fn write(&mut self, table: &Table, rows: Vec<Vec<Value>>) -> Result<(), LedgerError> {
+        let sql = self.statements.entry(table.name).or_insert_with(|| {
+            let places: Vec<String> = (1..=table.columns.len()).map(|at| format!("?{at}")).collect();
+            let (name, names, on_conflict) = (table.name, table.names(), table.on_conflict());
+            format!("INSERT INTO {name} ({names}) VALUES ({}){on_conflict}", places.join(", "))
+        });
+        let written = self.db.prepare_cached(sql).and_then(|mut statement| {
+            rows.iter().try_for_each(|row| statement.execute(params_from_iter(row)).map(|_| ()))
+        });
+        self.told(written)
     }
 
-    fn read(&mut self, query: &Query) -> Result<View, LedgerError> {
-        if let Query::Stopped { job } = query {
-            // Each sidecar asks this each second: it may not wait for writers, nor make them wait.
-            return Ok(View::Stopped(self.is_stopped(job).map_err(|error| open::with_path(&self.path, error))?));
+    fn commit(&mut self) -> Result<(), LedgerError> {
+        self.told(self.db.prepare_cached("COMMIT").and_then(|mut commit| commit.execute([]).map(|_| ())))
+    }
+
+    fn rollback(&mut self) {
+        // Where SQLite has rolled back by itself there is none to roll back.
+        if !self.db.is_autocommit() {
+            self.db.execute_batch("ROLLBACK").ok();
         }
-        self.within(|books| books.read(query))
+    }
+
+    fn is_stopped(&mut self, job: &str) -> Result<bool, LedgerError> {
+        self.is_there()?;
+        let stopped = self
+            .db
+            .prepare_cached("SELECT stopped FROM job WHERE id = ?1")
+            .and_then(|mut statement| statement.query_row([job], |row| row.get(0)).optional());
+        Ok(self.told(stopped)?.unwrap_or(false))
+    }
+
+    fn check(&mut self) -> Result<Vec<String>, LedgerError> {
+        let lines = self.query("PRAGMA integrity_check(10)", &[])?;
+        let lines = lines.into_iter().map(|mut row| row.text()).collect::<Result<Vec<_>, _>>()?;
+        Ok(lines.into_iter().filter(|line| line != "ok").map(|line| format!("SQLite says: {line}")).collect())
     }
 }
 

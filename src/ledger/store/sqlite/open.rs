@@ -6,14 +6,19 @@ use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
-use super::network;
+use super::{network, upgrade};
 use crate::ledger::LedgerError;
+use crate::ledger::store::TABLES;
 use crate::sys::clock::{Clock, SystemClock, pause};
 
 /// "JBMT": tells a ledger from every other SQLite file.
 const APPLICATION_ID: i64 = 0x4a42_4d54;
-/// One after the other, forward only; a file's `user_version` counts those that it has had.
-const MIGRATIONS: [&str; 2] = [include_str!("schema.sql"), include_str!("schema_2.sql")];
+/// The version of the tables as they are now; forward only. Those before 3 are taken over by [`upgrade`].
+const SCHEMA_VERSION: i64 = 3;
+/// What the tables have on SQLite alone.
+const TRIGGERS: &str = "
+    CREATE TRIGGER entry_no_update BEFORE UPDATE ON entry BEGIN SELECT RAISE(ABORT, 'entries are append-only'); END;
+    CREATE TRIGGER entry_no_delete BEFORE DELETE ON entry BEGIN SELECT RAISE(ABORT, 'entries are append-only'); END;";
 /// Many processes share the file; each holds it for a commit of some milliseconds.
 const BUSY_MAX: Duration = Duration::from_secs(10);
 const BUSY_LOOK: Duration = Duration::from_millis(1);
@@ -45,6 +50,7 @@ pub(super) fn with_path(path: &Path, error: LedgerError) -> LedgerError {
     let named = |text: String| format!("{}: {text}", path.display());
     match error {
         LedgerError::Unknown(text) => LedgerError::Unknown(text),
+        LedgerError::Conflict(text) => LedgerError::Conflict(text),
         // A refusal is about a value, which it names.
         LedgerError::Refused(text) if !text.starts_with("it cannot") => LedgerError::Refused(text),
         LedgerError::Refused(text) => LedgerError::Refused(named(text)),
@@ -81,19 +87,18 @@ fn prepare(mut db: Connection) -> Result<Connection, LedgerError> {
     if id != APPLICATION_ID && (id != 0 || tables != 0) {
         return Err(LedgerError::Broken("it is an SQLite file, but no ledger: name another by --ledger".to_owned()));
     }
-    let known = schema_version();
-    if version > known {
+    if version > SCHEMA_VERSION {
         return Err(LedgerError::Broken(format!(
-            "it is a ledger of version {version}, and this jobmeter knows versions up to {known}: use a newer jobmeter"
+            "it is a ledger of version {version}, and this jobmeter knows versions up to {SCHEMA_VERSION}: use a newer \
+             jobmeter"
         )));
     }
     write_ahead(&db)?;
     db.pragma_update(None, "synchronous", "FULL")?;
-    db.pragma_update(None, "foreign_keys", "ON")?;
     db.pragma_update(None, "cache_size", -512)?;
     // The last process to close would else copy the log into the file and sync twice, at the end of every short job.
     db.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-    if version < known {
+    if version < SCHEMA_VERSION {
         migrate(&mut db)?;
     }
     Ok(db)
@@ -117,18 +122,22 @@ fn write_ahead(db: &Connection) -> Result<(), LedgerError> {
     }
 }
 
-fn schema_version() -> i64 {
-    i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX)
-}
-
 fn migrate(db: &mut Connection) -> Result<(), LedgerError> {
     let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
     // Another process may have made it between the look and the lock.
     let version: i64 = tx.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    for migration in MIGRATIONS.iter().skip(usize::try_from(version).unwrap_or(usize::MAX)) {
-        tx.execute_batch(migration)?;
+    if version < SCHEMA_VERSION {
+        if version > 0 {
+            upgrade::put_aside(&tx)?;
+        }
+        // Rows are kept in the order of their keys.
+        tx.execute_batch(&TABLES.replace("/* by key */", "WITHOUT ROWID"))?;
+        if version > 0 {
+            upgrade::take_over(&tx)?;
+        }
+        tx.execute_batch(TRIGGERS)?;
+        tx.pragma_update(None, "application_id", APPLICATION_ID)?;
+        tx.pragma_update(None, "user_version", SCHEMA_VERSION)?;
     }
-    tx.pragma_update(None, "application_id", APPLICATION_ID)?;
-    tx.pragma_update(None, "user_version", schema_version())?;
     Ok(tx.commit()?)
 }

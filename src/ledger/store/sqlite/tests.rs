@@ -16,8 +16,11 @@ use super::*;
 use crate::domain::rating::RateCard;
 use crate::domain::units::{Microseconds, Nanocredits};
 use crate::domain::usage::Usage;
+use crate::ledger::Ledger;
 use crate::ledger::protocol::{AttemptIdentity, ClosedPeriod, Decision, JobKind, Lease, Reason, Resources, StopReason};
+use crate::ledger::protocol::{Finish, FinishAnswer, OpenAnswer, OpenRequest, Report};
 use crate::ledger::views::{AccountView, JobView, PeriodLength, Verification};
+use crate::ledger::views::{Change, ChangeAnswer, Query, View};
 
 /// 2026-11-24 12:00:00 UTC.
 const NOON_S: i64 = 1_795_521_600;
@@ -49,7 +52,7 @@ impl World {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let clock = HandClock(Arc::new(AtomicI64::new(NOON_S * 1_000_000)));
-        let ledger = SqliteLedger::open(&directory.path().join("l.db"), Box::new(clock.clone())).unwrap();
+        let ledger = SqliteLedger::open_file(&directory.path().join("l.db"), Box::new(clock.clone())).unwrap();
         Self { _directory: directory, clock, ledger }
     }
 

@@ -154,7 +154,7 @@ fn what_is_no_ledger_is_left_alone() {
     let path = directory.path().join("x.db");
     std::fs::write(&path, "this is a text of somebody else, longer than a header\n".repeat(100)).unwrap();
     let before = std::fs::read(&path).unwrap();
-    let error = SqliteLedger::open(&path, Box::new(crate::sys::clock::SystemClock)).unwrap_err();
+    let error = SqliteLedger::open_file(&path, Box::new(crate::sys::clock::SystemClock)).unwrap_err();
     assert!(error.to_string().contains("x.db"), "{error}");
     assert_eq!(std::fs::read(&path).unwrap(), before);
 }
@@ -163,8 +163,8 @@ fn what_is_no_ledger_is_left_alone() {
 fn a_ledger_of_a_newer_version_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("x.db");
-    drop(SqliteLedger::open(&path, Box::new(crate::sys::clock::SystemClock)).unwrap());
+    drop(SqliteLedger::open_file(&path, Box::new(crate::sys::clock::SystemClock)).unwrap());
     Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
-    let error = SqliteLedger::open(&path, Box::new(crate::sys::clock::SystemClock)).unwrap_err();
+    let error = SqliteLedger::open_file(&path, Box::new(crate::sys::clock::SystemClock)).unwrap_err();
     assert!(matches!(&error, LedgerError::Broken(why) if why.contains("newer")), "{error}");
 }

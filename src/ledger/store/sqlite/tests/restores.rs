@@ -126,7 +126,7 @@ fn a_ledger_that_is_damaged_is_kept_aside_and_replaced() {
     }
     std::fs::write(world.path("l.db"), "rubbish ".repeat(2_000)).unwrap();
     world.restore();
-    world.ledger = SqliteLedger::open(&world.path("l.db"), Box::new(world.clock.clone())).unwrap();
+    world.ledger = SqliteLedger::open_file(&world.path("l.db"), Box::new(world.clock.clone())).unwrap();
     assert_eq!(world.account().limit, Some(Nanocredits(2_000_000_000)));
     world.check();
     let names = std::fs::read_dir(world._directory.path()).unwrap().flatten();
@@ -154,18 +154,36 @@ fn a_file_that_vanishes_acknowledges_nothing_more() {
 }
 
 #[test]
-fn a_ledger_of_the_first_version_is_read_and_goes_on() {
+fn a_ledger_of_an_older_version_is_taken_over() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("old.db");
-    let old = Connection::open(&path).unwrap();
-    old.execute_batch(include_str!("../schema.sql")).unwrap();
-    old.pragma_update(None, "application_id", 0x4a42_4d54).unwrap();
-    old.pragma_update(None, "user_version", 1).unwrap();
-    drop(old);
-    let clock = HandClock(Arc::new(AtomicI64::new(NOON_S * 1_000_000)));
-    let ledger = SqliteLedger::open(&path, Box::new(clock.clone())).unwrap();
+    Connection::open(&path).unwrap().execute_batch(include_str!("ledger-2.sql")).unwrap();
+    // A minute after it was written.
+    let clock = HandClock(Arc::new(AtomicI64::new(1_795_648_400 * 1_000_000)));
+    let ledger = SqliteLedger::open_file(&path, Box::new(clock.clone())).unwrap();
     let mut world = World { _directory: directory, clock, ledger };
+    world.check();
+    let View::Account(account) = world.ledger.read(&Query::Account { user: "tester".into() }).unwrap() else {
+        panic!()
+    };
+    assert_eq!((account.current.0, account.provisional.0), (869_670, 8_962_950));
+    assert_eq!((account.grants.len(), account.running), (1, 0));
+    let job = world.job("train-1");
+    assert_eq!((job.charged.total.0, job.name.as_deref()), (45_344, Some("first model")));
+    assert_eq!(job.attempts[0].identity.labels["team"], "a");
+    assert_eq!(job.attempts[0].receipt.as_ref().unwrap()["outcome"]["reason"], "completed");
+    assert_eq!((world.job("chat-1").tokens, world.job("silent").state.as_str()), (100, "provisional"));
+    // Keys are known, numbers go on, and what had fallen silent is settled.
+    let tokens = Change::ChargeTokens { job: "chat-1".into(), count: 100, by: "root".into(), key: "turn-1".into() };
+    assert!(world.change(tokens).unwrap().again);
+    let attempt = world.job("silent").attempts[0].identity.attempt;
+    let settle = Change::Settle { attempt, usage: Some(seconds("1.2")), by: "op".into(), why: "gone".into() };
+    world.change(settle).unwrap();
     let (attempt, lease) = world.open("j", None);
     world.finish(attempt, &seconds("0.4"), lease.period);
+    world.check();
+    // Opening it again changes nothing.
+    let again = SqliteLedger::open_file(&path, Box::new(world.clock.clone())).unwrap();
+    world.ledger = again;
     world.check();
 }

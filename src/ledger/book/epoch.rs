@@ -5,31 +5,19 @@
 //! report their totals and the ceilings that they obey. Versions of ceilings begin anew above all that were ever given,
 //! so that a sidecar takes what the restored books say for newer than what it has.
 
-use rusqlite::OptionalExtension;
 use uuid::Uuid;
 
-use super::Books;
-use super::accounts::Account;
-use super::attempts::ms_to_us;
-use super::entries::{Entry, unsigned};
-use super::row::Attempt;
+use super::rows::{Account, AccountSums, Attempt, Entry};
+use super::{Books, ms_to_us, unsigned};
 use crate::domain::calendar::{day_end, day_start};
 use crate::domain::lease::LEASE_MS;
-use crate::domain::rating::RateCard;
 use crate::domain::units::Nanocredits;
 use crate::ledger::LedgerError;
 use crate::ledger::protocol::{OpenAnswer, OpenRequest, Report, Resume};
+use crate::ledger::views::PeriodLength;
 
 /// Versions of one epoch begin at its number times this; an epoch's number is the second of the restore.
 const VERSIONS_PER_EPOCH: u64 = 1_000_000;
-
-/// Since when the books are as they are.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Epoch {
-    /// Zero for a ledger that was never restored.
-    pub(super) number: u64,
-    settles_until_us: i64,
-}
 
 /// How long a lease that is out may last yet. One that was granted near a period's end, which is always an end of a UTC
 /// day, goes on for a second time with the slice of the next period.
@@ -42,46 +30,60 @@ fn longest_lease_us(now_us: i64) -> i64 {
 }
 
 impl Books<'_> {
-    pub(super) fn epoch(&self) -> Result<Epoch, LedgerError> {
-        let mut statement =
-            self.tx.prepare_cached("SELECT number, settles_until_us FROM epoch ORDER BY number DESC LIMIT 1")?;
-        let epoch =
-            statement.query_row([], |row| Ok(Epoch { number: unsigned(row.get(0)?), settles_until_us: row.get(1)? }));
-        Ok(epoch.optional()?.unwrap_or_default())
+    /// Zero for a ledger that was never restored.
+    pub(super) fn epoch_number(&mut self) -> Result<u64, LedgerError> {
+        Ok(self.shelf.epoch()?.0)
     }
 
     /// Begins one, after `before`.
-    pub(super) fn begin_epoch(&self, before: u64, by: &str, why: &str) -> Result<(), LedgerError> {
-        let number = unsigned(self.now_s()).max(before.max(self.epoch()?.number).saturating_add(1));
-        self.tx.execute(
-            "INSERT INTO epoch (number, settles_until_us) VALUES (?1, ?2)",
-            (super::entries::signed(number), self.now_us.saturating_add(longest_lease_us(self.now_us))),
-        )?;
+    pub(super) fn begin_epoch(&mut self, before: u64, by: &str, why: &str) -> Result<(), LedgerError> {
+        let number = unsigned(self.now_s()).max(before.max(self.epoch_number()?).saturating_add(1));
+        self.shelf.put_epoch(number, self.now_us.saturating_add(longest_lease_us(self.now_us)));
+        self.of_ledger("restore", by, why)
+    }
+
+    /// An entry about the ledger as a whole, in the account of nobody.
+    pub(super) fn of_ledger(&mut self, kind: &'static str, by: &str, why: &str) -> Result<(), LedgerError> {
         let day = day_start(self.now_s());
-        self.append(&Entry { kind: "restore", user: "", period: day, day, by, why, ..Entry::default() })
+        if self.shelf.account("")?.is_none() {
+            self.shelf.put_account(Account {
+                owner: String::new(),
+                limit: Some(Nanocredits::ZERO),
+                length: PeriodLength::Day,
+                period: day,
+                ends: day_end(day),
+                next: None,
+                entries: 0,
+                sums: AccountSums::default(),
+            });
+        }
+        let (by, why) = (by.to_owned(), why.to_owned());
+        self.shelf.append(Entry { kind, period: day, day, by, why, ..Entry::default() });
+        Ok(())
     }
 
     /// How long nothing new may be leased yet; zero where it may.
-    pub(super) fn settles_in_ms(&self) -> Result<u64, LedgerError> {
-        Ok(unsigned(self.epoch()?.settles_until_us.saturating_sub(self.now_us)).div_ceil(1_000))
+    pub(super) fn settles_in_ms(&mut self) -> Result<u64, LedgerError> {
+        let (_, until_us) = self.shelf.epoch()?;
+        Ok(unsigned(until_us.saturating_sub(self.now_us)).div_ceil(1_000))
     }
 
     /// The version of an attempt's next ceiling.
-    pub(super) fn next_version(&self, attempt: &Attempt) -> Result<u64, LedgerError> {
-        let base = self.epoch()?.number.saturating_mul(VERSIONS_PER_EPOCH);
+    pub(super) fn next_version(&mut self, attempt: &Attempt) -> Result<u64, LedgerError> {
+        let base = self.epoch_number()?.saturating_mul(VERSIONS_PER_EPOCH);
         Ok(attempt.newest().0.max(base).saturating_add(1))
     }
 
     /// An attempt that obeys a ceiling which the books forgot: they hold it again, as far as something is free.
     pub(super) fn remember_ceiling(
-        &self,
+        &mut self,
         attempt: &mut Attempt,
         account: &Account,
         report: &Report,
     ) -> Result<(), LedgerError> {
         let version = report.ceiling_version;
-        let known = attempt.state.ceilings.iter().any(|(known, _)| *known == version);
-        let of_earlier_epoch = version < self.epoch()?.number.saturating_mul(VERSIONS_PER_EPOCH);
+        let known = attempt.ceilings.iter().any(|(known, _)| *known == version);
+        let of_earlier_epoch = version < self.epoch_number()?.saturating_mul(VERSIONS_PER_EPOCH);
         if known || !of_earlier_epoch {
             return Ok(());
         }
@@ -90,7 +92,7 @@ impl Books<'_> {
 
     /// It obeys this ceiling; where that cannot be held in full, it is told a lower one.
     fn obeys(
-        &self,
+        &mut self,
         attempt: &mut Attempt,
         account: &Account,
         version: u64,
@@ -98,11 +100,11 @@ impl Books<'_> {
     ) -> Result<(), LedgerError> {
         self.cover(attempt, account, ceiling)?;
         let held = attempt.ceiling();
-        attempt.state.ceilings.insert(0, (version, ceiling.min(held)));
-        attempt.state.ceilings.retain(|(known, _)| *known >= version);
+        attempt.ceilings.insert(0, (version, ceiling.min(held)));
+        attempt.ceilings.retain(|(known, _)| *known >= version);
         if attempt.newest().0 == version && held < ceiling {
             let next = self.next_version(attempt)?;
-            attempt.state.ceilings.push((next, held));
+            attempt.ceilings.push((next, held));
         }
         Ok(())
     }
@@ -110,42 +112,38 @@ impl Books<'_> {
     /// Opens an attempt that the books forgot. It runs, or has run: nothing is refused, and what it obeys is held as far as
     /// something is free.
     pub(super) fn reopen(
-        &self,
+        &mut self,
         request: &OpenRequest,
         resume: &Resume,
         account: &Account,
     ) -> Result<OpenAnswer, LedgerError> {
-        let identity = &request.identity;
-        if self.epoch()?.number == 0 {
-            return Err(never_opened(identity.attempt));
+        if self.epoch_number()? == 0 {
+            return Err(never_opened(request.identity.attempt));
         }
         self.join_job(request)?;
-        let mut attempt = self.new_attempt(request, account)?;
-        attempt.state.rates = self.rates_of(resume.rates_version)?;
+        // The card that it was opened with, or today's where the restore forgot that as well.
+        let cards = self.shelf.rate_cards()?;
+        let pinned = cards.iter().find(|card| card.version == resume.rates_version).copied();
+        let rates = match pinned {
+            Some(rates) => rates,
+            None => self.rate_card()?,
+        };
+        let mut attempt = self.new_attempt(request, account, rates);
         attempt.started_us = self.now_us.saturating_sub(ms_to_us(resume.started_ms_ago));
         attempt.period = self.period_of_resumed(account, resume.period)?;
-        self.keep(&attempt)?;
         self.obeys(&mut attempt, account, resume.ceiling_version, resume.ceiling)?;
-        self.append(&self.note("open", account, &attempt, "forgotten by a restore, and opened again"))?;
-        let lease = self.lease(&mut attempt, account, crate::domain::lease::REPORT_SOON_MS)?;
-        self.keep(&attempt)?;
-        let balance = self.balance(account)?;
-        Ok(OpenAnswer::Opened { rates: attempt.state.rates, lease, balance, again: true })
-    }
-
-    /// The card that the attempt was opened with, or today's where the restore forgot that as well.
-    fn rates_of(&self, version: u64) -> Result<RateCard, LedgerError> {
-        let known = self.rates()?.into_iter().map(|known| known.rates).find(|rates| rates.version == version);
-        known.map_or_else(|| self.rate_card(), Ok)
+        self.opened(request, attempt, account, "forgotten by a restore, and opened again", true)
     }
 
     /// The period that the attempt says, which the books may have forgotten; never one after the account's.
-    fn period_of_resumed(&self, account: &Account, period: i64) -> Result<i64, LedgerError> {
+    fn period_of_resumed(&mut self, account: &Account, period: i64) -> Result<i64, LedgerError> {
         if period >= account.period {
             return Ok(account.period);
         }
-        self.insert_past_period(account, period)?;
-        Ok(if self.has_period(&account.user, period)? { period } else { account.period })
+        if !self.has_period(&account.owner, period)? {
+            self.ensure_past_period(account, period)?;
+        }
+        Ok(if self.has_period(&account.owner, period)? { period } else { account.period })
     }
 }
 

@@ -1,0 +1,168 @@
+//! What people change: limits, grants, corrections, rates and stops; each is an entry with who and why.
+
+use serde::Serialize;
+
+use super::Books;
+use super::rows::{Account, Entry, Grant, Job};
+use crate::domain::rating::RateCard;
+use crate::domain::units::Nanocredits;
+use crate::ledger::LedgerError;
+use crate::ledger::views::{Change, ChangeAnswer, PeriodLength};
+
+impl Books<'_> {
+    /// Makes a change.
+    pub(super) fn change(&mut self, change: &Change) -> Result<ChangeAnswer, LedgerError> {
+        match change {
+            Change::SetLimit { user, limit, period, by, why } => self.set_limit(user, *limit, *period, by, why),
+            Change::Grant { user, amount, expires_at, by, why, key } => {
+                self.once(key, change, |books| books.grant(user, *amount, *expires_at, by, why))
+            }
+            Change::Adjust { user, amount, by, why, key } => {
+                self.once(key, change, |books| books.adjust(user, *amount, by, why))
+            }
+            Change::SetRates { rates, by } => self.set_rates(rates, by),
+            Change::StopJob { job, by, why } => self.stop_job(job, by, why),
+            Change::ChargeTokens { job, count, by, key } => {
+                self.once(key, change, |books| books.charge_tokens(job, *count, by))
+            }
+            Change::Settle { attempt, usage, by, why } => self.settle(*attempt, usage.as_ref(), by, why),
+        }
+    }
+
+    /// Makes a change once for its key; again, it answers what it answered.
+    pub(super) fn once(
+        &mut self,
+        key: &str,
+        body: &impl Serialize,
+        act: impl FnOnce(&mut Self) -> Result<ChangeAnswer, LedgerError>,
+    ) -> Result<ChangeAnswer, LedgerError> {
+        let text = |error: serde_json::Error| LedgerError::Broken(error.to_string());
+        let body = serde_json::to_string(body).map_err(text)?;
+        if let Some((before, answer)) = self.shelf.once(key)? {
+            if before != body {
+                return Err(LedgerError::Refused(format!(
+                    "the key {key:?} was used before for something else: take a new one by --key"
+                )));
+            }
+            let answer: ChangeAnswer = serde_json::from_str(&answer).map_err(text)?;
+            return Ok(ChangeAnswer { again: true, ..answer });
+        }
+        let answer = act(self)?;
+        let kept = serde_json::to_string(&answer).map_err(text)?;
+        self.shelf.put_once(key.to_owned(), body, kept);
+        Ok(answer)
+    }
+
+    pub(super) fn answer(&mut self, account: &Account) -> Result<ChangeAnswer, LedgerError> {
+        let balance = Some(self.balance(account)?);
+        Ok(ChangeAnswer { again: false, balance, charged: Nanocredits::ZERO, overshoot: Nanocredits::ZERO })
+    }
+
+    fn set_limit(
+        &mut self,
+        user: &str,
+        limit: Option<Nanocredits>,
+        length: PeriodLength,
+        by: &str,
+        why: &str,
+    ) -> Result<ChangeAnswer, LedgerError> {
+        if limit.is_some_and(|limit| limit < Nanocredits::ZERO) {
+            return Err(LedgerError::Refused("a limit cannot be negative".to_owned()));
+        }
+        let account = self.account(user)?;
+        let mut period = self.period(user, account.period)?;
+        let falls = match (account.limit, limit) {
+            (Some(before), Some(now)) => now < before,
+            (None, Some(_)) => true,
+            (_, None) => false,
+        };
+        let unused = period.charged == Nanocredits::ZERO && period.held == Nanocredits::ZERO;
+        let at_once = length == account.length && (!falls || unused);
+        self.shelf.change_account(user, |account| {
+            if at_once {
+                (account.limit, account.next) = (limit, None);
+            } else {
+                account.next = Some((limit, length));
+            }
+        });
+        if at_once {
+            period.limit = limit;
+            self.shelf.put_period(period);
+        }
+        let since = if at_once { "at once" } else { "from the next period on" };
+        let told = limit.map_or_else(|| "none".to_owned(), |limit| limit.to_string());
+        let why = format!("{told} a {} {since}: {why}", length.as_str());
+        let amount = limit.unwrap_or(Nanocredits(-1));
+        let entry = self.of_account("limit", &account, by, &why);
+        self.shelf.append(Entry { amount, source: i64::from(at_once), ..entry });
+        self.answer(&account)
+    }
+
+    fn grant(
+        &mut self,
+        user: &str,
+        amount: Nanocredits,
+        expires_s: Option<i64>,
+        by: &str,
+        why: &str,
+    ) -> Result<ChangeAnswer, LedgerError> {
+        if amount <= Nanocredits::ZERO {
+            return Err(LedgerError::Refused("a grant must be more than zero".to_owned()));
+        }
+        if expires_s.is_some_and(|expires| expires <= self.now_s()) {
+            return Err(LedgerError::Refused("the grant would have expired already".to_owned()));
+        }
+        let account = self.account(user)?;
+        let id = self.shelf.new_grant_id(user)?;
+        let (charged, held) = (Nanocredits::ZERO, Nanocredits::ZERO);
+        let owner = user.to_owned();
+        self.shelf.put_grant(Grant { id, owner, amount, charged, held, expires_s, why: why.to_owned() });
+        let entry = self.of_account("grant", &account, by, why);
+        self.shelf.append(Entry { source: id, amount, ..entry });
+        self.answer(&account)
+    }
+
+    fn adjust(&mut self, user: &str, amount: Nanocredits, by: &str, why: &str) -> Result<ChangeAnswer, LedgerError> {
+        if amount == Nanocredits::ZERO {
+            return Err(LedgerError::Refused("a correction by zero changes nothing".to_owned()));
+        }
+        let account = self.account(user)?;
+        let mut period = self.period(user, account.period)?;
+        period.adjusted = period.adjusted.saturating_add(amount);
+        self.shelf.put_period(period);
+        let entry = self.of_account("adjust", &account, by, why);
+        self.shelf.append(Entry { amount, ..entry });
+        self.answer(&account)
+    }
+
+    fn set_rates(&mut self, rates: &RateCard, by: &str) -> Result<ChangeAnswer, LedgerError> {
+        let prices = [rates.cpu_per_second, rates.gpu_per_second, rates.per_million_tokens];
+        if prices.iter().any(|price| *price < Nanocredits::ZERO) {
+            return Err(LedgerError::Refused("a price cannot be negative".to_owned()));
+        }
+        let rates = RateCard { version: self.rate_card()?.version.saturating_add(1), ..*rates };
+        let card = serde_json::to_string(&rates).map_err(|error| LedgerError::Broken(error.to_string()))?;
+        self.shelf.put_rate_card(rates, by);
+        self.of_ledger("rates", by, &card)?;
+        Ok(ChangeAnswer { again: false, balance: None, charged: Nanocredits::ZERO, overshoot: Nanocredits::ZERO })
+    }
+
+    fn stop_job(&mut self, job: &str, by: &str, why: &str) -> Result<ChangeAnswer, LedgerError> {
+        let job = self.known_job(job)?;
+        let account = self.account(&job.owner)?;
+        let again = job.stopped;
+        if !again {
+            let entry = self.of_account("stop", &account, by, why);
+            self.shelf.append(Entry { job: Some(job.id.clone()), ..entry });
+            self.shelf.put_job(Job { stopped: true, ..job });
+        }
+        Ok(ChangeAnswer { again, ..self.answer(&account)? })
+    }
+
+    /// The one job that the text names: its id, or a beginning of at least four characters that no other has.
+    pub(super) fn known_job(&mut self, text: &str) -> Result<Job, LedgerError> {
+        let id = self.shelf.job_id(text)?;
+        let missing = || LedgerError::Broken(format!("the books have no job {id}"));
+        self.shelf.job(&id)?.ok_or_else(missing)
+    }
+}

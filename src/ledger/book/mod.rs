@@ -1,0 +1,214 @@
+//! The book: the rules by which credits are held, charged and given back, whatever the store.
+//!
+//! A transaction takes the rows that its operations concern out of the store, changes them here, and puts those that
+//! changed back. Several operations share one transaction ([`Books::attempt_each`]), so that one commit pays for all of
+//! them; one that fails leaves nothing of itself.
+//!
+//! Architecture Invariant: no SQL here, no clock, and no rule in the stores. Rows come and go through [`Shelf`] alone.
+
+mod accounts;
+mod changes;
+mod correction;
+mod epoch;
+mod holds;
+mod opening;
+mod reports;
+pub mod rows;
+mod shelf;
+mod silence;
+mod tokens;
+
+use self::rows::{Account, Attempt, Entry, Grant, Job, Period};
+pub use self::shelf::Changes;
+use self::shelf::Shelf;
+use super::LedgerError;
+use super::protocol::{Balance, Finish, FinishAnswer, OpenAnswer, OpenRequest, Report, ReportAnswer};
+use super::store::Store;
+use super::views::{Change, ChangeAnswer};
+use crate::domain::book::Part;
+
+/// What an attempt paid out of one source of one period.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Paid {
+    /// Which period.
+    pub period: i64,
+    /// From where.
+    pub source: crate::domain::book::Source,
+    /// The sum.
+    pub amount: crate::domain::units::Nanocredits,
+    /// The last day.
+    pub day: i64,
+}
+
+/// One operation.
+#[derive(Clone, Copy, Debug)]
+pub enum Operation<'a> {
+    /// See [`super::Ledger::open`].
+    Open(&'a OpenRequest),
+    /// See [`super::Ledger::report`].
+    Report(&'a Report),
+    /// See [`super::Ledger::finish`].
+    Finish(&'a Finish),
+    /// See [`super::Ledger::change`].
+    Change(&'a Change),
+    /// Marks what fell silent and posts what stayed so, before an account is shown.
+    Tidy(&'a str),
+}
+
+/// And its answer.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// Of [`Operation::Open`].
+    Opened(Box<OpenAnswer>),
+    /// Of [`Operation::Report`].
+    Reported(ReportAnswer),
+    /// Of [`Operation::Finish`].
+    Finished(FinishAnswer),
+    /// Of [`Operation::Change`].
+    Changed(ChangeAnswer),
+    /// Of [`Operation::Tidy`].
+    Tidied(Box<Account>),
+}
+
+/// See [`Books::shown`].
+#[derive(Clone, Debug)]
+pub struct Shown {
+    /// In its current period.
+    pub account: Account,
+    /// Free and held together.
+    pub balance: Balance,
+    /// By source, in the order in which it is spent.
+    pub free: Vec<Part>,
+    /// The current one.
+    pub period: Period,
+    /// Not expired, in the order in which they are spent.
+    pub grants: Vec<Grant>,
+}
+
+/// The books within one transaction, and the ledger's time in it.
+pub struct Books<'a> {
+    shelf: Shelf<'a>,
+    now_us: i64,
+}
+
+impl std::fmt::Debug for Books<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Books").field("now_us", &self.now_us).finish_non_exhaustive()
+    }
+}
+
+impl<'a> Books<'a> {
+    /// Opens them at the ledger's time, within a transaction of a store.
+    pub fn new(store: &'a mut dyn Store, now_us: i64) -> Self {
+        Self { shelf: Shelf::new(store), now_us }
+    }
+
+    /// An account as it is shown: with its balance, what is free, its period, and its grants that can be spent.
+    ///
+    /// # Errors
+    /// Where the store fails.
+    pub fn shown(&mut self, owner: &str) -> Result<Shown, LedgerError> {
+        let account = self.account(owner)?;
+        let (balance, free) = (self.balance(&account)?, self.free(&account)?);
+        let period = self.period(owner, account.period)?;
+        let mut grants = self.shelf.grants(owner)?;
+        let now_s = self.now_s();
+        grants.retain(|grant| grant.expires_s.is_none_or(|expires_s| expires_s > now_s));
+        grants.sort_by_key(|grant| (grant.expires_s.is_none(), grant.expires_s, grant.id));
+        Ok(Shown { account, balance, free, period, grants })
+    }
+
+    /// The one job that a text names: its id, or a beginning of at least four characters that no other has.
+    ///
+    /// # Errors
+    /// Where there is none, or more than one.
+    pub fn job_named(&mut self, text: &str) -> Result<Job, LedgerError> {
+        self.known_job(text)
+    }
+
+    /// Performs operations one after the other. The outer error is the store's, and concerns all of them; an inner one
+    /// concerns the operation alone, of which nothing is kept.
+    ///
+    /// # Errors
+    /// Where the store fails.
+    pub fn attempt_each(
+        &mut self,
+        operations: &[Operation<'_>],
+    ) -> Result<Vec<Result<Outcome, LedgerError>>, LedgerError> {
+        let mut outcomes = Vec::with_capacity(operations.len());
+        for operation in operations {
+            self.shelf.mark();
+            let outcome = self.perform(operation);
+            match outcome {
+                // The store itself is out of order: nobody's work can be kept.
+                Err(error @ (LedgerError::Unavailable(_) | LedgerError::Conflict(_))) => return Err(error),
+                Err(_) => self.shelf.undo(),
+                Ok(_) => {}
+            }
+            outcomes.push(outcome);
+        }
+        Ok(outcomes)
+    }
+
+    /// Begins an epoch; see [`super::store`].
+    ///
+    /// # Errors
+    /// Where the store fails.
+    pub fn restored(&mut self, before: u64, by: &str, why: &str) -> Result<(), LedgerError> {
+        self.begin_epoch(before, by, why)
+    }
+
+    /// What has to be written.
+    ///
+    /// # Errors
+    /// Where something cannot be written as JSON.
+    pub fn changes(self) -> Result<Changes, LedgerError> {
+        self.shelf.changes(self.now_us)
+    }
+
+    fn perform(&mut self, operation: &Operation<'_>) -> Result<Outcome, LedgerError> {
+        Ok(match operation {
+            Operation::Open(request) => Outcome::Opened(Box::new(self.open(request)?)),
+            Operation::Report(report) => Outcome::Reported(self.report(report)?),
+            Operation::Finish(finish) => Outcome::Finished(self.finish(finish)?),
+            Operation::Change(change) => Outcome::Changed(self.change(change)?),
+            Operation::Tidy(owner) => Outcome::Tidied(Box::new(self.tidy(owner)?)),
+        })
+    }
+
+    /// Seconds since 1970, UTC.
+    fn now_s(&self) -> i64 {
+        self.now_us.div_euclid(1_000_000)
+    }
+
+    /// An entry about an account, as of now.
+    fn of_account(&self, kind: &'static str, account: &Account, by: &str, why: &str) -> Entry {
+        Entry {
+            kind,
+            owner: account.owner.clone(),
+            period: account.period,
+            day: crate::domain::calendar::day_start(self.now_s().max(account.period)),
+            by: by.to_owned(),
+            why: why.to_owned(),
+            ..Entry::default()
+        }
+    }
+
+    /// An entry about an attempt that moves nothing.
+    fn note(&mut self, kind: &'static str, account: &Account, attempt: &Attempt, by: &str, why: &str) {
+        let entry = Entry {
+            job: Some(attempt.job.clone()),
+            attempt: Some(attempt.id),
+            ..self.of_account(kind, account, by, why)
+        };
+        self.shelf.append(entry);
+    }
+}
+
+fn ms_to_us(ms: u64) -> i64 {
+    i64::try_from(ms.saturating_mul(1_000)).unwrap_or(i64::MAX)
+}
+
+fn unsigned(value: i64) -> u64 {
+    u64::try_from(value).unwrap_or(0)
+}

@@ -1,0 +1,170 @@
+//! Opening: an attempt joins its job and gets its first lease, or a refusal, which is an entry too.
+
+use super::Books;
+use super::rows::{Account, Attempt, Entry, Job, JobSums};
+use crate::domain::book::sum;
+use crate::domain::lease;
+use crate::domain::rating::{Price, RateCard, VirtualTime};
+use crate::domain::units::Nanocredits;
+use crate::domain::usage::Usage;
+use crate::ledger::LedgerError;
+use crate::ledger::protocol::{OpenAnswer, OpenRequest, StopReason};
+
+impl Books<'_> {
+    /// Opens an attempt, or says why not.
+    pub(super) fn open(&mut self, request: &OpenRequest) -> Result<OpenAnswer, LedgerError> {
+        let identity = &request.identity;
+        if let Some(attempt) = self.shelf.attempt(identity.attempt)? {
+            return self.opened_again(request, attempt);
+        }
+        let account = self.tidy(&identity.user)?;
+        if let Some(resume) = &request.resume {
+            return self.reopen(request, resume, &account);
+        }
+        if let retry_in_ms @ 1.. = self.settles_in_ms()? {
+            return Ok(OpenAnswer::Wait { retry_in_ms });
+        }
+        let job = self.join_job(request)?;
+        let rates = self.rate_card()?;
+        let mut attempt = self.new_attempt(request, &account, rates);
+        let (free, job_free) = (self.free(&account)?, self.job_free(&attempt)?);
+        let minimum = attempt.minimum();
+        let needed = job.limit.map_or(minimum, |limit| minimum.min(limit));
+        let reason = if job.stopped {
+            Some(StopReason::OperatorStop)
+        } else if job_free < needed {
+            Some(StopReason::JobLimit)
+        } else if sum(&free) < needed {
+            Some(StopReason::CreditsExhausted)
+        } else {
+            None
+        };
+        if let Some(reason) = reason {
+            return self.refuse(&account, request, reason);
+        }
+        let ceiling = lease::raise(minimum, sum(&free), job_free, minimum.min(needed));
+        // What the rest rule adds may not empty an account for one attempt that has burned nothing yet.
+        let ceiling = ceiling.min(minimum.saturating_add(minimum));
+        let version = self.next_version(&attempt)?;
+        attempt.ceilings.push((version, ceiling));
+        self.hold(&mut attempt, account.period, &free, ceiling)?;
+        self.opened(request, attempt, &account, "", false)
+    }
+
+    /// Keeps what was opened, and says so.
+    pub(super) fn opened(
+        &mut self,
+        request: &OpenRequest,
+        mut attempt: Attempt,
+        account: &Account,
+        why: &str,
+        again: bool,
+    ) -> Result<OpenAnswer, LedgerError> {
+        let lease = self.lease(&mut attempt, account, lease::REPORT_SOON_MS)?;
+        self.note("open", account, &attempt, "meter", why);
+        self.shelf.put_identity(request.identity.clone());
+        let rates = attempt.rates;
+        self.keep(attempt)?;
+        Ok(OpenAnswer::Opened { rates, lease, balance: self.balance(account)?, again })
+    }
+
+    fn opened_again(&mut self, request: &OpenRequest, mut attempt: Attempt) -> Result<OpenAnswer, LedgerError> {
+        if attempt.owner != request.identity.user || attempt.job != request.identity.job {
+            return Err(LedgerError::Refused(format!("the attempt {} is another job's", attempt.id)));
+        }
+        if attempt.ended_us.is_some() {
+            return Err(LedgerError::Refused(format!("the attempt {} has ended", attempt.id)));
+        }
+        let account = self.account(&attempt.owner)?;
+        let lease = self.lease(&mut attempt, &account, lease::REPORT_SOON_MS)?;
+        let rates = attempt.rates;
+        self.keep(attempt)?;
+        Ok(OpenAnswer::Opened { rates, lease, balance: self.balance(&account)?, again: true })
+    }
+
+    /// The job, made where it is new.
+    pub(super) fn join_job(&mut self, request: &OpenRequest) -> Result<Job, LedgerError> {
+        let identity = &request.identity;
+        let job = match self.shelf.job(&identity.job)? {
+            Some(job) if job.owner != identity.user => {
+                return Err(LedgerError::Refused(format!(
+                    "the job {} belongs to the user {}: give this one another id by --job",
+                    identity.job, job.owner
+                )));
+            }
+            // The newest word counts: a requeue may come with a higher limit.
+            Some(job) => Job { limit: request.limit.or(job.limit), ..job },
+            None => Job {
+                id: identity.job.clone(),
+                owner: identity.user.clone(),
+                kind: identity.kind,
+                name: identity.name.clone(),
+                limit: request.limit,
+                started_us: self.now_us,
+                stopped: false,
+                tokens: 0,
+                tokens_charged: Nanocredits::ZERO,
+                tokens_overshoot: Nanocredits::ZERO,
+                sums: JobSums::default(),
+            },
+        };
+        self.shelf.put_job(job.clone());
+        Ok(job)
+    }
+
+    pub(super) fn rate_card(&mut self) -> Result<RateCard, LedgerError> {
+        Ok(self.shelf.rate_cards()?.first().copied().unwrap_or_default())
+    }
+
+    pub(super) fn new_attempt(&self, request: &OpenRequest, account: &Account, rates: RateCard) -> Attempt {
+        Attempt {
+            id: request.identity.attempt,
+            job: request.identity.job.clone(),
+            owner: request.identity.user.clone(),
+            period: account.period,
+            started_us: self.now_us,
+            lease_until_us: self.now_us,
+            live: false,
+            ended_us: None,
+            reason: None,
+            told: false,
+            seq: 0,
+            rates,
+            resources: request.resources,
+            usage: Usage::default(),
+            accounted: Price::default(),
+            accounted_time: VirtualTime::default(),
+            told_tokens: 0,
+            charged: Price::default(),
+            overshoot: Nanocredits::ZERO,
+            ceilings: Vec::new(),
+            holds: Vec::new(),
+            next: None,
+            waits: false,
+            rate: Nanocredits::ZERO,
+            rate_since_us: self.now_us,
+            rate_from: Nanocredits::ZERO,
+        }
+    }
+
+    fn refuse(
+        &mut self,
+        account: &Account,
+        request: &OpenRequest,
+        reason: StopReason,
+    ) -> Result<OpenAnswer, LedgerError> {
+        let why = match reason {
+            StopReason::CreditsExhausted => "credits exhausted",
+            StopReason::JobLimit => "the job's own limit is reached",
+            StopReason::OperatorStop => "the job was stopped by an operator",
+        };
+        let entry = Entry {
+            job: Some(request.identity.job.clone()),
+            attempt: Some(request.identity.attempt),
+            ..self.of_account("refuse", account, "ledger", why)
+        };
+        self.shelf.append(entry);
+        let resets_in_ms = account.resets_in_ms(self.now_us);
+        Ok(OpenAnswer::Refused { reason, balance: self.balance(account)?, resets_in_ms })
+    }
+}

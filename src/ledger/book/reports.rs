@@ -1,0 +1,316 @@
+//! Attempts: charged as they report, told what they may do, and finished.
+
+use super::accounts::UNLIMITED;
+use super::holds::give_up;
+use super::rows::{Account, Attempt};
+use super::{Books, ms_to_us};
+use crate::domain::book::{Part, Source, sum};
+use crate::domain::lease::{self, Ask, LEASE_MS, Sized, WAIT_MS};
+use crate::domain::rating::Price;
+use crate::domain::units::Nanocredits;
+use crate::domain::usage::Usage;
+use crate::ledger::LedgerError;
+use crate::ledger::protocol::{
+    ClosedPeriod, Decision, Finish, FinishAnswer, Lease, NextPeriod, Reason, Report, ReportAnswer, StopReason,
+};
+
+/// A rate is measured over at most this, in µs.
+const RATE_WINDOW_US: i64 = 10_000_000;
+/// And over at least this.
+const RATE_WINDOW_MIN_US: i64 = 200_000;
+/// A waiting attempt that did not ask again within this no longer waits.
+const WAITS_US: i64 = 3_000_000;
+
+impl Books<'_> {
+    /// What the job's own limit leaves free for this attempt, which may have changed since it was kept;
+    /// [`UNLIMITED`] without one.
+    pub(super) fn job_free(&mut self, attempt: &Attempt) -> Result<Nanocredits, LedgerError> {
+        let kept = self.shelf.kept(attempt.id).map(Attempt::job_sums).unwrap_or_default();
+        let missing = || LedgerError::Broken(format!("the books have no job {}", attempt.job));
+        let job = self.shelf.job(&attempt.job)?.ok_or_else(missing)?;
+        let sums = job.sums.exchanged(&kept, &attempt.job_sums());
+        Ok(job.limit.map_or(UNLIMITED, |limit| {
+            let used = sums.charged.saturating_add(sums.held).saturating_add(job.tokens_charged);
+            limit.saturating_sub(used).at_least_zero()
+        }))
+    }
+
+    /// Charges and renews.
+    pub(super) fn report(&mut self, report: &Report) -> Result<ReportAnswer, LedgerError> {
+        let found = self.shelf.attempt(report.attempt)?;
+        let mut attempt = found.ok_or_else(|| super::epoch::never_opened(report.attempt))?;
+        let account = self.account_of(&attempt, report.period)?;
+        if attempt.ended_us.is_some() {
+            let decision = Decision::Stop(StopReason::OperatorStop);
+            let balance = self.balance(&account)?;
+            return Ok(ReportAnswer { seq: report.seq, balance, burn_per_second: Nanocredits::ZERO, decision });
+        }
+        let newer = report.seq > attempt.seq;
+        if newer {
+            attempt.seq = report.seq;
+            attempt.resources = report.resources;
+            confirm(&mut attempt, report.ceiling_version);
+            self.remember_ceiling(&mut attempt, &account, report)?;
+        }
+        self.take_usage(&mut attempt, &account, &report.usage, report.period, report.closed.as_ref())?;
+        self.measure_rate(&mut attempt);
+        attempt.waits = newer && report.waiting;
+        self.mark_silent(&account.owner)?;
+        let decision = self.decide(&mut attempt, &account)?;
+        let balance = self.balance(&account)?;
+        let owner = attempt.owner.clone();
+        self.keep(attempt)?;
+        let burn_per_second = self.shelf.account(&owner)?.map(|account| account.sums.rate).unwrap_or_default();
+        Ok(ReportAnswer { seq: report.seq, balance, burn_per_second, decision })
+    }
+
+    /// Merges a usage, closes a period that ended, and charges what the ceiling covers.
+    fn take_usage(
+        &mut self,
+        attempt: &mut Attempt,
+        account: &Account,
+        usage: &Usage,
+        period: i64,
+        closed: Option<&ClosedPeriod>,
+    ) -> Result<(), LedgerError> {
+        let closed = closed.filter(|closed| closed.period == attempt.period && period > attempt.period);
+        if let Some(closed) = closed
+            && self.has_period(&attempt.owner, period)?
+        {
+            attempt.usage = attempt.usage.merged(&closed.usage);
+            let price = attempt.rates.price(&attempt.usage);
+            self.charge_covered(attempt, account, &price)?;
+            self.enter_period(attempt, period, &price)?;
+        }
+        attempt.usage = attempt.usage.merged(usage);
+        let price = attempt.rates.price(&attempt.usage);
+        self.charge_covered(attempt, account, &price)?;
+        let unburned = attempt.ceiling().saturating_sub(attempt.accounted.total);
+        self.release_to(attempt, attempt.period, unburned)
+    }
+
+    /// Charges up to the price, after raising the ceiling to it as far as something is free.
+    pub(super) fn charge_covered(
+        &mut self,
+        attempt: &mut Attempt,
+        account: &Account,
+        price: &Price,
+    ) -> Result<(), LedgerError> {
+        self.cover(attempt, account, price.total)?;
+        let level = price.total.min(attempt.ceiling());
+        self.charge_to(attempt, attempt.period, price, level)
+    }
+
+    /// From `price` on a later period pays: with the slice that was held in it for this attempt, if there is one.
+    fn enter_period(&mut self, attempt: &mut Attempt, period: i64, price: &Price) -> Result<(), LedgerError> {
+        give_up(attempt, price);
+        self.release_to(attempt, attempt.period, Nanocredits::ZERO)?;
+        let amount = match attempt.next.take() {
+            Some((next, amount)) if next == period => amount,
+            Some((next, _)) => {
+                self.release_to(attempt, next, Nanocredits::ZERO)?;
+                Nanocredits::ZERO
+            }
+            None => Nanocredits::ZERO,
+        };
+        let version = attempt.newest().0;
+        attempt.period = period;
+        attempt.ceilings = vec![(version, attempt.accounted.total.saturating_add(amount))];
+        Ok(())
+    }
+
+    fn measure_rate(&self, attempt: &mut Attempt) {
+        let passed_us = self.now_us.saturating_sub(attempt.rate_since_us);
+        let total = attempt.accounted.total;
+        if passed_us >= RATE_WINDOW_MIN_US {
+            let burned = i128::from(total.saturating_sub(attempt.rate_from).0);
+            let rate = burned * 1_000_000 / i128::from(passed_us);
+            attempt.rate = Nanocredits(i64::try_from(rate).unwrap_or(i64::MAX)).at_least_zero();
+        }
+        if !(0..RATE_WINDOW_US).contains(&passed_us) {
+            (attempt.rate_since_us, attempt.rate_from) = (self.now_us, total);
+        }
+    }
+
+    fn decide(&mut self, attempt: &mut Attempt, account: &Account) -> Result<Decision, LedgerError> {
+        if self.shelf.job(&attempt.job)?.is_some_and(|job| job.stopped) {
+            return Ok(Decision::Stop(StopReason::OperatorStop));
+        }
+        if attempt.period < account.period && attempt.next.is_none() {
+            let free = self.free(account)?;
+            self.hold_slice(attempt, account.period, &free)?;
+        }
+        if attempt.period != account.period {
+            // Its period is over. It may have burned more of it than it has said, so that what it holds of it stays held
+            // until it says that it has entered the next one.
+            if attempt.next.is_none() && attempt.waits {
+                return Ok(Decision::Stop(StopReason::CreditsExhausted));
+            }
+            return Ok(Decision::Lease(self.lease(attempt, account, lease::REPORT_SOON_MS)?));
+        }
+        let ask = self.ask(attempt, account)?;
+        match lease::size(&ask) {
+            Sized::Ceiling(ceiling) => {
+                self.set_ceiling(attempt, account, ceiling)?;
+                attempt.waits = false;
+                Ok(Decision::Lease(self.lease(attempt, account, lease::report_in_ms(&ask))?))
+            }
+            Sized::Exhausted if self.settles_in_ms()? == 0 => Ok(Decision::Stop(StopReason::CreditsExhausted)),
+            // After a restore nothing is given yet, which does not mean that nothing is left.
+            Sized::Wait | Sized::Exhausted => {
+                self.renew(attempt, LEASE_MS);
+                let waits_until_us = self.now_us.saturating_add(WAITS_US);
+                self.shelf.change_account(&attempt.owner, |account| account.sums.waits_until_us = waits_until_us);
+                Ok(Decision::Wait { retry_in_ms: WAIT_MS })
+            }
+            Sized::JobLimit => Ok(Decision::Stop(StopReason::JobLimit)),
+        }
+    }
+
+    /// What the rules look at. The sums of account and job hold this attempt as it was kept last.
+    fn ask(&mut self, attempt: &Attempt, account: &Account) -> Result<Ask, LedgerError> {
+        let kept = self.shelf.kept(attempt.id).cloned();
+        let of_account = kept.as_ref().map(Attempt::account_sums).unwrap_or_default();
+        let of_job = kept.as_ref().map(Attempt::job_sums).unwrap_or_default();
+        let sums = self.shelf.account(&attempt.owner)?.map(|account| account.sums).unwrap_or_default();
+        let job = self.shelf.job(&attempt.job)?.map(|job| job.sums).unwrap_or_default();
+        let silent = sums.silent.saturating_sub(of_account.silent);
+        let left = self.balance(account)?.left.map_or(UNLIMITED, |left| left.saturating_sub(silent));
+        let available = if self.settles_in_ms()? == 0 { sum(&self.free(account)?) } else { Nanocredits::ZERO };
+        Ok(Ask {
+            price: attempt.accounted.total,
+            ceiling: attempt.ceiling(),
+            guard: attempt.guard(),
+            minimum: attempt.minimum(),
+            rate: attempt.rate,
+            left,
+            available,
+            reclaimable: sums.beyond.saturating_sub(of_account.beyond).at_least_zero(),
+            job_available: self.job_free(attempt)?,
+            job_reclaimable: job.beyond.saturating_sub(of_job.beyond).at_least_zero(),
+            live: u32::try_from(sums.live - of_account.live + 1).unwrap_or(1).max(1),
+            waiting: attempt.waits,
+            somebody_waits: sums.waits_until_us > self.now_us,
+        })
+    }
+
+    fn set_ceiling(
+        &mut self,
+        attempt: &mut Attempt,
+        account: &Account,
+        ceiling: Nanocredits,
+    ) -> Result<(), LedgerError> {
+        let more = ceiling.saturating_sub(attempt.ceiling());
+        if more > Nanocredits::ZERO {
+            let free = self.free(account)?;
+            self.hold(attempt, account.period, &free, more)?;
+        }
+        if ceiling != attempt.newest().1 {
+            let version = self.next_version(attempt)?;
+            attempt.ceilings.push((version, ceiling));
+        }
+        Ok(())
+    }
+
+    fn renew(&self, attempt: &mut Attempt, lasts_ms: u64) {
+        attempt.lease_until_us = self.now_us.saturating_add(ms_to_us(lasts_ms));
+        attempt.live = true;
+    }
+
+    /// The lease as it stands, renewed; and where the period ends within it, a slice of the next one.
+    pub(super) fn lease(
+        &mut self,
+        attempt: &mut Attempt,
+        account: &Account,
+        report_in_ms: u64,
+    ) -> Result<Lease, LedgerError> {
+        let (version, ceiling) = attempt.newest();
+        let of_current = attempt.period == account.period;
+        let ends_in_ms = if of_current { account.resets_in_ms(self.now_us) } else { 0 };
+        let lasts_ms = LEASE_MS.min(ends_in_ms);
+        if of_current && ends_in_ms < LEASE_MS && attempt.next.is_none() {
+            self.hold_next(attempt, account)?;
+        }
+        let next = attempt.next.map(|(period, amount)| NextPeriod {
+            period,
+            starts_in_ms: ends_in_ms,
+            amount,
+            lasts_ms: LEASE_MS,
+        });
+        self.renew(attempt, if next.is_some() { ends_in_ms.saturating_add(LEASE_MS) } else { lasts_ms });
+        let report_in_ms = report_in_ms.min(lasts_ms / 2);
+        let last = self.last(attempt, account)?;
+        Ok(Lease { version, ceiling, period: attempt.period, lasts_ms, report_in_ms, next, last })
+    }
+
+    /// Why the ceiling cannot be raised as things stand, if it cannot.
+    fn last(&mut self, attempt: &Attempt, account: &Account) -> Result<Option<StopReason>, LedgerError> {
+        Ok(if self.job_free(attempt)? == Nanocredits::ZERO {
+            Some(StopReason::JobLimit)
+        } else if sum(&self.free(account)?) == Nanocredits::ZERO {
+            Some(StopReason::CreditsExhausted)
+        } else {
+            None
+        })
+    }
+
+    fn hold_next(&mut self, attempt: &mut Attempt, account: &Account) -> Result<(), LedgerError> {
+        self.ensure_next_period(account)?;
+        let next = self.period(&account.owner, account.ends)?;
+        let free = account.next_limit().map_or(UNLIMITED, |limit| {
+            limit.saturating_add(next.adjusted).saturating_sub(next.charged).saturating_sub(next.held).at_least_zero()
+        });
+        self.hold_slice(attempt, account.ends, &[(Source::ALLOWANCE, free)])
+    }
+
+    /// A minimum slice of a later period, so that the attempt can go over to it.
+    fn hold_slice(&mut self, attempt: &mut Attempt, period: i64, free: &[Part]) -> Result<(), LedgerError> {
+        let amount = attempt.minimum();
+        if self.settles_in_ms()? == 0 && sum(free) >= amount && self.job_free(attempt)? >= amount {
+            self.hold(attempt, period, free, amount)?;
+            attempt.next = Some((period, amount));
+        }
+        Ok(())
+    }
+
+    /// Charges the final usage and releases every hold.
+    pub(super) fn finish(&mut self, finish: &Finish) -> Result<FinishAnswer, LedgerError> {
+        let found = self.shelf.attempt(finish.attempt)?;
+        let mut attempt = found.ok_or_else(|| super::epoch::never_opened(finish.attempt))?;
+        let account = self.account_of(&attempt, finish.period)?;
+        let again = attempt.ended_us.is_some();
+        if again {
+            self.correct(&mut attempt, &account, finish)?;
+        } else {
+            self.take_usage(&mut attempt, &account, &finish.usage, finish.period, finish.closed.as_ref())?;
+            self.end(&mut attempt, &account, finish.reason)?;
+            attempt.told = true;
+            self.shelf.put_receipt(attempt.id, finish.receipt.clone());
+        }
+        let (charged, overshoot) = (attempt.charged, attempt.overshoot);
+        self.keep(attempt)?;
+        Ok(FinishAnswer { charged, overshoot, balance: self.balance(&account)?, again })
+    }
+
+    /// Ends it: what no hold covered is given up, and all holds go back.
+    pub(super) fn end(&mut self, attempt: &mut Attempt, account: &Account, reason: Reason) -> Result<(), LedgerError> {
+        let price = attempt.rates.price(&attempt.usage);
+        give_up(attempt, &price);
+        self.release_to(attempt, attempt.period, Nanocredits::ZERO)?;
+        if let Some((next, _)) = attempt.next.take() {
+            self.release_to(attempt, next, Nanocredits::ZERO)?;
+        }
+        attempt.ended_us = Some(self.now_us);
+        attempt.reason = Some(reason);
+        attempt.live = false;
+        self.note("finish", account, attempt, "meter", reason.as_str());
+        Ok(())
+    }
+}
+
+/// Drops the ceilings that the attempt no longer obeys.
+fn confirm(attempt: &mut Attempt, version: u64) {
+    if attempt.ceilings.iter().any(|(known, _)| *known == version) {
+        attempt.ceilings.retain(|(known, _)| *known >= version);
+    }
+}

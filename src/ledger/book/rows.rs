@@ -1,0 +1,363 @@
+//! The rows of the books, as the rules see them.
+
+use uuid::Uuid;
+
+use crate::domain::book::{Source, sum};
+use crate::domain::calendar;
+use crate::domain::lease::{burned_in, minimum_slice};
+use crate::domain::rating::{Price, RateCard, VirtualTime};
+use crate::domain::units::Nanocredits;
+use crate::domain::usage::Usage;
+use crate::ledger::protocol::{JobKind, Reason, Resources};
+use crate::ledger::views::PeriodLength;
+
+/// An account in its current period, and sums over its attempts that save a look at each of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// Whose.
+    pub owner: String,
+    /// Per period; `None` without one.
+    pub limit: Option<Nanocredits>,
+    /// Of a period.
+    pub length: PeriodLength,
+    /// The current one's start, in seconds since 1970.
+    pub period: i64,
+    /// And its end.
+    pub ends: i64,
+    /// From the next period on.
+    pub next: Option<(Option<Nanocredits>, PeriodLength)>,
+    /// Entries so far: their numbers are gapless.
+    pub entries: i64,
+    /// Sums over its attempts.
+    pub sums: AccountSums,
+}
+
+/// What the rules want to know of all attempts of an account. None of it decides whether something may be held: that is
+/// what periods and grants say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AccountSums {
+    /// Attempts with a live lease.
+    pub live: i64,
+    /// What those hold beyond their minimum slices, if they do not wait.
+    pub beyond: Nanocredits,
+    /// What attempts hold that fell silent.
+    pub silent: Nanocredits,
+    /// The burn per second of those that do not wait.
+    pub rate: Nanocredits,
+    /// Somebody waits until then, in µs since 1970, unless they ask again.
+    pub waits_until_us: i64,
+}
+
+/// A period: half-open, never moved, never overlapping another of its account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Period {
+    /// Whose.
+    pub owner: String,
+    /// In seconds since 1970.
+    pub start: i64,
+    /// In seconds since 1970.
+    pub ends: i64,
+    /// The allowance.
+    pub limit: Option<Nanocredits>,
+    /// Sum of corrections.
+    pub adjusted: Nanocredits,
+    /// To the allowance.
+    pub charged: Nanocredits,
+    /// Of the allowance.
+    pub held: Nanocredits,
+}
+
+/// Extra credits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// Its number, above zero.
+    pub id: i64,
+    /// Whose.
+    pub owner: String,
+    /// Granted.
+    pub amount: Nanocredits,
+    /// To it.
+    pub charged: Nanocredits,
+    /// Of it.
+    pub held: Nanocredits,
+    /// In seconds since 1970.
+    pub expires_s: Option<i64>,
+    /// For the books.
+    pub why: String,
+}
+
+/// A job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Job {
+    /// As the scheduler names it.
+    pub id: String,
+    /// Whose.
+    pub owner: String,
+    /// What for.
+    pub kind: JobKind,
+    /// For people.
+    pub name: Option<String>,
+    /// Its own.
+    pub limit: Option<Nanocredits>,
+    /// µs since 1970.
+    pub started_us: i64,
+    /// By an operator.
+    pub stopped: bool,
+    /// Charged to the job itself.
+    pub tokens: u64,
+    /// What they cost.
+    pub tokens_charged: Nanocredits,
+    /// What of that could not be paid.
+    pub tokens_overshoot: Nanocredits,
+    /// Sums over its attempts.
+    pub sums: JobSums,
+}
+
+/// Sums over the attempts of a job.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct JobSums {
+    /// Charged.
+    pub charged: Nanocredits,
+    /// Held, in all periods.
+    pub held: Nanocredits,
+    /// Held by live ones beyond their minimum slices, if they do not wait.
+    pub beyond: Nanocredits,
+}
+
+/// A part of a hold: it goes back to where it came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hold {
+    /// The period for which it is held.
+    pub period: i64,
+    /// Its allowance, or a grant.
+    pub source: Source,
+    /// Above zero.
+    pub amount: Nanocredits,
+}
+
+/// An attempt, as far as it changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// Which.
+    pub id: Uuid,
+    /// Of which job.
+    pub job: String,
+    /// Whose.
+    pub owner: String,
+    /// The period that pays.
+    pub period: i64,
+    /// µs since 1970.
+    pub started_us: i64,
+    /// µs since 1970.
+    pub lease_until_us: i64,
+    /// Its lease was not over when that was last looked at.
+    pub live: bool,
+    /// µs since 1970.
+    pub ended_us: Option<i64>,
+    /// Why.
+    pub reason: Option<Reason>,
+    /// Its own last word was taken.
+    pub told: bool,
+    /// Of the newest report.
+    pub seq: u64,
+    /// Pinned.
+    pub rates: RateCard,
+    /// As last declared.
+    pub resources: Resources,
+    /// Merged.
+    pub usage: Usage,
+    /// What the usage so far was priced at: charged or given up.
+    pub accounted: Price,
+    /// Tokens that entries have told.
+    pub told_tokens: u64,
+    /// Virtual time that entries have told.
+    pub accounted_time: VirtualTime,
+    /// Paid.
+    pub charged: Price,
+    /// Given up.
+    pub overshoot: Nanocredits,
+    /// Versions not older than the confirmed one, oldest first; the books hold the highest of them.
+    pub ceilings: Vec<(u64, Nanocredits)>,
+    /// In the order in which they are spent.
+    pub holds: Vec<Hold>,
+    /// A slice of the next period: its start and the amount.
+    pub next: Option<(i64, Nanocredits)>,
+    /// Frozen at its ceiling.
+    pub waits: bool,
+    /// Per second, over the last seconds.
+    pub rate: Nanocredits,
+    /// Since when that is measured, in µs since 1970.
+    pub rate_since_us: i64,
+    /// And from which sum.
+    pub rate_from: Nanocredits,
+}
+
+/// What is written; owner's number and time come by themselves.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Entry {
+    /// `charge`, `grant`, `adjust`, …
+    pub kind: &'static str,
+    /// Whose; empty for what concerns the whole ledger.
+    pub owner: String,
+    /// Which period.
+    pub period: i64,
+    /// In which UTC day it was burned.
+    pub day: i64,
+    /// From where.
+    pub source: i64,
+    /// The sum.
+    pub amount: Nanocredits,
+    /// Of which.
+    pub parts: Price,
+    /// Of which.
+    pub time: VirtualTime,
+    /// Of which.
+    pub tokens: u64,
+    /// Where one is concerned.
+    pub job: Option<String>,
+    /// Where one is concerned.
+    pub attempt: Option<Uuid>,
+    /// Who.
+    pub by: String,
+    /// Why.
+    pub why: String,
+}
+
+impl Account {
+    /// The limit of the next period.
+    #[must_use]
+    pub fn next_limit(&self) -> Option<Nanocredits> {
+        self.next.map_or(self.limit, |(limit, _)| limit)
+    }
+
+    /// Until the reset; a clock that was set back does not make it negative.
+    #[must_use]
+    pub fn resets_in_ms(&self, now_us: i64) -> u64 {
+        u64::try_from(self.ends.saturating_mul(1_000).saturating_sub(now_us / 1_000)).unwrap_or(0)
+    }
+}
+
+impl Period {
+    /// Of `length`, the one that holds `at_s`.
+    #[must_use]
+    pub fn bounds(length: PeriodLength, at_s: i64) -> (i64, i64) {
+        match length {
+            PeriodLength::Day => (calendar::day_start(at_s), calendar::day_end(at_s)),
+            PeriodLength::Month => (calendar::month_start(at_s), calendar::month_end(at_s)),
+        }
+    }
+}
+
+impl Attempt {
+    /// The highest ceiling that it may obey.
+    #[must_use]
+    pub fn ceiling(&self) -> Nanocredits {
+        self.ceilings.iter().map(|(_, ceiling)| *ceiling).max().unwrap_or_default()
+    }
+
+    /// The newest ceiling.
+    #[must_use]
+    pub fn newest(&self) -> (u64, Nanocredits) {
+        self.ceilings.last().copied().unwrap_or_default()
+    }
+
+    /// Its highest rate by its pinned prices.
+    #[must_use]
+    pub fn highest_rate(&self) -> Nanocredits {
+        self.rates.highest_rate_per_second(self.resources.cpus_ppm, self.resources.gpus)
+    }
+
+    /// G.
+    #[must_use]
+    pub fn guard(&self) -> Nanocredits {
+        burned_in(self.highest_rate(), self.resources.stop_us)
+    }
+
+    /// m.
+    #[must_use]
+    pub fn minimum(&self) -> Nanocredits {
+        minimum_slice(self.highest_rate(), self.guard())
+    }
+
+    /// What it holds for a period, in the order in which it is spent.
+    #[must_use]
+    pub fn held_parts(&self, period: i64) -> Vec<(Source, Nanocredits)> {
+        let of_period = self.holds.iter().filter(|hold| hold.period == period);
+        of_period.map(|hold| (hold.source, hold.amount)).collect()
+    }
+
+    /// The sum of that.
+    #[must_use]
+    pub fn held(&self, period: i64) -> Nanocredits {
+        sum(&self.held_parts(period))
+    }
+
+    /// In all periods.
+    #[must_use]
+    pub fn held_in_all(&self) -> Nanocredits {
+        self.holds.iter().fold(Nanocredits::ZERO, |sum, hold| sum.saturating_add(hold.amount))
+    }
+
+    fn runs(&self) -> bool {
+        self.live && self.ended_us.is_none() && !self.waits
+    }
+
+    fn beyond(&self) -> Nanocredits {
+        if self.runs() {
+            self.held(self.period).saturating_sub(self.minimum()).at_least_zero()
+        } else {
+            Nanocredits::ZERO
+        }
+    }
+
+    /// What it adds to the sums of its account.
+    #[must_use]
+    pub fn account_sums(&self) -> AccountSums {
+        let is_silent = !self.live && self.ended_us.is_none();
+        AccountSums {
+            live: i64::from(self.live && self.ended_us.is_none()),
+            beyond: self.beyond(),
+            silent: if is_silent { self.held(self.period) } else { Nanocredits::ZERO },
+            rate: if self.runs() { self.rate } else { Nanocredits::ZERO },
+            waits_until_us: 0,
+        }
+    }
+
+    /// What it adds to the sums of its job.
+    #[must_use]
+    pub fn job_sums(&self) -> JobSums {
+        JobSums { charged: self.charged.total, held: self.held_in_all(), beyond: self.beyond() }
+    }
+}
+
+impl AccountSums {
+    /// With one attempt's part exchanged.
+    #[must_use]
+    pub fn exchanged(self, before: &Self, after: &Self) -> Self {
+        let nanocredits = |sum: Nanocredits, before: Nanocredits, after: Nanocredits| {
+            sum.saturating_sub(before).saturating_add(after)
+        };
+        Self {
+            live: self.live - before.live + after.live,
+            beyond: nanocredits(self.beyond, before.beyond, after.beyond),
+            silent: nanocredits(self.silent, before.silent, after.silent),
+            rate: nanocredits(self.rate, before.rate, after.rate),
+            waits_until_us: self.waits_until_us,
+        }
+    }
+}
+
+impl JobSums {
+    /// With one attempt's part exchanged.
+    #[must_use]
+    pub fn exchanged(self, before: &Self, after: &Self) -> Self {
+        let nanocredits = |sum: Nanocredits, before: Nanocredits, after: Nanocredits| {
+            sum.saturating_sub(before).saturating_add(after)
+        };
+        Self {
+            charged: nanocredits(self.charged, before.charged, after.charged),
+            held: nanocredits(self.held, before.held, after.held),
+            beyond: nanocredits(self.beyond, before.beyond, after.beyond),
+        }
+    }
+}

@@ -1,0 +1,413 @@
+//! The rows that a transaction has taken out of the store, what became of them, and how an operation that fails is undone.
+
+use std::collections::HashMap;
+
+use uuid::Uuid;
+
+use super::Paid;
+use super::rows::{Account, Attempt, Entry, Grant, Job, Period};
+use crate::domain::book::Source;
+use crate::domain::rating::RateCard;
+use crate::domain::units::Nanocredits;
+use crate::ledger::LedgerError;
+use crate::ledger::protocol::AttemptIdentity;
+use crate::ledger::store::{Store, rows};
+
+/// A row as it is now, and whether it has to be written.
+#[derive(Clone, Debug)]
+struct Slot<T> {
+    row: T,
+    changed: bool,
+}
+
+/// One kind of rows by their keys.
+#[derive(Debug)]
+struct Drawer<K, T> {
+    slots: HashMap<K, Slot<T>>,
+    undo: Vec<(K, Option<Slot<T>>)>,
+}
+
+impl<K, T> Default for Drawer<K, T> {
+    fn default() -> Self {
+        Self { slots: HashMap::new(), undo: Vec::new() }
+    }
+}
+
+impl<K: Clone + Eq + std::hash::Hash, T> Drawer<K, T> {
+    fn get(&self, key: &K) -> Option<&T> {
+        self.slots.get(key).map(|slot| &slot.row)
+    }
+
+    fn take_in(&mut self, key: K, row: T) {
+        self.slots.entry(key).or_insert(Slot { row, changed: false });
+    }
+
+    fn put(&mut self, key: K, row: T) {
+        let before = self.slots.insert(key.clone(), Slot { row, changed: true });
+        self.undo.push((key, before));
+    }
+
+    fn undo(&mut self) {
+        while let Some((key, before)) = self.undo.pop() {
+            match before {
+                Some(slot) => self.slots.insert(key, slot),
+                None => self.slots.remove(&key),
+            };
+        }
+    }
+
+    fn into_changed(self) -> Vec<T> {
+        self.slots.into_values().filter(|slot| slot.changed).map(|slot| slot.row).collect()
+    }
+}
+
+/// What a transaction writes.
+#[derive(Debug, Default)]
+pub struct Changes {
+    /// The ledger's time in it.
+    pub now_us: i64,
+    /// Changed or new.
+    pub accounts: Vec<Account>,
+    /// Changed or new.
+    pub periods: Vec<Period>,
+    /// Changed or new.
+    pub grants: Vec<Grant>,
+    /// Changed or new.
+    pub jobs: Vec<Job>,
+    /// Changed or new.
+    pub attempts: Vec<Attempt>,
+    /// Of new attempts; JSON.
+    pub identities: Vec<(Uuid, String)>,
+    /// Of attempts that said their last word.
+    pub receipts: Vec<(Uuid, serde_json::Value)>,
+    /// New, with their numbers within their accounts.
+    pub entries: Vec<(i64, Entry)>,
+    /// New: key, body, answer.
+    pub once: Vec<(String, String, String)>,
+    /// New: version, JSON, since when, by whom.
+    pub rate_cards: Vec<(u64, String, i64, String)>,
+    /// New: its number, and until when it settles.
+    pub epoch: Option<(u64, i64)>,
+}
+
+/// The rows of one transaction.
+pub(super) struct Shelf<'a> {
+    store: &'a mut dyn Store,
+    accounts: Drawer<String, Account>,
+    periods: Drawer<(String, i64), Period>,
+    grants: Drawer<(String, i64), Grant>,
+    granted: HashMap<String, Vec<i64>>,
+    jobs: Drawer<String, Job>,
+    attempts: Drawer<Uuid, Attempt>,
+    identities: Vec<AttemptIdentity>,
+    receipts: Vec<(Uuid, serde_json::Value)>,
+    swept: Vec<String>,
+    entries: Vec<(i64, Entry)>,
+    once: Vec<(String, String, String)>,
+    cards: Option<Vec<RateCard>>,
+    new_cards: Vec<(RateCard, String)>,
+    /// Zeros for a ledger that was never restored.
+    epoch: Option<(u64, i64)>,
+    new_epoch: Option<(u64, i64)>,
+    /// How much of the lists above belongs to operations before the one under way.
+    marks: [usize; 5],
+}
+
+impl<'a> Shelf<'a> {
+    pub(super) fn new(store: &'a mut dyn Store) -> Self {
+        Self {
+            store,
+            accounts: Drawer::default(),
+            periods: Drawer::default(),
+            grants: Drawer::default(),
+            granted: HashMap::new(),
+            jobs: Drawer::default(),
+            attempts: Drawer::default(),
+            identities: Vec::new(),
+            receipts: Vec::new(),
+            swept: Vec::new(),
+            entries: Vec::new(),
+            once: Vec::new(),
+            cards: None,
+            new_cards: Vec::new(),
+            epoch: None,
+            new_epoch: None,
+            marks: [0; 5],
+        }
+    }
+
+    /// Another operation begins: what was done before stays.
+    pub(super) fn mark(&mut self) {
+        self.accounts.undo.clear();
+        self.periods.undo.clear();
+        self.grants.undo.clear();
+        self.jobs.undo.clear();
+        self.attempts.undo.clear();
+        let lists = [self.identities.len(), self.receipts.len(), self.entries.len(), self.once.len()];
+        let [identities, receipts, entries, once] = lists;
+        self.marks = [identities, receipts, entries, once, self.new_cards.len()];
+    }
+
+    /// Forgets what the operation under way has done.
+    pub(super) fn undo(&mut self) {
+        self.accounts.undo();
+        self.periods.undo();
+        self.grants.undo();
+        self.jobs.undo();
+        self.attempts.undo();
+        let [identities, receipts, entries, once, cards] = self.marks;
+        self.identities.truncate(identities);
+        self.receipts.truncate(receipts);
+        self.entries.truncate(entries);
+        self.once.truncate(once);
+        self.new_cards.truncate(cards);
+        self.cards = None;
+        self.granted.clear();
+        // Its marks were undone as well.
+        self.swept.clear();
+    }
+
+    pub(super) fn changes(self, now_us: i64) -> Result<Changes, LedgerError> {
+        let text = |error: serde_json::Error| LedgerError::Broken(error.to_string());
+        let identity =
+            |identity: &AttemptIdentity| Ok((identity.attempt, serde_json::to_string(identity).map_err(text)?));
+        let first = RateCard::default();
+        // The card that a ledger starts with becomes a row of its own with the first change.
+        let new = self.new_cards.iter().any(|(card, _)| card.version == first.version.saturating_add(1));
+        let cards = new.then(|| (first, "jobmeter".to_owned(), 0)).into_iter();
+        let cards = cards.chain(self.new_cards.iter().map(|(card, by)| (*card, by.clone(), now_us)));
+        let card = |(card, by, since_us): (RateCard, String, i64)| {
+            Ok((card.version, serde_json::to_string(&card).map_err(text)?, since_us, by))
+        };
+        Ok(Changes {
+            now_us,
+            identities: self.identities.iter().map(identity).collect::<Result<_, LedgerError>>()?,
+            rate_cards: cards.map(card).collect::<Result<_, LedgerError>>()?,
+            accounts: self.accounts.into_changed(),
+            periods: self.periods.into_changed(),
+            grants: self.grants.into_changed(),
+            jobs: self.jobs.into_changed(),
+            attempts: self.attempts.into_changed(),
+            receipts: self.receipts,
+            entries: self.entries,
+            once: self.once,
+            epoch: self.new_epoch,
+        })
+    }
+
+    pub(super) fn account(&mut self, owner: &str) -> Result<Option<Account>, LedgerError> {
+        if !self.accounts.slots.contains_key(owner)
+            && let Some(row) = rows::account(self.store, owner)?
+        {
+            self.accounts.take_in(owner.to_owned(), row);
+        }
+        Ok(self.accounts.slots.get(owner).map(|slot| slot.row.clone()))
+    }
+
+    /// A new one.
+    pub(super) fn put_account(&mut self, account: Account) {
+        self.accounts.put(account.owner.clone(), account);
+    }
+
+    /// An account is never put back from a copy, whose sums and count of entries are old.
+    pub(super) fn change_account(&mut self, owner: &str, change: impl FnOnce(&mut Account)) {
+        if let Some(slot) = self.accounts.slots.get(owner) {
+            let mut row = slot.row.clone();
+            change(&mut row);
+            self.accounts.put(owner.to_owned(), row);
+        }
+    }
+
+    pub(super) fn period(&mut self, owner: &str, start: i64) -> Result<Option<Period>, LedgerError> {
+        let key = (owner.to_owned(), start);
+        if self.periods.get(&key).is_none()
+            && let Some(row) = rows::period(self.store, owner, start)?
+        {
+            self.periods.take_in(key.clone(), row);
+        }
+        Ok(self.periods.get(&key).cloned())
+    }
+
+    pub(super) fn put_period(&mut self, period: Period) {
+        self.periods.put((period.owner.clone(), period.start), period);
+    }
+
+    pub(super) fn overlaps(&mut self, owner: &str, start: i64, ends: i64) -> Result<bool, LedgerError> {
+        let here = |period: &Period| period.owner == owner && period.start < ends && period.ends > start;
+        Ok(self.periods.slots.values().any(|slot| here(&slot.row)) || rows::overlaps(self.store, owner, start, ends)?)
+    }
+
+    /// Those that are not used up, by their numbers.
+    pub(super) fn grants(&mut self, owner: &str) -> Result<Vec<Grant>, LedgerError> {
+        if !self.granted.contains_key(owner) {
+            let found = rows::grants(self.store, owner)?;
+            let mut ids: Vec<i64> = found.iter().map(|grant| grant.id).collect();
+            // Made by this transaction.
+            ids.extend(self.grants.slots.keys().filter(|(of, _)| of == owner).map(|(_, id)| *id));
+            ids.sort_unstable();
+            ids.dedup();
+            for grant in found {
+                self.grants.take_in((owner.to_owned(), grant.id), grant);
+            }
+            self.granted.insert(owner.to_owned(), ids);
+        }
+        let ids = self.granted.get(owner).map(Vec::as_slice).unwrap_or_default();
+        let grants = ids.iter().filter_map(|id| self.grants.get(&(owner.to_owned(), *id)));
+        Ok(grants.filter(|grant| grant.charged < grant.amount).cloned().collect())
+    }
+
+    pub(super) fn grant(&mut self, owner: &str, id: i64) -> Result<Option<Grant>, LedgerError> {
+        let key = (owner.to_owned(), id);
+        if self.grants.get(&key).is_none()
+            && let Some(row) = rows::grant(self.store, owner, id)?
+        {
+            self.grants.take_in(key.clone(), row);
+        }
+        Ok(self.grants.get(&key).cloned())
+    }
+
+    pub(super) fn put_grant(&mut self, grant: Grant) {
+        if !self.grants.slots.contains_key(&(grant.owner.clone(), grant.id)) {
+            self.granted.remove(&grant.owner);
+        }
+        self.grants.put((grant.owner.clone(), grant.id), grant);
+    }
+
+    pub(super) fn new_grant_id(&mut self, owner: &str) -> Result<i64, LedgerError> {
+        let here = self.grants.slots.keys().filter(|(of, _)| of == owner).map(|(_, id)| *id).max().unwrap_or(0);
+        Ok(rows::new_grant_id(self.store, owner)?.max(here.saturating_add(1)))
+    }
+
+    pub(super) fn job(&mut self, id: &str) -> Result<Option<Job>, LedgerError> {
+        if !self.jobs.slots.contains_key(id)
+            && let Some(row) = rows::job(self.store, id)?
+        {
+            self.jobs.take_in(id.to_owned(), row);
+        }
+        Ok(self.jobs.slots.get(id).map(|slot| slot.row.clone()))
+    }
+
+    /// The id of the one job that the text names.
+    pub(super) fn job_id(&mut self, text: &str) -> Result<String, LedgerError> {
+        let found = rows::job_ids(self.store, text)?;
+        match found.as_slice() {
+            [] => Err(LedgerError::Refused(format!("no job {text:?} is known: `jobmeter jobs list` shows them"))),
+            [first, ..] if first == text || found.len() == 1 => Ok(first.clone()),
+            _ => Err(LedgerError::Refused(format!("{text:?} is the beginning of several jobs: {}", found.join(", ")))),
+        }
+    }
+
+    pub(super) fn put_job(&mut self, job: Job) {
+        self.jobs.put(job.id.clone(), job);
+    }
+
+    pub(super) fn attempt(&mut self, id: Uuid) -> Result<Option<Attempt>, LedgerError> {
+        if self.attempts.get(&id).is_none() {
+            self.rate_cards()?;
+            let cards = self.cards.as_deref().unwrap_or_default();
+            if let Some(row) = rows::attempt(self.store, id, cards)? {
+                self.attempts.take_in(id, row);
+            }
+        }
+        Ok(self.attempts.get(&id).cloned())
+    }
+
+    /// As it was kept last, which is what its account's and its job's sums have of it.
+    pub(super) fn kept(&self, id: Uuid) -> Option<&Attempt> {
+        self.attempts.get(&id)
+    }
+
+    pub(super) fn put_attempt(&mut self, attempt: Attempt) {
+        self.attempts.put(attempt.id, attempt);
+    }
+
+    pub(super) fn put_identity(&mut self, identity: AttemptIdentity) {
+        self.identities.push(identity);
+    }
+
+    pub(super) fn put_receipt(&mut self, attempt: Uuid, receipt: serde_json::Value) {
+        self.receipts.push((attempt, receipt));
+    }
+
+    /// Looked for once in a transaction, whose time stands still.
+    pub(super) fn fallen_silent(&mut self, owner: &str, now_us: i64) -> Result<Vec<Uuid>, LedgerError> {
+        if self.swept.iter().any(|swept| swept == owner) {
+            return Ok(Vec::new());
+        }
+        self.swept.push(owner.to_owned());
+        rows::fallen_silent(self.store, owner, now_us)
+    }
+
+    pub(super) fn unsettled(&mut self, owner: &str, before_s: i64) -> Result<Vec<Uuid>, LedgerError> {
+        rows::unsettled(self.store, owner, before_s)
+    }
+
+    /// Entries that are not written yet count as well.
+    pub(super) fn paid(&mut self, attempt: &Attempt) -> Result<Vec<Paid>, LedgerError> {
+        let mut paid = rows::paid(self.store, attempt)?;
+        let new = self.entries.iter().map(|(_, entry)| entry).filter(|entry| entry.attempt == Some(attempt.id));
+        for entry in new.filter(|entry| matches!(entry.kind, "charge" | "correct")) {
+            let same = paid.iter().position(|paid| (paid.period, paid.source.0) == (entry.period, entry.source));
+            let mut part = same.map_or(
+                Paid { period: entry.period, source: Source(entry.source), amount: Nanocredits::ZERO, day: entry.day },
+                |at| paid.remove(at),
+            );
+            part.amount = part.amount.saturating_add(entry.amount);
+            part.day = part.day.max(entry.day);
+            paid.insert(0, part);
+        }
+        Ok(paid)
+    }
+
+    pub(super) fn once(&mut self, key: &str) -> Result<Option<(String, String)>, LedgerError> {
+        let here = self.once.iter().find(|(known, _, _)| known == key);
+        match here {
+            Some((_, body, answer)) => Ok(Some((body.clone(), answer.clone()))),
+            None => rows::once(self.store, key),
+        }
+    }
+
+    pub(super) fn put_once(&mut self, key: String, body: String, answer: String) {
+        self.once.push((key, body, answer));
+    }
+
+    /// The newest first; never empty.
+    pub(super) fn rate_cards(&mut self) -> Result<&[RateCard], LedgerError> {
+        if self.cards.is_none() {
+            let mut cards: Vec<RateCard> = self.new_cards.iter().rev().map(|(card, _)| *card).collect();
+            cards.extend(rows::rate_cards(self.store)?);
+            if cards.is_empty() {
+                cards.push(RateCard::default());
+            }
+            self.cards = Some(cards);
+        }
+        Ok(self.cards.as_deref().unwrap_or_default())
+    }
+
+    pub(super) fn put_rate_card(&mut self, card: RateCard, by: &str) {
+        self.cards = None;
+        self.new_cards.push((card, by.to_owned()));
+    }
+
+    /// Its number, and until when it settles; zeros for a ledger that was never restored.
+    pub(super) fn epoch(&mut self) -> Result<(u64, i64), LedgerError> {
+        if let Some(known) = self.new_epoch.or(self.epoch) {
+            return Ok(known);
+        }
+        Ok(*self.epoch.insert(rows::epoch(self.store)?.unwrap_or_default()))
+    }
+
+    pub(super) fn put_epoch(&mut self, number: u64, settles_until_us: i64) {
+        self.new_epoch = Some((number, settles_until_us));
+    }
+
+    /// Appends an entry, with the next number of its account, which must have been read.
+    pub(super) fn append(&mut self, entry: Entry) {
+        let mut number = 0;
+        self.change_account(&entry.owner.clone(), |account| {
+            account.entries = account.entries.saturating_add(1);
+            number = account.entries;
+        });
+        self.entries.push((number, entry));
+    }
+}

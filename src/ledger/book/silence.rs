@@ -1,0 +1,100 @@
+//! Attempts that fell silent: marked, shown as provisional, settled by an operator or, a day after their period, posted as
+//! charged.
+
+use uuid::Uuid;
+
+use super::Books;
+use super::rows::{Account, Attempt};
+use crate::domain::calendar::DAY_S;
+use crate::domain::rating::Price;
+use crate::domain::usage::Usage;
+use crate::ledger::LedgerError;
+use crate::ledger::protocol::Reason;
+use crate::ledger::views::ChangeAnswer;
+
+impl Books<'_> {
+    /// Marks attempts whose lease is over. What they hold stays held in full.
+    pub(super) fn mark_silent(&mut self, owner: &str) -> Result<(), LedgerError> {
+        for id in self.shelf.fallen_silent(owner, self.now_us)? {
+            if let Some(mut attempt) = self.shelf.attempt(id)?.filter(|attempt| attempt.lease_until_us < self.now_us) {
+                attempt.live = false;
+                self.keep(attempt)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Before an account is shown or something is opened in it.
+    pub(super) fn tidy(&mut self, owner: &str) -> Result<Account, LedgerError> {
+        let account = self.account(owner)?;
+        self.mark_silent(owner)?;
+        self.post_silent(&account)?;
+        self.account(owner)
+    }
+
+    /// What is silent a day after its period is posted as charged; a later report of its spool corrects that.
+    fn post_silent(&mut self, account: &Account) -> Result<(), LedgerError> {
+        for id in self.shelf.unsettled(&account.owner, account.period)? {
+            let Some(mut attempt) = self.shelf.attempt(id)?.filter(|attempt| !attempt.live) else { continue };
+            let ends = self.period(&account.owner, attempt.period)?.ends;
+            if attempt.ended_us.is_none() && self.now_s() >= ends.saturating_add(DAY_S) {
+                self.note("settle", account, &attempt, "meter", "silent for a day after its period");
+                self.settle_at(&mut attempt, account, None)?;
+                self.keep(attempt)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn settle(
+        &mut self,
+        id: Uuid,
+        usage: Option<&Usage>,
+        by: &str,
+        why: &str,
+    ) -> Result<ChangeAnswer, LedgerError> {
+        let unknown = || LedgerError::Refused(format!("no attempt {id} is known"));
+        let owner = self.shelf.attempt(id)?.ok_or_else(unknown)?.owner;
+        let account = self.account(&owner)?;
+        self.mark_silent(&owner)?;
+        let mut attempt = self.shelf.attempt(id)?.ok_or_else(unknown)?;
+        if attempt.ended_us.is_some() {
+            return Ok(ChangeAnswer { again: true, ..self.answer(&account)? });
+        }
+        if attempt.live {
+            return Err(LedgerError::Refused(format!(
+                "the attempt {id} has a live lease: stop its job by `jobmeter jobs stop {}`",
+                attempt.job
+            )));
+        }
+        self.note("settle", &account, &attempt, by, why);
+        let before = attempt.charged.total;
+        self.settle_at(&mut attempt, &account, usage)?;
+        let (charged, overshoot) = (attempt.charged.total.saturating_sub(before), attempt.overshoot);
+        self.keep(attempt)?;
+        Ok(ChangeAnswer { charged, overshoot, ..self.answer(&account)? })
+    }
+
+    /// Ends a silent attempt: at a usage, or at all that it holds.
+    fn settle_at(
+        &mut self,
+        attempt: &mut Attempt,
+        account: &Account,
+        usage: Option<&Usage>,
+    ) -> Result<(), LedgerError> {
+        let period = attempt.period;
+        if let Some(usage) = usage {
+            attempt.usage = attempt.usage.merged(usage);
+            let price = attempt.rates.price(&attempt.usage);
+            let level = price.total.min(attempt.ceiling());
+            self.charge_to(attempt, period, &price, level)?;
+        } else {
+            // All of the hold counts as CPU time, which is what a silent attempt can have burned.
+            let (accounted, more) = (attempt.accounted, attempt.held(period));
+            let level = accounted.total.saturating_add(more);
+            let price = Price { cpu: accounted.cpu.saturating_add(more), total: level, ..accounted };
+            self.charge_to(attempt, period, &price, level)?;
+        }
+        self.end(attempt, account, Reason::MeterLost)
+    }
+}

@@ -1,0 +1,133 @@
+//! A ledger on a store: operations in transactions, several in one where they come together.
+
+use super::{Store, save};
+use crate::ledger::book::{Books, Operation, Outcome};
+use crate::ledger::protocol::{Finish, FinishAnswer, OpenAnswer, OpenRequest, Report, ReportAnswer};
+use crate::ledger::views::{Change, ChangeAnswer, Query, View};
+use crate::ledger::{Ledger, LedgerError};
+
+/// A transaction that another one came in the way of is tried again so often.
+const TRIES_MAX: usize = 8;
+
+/// A ledger whose books are in a database.
+#[derive(Debug)]
+pub struct StoreLedger<S> {
+    pub(super) store: S,
+}
+
+impl<S: Store> StoreLedger<S> {
+    /// On an open store.
+    pub const fn new(store: S) -> Self {
+        Self { store }
+    }
+
+    /// Performs operations in one transaction, which is durable when this returns.
+    ///
+    /// # Errors
+    /// Where the store fails; then nothing of any of them is kept.
+    pub fn post(&mut self, operations: &[Operation<'_>]) -> Result<Vec<Result<Outcome, LedgerError>>, LedgerError> {
+        let (owners, attempts) = concerned(operations);
+        self.within(|store, now_us| {
+            store.lock(&owners, &attempts)?;
+            let mut books = Books::new(store, now_us);
+            let outcomes = books.attempt_each(operations)?;
+            let changes = books.changes()?;
+            save::save(store, &changes)?;
+            Ok(outcomes)
+        })
+    }
+
+    /// Acts within a transaction, again where another one came in the way.
+    pub(super) fn within<T>(
+        &mut self,
+        mut act: impl FnMut(&mut dyn Store, i64) -> Result<T, LedgerError>,
+    ) -> Result<T, LedgerError> {
+        let mut tries = 0;
+        loop {
+            let now_us = self.store.begin()?;
+            match act(&mut self.store, now_us).and_then(|done| self.store.commit().map(|()| done)) {
+                Ok(done) => return Ok(done),
+                Err(error) => {
+                    self.store.rollback();
+                    tries += 1;
+                    match error {
+                        LedgerError::Conflict(_) if tries < TRIES_MAX => {}
+                        LedgerError::Conflict(why) => return Err(LedgerError::Unavailable(why)),
+                        error => return Err(error),
+                    }
+                }
+            }
+        }
+    }
+
+    fn post_one(&mut self, operation: Operation<'_>) -> Result<Outcome, LedgerError> {
+        self.post(&[operation])?.pop().unwrap_or_else(|| Err(LedgerError::unasked()))
+    }
+}
+
+/// The accounts that operations will write, by name or by attempt.
+fn concerned<'a>(operations: &[Operation<'a>]) -> (Vec<&'a str>, Vec<uuid::Uuid>) {
+    let (mut owners, mut attempts) = (Vec::new(), Vec::new());
+    for operation in operations {
+        match operation {
+            Operation::Open(request) => owners.push(request.identity.user.as_str()),
+            Operation::Report(report) => attempts.push(report.attempt),
+            Operation::Finish(finish) => attempts.push(finish.attempt),
+            Operation::Tidy(owner) => owners.push(owner),
+            Operation::Change(change) => match change {
+                Change::SetLimit { user, .. } | Change::Grant { user, .. } | Change::Adjust { user, .. } => {
+                    owners.push(user);
+                }
+                Change::Settle { attempt, .. } => attempts.push(*attempt),
+                // Their accounts are found on the way.
+                Change::SetRates { .. } | Change::StopJob { .. } | Change::ChargeTokens { .. } => {}
+            },
+        }
+    }
+    owners.sort_unstable();
+    owners.dedup();
+    (owners, attempts)
+}
+
+impl<S: Store> Ledger for StoreLedger<S> {
+    fn open(&mut self, request: &OpenRequest) -> Result<OpenAnswer, LedgerError> {
+        match self.post_one(Operation::Open(request))? {
+            Outcome::Opened(answer) => Ok(*answer),
+            _ => Err(LedgerError::unasked()),
+        }
+    }
+
+    fn report(&mut self, report: &Report) -> Result<ReportAnswer, LedgerError> {
+        match self.post_one(Operation::Report(report))? {
+            Outcome::Reported(answer) => Ok(answer),
+            _ => Err(LedgerError::unasked()),
+        }
+    }
+
+    fn finish(&mut self, finish: &Finish) -> Result<FinishAnswer, LedgerError> {
+        match self.post_one(Operation::Finish(finish))? {
+            Outcome::Finished(answer) => Ok(answer),
+            _ => Err(LedgerError::unasked()),
+        }
+    }
+
+    fn change(&mut self, change: &Change) -> Result<ChangeAnswer, LedgerError> {
+        match self.post_one(Operation::Change(change))? {
+            Outcome::Changed(answer) => Ok(answer),
+            _ => Err(LedgerError::unasked()),
+        }
+    }
+
+    fn read(&mut self, query: &Query) -> Result<View, LedgerError> {
+        match query {
+            // A look that costs next to nothing, and waits for no writer.
+            Query::Stopped { job } => return self.store.is_stopped(job).map(View::Stopped),
+            // What fell silent is marked first, so that it is shown as that.
+            Query::Account { user } => {
+                self.post_one(Operation::Tidy(user))?;
+            }
+            _ => {}
+        }
+        self.within(|store, now_us| super::views::read(store, now_us, query))
+    }
+}

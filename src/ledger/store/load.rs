@@ -1,0 +1,280 @@
+//! Rows of the books out of a database.
+
+use uuid::Uuid;
+
+use super::table::ATTEMPT;
+use super::{Row, Store, Value};
+use crate::domain::book::Source;
+use crate::domain::rating::{Price, RateCard, VirtualTime};
+use crate::domain::units::{Microseconds, Nanocredits};
+use crate::domain::usage::Usage;
+use crate::ledger::LedgerError;
+use crate::ledger::book::Paid;
+use crate::ledger::book::rows::{Account, AccountSums, Attempt, Grant, Hold, Job, JobSums, Period};
+use crate::ledger::protocol::{Reason, Resources};
+
+type Loaded<T> = Result<T, LedgerError>;
+
+fn one<T>(rows: Vec<Row>, read: impl FnOnce(Row) -> Loaded<T>) -> Loaded<Option<T>> {
+    rows.into_iter().next().map(read).transpose()
+}
+
+/// The account of an owner.
+pub(crate) fn account(store: &mut dyn Store, owner: &str) -> Loaded<Option<Account>> {
+    let sql = "SELECT owner, credit_limit, length, period, ends, next_set, next_limit, next_length, entries, live, beyond, \
+               silent, rate, waits_until_us FROM account WHERE owner = $1";
+    one(store.query(sql, &[owner.into()])?, |mut row| {
+        let (owner, limit, length) = (row.text()?, row.maybe_nanocredits()?, row.parsed()?);
+        let (period, ends) = (row.int()?, row.int()?);
+        let (next_set, next_limit, next_length) = (row.flag()?, row.maybe_nanocredits()?, row.maybe_text()?);
+        let next_length = next_length.and_then(|length| length.parse().ok()).unwrap_or(length);
+        Ok(Account {
+            owner,
+            limit,
+            length,
+            period,
+            ends,
+            next: next_set.then_some((next_limit, next_length)),
+            entries: row.int()?,
+            sums: AccountSums {
+                live: row.int()?,
+                beyond: row.nanocredits()?,
+                silent: row.nanocredits()?,
+                rate: row.nanocredits()?,
+                waits_until_us: row.int()?,
+            },
+        })
+    })
+}
+
+/// One of its periods.
+pub(crate) fn period(store: &mut dyn Store, owner: &str, start: i64) -> Loaded<Option<Period>> {
+    let sql =
+        "SELECT owner, start, ends, credit_limit, adjusted, charged, held FROM period WHERE owner = $1 AND start = $2";
+    one(store.query(sql, &[owner.into(), start.into()])?, |mut row| {
+        Ok(Period {
+            owner: row.text()?,
+            start: row.int()?,
+            ends: row.int()?,
+            limit: row.maybe_nanocredits()?,
+            adjusted: row.nanocredits()?,
+            charged: row.nanocredits()?,
+            held: row.nanocredits()?,
+        })
+    })
+}
+
+/// Whether the account has a period that overlaps these seconds.
+pub(crate) fn overlaps(store: &mut dyn Store, owner: &str, start: i64, ends: i64) -> Loaded<bool> {
+    let sql = "SELECT start FROM period WHERE owner = $1 AND ends > $2 AND start < $3 LIMIT 1";
+    Ok(!store.query(sql, &[owner.into(), start.into(), ends.into()])?.is_empty())
+}
+
+fn read_grant(mut row: Row) -> Loaded<Grant> {
+    Ok(Grant {
+        owner: row.text()?,
+        id: row.int()?,
+        amount: row.nanocredits()?,
+        charged: row.nanocredits()?,
+        held: row.nanocredits()?,
+        expires_s: row.maybe_int()?,
+        why: row.text()?,
+    })
+}
+
+/// Its grants that are not used up, by their numbers.
+pub(crate) fn grants(store: &mut dyn Store, owner: &str) -> Loaded<Vec<Grant>> {
+    let sql = "SELECT owner, id, amount, charged, held, expires_s, why FROM credit_grant WHERE owner = $1 AND \
+               charged < amount ORDER BY id";
+    store.query(sql, &[owner.into()])?.into_iter().map(read_grant).collect()
+}
+
+/// One grant, used up or not.
+pub(crate) fn grant(store: &mut dyn Store, owner: &str, id: i64) -> Loaded<Option<Grant>> {
+    let sql = "SELECT owner, id, amount, charged, held, expires_s, why FROM credit_grant WHERE owner = $1 AND id = $2";
+    one(store.query(sql, &[owner.into(), id.into()])?, read_grant)
+}
+
+/// A number that none of its grants has had.
+pub(crate) fn new_grant_id(store: &mut dyn Store, owner: &str) -> Loaded<i64> {
+    let sql = "SELECT coalesce(max(id), 0) FROM credit_grant WHERE owner = $1";
+    let last = one(store.query(sql, &[owner.into()])?, |mut row| row.int())?;
+    Ok(last.unwrap_or(0).saturating_add(1))
+}
+
+/// A job.
+pub(crate) fn job(store: &mut dyn Store, id: &str) -> Loaded<Option<Job>> {
+    let sql = "SELECT id, owner, kind, name, credit_limit, started_us, stopped, tokens, tokens_charged, tokens_overshoot, \
+               charged, held, beyond FROM job WHERE id = $1";
+    one(store.query(sql, &[id.into()])?, |mut row| {
+        Ok(Job {
+            id: row.text()?,
+            owner: row.text()?,
+            kind: row.parsed()?,
+            name: row.maybe_text()?,
+            limit: row.maybe_nanocredits()?,
+            started_us: row.int()?,
+            stopped: row.flag()?,
+            tokens: row.count()?,
+            tokens_charged: row.nanocredits()?,
+            tokens_overshoot: row.nanocredits()?,
+            sums: JobSums { charged: row.nanocredits()?, held: row.nanocredits()?, beyond: row.nanocredits()? },
+        })
+    })
+}
+
+/// The ids of jobs that are this text or, if it has at least four characters, begin with it: the very one first, at most
+/// three.
+pub(crate) fn job_ids(store: &mut dyn Store, text: &str) -> Loaded<Vec<String>> {
+    let exact = store.query("SELECT id FROM job WHERE id = $1", &[text.into()])?;
+    let mut ids = exact.into_iter().map(|mut row| row.text()).collect::<Loaded<Vec<_>>>()?;
+    if ids.is_empty() && text.chars().count() >= 4 {
+        let sql = "SELECT id FROM job WHERE substr(id, 1, length($1)) = $1 ORDER BY id LIMIT 3";
+        for mut row in store.query(sql, &[text.into()])? {
+            ids.push(row.text()?);
+        }
+    }
+    Ok(ids)
+}
+
+/// `1:25;2:50`: pairs, as ceilings and holds are kept.
+fn pairs(text: &str) -> Option<Vec<Vec<i64>>> {
+    let items = text.split(';').filter(|item| !item.is_empty());
+    items.map(|item| item.split(':').map(|number| number.parse().ok()).collect()).collect()
+}
+
+fn price(row: &mut Row) -> Loaded<Price> {
+    let (cpu, gpu, tokens) = (row.nanocredits()?, row.nanocredits()?, row.nanocredits()?);
+    Ok(Price { cpu, gpu, tokens, total: cpu.saturating_add(gpu).saturating_add(tokens) })
+}
+
+/// All but its card, of which the row has the version.
+fn read_attempt(mut row: Row, cards: &[RateCard]) -> Loaded<Attempt> {
+    let row = &mut row;
+    let damaged = |what: &str| LedgerError::Broken(format!("the books are damaged: {what} of an attempt"));
+    let (id, job, owner) = (row.parsed()?, row.text()?, row.text()?);
+    let (period, started_us, lease_until_us, live) = (row.int()?, row.int()?, row.int()?, row.flag()?);
+    let (ended_us, reason, told, seq) = (row.maybe_int()?, row.maybe_text()?, row.flag()?, row.count()?);
+    let rates = card_of(cards, row.count()?);
+    let resources = Resources { cpus_ppm: row.count()?, gpus: row.count()?, stop_us: row.count()? };
+    let (cpu_used_seconds, cpu_allocated_seconds) = (row.microseconds()?, row.microseconds()?);
+    let gpus = match row.maybe_text()? {
+        Some(text) => serde_json::from_str(&text).map_err(|_| damaged("the GPU usage"))?,
+        None => std::collections::BTreeMap::new(),
+    };
+    let usage = Usage { cpu_used_seconds, cpu_allocated_seconds, gpus, tokens: row.count()? };
+    let told_tokens = row.count()?;
+    let accounted = price(row)?;
+    let (cpu_seconds, gpu_seconds): (Microseconds, Microseconds) = (row.microseconds()?, row.microseconds()?);
+    let accounted_time =
+        VirtualTime { cpu_seconds, gpu_seconds, total_seconds: cpu_seconds.saturating_add(gpu_seconds) };
+    let charged = price(row)?;
+    let overshoot = row.nanocredits()?;
+    let ceilings = pairs(&row.text()?).ok_or_else(|| damaged("the ceilings"))?;
+    let ceilings = ceilings.into_iter().map(|pair| match pair[..] {
+        [version, ceiling] => Ok((u64::try_from(version).unwrap_or(0), Nanocredits(ceiling))),
+        _ => Err(damaged("the ceilings")),
+    });
+    let ceilings = ceilings.collect::<Loaded<_>>()?;
+    let holds = pairs(&row.text()?).ok_or_else(|| damaged("the holds"))?;
+    let holds = holds.into_iter().map(|triple| match triple[..] {
+        [period, source, amount] => Ok(Hold { period, source: Source(source), amount: Nanocredits(amount) }),
+        _ => Err(damaged("the holds")),
+    });
+    let holds = holds.collect::<Loaded<_>>()?;
+    let next = row.maybe_int()?.zip(row.maybe_nanocredits()?);
+    Ok(Attempt {
+        id,
+        job,
+        owner,
+        period,
+        started_us,
+        lease_until_us,
+        live,
+        ended_us,
+        reason: reason.as_deref().and_then(Reason::named),
+        told,
+        seq,
+        rates,
+        resources,
+        usage,
+        told_tokens,
+        accounted,
+        accounted_time,
+        charged,
+        overshoot,
+        ceilings,
+        holds,
+        next,
+        waits: row.flag()?,
+        rate: row.nanocredits()?,
+        rate_since_us: row.int()?,
+        rate_from: row.nanocredits()?,
+    })
+}
+
+/// The card of this version; the first one is there before any was set.
+fn card_of(cards: &[RateCard], version: u64) -> RateCard {
+    cards.iter().find(|card| card.version == version).copied().unwrap_or_default()
+}
+
+/// An attempt; `cards` are all cards.
+pub(crate) fn attempt(store: &mut dyn Store, id: Uuid, cards: &[RateCard]) -> Loaded<Option<Attempt>> {
+    let sql = format!("SELECT {} FROM attempt WHERE id = $1", ATTEMPT.names());
+    one(store.query(&sql, &[id.into()])?, |row| read_attempt(row, cards))
+}
+
+/// All that match, oldest first.
+pub(crate) fn attempts(
+    store: &mut dyn Store,
+    condition: &str,
+    parameters: &[Value],
+    cards: &[RateCard],
+) -> Loaded<Vec<Attempt>> {
+    let sql = format!("SELECT {} FROM attempt WHERE {condition} ORDER BY started_us, id", ATTEMPT.names());
+    let rows = store.query(&sql, parameters)?;
+    rows.into_iter().map(|row| read_attempt(row, cards)).collect()
+}
+
+/// Attempts of an account that are marked live and whose lease was over before `now_us`.
+pub(crate) fn fallen_silent(store: &mut dyn Store, owner: &str, now_us: i64) -> Loaded<Vec<Uuid>> {
+    let sql = "SELECT id FROM attempt WHERE owner = $1 AND live = 1 AND lease_until_us < $2 ORDER BY lease_until_us LIMIT 256";
+    store.query(sql, &[owner.into(), now_us.into()])?.into_iter().map(|mut row| row.parsed()).collect()
+}
+
+/// Attempts of an account that have not ended and whose period began before `before_s`.
+pub(crate) fn unsettled(store: &mut dyn Store, owner: &str, before_s: i64) -> Loaded<Vec<Uuid>> {
+    let sql = "SELECT id FROM attempt WHERE owner = $1 AND ended_us IS NULL AND period < $2 ORDER BY id LIMIT 256";
+    store.query(sql, &[owner.into(), before_s.into()])?.into_iter().map(|mut row| row.parsed()).collect()
+}
+
+/// What the entries say that an attempt paid, by period and source, the last that was paid first.
+pub(crate) fn paid(store: &mut dyn Store, attempt: &Attempt) -> Loaded<Vec<Paid>> {
+    let sql = "SELECT period, source, CAST(sum(amount) AS BIGINT), max(day) FROM entry WHERE job = $1 AND attempt = $2 AND \
+               kind IN ('charge', 'correct') GROUP BY period, source ORDER BY max(number) DESC";
+    let rows = store.query(sql, &[attempt.job.as_str().into(), attempt.id.into()])?;
+    let read = |mut row: Row| {
+        let (period, source) = (row.int()?, Source(row.int()?));
+        Ok(Paid { period, source, amount: row.nanocredits()?, day: row.int()? })
+    };
+    rows.into_iter().map(read).collect()
+}
+
+/// The body and the answer under an idempotency key.
+pub(crate) fn once(store: &mut dyn Store, key: &str) -> Loaded<Option<(String, String)>> {
+    one(store.query("SELECT body, answer FROM once WHERE key = $1", &[key.into()])?, |mut row| {
+        Ok((row.text()?, row.text()?))
+    })
+}
+
+/// Rate cards, the newest first; none before the first change.
+pub(crate) fn rate_cards(store: &mut dyn Store) -> Loaded<Vec<RateCard>> {
+    let rows = store.query("SELECT card FROM rates ORDER BY version DESC", &[])?;
+    rows.into_iter().map(|mut row| row.json()).collect()
+}
+
+/// The newest epoch: its number, and until when it settles, in µs since 1970.
+pub(crate) fn epoch(store: &mut dyn Store) -> Loaded<Option<(u64, i64)>> {
+    let sql = "SELECT number, settles_until_us FROM epoch ORDER BY number DESC LIMIT 1";
+    one(store.query(sql, &[])?, |mut row| Ok((row.count()?, row.int()?)))
+}

@@ -1,0 +1,169 @@
+//! What a transaction changed, into a database.
+
+use super::table::{ACCOUNT, ATTEMPT, ENTRY, EPOCH, GRANT, IDENTITY, JOB, ONCE, PERIOD, RATES, RECEIPT};
+use super::{Store, Value};
+use crate::ledger::LedgerError;
+use crate::ledger::book::Changes;
+use crate::ledger::book::rows::{Account, Attempt, Entry, Grant, Job, Period};
+use crate::ledger::protocol::Reason;
+use crate::ledger::views::PeriodLength;
+
+/// Writes everything.
+pub(crate) fn save(store: &mut dyn Store, changes: &Changes) -> Result<(), LedgerError> {
+    let now_us = changes.now_us;
+    let mut write = |table, rows: Vec<Vec<Value>>| if rows.is_empty() { Ok(()) } else { store.write(table, rows) };
+    write(&ACCOUNT, changes.accounts.iter().map(account).collect())?;
+    write(&PERIOD, changes.periods.iter().map(period).collect())?;
+    write(&GRANT, changes.grants.iter().map(grant).collect())?;
+    write(&JOB, changes.jobs.iter().map(job).collect())?;
+    write(&ATTEMPT, changes.attempts.iter().map(attempt).collect())?;
+    write(&IDENTITY, changes.identities.iter().map(|(id, body)| vec![(*id).into(), body.as_str().into()]).collect())?;
+    let receipt = |(id, receipt): &(uuid::Uuid, serde_json::Value)| vec![(*id).into(), receipt.to_string().into()];
+    write(&RECEIPT, changes.receipts.iter().map(receipt).collect())?;
+    write(&ENTRY, changes.entries.iter().map(|(number, entry)| self::entry(*number, entry, now_us)).collect())?;
+    let text = |text: &String| Value::from(text.as_str());
+    write(&ONCE, changes.once.iter().map(|(key, body, answer)| vec![text(key), text(body), text(answer)]).collect())?;
+    let cards = changes
+        .rate_cards
+        .iter()
+        .map(|(version, card, since_us, by)| vec![(*version).into(), text(card), (*since_us).into(), text(by)]);
+    write(&RATES, cards.collect())?;
+    write(&EPOCH, changes.epoch.iter().map(|(number, until_us)| vec![(*number).into(), (*until_us).into()]).collect())
+}
+
+fn account(account: &Account) -> Vec<Value> {
+    let (next_limit, next_length) = account.next.map_or((None, None), |(limit, length)| (limit, Some(length)));
+    vec![
+        account.owner.as_str().into(),
+        account.limit.into(),
+        account.length.as_str().into(),
+        account.period.into(),
+        account.ends.into(),
+        account.next.is_some().into(),
+        next_limit.into(),
+        next_length.map(PeriodLength::as_str).into(),
+        account.entries.into(),
+        account.sums.live.into(),
+        account.sums.beyond.into(),
+        account.sums.silent.into(),
+        account.sums.rate.into(),
+        account.sums.waits_until_us.into(),
+    ]
+}
+
+fn period(period: &Period) -> Vec<Value> {
+    vec![
+        period.owner.as_str().into(),
+        period.start.into(),
+        period.ends.into(),
+        period.limit.into(),
+        period.adjusted.into(),
+        period.charged.into(),
+        period.held.into(),
+    ]
+}
+
+fn grant(grant: &Grant) -> Vec<Value> {
+    vec![
+        grant.owner.as_str().into(),
+        grant.id.into(),
+        grant.amount.into(),
+        grant.charged.into(),
+        grant.held.into(),
+        grant.expires_s.into(),
+        grant.why.as_str().into(),
+    ]
+}
+
+fn job(job: &Job) -> Vec<Value> {
+    vec![
+        job.id.as_str().into(),
+        job.owner.as_str().into(),
+        job.kind.as_str().into(),
+        job.name.as_deref().into(),
+        job.limit.into(),
+        job.started_us.into(),
+        job.stopped.into(),
+        job.tokens.into(),
+        job.tokens_charged.into(),
+        job.tokens_overshoot.into(),
+        job.sums.charged.into(),
+        job.sums.held.into(),
+        job.sums.beyond.into(),
+    ]
+}
+
+/// `1:25;2:50`.
+fn joined(items: impl Iterator<Item = String>) -> String {
+    items.collect::<Vec<_>>().join(";")
+}
+
+pub(super) fn attempt(attempt: &Attempt) -> Vec<Value> {
+    let usage = &attempt.usage;
+    // A map of numbers has no key that JSON could not hold.
+    let gpus = (!usage.gpus.is_empty()).then(|| serde_json::to_string(&usage.gpus).unwrap_or_default());
+    let ceilings = attempt.ceilings.iter().map(|(version, ceiling)| format!("{version}:{}", ceiling.0));
+    let holds = attempt.holds.iter().map(|hold| format!("{}:{}:{}", hold.period, hold.source.0, hold.amount.0));
+    vec![
+        attempt.id.into(),
+        attempt.job.as_str().into(),
+        attempt.owner.as_str().into(),
+        attempt.period.into(),
+        attempt.started_us.into(),
+        attempt.lease_until_us.into(),
+        attempt.live.into(),
+        attempt.ended_us.into(),
+        attempt.reason.map(Reason::as_str).into(),
+        attempt.told.into(),
+        attempt.seq.into(),
+        attempt.rates.version.into(),
+        attempt.resources.cpus_ppm.into(),
+        attempt.resources.gpus.into(),
+        attempt.resources.stop_us.into(),
+        usage.cpu_used_seconds.into(),
+        usage.cpu_allocated_seconds.into(),
+        gpus.into(),
+        usage.tokens.into(),
+        attempt.told_tokens.into(),
+        attempt.accounted.cpu.into(),
+        attempt.accounted.gpu.into(),
+        attempt.accounted.tokens.into(),
+        attempt.accounted_time.cpu_seconds.into(),
+        attempt.accounted_time.gpu_seconds.into(),
+        attempt.charged.cpu.into(),
+        attempt.charged.gpu.into(),
+        attempt.charged.tokens.into(),
+        attempt.overshoot.into(),
+        joined(ceilings).into(),
+        joined(holds).into(),
+        attempt.next.map(|(period, _)| period).into(),
+        attempt.next.map(|(_, amount)| amount).into(),
+        attempt.waits.into(),
+        attempt.rate.into(),
+        attempt.rate_since_us.into(),
+        attempt.rate_from.into(),
+    ]
+}
+
+fn entry(number: i64, entry: &Entry, now_us: i64) -> Vec<Value> {
+    vec![
+        entry.owner.as_str().into(),
+        number.into(),
+        now_us.into(),
+        entry.kind.into(),
+        entry.period.into(),
+        entry.day.into(),
+        entry.source.into(),
+        entry.amount.into(),
+        entry.parts.cpu.into(),
+        entry.parts.gpu.into(),
+        entry.parts.tokens.into(),
+        entry.time.cpu_seconds.into(),
+        entry.time.gpu_seconds.into(),
+        entry.tokens.into(),
+        entry.job.as_deref().into(),
+        entry.attempt.into(),
+        entry.by.as_str().into(),
+        entry.why.as_str().into(),
+    ]
+}

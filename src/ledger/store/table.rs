@@ -1,0 +1,224 @@
+//! The tables, as far as they are written: their columns, and what makes a row the same row.
+
+/// How a column is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A 64-bit integer.
+    Int,
+    /// Text.
+    Text,
+}
+
+/// A table.
+#[derive(Debug)]
+pub struct Table {
+    /// Its name.
+    pub name: &'static str,
+    /// The first of its columns that are its key.
+    pub key_count: usize,
+    /// In the order in which rows give them.
+    pub columns: &'static [(&'static str, Kind)],
+    /// Rows that are there are never written again: what is written twice is an error.
+    pub append_only: bool,
+}
+
+use Kind::{Int, Text};
+
+/// See [`crate::ledger::book::rows::Account`].
+pub(super) static ACCOUNT: Table = Table {
+    name: "account",
+    key_count: 1,
+    append_only: false,
+    columns: &[
+        ("owner", Text),
+        ("credit_limit", Int),
+        ("length", Text),
+        ("period", Int),
+        ("ends", Int),
+        ("next_set", Int),
+        ("next_limit", Int),
+        ("next_length", Text),
+        ("entries", Int),
+        ("live", Int),
+        ("beyond", Int),
+        ("silent", Int),
+        ("rate", Int),
+        ("waits_until_us", Int),
+    ],
+};
+
+/// See [`crate::ledger::book::rows::Period`].
+pub(super) static PERIOD: Table = Table {
+    name: "period",
+    key_count: 2,
+    append_only: false,
+    columns: &[
+        ("owner", Text),
+        ("start", Int),
+        ("ends", Int),
+        ("credit_limit", Int),
+        ("adjusted", Int),
+        ("charged", Int),
+        ("held", Int),
+    ],
+};
+
+/// See [`crate::ledger::book::rows::Grant`].
+pub(super) static GRANT: Table = Table {
+    name: "credit_grant",
+    key_count: 2,
+    append_only: false,
+    columns: &[
+        ("owner", Text),
+        ("id", Int),
+        ("amount", Int),
+        ("charged", Int),
+        ("held", Int),
+        ("expires_s", Int),
+        ("why", Text),
+    ],
+};
+
+/// See [`crate::ledger::book::rows::Job`].
+pub(super) static JOB: Table = Table {
+    name: "job",
+    key_count: 1,
+    append_only: false,
+    columns: &[
+        ("id", Text),
+        ("owner", Text),
+        ("kind", Text),
+        ("name", Text),
+        ("credit_limit", Int),
+        ("started_us", Int),
+        ("stopped", Int),
+        ("tokens", Int),
+        ("tokens_charged", Int),
+        ("tokens_overshoot", Int),
+        ("charged", Int),
+        ("held", Int),
+        ("beyond", Int),
+    ],
+};
+
+/// See [`crate::ledger::book::rows::Attempt`].
+pub(super) static ATTEMPT: Table = Table {
+    name: "attempt",
+    key_count: 1,
+    append_only: false,
+    columns: &[
+        ("id", Text),
+        ("job", Text),
+        ("owner", Text),
+        ("period", Int),
+        ("started_us", Int),
+        ("lease_until_us", Int),
+        ("live", Int),
+        ("ended_us", Int),
+        ("reason", Text),
+        ("told", Int),
+        ("seq", Int),
+        ("rates", Int),
+        ("cpus_ppm", Int),
+        ("gpus", Int),
+        ("stop_us", Int),
+        ("cpu_us", Int),
+        ("cpu_allocated_us", Int),
+        ("gpu_usage", Text),
+        ("tokens", Int),
+        ("told_tokens", Int),
+        ("accounted_cpu", Int),
+        ("accounted_gpu", Int),
+        ("accounted_token", Int),
+        ("told_cpu_us", Int),
+        ("told_gpu_us", Int),
+        ("charged_cpu", Int),
+        ("charged_gpu", Int),
+        ("charged_token", Int),
+        ("overshoot", Int),
+        ("ceilings", Text),
+        ("holds", Text),
+        ("next_period", Int),
+        ("next_amount", Int),
+        ("waits", Int),
+        ("rate", Int),
+        ("rate_since_us", Int),
+        ("rate_from", Int),
+    ],
+};
+
+/// Who an attempt is; JSON.
+pub(super) static IDENTITY: Table =
+    Table { name: "identity", key_count: 1, append_only: true, columns: &[("attempt", Text), ("body", Text)] };
+
+/// What an attempt said last; JSON.
+pub(super) static RECEIPT: Table =
+    Table { name: "receipt", key_count: 1, append_only: false, columns: &[("attempt", Text), ("body", Text)] };
+
+/// See [`crate::ledger::book::rows::Entry`].
+pub(super) static ENTRY: Table = Table {
+    name: "entry",
+    key_count: 2,
+    append_only: true,
+    columns: &[
+        ("owner", Text),
+        ("number", Int),
+        ("at_us", Int),
+        ("kind", Text),
+        ("period", Int),
+        ("day", Int),
+        ("source", Int),
+        ("amount", Int),
+        ("cpu", Int),
+        ("gpu", Int),
+        ("token", Int),
+        ("cpu_us", Int),
+        ("gpu_us", Int),
+        ("tokens", Int),
+        ("job", Text),
+        ("attempt", Text),
+        ("by", Text),
+        ("why", Text),
+    ],
+};
+
+/// A key and its effect are one transaction; the same key with another body is refused.
+pub(super) static ONCE: Table = Table {
+    name: "once",
+    key_count: 1,
+    append_only: true,
+    columns: &[("key", Text), ("body", Text), ("answer", Text)],
+};
+
+/// Versions of the rate card; JSON.
+pub(super) static RATES: Table = Table {
+    name: "rates",
+    key_count: 1,
+    append_only: true,
+    columns: &[("version", Int), ("card", Text), ("since_us", Int), ("by", Text)],
+};
+
+/// Each restore of a copy begins one.
+pub(super) static EPOCH: Table =
+    Table { name: "epoch", key_count: 1, append_only: true, columns: &[("number", Int), ("settles_until_us", Int)] };
+
+impl Table {
+    /// The names of all columns, for a statement.
+    #[must_use]
+    pub fn names(&self) -> String {
+        self.columns.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
+    }
+
+    /// What happens with a row that is there.
+    #[must_use]
+    pub fn on_conflict(&self) -> String {
+        if self.append_only {
+            return String::new();
+        }
+        let name = |(name, _): &(&'static str, Kind)| *name;
+        let keys: Vec<_> = self.columns.iter().take(self.key_count).map(name).collect();
+        let others = self.columns.iter().skip(self.key_count).map(name);
+        let sets: Vec<_> = others.map(|column| format!("{column} = excluded.{column}")).collect();
+        format!(" ON CONFLICT ({}) DO UPDATE SET {}", keys.join(", "), sets.join(", "))
+    }
+}

@@ -1,0 +1,205 @@
+//! `ledger verify`: replays all entries and compares every balance and every sum that is kept beside them.
+
+use std::collections::BTreeMap;
+
+use super::{Row, Store, rows};
+use crate::domain::units::Nanocredits;
+use crate::ledger::LedgerError;
+use crate::ledger::book::rows::{AccountSums, Attempt, JobSums};
+use crate::ledger::views::Verification;
+
+/// Attempts are compared so many at a time.
+const PAGE: i64 = 1_000;
+
+/// Sums that attempts say, against which those of the books are held.
+#[derive(Default)]
+struct Sums {
+    accounts: BTreeMap<String, AccountSums>,
+    jobs: BTreeMap<String, JobSums>,
+    /// By owner, period and source.
+    held: BTreeMap<(String, i64, i64), Nanocredits>,
+}
+
+/// Compares.
+pub(super) fn verify(store: &mut dyn Store) -> Result<Verification, LedgerError> {
+    let mut found = Verification { problems: store.check()?, ..Verification::default() };
+    entries(store, &mut found)?;
+    let mut sums = Sums::default();
+    attempts(store, &mut found, &mut sums)?;
+    periods(store, &mut found, &sums)?;
+    grants(store, &mut found, &sums)?;
+    accounts(store, &mut found, &sums)?;
+    jobs(store, &mut found, &sums)?;
+    Ok(found)
+}
+
+fn entries(store: &mut dyn Store, found: &mut Verification) -> Result<(), LedgerError> {
+    let sql = "SELECT a.owner, a.entries, count(e.number), coalesce(max(e.number), 0) FROM account a LEFT JOIN entry e ON \
+               e.owner = a.owner GROUP BY a.owner, a.entries";
+    for mut row in store.query(sql, &[])? {
+        let (owner, last, count, highest) = (row.text()?, row.int()?, row.int()?, row.int()?);
+        found.entries = found.entries.saturating_add(u64::try_from(count).unwrap_or(0));
+        if count != last || highest != last {
+            found.problems.push(format!("{owner:?} has {count} entries up to number {highest}, of {last}"));
+        }
+    }
+    let sql =
+        "SELECT count(*) FROM entry WHERE kind IN ('charge', 'correct', 'tokens') AND cpu + gpu + token <> amount";
+    for mut row in store.query(sql, &[])? {
+        let wrong = row.int()?;
+        if wrong > 0 {
+            found.problems.push(format!("in {wrong} charges cpu + gpu + tokens is not the amount"));
+        }
+    }
+    Ok(())
+}
+
+fn attempts(store: &mut dyn Store, found: &mut Verification, sums: &mut Sums) -> Result<(), LedgerError> {
+    let cards = rows::rate_cards(store)?;
+    let mut last = String::new();
+    loop {
+        let sql = "id > $1 AND id IN (SELECT id FROM attempt WHERE id > $1 ORDER BY id LIMIT $2)";
+        let mut page = rows::attempts(store, sql, &[last.as_str().into(), PAGE.into()], &cards)?;
+        page.sort_by_key(|attempt| attempt.id.to_string());
+        let Some(end) = page.last() else { return Ok(()) };
+        last = end.id.to_string();
+        for attempt in &page {
+            found.attempts = found.attempts.saturating_add(1);
+            compare(store, attempt, &mut found.problems)?;
+            let account = sums.accounts.entry(attempt.owner.clone()).or_default();
+            *account = account.exchanged(&AccountSums::default(), &attempt.account_sums());
+            let job = sums.jobs.entry(attempt.job.clone()).or_default();
+            *job = job.exchanged(&JobSums::default(), &attempt.job_sums());
+            for hold in &attempt.holds {
+                // Grants are held whatever the period.
+                let period = if hold.source.0 == 0 { hold.period } else { 0 };
+                let sum = sums.held.entry((attempt.owner.clone(), period, hold.source.0)).or_default();
+                *sum = sum.saturating_add(hold.amount);
+            }
+        }
+    }
+}
+
+fn compare(store: &mut dyn Store, attempt: &Attempt, problems: &mut Vec<String>) -> Result<(), LedgerError> {
+    let mut wrong = |what: String| problems.push(format!("attempt {}: {what}", attempt.id));
+    let replayed =
+        rows::paid(store, attempt)?.iter().fold(Nanocredits::ZERO, |sum, paid| sum.saturating_add(paid.amount));
+    let charged = attempt.charged.total;
+    if replayed != charged {
+        wrong(format!("{charged} credits are booked as charged, the entries say {replayed}"));
+    }
+    let accounted = attempt.accounted.total;
+    if charged.saturating_add(attempt.overshoot) != accounted {
+        wrong(format!("charged {charged} and overshoot {} are not the {accounted} accounted for", attempt.overshoot));
+    }
+    let held = attempt.held(attempt.period);
+    let unburned = if attempt.ended_us.is_some() {
+        Nanocredits::ZERO
+    } else {
+        attempt.ceiling().saturating_sub(accounted).at_least_zero()
+    };
+    if held != unburned {
+        wrong(format!("{held} credits are held, its ceiling leaves {unburned}"));
+    }
+    Ok(())
+}
+
+fn periods(store: &mut dyn Store, found: &mut Verification, sums: &Sums) -> Result<(), LedgerError> {
+    let sql = "SELECT p.owner, p.start, p.credit_limit, p.adjusted, p.charged, p.held, \
+               (SELECT CAST(coalesce(sum(amount), 0) AS BIGINT) FROM entry e WHERE e.owner = p.owner AND \
+               e.period = p.start AND e.source = 0 AND e.kind IN ('charge', 'correct', 'tokens')), \
+               (SELECT CAST(coalesce(sum(amount), 0) AS BIGINT) FROM entry e WHERE e.owner = p.owner AND \
+               e.period = p.start AND e.kind = 'adjust'), \
+               (SELECT max(amount) FROM entry e WHERE e.owner = p.owner AND e.period = p.start AND e.kind = 'limit'), \
+               (SELECT max(ends) FROM period q WHERE q.owner = p.owner AND q.start < p.start) \
+               FROM period p ORDER BY p.owner, p.start";
+    for mut row in store.query(sql, &[])? {
+        let (owner, start, limit) = (row.text()?, row.int()?, row.maybe_nanocredits()?);
+        let (adjusted, charged, held) = (row.nanocredits()?, row.nanocredits()?, row.nanocredits()?);
+        let (replayed, adjustments) = (row.nanocredits()?, row.nanocredits()?);
+        let (highest, before_ends) = (row.maybe_nanocredits()?, row.maybe_int()?);
+        found.accounts = found.accounts.saturating_add(1);
+        let mut wrong = |what: String| found.problems.push(format!("{owner}, period {start}: {what}"));
+        if charged != replayed {
+            wrong(format!("{charged} credits are booked as charged, the entries say {replayed}"));
+        }
+        if adjusted != adjustments {
+            wrong(format!("{adjusted} credits are booked as adjusted, the entries say {adjustments}"));
+        }
+        let of_attempts = sums.held.get(&(owner.clone(), start, 0)).copied().unwrap_or_default();
+        if held != of_attempts {
+            wrong(format!("{held} credits are booked as held, the attempts hold {of_attempts}"));
+        }
+        if let Some(limit) = limit {
+            let spendable = limit.max(highest.unwrap_or(limit)).saturating_add(adjusted.at_least_zero());
+            if charged.saturating_add(held) > spendable {
+                wrong(format!("{charged} charged and {held} held are more than the {spendable} that could be spent"));
+            }
+        }
+        if before_ends.is_some_and(|ends| ends > start) {
+            wrong("it overlaps the period before it".to_owned());
+        }
+    }
+    Ok(())
+}
+
+fn grants(store: &mut dyn Store, found: &mut Verification, sums: &Sums) -> Result<(), LedgerError> {
+    let sql = "SELECT g.owner, g.id, g.amount, g.charged, g.held, \
+               (SELECT CAST(coalesce(sum(amount), 0) AS BIGINT) FROM entry e WHERE e.owner = g.owner AND e.source = g.id \
+               AND e.kind IN ('charge', 'correct', 'tokens')), \
+               (SELECT CAST(coalesce(sum(amount), 0) AS BIGINT) FROM entry e WHERE e.owner = g.owner AND e.source = g.id \
+               AND e.kind = 'grant') FROM credit_grant g ORDER BY g.owner, g.id";
+    for mut row in store.query(sql, &[])? {
+        let (owner, id, amount) = (row.text()?, row.int()?, row.nanocredits()?);
+        let (charged, held, replayed, granted) =
+            (row.nanocredits()?, row.nanocredits()?, row.nanocredits()?, row.nanocredits()?);
+        let mut wrong = |what: String| found.problems.push(format!("grant {id} of {owner}: {what}"));
+        if charged != replayed || amount != granted {
+            wrong(format!("{charged} of {amount} credits are booked, the entries say {replayed} of {granted}"));
+        }
+        let of_attempts = sums.held.get(&(owner.clone(), 0, id)).copied().unwrap_or_default();
+        if held != of_attempts {
+            wrong(format!("{held} credits are booked as held, the attempts hold {of_attempts}"));
+        }
+        if charged.saturating_add(held) > amount {
+            wrong(format!("{charged} charged and {held} held exceed {amount}"));
+        }
+    }
+    Ok(())
+}
+
+fn accounts(store: &mut dyn Store, found: &mut Verification, sums: &Sums) -> Result<(), LedgerError> {
+    let sql = "SELECT owner, live, beyond, silent, rate FROM account ORDER BY owner";
+    for mut row in store.query(sql, &[])? {
+        let owner = row.text()?;
+        let (live, beyond, silent, rate) = (row.int()?, row.nanocredits()?, row.nanocredits()?, row.nanocredits()?);
+        let kept = AccountSums { live, beyond, silent, rate, waits_until_us: 0 };
+        let said = sums.accounts.get(&owner).copied().unwrap_or_default();
+        if kept != said {
+            found.problems.push(format!("{owner}: the sums over its attempts are {said:?}, and booked are {kept:?}"));
+        }
+    }
+    Ok(())
+}
+
+fn jobs(store: &mut dyn Store, found: &mut Verification, sums: &Sums) -> Result<(), LedgerError> {
+    let sql = "SELECT id, charged, held, beyond, tokens_charged, (SELECT CAST(coalesce(sum(amount), 0) AS BIGINT) FROM \
+               entry e WHERE e.job = job.id AND e.kind = 'tokens') FROM job ORDER BY id";
+    let read = |mut row: Row| -> Result<Option<String>, LedgerError> {
+        let id = row.text()?;
+        let kept = JobSums { charged: row.nanocredits()?, held: row.nanocredits()?, beyond: row.nanocredits()? };
+        let (tokens, replayed) = (row.nanocredits()?, row.nanocredits()?);
+        let said = sums.jobs.get(&id).copied().unwrap_or_default();
+        Ok(if kept != said {
+            Some(format!("job {id}: the sums over its attempts are {said:?}, and booked are {kept:?}"))
+        } else if tokens != replayed {
+            Some(format!("job {id}: {tokens} credits are booked for its tokens, the entries say {replayed}"))
+        } else {
+            None
+        })
+    };
+    for row in store.query(sql, &[])? {
+        found.problems.extend(read(row)?);
+    }
+    Ok(())
+}

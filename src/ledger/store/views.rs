@@ -1,0 +1,311 @@
+//! What people and programs read.
+
+use super::verify::verify;
+use super::{Row, Store, Value, rows};
+use crate::domain::book::{plus, sum};
+use crate::domain::calendar::{civil, day_end, month_end, month_start};
+use crate::domain::rating::{Price, RateCard, VirtualTime};
+use crate::domain::units::{Microseconds, Nanocredits};
+use crate::ledger::LedgerError;
+use crate::ledger::book::rows::{Account, Attempt};
+use crate::ledger::book::{Books, Shown};
+use crate::ledger::protocol::AttemptIdentity;
+use crate::ledger::receipt::Credits;
+use crate::ledger::views::{
+    AccountView, AttemptView, BurnPoint, EntryView, GrantView, JobView, Query, RatesView, UsageRow, View,
+};
+
+/// No page is longer.
+const ROWS_MAX: u32 = 1_000;
+/// Points of the burn chart.
+const BURN_POINTS_MAX: usize = 96;
+
+fn rfc3339(us: i64) -> String {
+    jiff::Timestamp::from_microsecond(us).map_or_else(|_| String::new(), |time| time.to_string())
+}
+
+fn rfc3339_s(seconds: i64) -> String {
+    rfc3339(seconds.saturating_mul(1_000_000))
+}
+
+/// Reads.
+pub(super) fn read(store: &mut dyn Store, now_us: i64, query: &Query) -> Result<View, LedgerError> {
+    Ok(match query {
+        Query::Account { user } => View::Account(account(store, now_us, user)?),
+        Query::Entries { user, count_max } => View::Entries(entries(store, user, *count_max)?),
+        Query::Jobs { user, running_only, count_max, before } => {
+            jobs(store, now_us, user.as_deref(), *running_only, *count_max, before.as_deref())?
+        }
+        Query::Job { job } => View::Job(Some(Box::new(one_job(store, now_us, job)?))),
+        Query::Usage { user, month } => View::Usage(usage(store, user, month.as_deref())?),
+        Query::Rates => View::Rates(rates(store)?),
+        Query::Verify => View::Verified(verify(store)?),
+        Query::Stopped { .. } => return Err(LedgerError::unasked()),
+    })
+}
+
+/// As of the last time that what fell silent was marked.
+fn account(store: &mut dyn Store, now_us: i64, owner: &str) -> Result<AccountView, LedgerError> {
+    let Shown { account, balance, free, period, grants } = Books::new(store, now_us).shown(owner)?;
+    let in_grants = grants.iter().fold(Nanocredits::ZERO, |sum, grant| sum.saturating_add(grant.held));
+    let all_held = period.held.saturating_add(in_grants);
+    let provisional = account.sums.silent.min(all_held);
+    let burn_per_second = account.sums.rate;
+    let grants = grants.into_iter().map(|grant| GrantView {
+        amount: grant.amount,
+        left: grant.amount.saturating_sub(grant.charged),
+        expires_at: grant.expires_s.map(rfc3339_s),
+        why: grant.why,
+    });
+    Ok(AccountView {
+        user: owner.to_owned(),
+        current: period.charged,
+        limit: account.limit,
+        left: balance.left,
+        available: account.limit.is_some().then(|| sum(&free)),
+        held: all_held.saturating_sub(provisional),
+        provisional,
+        grants: grants.collect(),
+        period: account.length,
+        period_start: rfc3339_s(account.period),
+        period_end: rfc3339_s(account.ends),
+        resets_in_ms: account.resets_in_ms(now_us),
+        burn_per_second,
+        exhausted_at: exhausted_at(now_us, &account, balance.left, burn_per_second),
+        running: u32::try_from(account.sums.live).unwrap_or(0),
+    })
+}
+
+fn exhausted_at(now_us: i64, account: &Account, left: Option<Nanocredits>, rate: Nanocredits) -> Option<String> {
+    let left_us = i128::from(left?.at_least_zero().0).checked_mul(1_000_000)?.checked_div(i128::from(rate.0))?;
+    let at_us = now_us.checked_add(i64::try_from(left_us).ok()?)?;
+    (at_us < account.ends.saturating_mul(1_000_000)).then(|| rfc3339(at_us))
+}
+
+fn entries(store: &mut dyn Store, owner: &str, count_max: u32) -> Result<Vec<EntryView>, LedgerError> {
+    let sql = "SELECT number, at_us, kind, amount, job, attempt, by, why FROM entry WHERE owner = $1 ORDER BY number DESC \
+               LIMIT $2";
+    let read = |mut row: Row| {
+        Ok(EntryView {
+            id: row.int()?,
+            at: rfc3339(row.int()?),
+            kind: row.text()?,
+            amount: row.nanocredits()?,
+            job: row.maybe_text()?,
+            attempt: row.maybe_text()?.and_then(|id| id.parse().ok()),
+            by: row.text()?,
+            why: row.text()?,
+        })
+    };
+    let count = i64::from(count_max.min(ROWS_MAX));
+    store.query(sql, &[owner.into(), count.into()])?.into_iter().map(read).collect()
+}
+
+fn jobs(
+    store: &mut dyn Store,
+    now_us: i64,
+    owner: Option<&str>,
+    running_only: bool,
+    count_max: u32,
+    before: Option<&str>,
+) -> Result<View, LedgerError> {
+    let count = count_max.clamp(1, ROWS_MAX);
+    // Conditions are put together, so that each search has its index.
+    let (mut conditions, mut parameters) = (vec!["1 = 1".to_owned()], Vec::<Value>::new());
+    if let Some(owner) = owner {
+        parameters.push(owner.into());
+        conditions.push(format!("owner = ${}", parameters.len()));
+    }
+    if let Some(before) = before {
+        let last = rows::job(store, before)?;
+        let last = last.ok_or_else(|| LedgerError::Refused(format!("{before:?} is no cursor of a page of jobs")))?;
+        parameters.extend([last.started_us.into(), last.id.into()]);
+        conditions.push(format!("(started_us, id) < (${}, ${})", parameters.len() - 1, parameters.len()));
+    }
+    if running_only {
+        conditions.push("EXISTS (SELECT 1 FROM attempt a WHERE a.job = job.id AND a.ended_us IS NULL)".to_owned());
+    }
+    parameters.push(i64::from(count.saturating_add(1)).into());
+    let sql = format!(
+        "SELECT id FROM job WHERE {} ORDER BY started_us DESC, id DESC LIMIT ${}",
+        conditions.join(" AND "),
+        parameters.len()
+    );
+    let found = store.query(&sql, &parameters)?;
+    let mut ids = found.into_iter().map(|mut row| row.text()).collect::<Result<Vec<_>, _>>()?;
+    let more = u32::try_from(ids.len()).is_ok_and(|found| found > count);
+    if more {
+        ids.pop();
+    }
+    let cursor = ids.last().filter(|_| more).cloned();
+    let jobs = ids.iter().map(|id| job(store, now_us, id, false)).collect::<Result<_, _>>()?;
+    Ok(View::Jobs { jobs, cursor })
+}
+
+fn one_job(store: &mut dyn Store, now_us: i64, text: &str) -> Result<JobView, LedgerError> {
+    let id = Books::new(store, now_us).job_named(text)?.id;
+    job(store, now_us, &id, true)
+}
+
+fn job(store: &mut dyn Store, now_us: i64, id: &str, whole: bool) -> Result<JobView, LedgerError> {
+    let missing = || LedgerError::Broken(format!("the books have no job {id}"));
+    let job = rows::job(store, id)?.ok_or_else(missing)?;
+    let cards = rows::rate_cards(store)?;
+    let attempts = rows::attempts(store, "job = $1", &[id.into()], &cards)?;
+    let tokens = job.tokens_charged;
+    let mut view = JobView {
+        job: job.id,
+        user: job.owner,
+        kind: job.kind,
+        name: job.name,
+        state: "ended".to_owned(),
+        started_at: rfc3339(job.started_us),
+        ended_at: None,
+        charged: Price { tokens, total: tokens, ..Price::default() },
+        overshoot: job.tokens_overshoot,
+        virtual_time: VirtualTime::default(),
+        tokens: job.tokens,
+        limit: job.limit,
+        attempts: Vec::new(),
+    };
+    let ended = attempts.iter().filter_map(|attempt| attempt.ended_us).max();
+    for attempt in &attempts {
+        let of_attempt = self::attempt(store, now_us, attempt, whole)?;
+        let time = attempt.rates.virtual_time(&attempt.usage);
+        view.virtual_time.cpu_seconds = view.virtual_time.cpu_seconds.saturating_add(time.cpu_seconds);
+        view.virtual_time.gpu_seconds = view.virtual_time.gpu_seconds.saturating_add(time.gpu_seconds);
+        view.virtual_time.total_seconds = view.virtual_time.total_seconds.saturating_add(time.total_seconds);
+        view.charged = plus(&view.charged, &of_attempt.charged);
+        view.overshoot = view.overshoot.saturating_add(of_attempt.overshoot);
+        view.tokens = view.tokens.saturating_add(of_attempt.usage.tokens);
+        if view.state != "running" && of_attempt.state != "ended" {
+            view.state.clone_from(&of_attempt.state);
+        }
+        view.attempts.push(of_attempt);
+    }
+    view.ended_at = ended.filter(|_| view.state == "ended").map(rfc3339);
+    Ok(view)
+}
+
+fn attempt(store: &mut dyn Store, now_us: i64, attempt: &Attempt, whole: bool) -> Result<AttemptView, LedgerError> {
+    let state = match attempt.ended_us {
+        Some(_) => "ended",
+        None if attempt.lease_until_us >= now_us => "running",
+        None => "provisional",
+    };
+    let body = |store: &mut dyn Store, table: &str| {
+        let sql = format!("SELECT body FROM {table} WHERE attempt = $1");
+        let found = store.query(&sql, &[attempt.id.into()])?;
+        found.into_iter().next().map(|mut row| row.text()).transpose()
+    };
+    let identity = body(store, "identity")?.unwrap_or_default();
+    let identity: AttemptIdentity = serde_json::from_str(&identity)
+        .map_err(|error| LedgerError::Broken(format!("the attempt {} is damaged: {error}", attempt.id)))?;
+    let receipt = if whole { body(store, "receipt")? } else { None };
+    Ok(AttemptView {
+        identity,
+        state: state.to_owned(),
+        started_at: rfc3339(attempt.started_us),
+        ended_at: attempt.ended_us.map(rfc3339),
+        reason: attempt.reason,
+        usage: attempt.usage.clone(),
+        charged: attempt.charged,
+        overshoot: attempt.overshoot,
+        held: attempt.held(attempt.period),
+        rates: attempt.rates,
+        receipt: receipt.map(|text| completed(store, now_us, attempt, &text)).transpose()?,
+        burn: if whole { burn(store, attempt)? } else { Vec::new() },
+    })
+}
+
+/// The receipt with its `credits`, which the books know.
+fn completed(
+    store: &mut dyn Store,
+    now_us: i64,
+    attempt: &Attempt,
+    text: &str,
+) -> Result<serde_json::Value, LedgerError> {
+    let balance = Books::new(store, now_us).shown(&attempt.owner)?.balance;
+    let mut receipt: serde_json::Value = serde_json::from_str(text)
+        .map_err(|error| LedgerError::Broken(format!("the receipt of {} is damaged: {error}", attempt.id)))?;
+    let credits = Credits::new(&attempt.charged, attempt.overshoot, balance, &attempt.rates);
+    if let (Some(fields), Ok(credits)) = (receipt.as_object_mut(), serde_json::to_value(credits)) {
+        fields.insert("credits".to_owned(), credits);
+    }
+    Ok(receipt)
+}
+
+/// Cumulative charges over time, out of the entries; where there are many, evenly spread ones.
+fn burn(store: &mut dyn Store, attempt: &Attempt) -> Result<Vec<BurnPoint>, LedgerError> {
+    let sql = "SELECT at_us, CAST(sum(amount) AS BIGINT) FROM entry WHERE job = $1 AND attempt = $2 AND \
+               kind IN ('charge', 'finish') GROUP BY at_us ORDER BY at_us";
+    let rows = store.query(sql, &[attempt.job.as_str().into(), attempt.id.into()])?;
+    let mut charged = Nanocredits::ZERO;
+    let mut points = Vec::with_capacity(rows.len());
+    for mut row in rows {
+        let after_us = row.int()?.saturating_sub(attempt.started_us);
+        charged = charged.saturating_add(row.nanocredits()?);
+        points.push(BurnPoint { after_ms: u64::try_from(after_us / 1_000).unwrap_or(0), charged });
+    }
+    let step = points.len().div_ceil(BURN_POINTS_MAX).max(1);
+    let last = points.len().saturating_sub(1);
+    Ok(points.into_iter().enumerate().filter(|(at, _)| at % step == 0 || *at == last).map(|(_, point)| point).collect())
+}
+
+/// Days of a month, or all months.
+fn usage(store: &mut dyn Store, owner: &str, month: Option<&str>) -> Result<Vec<UsageRow>, LedgerError> {
+    let (from, to) = match month {
+        Some(month) => {
+            let from = format!("{month}-01T00:00:00Z")
+                .parse::<jiff::Timestamp>()
+                .map_err(|_| LedgerError::Refused(format!("{month:?} is no month: write it as 2026-11")))?;
+            (from.as_second(), month_end(from.as_second()))
+        }
+        None => (i64::MIN, i64::MAX),
+    };
+    let sql = "SELECT day, CAST(coalesce(sum(amount), 0) AS BIGINT), CAST(sum(cpu_us) AS BIGINT), \
+               CAST(sum(gpu_us) AS BIGINT), CAST(sum(tokens) AS BIGINT) FROM entry WHERE owner = $1 AND day >= $2 AND \
+               day < $3 AND kind IN ('charge', 'correct', 'tokens') GROUP BY day ORDER BY day";
+    let mut sums: Vec<UsageRow> = Vec::new();
+    let mut last = None;
+    for mut row in store.query(sql, &[owner.into(), from.into(), to.into()])? {
+        let day = row.int()?;
+        let of_day = UsageRow {
+            period_start: rfc3339_s(day),
+            period_end: rfc3339_s(day_end(day)),
+            total_credits: row.nanocredits()?,
+            total_virtual_cpu_time: Microseconds(row.count()?),
+            total_virtual_gpu_time: Microseconds(row.count()?),
+            total_tokens_consumed: row.count()?,
+        };
+        let (year, of_year, _) = civil(day);
+        match sums.last_mut().filter(|_| month.is_none() && last == Some((year, of_year))) {
+            Some(sum) => add(sum, &of_day),
+            None if month.is_some() => sums.push(of_day),
+            None => sums.push(UsageRow {
+                period_start: rfc3339_s(month_start(day)),
+                period_end: rfc3339_s(month_end(day)),
+                ..of_day
+            }),
+        }
+        last = Some((year, of_year));
+    }
+    Ok(sums)
+}
+
+fn add(sum: &mut UsageRow, row: &UsageRow) {
+    sum.total_credits = sum.total_credits.saturating_add(row.total_credits);
+    sum.total_virtual_cpu_time = sum.total_virtual_cpu_time.saturating_add(row.total_virtual_cpu_time);
+    sum.total_virtual_gpu_time = sum.total_virtual_gpu_time.saturating_add(row.total_virtual_gpu_time);
+    sum.total_tokens_consumed = sum.total_tokens_consumed.saturating_add(row.total_tokens_consumed);
+}
+
+fn rates(store: &mut dyn Store) -> Result<Vec<RatesView>, LedgerError> {
+    let rows = store.query("SELECT card, since_us, by FROM rates ORDER BY version DESC", &[])?;
+    let read = |mut row: Row| Ok(RatesView { rates: row.json()?, since: rfc3339(row.int()?), by: row.text()? });
+    let mut views = rows.into_iter().map(read).collect::<Result<Vec<_>, LedgerError>>()?;
+    if views.is_empty() {
+        views.push(RatesView { rates: RateCard::default(), since: rfc3339(0), by: "jobmeter".to_owned() });
+    }
+    Ok(views)
+}
