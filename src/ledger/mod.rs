@@ -4,6 +4,7 @@
 //! process; the client of the ledger service will answer it over HTTP.
 
 pub mod book;
+pub mod keys;
 pub mod location;
 pub mod protocol;
 pub mod receipt;
@@ -52,6 +53,9 @@ pub enum LedgerError {
     /// The ledger said no, and would say so again: a bad value, an unknown job, a key used with another body.
     #[error("{0}")]
     Refused(String),
+    /// There is no such job, attempt or key.
+    #[error("{0}")]
+    Missing(String),
     /// The books do not know this attempt: after a restore it can be opened again ([`protocol::Resume`]).
     #[error("{0}")]
     Unknown(String),

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::keys::{KeyView, Scope};
 use super::protocol::{AttemptIdentity, Balance, JobKind, Reason};
 use crate::domain::rating::{Price, RateCard, VirtualTime};
 use crate::domain::units::Nanocredits;
@@ -57,6 +58,10 @@ pub enum Change {
     StopJob { job: String, by: String, why: String },
     /// Charges tokens to a job at once; what the account cannot cover is overshoot.
     ChargeTokens { job: String, count: u64, by: String, key: String },
+    /// A key of the ledger service, of which only the hash is given.
+    CreateKey { id: String, hash: String, name: String, scope: Scope, user: Option<String>, by: String },
+    /// Makes a key invalid, for good.
+    RevokeKey { id: String, by: String },
     /// Settles a provisional attempt at `usage`, or at its full hold where that is `None`.
     Settle { attempt: Uuid, usage: Option<Usage>, by: String, why: String },
 }
@@ -89,6 +94,8 @@ pub enum Query {
     Job { job: String },
     /// → [`View::Stopped`]: a look that costs next to nothing, for a sidecar between two reports.
     Stopped { job: String },
+    /// → [`View::Keys`]: all of them, or the one of this id.
+    Keys { id: Option<String> },
     /// → [`View::Usage`]: days of a month (`YYYY-MM`) or, without one, months.
     Usage { user: String, month: Option<String> },
     /// → [`View::Rates`]: all versions, newest first.
@@ -112,6 +119,8 @@ pub enum View {
     Job(Option<Box<JobView>>),
     /// Whether an operator stopped the job.
     Stopped(bool),
+    /// Keys, the newest first.
+    Keys(Vec<KeyView>),
     /// Rows, oldest first.
     Usage(Vec<UsageRow>),
     /// Cards.

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use jobmeter::domain::units::Microseconds;
 use jobmeter::domain::usage::Usage;
 use jobmeter::ledger::Ledger;
-use jobmeter::ledger::book::{Operation, Outcome};
+use jobmeter::ledger::book::{Asked, Operation, Outcome};
 use jobmeter::ledger::protocol::{
     AttemptIdentity, Decision, JobKind, Lease, OpenAnswer, OpenRequest, Report, Resources,
 };
@@ -75,7 +75,7 @@ fn post<S: Store>(ledger: &mut StoreLedger<S>, group: &mut [Sidecar]) {
             }
         })
         .collect();
-    let operations: Vec<Operation<'_>> = reports.iter().map(Operation::Report).collect();
+    let operations: Vec<Asked<'_>> = reports.iter().map(|report| Operation::Report(report).into()).collect();
     for (outcome, sidecar) in ledger.post(&operations).expect("the store").into_iter().zip(group) {
         match outcome.expect("a report is taken") {
             Outcome::Reported(answer) => match answer.decision {

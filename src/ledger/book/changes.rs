@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::Books;
-use super::rows::{Account, Entry, Grant, Job};
+use super::rows::{Account, Entry, Grant, Job, Key};
 use crate::domain::rating::RateCard;
 use crate::domain::units::Nanocredits;
 use crate::ledger::LedgerError;
@@ -25,6 +25,15 @@ impl Books<'_> {
             Change::ChargeTokens { job, count, by, key } => {
                 self.once(key, change, |books| books.charge_tokens(job, *count, by))
             }
+            Change::CreateKey { id, hash, name, scope, user, by } => {
+                let user = user.clone();
+                let (created_us, revoked_us) = (self.now_us, None);
+                let (id, hash, name) = (id.clone(), hash.clone(), name.clone());
+                self.of_ledger("key", by, &format!("{id} ({name}), {}", scope.as_str()))?;
+                self.shelf.put_key(Key { id, hash, name, scope: *scope, user, created_us, revoked_us });
+                Ok(nothing_moved(false))
+            }
+            Change::RevokeKey { id, by } => self.revoke_key(id, by),
             Change::Settle { attempt, usage, by, why } => self.settle(*attempt, usage.as_ref(), by, why),
         }
     }
@@ -144,7 +153,18 @@ impl Books<'_> {
         let card = serde_json::to_string(&rates).map_err(|error| LedgerError::Broken(error.to_string()))?;
         self.shelf.put_rate_card(rates, by);
         self.of_ledger("rates", by, &card)?;
-        Ok(ChangeAnswer { again: false, balance: None, charged: Nanocredits::ZERO, overshoot: Nanocredits::ZERO })
+        Ok(nothing_moved(false))
+    }
+
+    fn revoke_key(&mut self, id: &str, by: &str) -> Result<ChangeAnswer, LedgerError> {
+        let unknown = || LedgerError::Missing(format!("no key {id:?} is known: `jobmeter key list` shows them"));
+        let key = self.shelf.key(id)?.ok_or_else(unknown)?;
+        let again = key.revoked_us.is_some();
+        if !again {
+            self.of_ledger("key", by, &format!("{id} ({}) revoked", key.name))?;
+            self.shelf.put_key(Key { revoked_us: Some(self.now_us), ..key });
+        }
+        Ok(nothing_moved(again))
     }
 
     fn stop_job(&mut self, job: &str, by: &str, why: &str) -> Result<ChangeAnswer, LedgerError> {
@@ -161,8 +181,14 @@ impl Books<'_> {
 
     /// The one job that the text names: its id, or a beginning of at least four characters that no other has.
     pub(super) fn known_job(&mut self, text: &str) -> Result<Job, LedgerError> {
-        let id = self.shelf.job_id(text)?;
-        let missing = || LedgerError::Broken(format!("the books have no job {id}"));
-        self.shelf.job(&id)?.ok_or_else(missing)
+        // The beginnings of other people's jobs are none of their business.
+        let id = if self.only.is_some() { text.to_owned() } else { self.shelf.job_id(text)? };
+        let missing = || LedgerError::Missing(format!("no job {id:?} is known: `jobmeter jobs list` shows them"));
+        self.shelf.job(&id)?.filter(|job| self.may(&job.owner)).ok_or_else(missing)
     }
+}
+
+/// The answer to what concerns no account.
+const fn nothing_moved(again: bool) -> ChangeAnswer {
+    ChangeAnswer { again, balance: None, charged: Nanocredits::ZERO, overshoot: Nanocredits::ZERO }
 }

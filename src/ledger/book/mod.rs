@@ -55,6 +55,21 @@ pub enum Operation<'a> {
     Tidy(&'a str),
 }
 
+/// An operation, and for whom it is asked.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// What.
+    pub operation: Operation<'a>,
+    /// By somebody who may touch this account and no other.
+    pub only: Option<&'a str>,
+}
+
+impl<'a> From<Operation<'a>> for Asked<'a> {
+    fn from(operation: Operation<'a>) -> Self {
+        Self { operation, only: None }
+    }
+}
+
 /// And its answer.
 #[derive(Clone, Debug)]
 pub enum Outcome {
@@ -89,6 +104,7 @@ pub struct Shown {
 pub struct Books<'a> {
     shelf: Shelf<'a>,
     now_us: i64,
+    only: Option<String>,
 }
 
 impl std::fmt::Debug for Books<'_> {
@@ -100,7 +116,7 @@ impl std::fmt::Debug for Books<'_> {
 impl<'a> Books<'a> {
     /// Opens them at the ledger's time, within a transaction of a store.
     pub fn new(store: &'a mut dyn Store, now_us: i64) -> Self {
-        Self { shelf: Shelf::new(store), now_us }
+        Self { shelf: Shelf::new(store), now_us, only: None }
     }
 
     /// An account as it is shown: with its balance, what is free, its period, and its grants that can be spent.
@@ -131,13 +147,11 @@ impl<'a> Books<'a> {
     ///
     /// # Errors
     /// Where the store fails.
-    pub fn attempt_each(
-        &mut self,
-        operations: &[Operation<'_>],
-    ) -> Result<Vec<Result<Outcome, LedgerError>>, LedgerError> {
-        let mut outcomes = Vec::with_capacity(operations.len());
-        for operation in operations {
+    pub fn attempt_each(&mut self, asked: &[Asked<'_>]) -> Result<Vec<Result<Outcome, LedgerError>>, LedgerError> {
+        let mut outcomes = Vec::with_capacity(asked.len());
+        for Asked { operation, only } in asked {
             self.shelf.mark();
+            self.only = only.map(str::to_owned);
             let outcome = self.perform(operation);
             match outcome {
                 // The store itself is out of order: nobody's work can be kept.
@@ -174,6 +188,11 @@ impl<'a> Books<'a> {
             Operation::Change(change) => Outcome::Changed(self.change(change)?),
             Operation::Tidy(owner) => Outcome::Tidied(Box::new(self.tidy(owner)?)),
         })
+    }
+
+    /// Whether who asks may touch this account.
+    fn may(&self, owner: &str) -> bool {
+        self.only.as_ref().is_none_or(|only| only == owner)
     }
 
     /// Seconds since 1970, UTC.

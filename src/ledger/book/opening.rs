@@ -87,9 +87,10 @@ impl Books<'_> {
         let identity = &request.identity;
         let job = match self.shelf.job(&identity.job)? {
             Some(job) if job.owner != identity.user => {
+                let whose = if self.only.is_some() { "another user" } else { &format!("the user {}", job.owner) };
                 return Err(LedgerError::Refused(format!(
-                    "the job {} belongs to the user {}: give this one another id by --job",
-                    identity.job, job.owner
+                    "the job {} belongs to {whose}: give this one another id by --job",
+                    identity.job
                 )));
             }
             // The newest word counts: a requeue may come with a higher limit.

@@ -37,7 +37,7 @@ impl Books<'_> {
 
     /// Charges and renews.
     pub(super) fn report(&mut self, report: &Report) -> Result<ReportAnswer, LedgerError> {
-        let found = self.shelf.attempt(report.attempt)?;
+        let found = self.shelf.attempt(report.attempt)?.filter(|attempt| self.may(&attempt.owner));
         let mut attempt = found.ok_or_else(|| super::epoch::never_opened(report.attempt))?;
         let account = self.account_of(&attempt, report.period)?;
         if attempt.ended_us.is_some() {
@@ -275,7 +275,7 @@ impl Books<'_> {
 
     /// Charges the final usage and releases every hold.
     pub(super) fn finish(&mut self, finish: &Finish) -> Result<FinishAnswer, LedgerError> {
-        let found = self.shelf.attempt(finish.attempt)?;
+        let found = self.shelf.attempt(finish.attempt)?.filter(|attempt| self.may(&attempt.owner));
         let mut attempt = found.ok_or_else(|| super::epoch::never_opened(finish.attempt))?;
         let account = self.account_of(&attempt, finish.period)?;
         let again = attempt.ended_us.is_some();

@@ -8,6 +8,7 @@ use crate::domain::lease::{burned_in, minimum_slice};
 use crate::domain::rating::{Price, RateCard, VirtualTime};
 use crate::domain::units::Nanocredits;
 use crate::domain::usage::Usage;
+use crate::ledger::keys::Scope;
 use crate::ledger::protocol::{JobKind, Reason, Resources};
 use crate::ledger::views::PeriodLength;
 
@@ -190,6 +191,25 @@ pub struct Attempt {
     pub rate_since_us: i64,
     /// And from which sum.
     pub rate_from: Nanocredits,
+}
+
+/// A key of the ledger service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// Names it.
+    pub id: String,
+    /// Of the key.
+    pub hash: String,
+    /// For people.
+    pub name: String,
+    /// What it may do.
+    pub scope: Scope,
+    /// Whose account alone.
+    pub user: Option<String>,
+    /// µs since 1970.
+    pub created_us: i64,
+    /// µs since 1970.
+    pub revoked_us: Option<i64>,
 }
 
 /// What is written; owner's number and time come by themselves.

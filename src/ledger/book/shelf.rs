@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use uuid::Uuid;
 
 use super::Paid;
-use super::rows::{Account, Attempt, Entry, Grant, Job, Period};
+use super::rows::{Account, Attempt, Entry, Grant, Job, Key, Period};
 use crate::domain::book::Source;
 use crate::domain::rating::RateCard;
 use crate::domain::units::Nanocredits;
@@ -86,6 +86,8 @@ pub struct Changes {
     pub once: Vec<(String, String, String)>,
     /// New: version, JSON, since when, by whom.
     pub rate_cards: Vec<(u64, String, i64, String)>,
+    /// Changed or new.
+    pub keys: Vec<Key>,
     /// New: its number, and until when it settles.
     pub epoch: Option<(u64, i64)>,
 }
@@ -106,6 +108,7 @@ pub(super) struct Shelf<'a> {
     once: Vec<(String, String, String)>,
     cards: Option<Vec<RateCard>>,
     new_cards: Vec<(RateCard, String)>,
+    keys: Drawer<String, Key>,
     /// Zeros for a ledger that was never restored.
     epoch: Option<(u64, i64)>,
     new_epoch: Option<(u64, i64)>,
@@ -130,6 +133,7 @@ impl<'a> Shelf<'a> {
             once: Vec::new(),
             cards: None,
             new_cards: Vec::new(),
+            keys: Drawer::default(),
             epoch: None,
             new_epoch: None,
             marks: [0; 5],
@@ -143,6 +147,7 @@ impl<'a> Shelf<'a> {
         self.grants.undo.clear();
         self.jobs.undo.clear();
         self.attempts.undo.clear();
+        self.keys.undo.clear();
         let lists = [self.identities.len(), self.receipts.len(), self.entries.len(), self.once.len()];
         let [identities, receipts, entries, once] = lists;
         self.marks = [identities, receipts, entries, once, self.new_cards.len()];
@@ -155,6 +160,7 @@ impl<'a> Shelf<'a> {
         self.grants.undo();
         self.jobs.undo();
         self.attempts.undo();
+        self.keys.undo();
         let [identities, receipts, entries, once, cards] = self.marks;
         self.identities.truncate(identities);
         self.receipts.truncate(receipts);
@@ -191,6 +197,7 @@ impl<'a> Shelf<'a> {
             receipts: self.receipts,
             entries: self.entries,
             once: self.once,
+            keys: self.keys.into_changed(),
             epoch: self.new_epoch,
         })
     }
@@ -291,7 +298,7 @@ impl<'a> Shelf<'a> {
     pub(super) fn job_id(&mut self, text: &str) -> Result<String, LedgerError> {
         let found = rows::job_ids(self.store, text)?;
         match found.as_slice() {
-            [] => Err(LedgerError::Refused(format!("no job {text:?} is known: `jobmeter jobs list` shows them"))),
+            [] => Err(LedgerError::Missing(format!("no job {text:?} is known: `jobmeter jobs list` shows them"))),
             [first, ..] if first == text || found.len() == 1 => Ok(first.clone()),
             _ => Err(LedgerError::Refused(format!("{text:?} is the beginning of several jobs: {}", found.join(", ")))),
         }
@@ -395,6 +402,19 @@ impl<'a> Shelf<'a> {
             return Ok(known);
         }
         Ok(*self.epoch.insert(rows::epoch(self.store)?.unwrap_or_default()))
+    }
+
+    pub(super) fn key(&mut self, id: &str) -> Result<Option<Key>, LedgerError> {
+        if !self.keys.slots.contains_key(id)
+            && let Some(row) = rows::keys(self.store, Some(id))?.pop()
+        {
+            self.keys.take_in(id.to_owned(), row);
+        }
+        Ok(self.keys.slots.get(id).map(|slot| slot.row.clone()))
+    }
+
+    pub(super) fn put_key(&mut self, key: Key) {
+        self.keys.put(key.id.clone(), key);
     }
 
     pub(super) fn put_epoch(&mut self, number: u64, settles_until_us: i64) {

@@ -53,7 +53,7 @@ impl Books<'_> {
         by: &str,
         why: &str,
     ) -> Result<ChangeAnswer, LedgerError> {
-        let unknown = || LedgerError::Refused(format!("no attempt {id} is known"));
+        let unknown = || LedgerError::Missing(format!("no attempt {id} is known"));
         let owner = self.shelf.attempt(id)?.ok_or_else(unknown)?.owner;
         let account = self.account(&owner)?;
         self.mark_silent(&owner)?;

@@ -1,7 +1,7 @@
 //! A ledger on a store: operations in transactions, several in one where they come together.
 
 use super::{Store, save};
-use crate::ledger::book::{Books, Operation, Outcome};
+use crate::ledger::book::{Asked, Books, Operation, Outcome};
 use crate::ledger::protocol::{Finish, FinishAnswer, OpenAnswer, OpenRequest, Report, ReportAnswer};
 use crate::ledger::views::{Change, ChangeAnswer, Query, View};
 use crate::ledger::{Ledger, LedgerError};
@@ -25,12 +25,12 @@ impl<S: Store> StoreLedger<S> {
     ///
     /// # Errors
     /// Where the store fails; then nothing of any of them is kept.
-    pub fn post(&mut self, operations: &[Operation<'_>]) -> Result<Vec<Result<Outcome, LedgerError>>, LedgerError> {
-        let (owners, attempts) = concerned(operations);
+    pub fn post(&mut self, asked: &[Asked<'_>]) -> Result<Vec<Result<Outcome, LedgerError>>, LedgerError> {
+        let (owners, attempts) = concerned(asked);
         self.within(|store, now_us| {
             store.lock(&owners, &attempts)?;
             let mut books = Books::new(store, now_us);
-            let outcomes = books.attempt_each(operations)?;
+            let outcomes = books.attempt_each(asked)?;
             let changes = books.changes()?;
             save::save(store, &changes)?;
             Ok(outcomes)
@@ -61,14 +61,14 @@ impl<S: Store> StoreLedger<S> {
     }
 
     fn post_one(&mut self, operation: Operation<'_>) -> Result<Outcome, LedgerError> {
-        self.post(&[operation])?.pop().unwrap_or_else(|| Err(LedgerError::unasked()))
+        self.post(&[operation.into()])?.pop().unwrap_or_else(|| Err(LedgerError::unasked()))
     }
 }
 
 /// The accounts that operations will write, by name or by attempt.
-fn concerned<'a>(operations: &[Operation<'a>]) -> (Vec<&'a str>, Vec<uuid::Uuid>) {
+fn concerned<'a>(asked: &[Asked<'a>]) -> (Vec<&'a str>, Vec<uuid::Uuid>) {
     let (mut owners, mut attempts) = (Vec::new(), Vec::new());
-    for operation in operations {
+    for Asked { operation, .. } in asked {
         match operation {
             Operation::Open(request) => owners.push(request.identity.user.as_str()),
             Operation::Report(report) => attempts.push(report.attempt),
@@ -80,7 +80,11 @@ fn concerned<'a>(operations: &[Operation<'a>]) -> (Vec<&'a str>, Vec<uuid::Uuid>
                 }
                 Change::Settle { attempt, .. } => attempts.push(*attempt),
                 // Their accounts are found on the way.
-                Change::SetRates { .. } | Change::StopJob { .. } | Change::ChargeTokens { .. } => {}
+                Change::SetRates { .. }
+                | Change::StopJob { .. }
+                | Change::ChargeTokens { .. }
+                | Change::CreateKey { .. }
+                | Change::RevokeKey { .. } => {}
             },
         }
     }

@@ -10,7 +10,7 @@ use crate::domain::units::{Microseconds, Nanocredits};
 use crate::domain::usage::Usage;
 use crate::ledger::LedgerError;
 use crate::ledger::book::Paid;
-use crate::ledger::book::rows::{Account, AccountSums, Attempt, Grant, Hold, Job, JobSums, Period};
+use crate::ledger::book::rows::{Account, AccountSums, Attempt, Grant, Hold, Job, JobSums, Key, Period};
 use crate::ledger::protocol::{Reason, Resources};
 
 type Loaded<T> = Result<T, LedgerError>;
@@ -271,6 +271,27 @@ pub(crate) fn once(store: &mut dyn Store, key: &str) -> Loaded<Option<(String, S
 pub(crate) fn rate_cards(store: &mut dyn Store) -> Loaded<Vec<RateCard>> {
     let rows = store.query("SELECT card FROM rates ORDER BY version DESC", &[])?;
     rows.into_iter().map(|mut row| row.json()).collect()
+}
+
+/// All keys, the newest first, or the one of this id.
+pub(crate) fn keys(store: &mut dyn Store, id: Option<&str>) -> Loaded<Vec<Key>> {
+    let columns = "SELECT id, hash, name, scope, owner, created_us, revoked_us FROM api_key";
+    let rows = match id {
+        Some(id) => store.query(&format!("{columns} WHERE id = $1"), &[id.into()])?,
+        None => store.query(&format!("{columns} ORDER BY created_us DESC, id"), &[])?,
+    };
+    let read = |mut row: Row| {
+        Ok(Key {
+            id: row.text()?,
+            hash: row.text()?,
+            name: row.text()?,
+            scope: row.parsed()?,
+            user: row.maybe_text()?,
+            created_us: row.int()?,
+            revoked_us: row.maybe_int()?,
+        })
+    };
+    rows.into_iter().map(read).collect()
 }
 
 /// The newest epoch: its number, and until when it settles, in µs since 1970.

@@ -71,3 +71,37 @@ pub trait Store: Send {
     /// See [`LedgerError`].
     fn check(&mut self) -> Result<Vec<String>, LedgerError>;
 }
+
+impl Store for Box<dyn Store> {
+    fn begin(&mut self) -> Result<i64, LedgerError> {
+        self.as_mut().begin()
+    }
+
+    fn lock(&mut self, owners: &[&str], attempts: &[Uuid]) -> Result<(), LedgerError> {
+        self.as_mut().lock(owners, attempts)
+    }
+
+    fn query(&mut self, sql: &str, parameters: &[Value]) -> Result<Vec<Row>, LedgerError> {
+        self.as_mut().query(sql, parameters)
+    }
+
+    fn write(&mut self, table: &Table, rows: Vec<Vec<Value>>) -> Result<(), LedgerError> {
+        self.as_mut().write(table, rows)
+    }
+
+    fn commit(&mut self) -> Result<(), LedgerError> {
+        self.as_mut().commit()
+    }
+
+    fn rollback(&mut self) {
+        self.as_mut().rollback();
+    }
+
+    fn is_stopped(&mut self, job: &str) -> Result<bool, LedgerError> {
+        self.as_mut().is_stopped(job)
+    }
+
+    fn check(&mut self) -> Result<Vec<String>, LedgerError> {
+        self.as_mut().check()
+    }
+}

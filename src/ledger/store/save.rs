@@ -1,10 +1,10 @@
 //! What a transaction changed, into a database.
 
-use super::table::{ACCOUNT, ATTEMPT, ENTRY, EPOCH, GRANT, IDENTITY, JOB, ONCE, PERIOD, RATES, RECEIPT};
+use super::table::{ACCOUNT, ATTEMPT, ENTRY, EPOCH, GRANT, IDENTITY, JOB, KEY, ONCE, PERIOD, RATES, RECEIPT};
 use super::{Store, Value};
 use crate::ledger::LedgerError;
 use crate::ledger::book::Changes;
-use crate::ledger::book::rows::{Account, Attempt, Entry, Grant, Job, Period};
+use crate::ledger::book::rows::{Account, Attempt, Entry, Grant, Job, Key, Period};
 use crate::ledger::protocol::Reason;
 use crate::ledger::views::PeriodLength;
 
@@ -28,6 +28,7 @@ pub(crate) fn save(store: &mut dyn Store, changes: &Changes) -> Result<(), Ledge
         .iter()
         .map(|(version, card, since_us, by)| vec![(*version).into(), text(card), (*since_us).into(), text(by)]);
     write(&RATES, cards.collect())?;
+    write(&KEY, changes.keys.iter().map(key).collect())?;
     write(&EPOCH, changes.epoch.iter().map(|(number, until_us)| vec![(*number).into(), (*until_us).into()]).collect())
 }
 
@@ -90,6 +91,18 @@ fn job(job: &Job) -> Vec<Value> {
         job.sums.charged.into(),
         job.sums.held.into(),
         job.sums.beyond.into(),
+    ]
+}
+
+fn key(key: &Key) -> Vec<Value> {
+    vec![
+        key.id.as_str().into(),
+        key.hash.as_str().into(),
+        key.name.as_str().into(),
+        key.scope.as_str().into(),
+        key.user.as_deref().into(),
+        key.created_us.into(),
+        key.revoked_us.into(),
     ]
 }
 

@@ -198,6 +198,22 @@ pub(super) static RATES: Table = Table {
     columns: &[("version", Int), ("card", Text), ("since_us", Int), ("by", Text)],
 };
 
+/// Keys of the service.
+pub(super) static KEY: Table = Table {
+    name: "api_key",
+    key_count: 1,
+    append_only: false,
+    columns: &[
+        ("id", Text),
+        ("hash", Text),
+        ("name", Text),
+        ("scope", Text),
+        ("owner", Text),
+        ("created_us", Int),
+        ("revoked_us", Int),
+    ],
+};
+
 /// Each restore of a copy begins one.
 pub(super) static EPOCH: Table =
     Table { name: "epoch", key_count: 1, append_only: true, columns: &[("number", Int), ("settles_until_us", Int)] };

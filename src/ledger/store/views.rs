@@ -7,8 +7,9 @@ use crate::domain::calendar::{civil, day_end, month_end, month_start};
 use crate::domain::rating::{Price, RateCard, VirtualTime};
 use crate::domain::units::{Microseconds, Nanocredits};
 use crate::ledger::LedgerError;
-use crate::ledger::book::rows::{Account, Attempt};
+use crate::ledger::book::rows::{Account, Attempt, Key};
 use crate::ledger::book::{Books, Shown};
+use crate::ledger::keys::KeyView;
 use crate::ledger::protocol::AttemptIdentity;
 use crate::ledger::receipt::Credits;
 use crate::ledger::views::{
@@ -39,6 +40,7 @@ pub(super) fn read(store: &mut dyn Store, now_us: i64, query: &Query) -> Result<
         Query::Job { job } => View::Job(Some(Box::new(one_job(store, now_us, job)?))),
         Query::Usage { user, month } => View::Usage(usage(store, user, month.as_deref())?),
         Query::Rates => View::Rates(rates(store)?),
+        Query::Keys { id } => View::Keys(keys(store, id.as_deref())?),
         Query::Verify => View::Verified(verify(store)?),
         Query::Stopped { .. } => return Err(LedgerError::unasked()),
     })
@@ -118,7 +120,7 @@ fn jobs(
     }
     if let Some(before) = before {
         let last = rows::job(store, before)?;
-        let last = last.ok_or_else(|| LedgerError::Refused(format!("{before:?} is no cursor of a page of jobs")))?;
+        let last = last.ok_or_else(|| LedgerError::Missing(format!("{before:?} is no cursor of a page of jobs")))?;
         parameters.extend([last.started_us.into(), last.id.into()]);
         conditions.push(format!("(started_us, id) < (${}, ${})", parameters.len() - 1, parameters.len()));
     }
@@ -298,6 +300,19 @@ fn add(sum: &mut UsageRow, row: &UsageRow) {
     sum.total_virtual_cpu_time = sum.total_virtual_cpu_time.saturating_add(row.total_virtual_cpu_time);
     sum.total_virtual_gpu_time = sum.total_virtual_gpu_time.saturating_add(row.total_virtual_gpu_time);
     sum.total_tokens_consumed = sum.total_tokens_consumed.saturating_add(row.total_tokens_consumed);
+}
+
+fn keys(store: &mut dyn Store, id: Option<&str>) -> Result<Vec<KeyView>, LedgerError> {
+    let view = |key: Key| KeyView {
+        id: key.id,
+        name: key.name,
+        scope: key.scope,
+        user: key.user,
+        created_at: rfc3339(key.created_us),
+        revoked_at: key.revoked_us.map(rfc3339),
+        hash: key.hash,
+    };
+    Ok(rows::keys(store, id)?.into_iter().map(view).collect())
 }
 
 fn rates(store: &mut dyn Store) -> Result<Vec<RatesView>, LedgerError> {

@@ -50,6 +50,11 @@ CREATE INDEX entry_of_day ON entry (owner, day);
 CREATE INDEX entry_of_job ON entry (job) WHERE job IS NOT NULL;
 -- A key and its effect are one transaction; the same key with another body is refused.
 CREATE TABLE once (key TEXT PRIMARY KEY, body TEXT NOT NULL, answer TEXT NOT NULL) /* by key */;
+-- Keys of the ledger service: hashes alone.
+CREATE TABLE api_key (
+    id TEXT PRIMARY KEY, hash TEXT NOT NULL, name TEXT NOT NULL, scope TEXT NOT NULL, owner TEXT, created_us BIGINT NOT NULL,
+    revoked_us BIGINT
+) /* by key */;
 CREATE TABLE rates (version BIGINT PRIMARY KEY, card TEXT NOT NULL, since_us BIGINT NOT NULL, by TEXT NOT NULL) /* by key */;
 -- Each restore of a copy begins an epoch; until `settles_until_us` running attempts report, and nothing new is leased.
 CREATE TABLE epoch (number BIGINT PRIMARY KEY, settles_until_us BIGINT NOT NULL) /* by key */;

@@ -49,8 +49,8 @@ impl From<rusqlite::Error> for LedgerError {
 pub(super) fn with_path(path: &Path, error: LedgerError) -> LedgerError {
     let named = |text: String| format!("{}: {text}", path.display());
     match error {
-        LedgerError::Unknown(text) => LedgerError::Unknown(text),
-        LedgerError::Conflict(text) => LedgerError::Conflict(text),
+        // These are about a value, which they name.
+        error @ (LedgerError::Missing(_) | LedgerError::Unknown(_) | LedgerError::Conflict(_)) => error,
         // A refusal is about a value, which it names.
         LedgerError::Refused(text) if !text.starts_with("it cannot") => LedgerError::Refused(text),
         LedgerError::Refused(text) => LedgerError::Refused(named(text)),
