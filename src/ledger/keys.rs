@@ -75,7 +75,8 @@ impl Secret {
     /// What the ledger keeps of it. A key has more than 200 random bits, so that one round of a plain hash is enough.
     #[must_use]
     pub fn hash(&self) -> String {
-        Sha256::digest(self.0.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+        let digest = Sha256::digest(self.0.as_bytes());
+        digest.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
     }
 }
 

@@ -3,6 +3,9 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use super::store::postgres::Postgres;
+use super::store::sqlite::Sqlite;
+use super::store::{Store, StoreLedger};
 use super::{Ledger, LedgerError};
 use crate::sys::clock::SystemClock;
 
@@ -56,12 +59,19 @@ impl Location {
     /// # Errors
     /// See [`LedgerError`].
     pub fn connect(&self) -> Result<Box<dyn Ledger>, LedgerError> {
+        Ok(Box::new(StoreLedger::new(self.store()?)))
+    }
+
+    /// Opens the database itself.
+    ///
+    /// # Errors
+    /// See [`LedgerError`]; a service has none that could be opened.
+    pub fn store(&self) -> Result<Box<dyn Store>, LedgerError> {
         match self {
-            Self::File(path) => {
-                Ok(Box::new(super::store::sqlite::SqliteLedger::open_file(path, Box::new(SystemClock))?))
-            }
-            Self::Postgres(_) | Self::Service(_) => {
-                Err(LedgerError::Refused(format!("{self}: this version keeps its ledger in a file: use --ledger PATH")))
+            Self::File(path) => Ok(Box::new(Sqlite::open(path, Box::new(SystemClock))?)),
+            Self::Postgres(url) => Ok(Box::new(Postgres::open(url, None)?)),
+            Self::Service(_) => {
+                Err(LedgerError::Refused(format!("{self} is no database: name a file or postgres://…")))
             }
         }
     }
@@ -89,7 +99,8 @@ mod tests {
         assert_eq!(Location::parse("a/b.db"), Location::File("a/b.db".into()));
         let postgres = Location::parse("postgres://me:secret@host/db");
         assert_eq!(postgres.to_string(), "postgres://***@host/db");
-        assert!(postgres.connect().is_err());
+        let error = postgres.connect().map(|_| ()).unwrap_err();
+        assert!(!error.to_string().contains("secret"), "{error}");
         assert!(matches!(Location::parse("https://x"), Location::Service(_)));
     }
 }

@@ -6,16 +6,15 @@
 #![allow(clippy::pedantic, clippy::print_stdout, missing_docs, reason = "a program for people, not an interface")]
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use jobmeter::domain::units::Microseconds;
 use jobmeter::domain::usage::Usage;
 use jobmeter::ledger::Ledger;
 use jobmeter::ledger::book::{Asked, Operation, Outcome};
+use jobmeter::ledger::location::Location;
 use jobmeter::ledger::protocol::{
     AttemptIdentity, Decision, JobKind, Lease, OpenAnswer, OpenRequest, Report, Resources,
 };
-use jobmeter::ledger::store::sqlite::SqliteLedger;
 use jobmeter::ledger::store::{Store, StoreLedger};
 use jobmeter::ledger::views::{Change, PeriodLength, Query, View};
 use jobmeter::sys::clock::{Clock, SystemClock};
@@ -118,7 +117,7 @@ fn main() {
     let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
     let arguments: Vec<String> = std::env::args().collect();
     let at = arguments.iter().position(|argument| argument == "--ledger");
-    let path = at.and_then(|at| arguments.get(at + 1)).map_or(directory.path().join("l.db"), PathBuf::from);
-    let mut ledger = SqliteLedger::open_file(&path, Box::new(SystemClock)).expect("a ledger");
-    measure("SQLite", &mut ledger);
+    let new = directory.path().join("l.db").display().to_string();
+    let location = Location::parse(at.and_then(|at| arguments.get(at + 1)).unwrap_or(&new));
+    measure(&location.to_string(), &mut StoreLedger::new(location.store().expect("a ledger")));
 }

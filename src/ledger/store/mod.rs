@@ -5,6 +5,7 @@
 
 mod ledger;
 pub(super) mod load;
+pub mod postgres;
 mod row;
 mod save;
 pub mod sqlite;

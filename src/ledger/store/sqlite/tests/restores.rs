@@ -1,12 +1,19 @@
 //! Copies that take the ledger's place, files that vanish, and files of an older version.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
+
+use super::suite::{DAY_S, HandClock, World, seconds};
 use super::*;
 use crate::domain::lease::LEASE_MS;
-use crate::ledger::protocol::Resume;
+use crate::domain::units::Nanocredits;
+use crate::ledger::Ledger;
+use crate::ledger::protocol::{Decision, Finish, Lease, OpenAnswer, OpenRequest, Reason, Report, Resume};
+use crate::ledger::views::{Change, Query, View};
 
 impl World {
     fn path(&self, name: &str) -> PathBuf {
-        self._directory.path().join(name)
+        self.place.path().join(name)
     }
 
     fn copy(&self) {
@@ -28,6 +35,10 @@ impl World {
         let answer = self.ledger.open(&OpenRequest { resume: Some(resume), ..request.clone() }).unwrap();
         assert!(matches!(answer, OpenAnswer::Opened { again: true, .. }), "{answer:?}");
     }
+}
+
+fn opened(path: &Path, clock: &HandClock) -> StoreLedger<Box<dyn Store>> {
+    StoreLedger::new(Box::new(Sqlite::open(path, Box::new(clock.clone())).unwrap()))
 }
 
 fn unknown<T: std::fmt::Debug>(answer: Result<T, LedgerError>) {
@@ -126,10 +137,10 @@ fn a_ledger_that_is_damaged_is_kept_aside_and_replaced() {
     }
     std::fs::write(world.path("l.db"), "rubbish ".repeat(2_000)).unwrap();
     world.restore();
-    world.ledger = SqliteLedger::open_file(&world.path("l.db"), Box::new(world.clock.clone())).unwrap();
+    world.ledger = opened(&world.path("l.db"), &world.clock);
     assert_eq!(world.account().limit, Some(Nanocredits(2_000_000_000)));
     world.check();
-    let names = std::fs::read_dir(world._directory.path()).unwrap().flatten();
+    let names = std::fs::read_dir(world.place.path()).unwrap().flatten();
     let aside = names.filter(|entry| entry.file_name().to_string_lossy().contains(".damaged-")).count();
     assert_eq!(aside, 1);
 }
@@ -160,8 +171,8 @@ fn a_ledger_of_an_older_version_is_taken_over() {
     Connection::open(&path).unwrap().execute_batch(include_str!("ledger-2.sql")).unwrap();
     // A minute after it was written.
     let clock = HandClock(Arc::new(AtomicI64::new(1_795_648_400 * 1_000_000)));
-    let ledger = SqliteLedger::open_file(&path, Box::new(clock.clone())).unwrap();
-    let mut world = World { _directory: directory, clock, ledger };
+    let ledger = opened(&path, &clock);
+    let mut world = World { place: directory, clock, ledger };
     world.check();
     let View::Account(account) = world.ledger.read(&Query::Account { user: "tester".into() }).unwrap() else {
         panic!()
@@ -183,7 +194,6 @@ fn a_ledger_of_an_older_version_is_taken_over() {
     world.finish(attempt, &seconds("0.4"), lease.period);
     world.check();
     // Opening it again changes nothing.
-    let again = SqliteLedger::open_file(&path, Box::new(world.clock.clone())).unwrap();
-    world.ledger = again;
+    world.ledger = opened(&path, &world.clock);
     world.check();
 }

@@ -1,4 +1,4 @@
-//! Grants, tokens, rates, stops, corrections; and files that are no ledger.
+//! Grants, tokens, rates, stops and corrections.
 
 use super::*;
 
@@ -146,25 +146,4 @@ fn a_correction_moves_the_balance_and_is_an_entry() {
     world.change(adjust("-0.25", "b")).unwrap();
     assert_eq!(world.account().left, Some(Nanocredits(1_250_000_000)));
     world.check();
-}
-
-#[test]
-fn what_is_no_ledger_is_left_alone() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("x.db");
-    std::fs::write(&path, "this is a text of somebody else, longer than a header\n".repeat(100)).unwrap();
-    let before = std::fs::read(&path).unwrap();
-    let error = SqliteLedger::open_file(&path, Box::new(crate::sys::clock::SystemClock)).unwrap_err();
-    assert!(error.to_string().contains("x.db"), "{error}");
-    assert_eq!(std::fs::read(&path).unwrap(), before);
-}
-
-#[test]
-fn a_ledger_of_a_newer_version_is_refused() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("x.db");
-    drop(SqliteLedger::open_file(&path, Box::new(crate::sys::clock::SystemClock)).unwrap());
-    Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
-    let error = SqliteLedger::open_file(&path, Box::new(crate::sys::clock::SystemClock)).unwrap_err();
-    assert!(matches!(&error, LedgerError::Broken(why) if why.contains("newer")), "{error}");
 }

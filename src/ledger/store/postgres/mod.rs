@@ -1,0 +1,327 @@
+//! The ledger on PostgreSQL: any number of replicas of the service on one database.
+//!
+//! A transaction locks the rows of its accounts, in the order of their names, before it reads what it will write;
+//! whatever came in the way all the same (a new account made twice, a deadlock over a job) is tried again. The clock is
+//! the database's.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tokio::runtime::{Builder, Runtime};
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
+use tokio_postgres::{Client, Config, NoTls, Statement};
+use uuid::Uuid;
+
+use super::table::Kind;
+use super::{Row, Store, TABLES, Table, Value};
+use crate::ledger::LedgerError;
+use crate::sys::clock::Clock;
+
+const CONNECT_MAX: Duration = Duration::from_secs(5);
+/// "JBMT": whoever migrates holds this lock.
+const MIGRATION_LOCK: i64 = 0x4a42_4d54;
+/// One after the other, forward only.
+const MIGRATIONS: [&str; 1] = [TABLES];
+/// What the tables have on PostgreSQL alone: entries cannot be changed, and rows that are written again and again find
+/// room beside their old versions.
+const EXTRAS: &str = "
+    CREATE FUNCTION entries_are_append_only() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN RAISE EXCEPTION 'entries are append-only'; END $$;
+    CREATE TRIGGER entry_append_only BEFORE UPDATE OR DELETE ON entry
+        FOR EACH ROW EXECUTE FUNCTION entries_are_append_only();
+    ALTER TABLE attempt SET (fillfactor = 50);
+    ALTER TABLE account SET (fillfactor = 50);
+    ALTER TABLE period SET (fillfactor = 50);
+    ALTER TABLE job SET (fillfactor = 50);";
+
+/// A connection to a database.
+pub struct Postgres {
+    runtime: Runtime,
+    config: Config,
+    client: Option<Client>,
+    statements: HashMap<String, Statement>,
+    /// Instead of the database's.
+    clock: Option<Box<dyn Clock>>,
+}
+
+impl std::fmt::Debug for Postgres {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Postgres").field("hosts", &self.config.get_hosts()).finish_non_exhaustive()
+    }
+}
+
+impl From<tokio_postgres::Error> for LedgerError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        let Some(told) = error.as_db_error() else {
+            return Self::Unavailable(format!("PostgreSQL does not answer: {}", chain(&error)));
+        };
+        let text = format!("PostgreSQL says: {}", told.message());
+        let code = told.code();
+        if [SqlState::T_R_SERIALIZATION_FAILURE, SqlState::T_R_DEADLOCK_DETECTED, SqlState::UNIQUE_VIOLATION]
+            .contains(code)
+        {
+            return Self::Conflict(text);
+        }
+        match code.code().get(..2) {
+            // No room, no memory, too many connections; timeouts and shutdowns; connections.
+            Some("53" | "57" | "08" | "55" | "58") => Self::Unavailable(text),
+            // No such user, password or database; no right.
+            Some("28" | "3D") => Self::Refused(text),
+            Some("42") if *code == SqlState::INSUFFICIENT_PRIVILEGE => Self::Refused(text),
+            Some("25") if *code == SqlState::READ_ONLY_SQL_TRANSACTION => Self::Unavailable(text),
+            _ => Self::Broken(text),
+        }
+    }
+}
+
+/// An error with all that stands behind it.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
+}
+
+impl ToSql for Value {
+    fn to_sql(
+        &self,
+        kind: &Type,
+        out: &mut tokio_postgres::types::private::BytesMut,
+    ) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
+        match self {
+            Self::Null => Ok(IsNull::Yes),
+            Self::Int(number) if *kind == Type::INT4 => i32::try_from(*number)?.to_sql(kind, out),
+            Self::Int(number) => number.to_sql(kind, out),
+            Self::Text(text) => text.to_sql(kind, out),
+        }
+    }
+
+    fn accepts(kind: &Type) -> bool {
+        [Type::INT8, Type::INT4, Type::TEXT, Type::VARCHAR].contains(kind)
+    }
+
+    to_sql_checked!();
+}
+
+/// What [`Value`] is read from.
+struct Read(Value);
+
+impl<'a> FromSql<'a> for Read {
+    fn from_sql(kind: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
+        Ok(Self(match *kind {
+            Type::INT8 => Value::Int(i64::from_sql(kind, raw)?),
+            Type::INT4 => Value::Int(i32::from_sql(kind, raw)?.into()),
+            Type::BOOL => Value::Int(bool::from_sql(kind, raw)?.into()),
+            _ => Value::Text(String::from_sql(kind, raw)?),
+        }))
+    }
+
+    fn from_sql_null(_kind: &Type) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
+        Ok(Self(Value::Null))
+    }
+
+    fn accepts(kind: &Type) -> bool {
+        [Type::INT8, Type::INT4, Type::BOOL, Type::TEXT, Type::VARCHAR, Type::NAME].contains(kind)
+    }
+}
+
+impl Postgres {
+    /// Connects, and makes or brings forward the tables. `clock` stands for the database's where one is given.
+    ///
+    /// # Errors
+    /// Where the URL is none, the database does not answer, or its tables are of a newer version.
+    pub fn open(url: &str, clock: Option<Box<dyn Clock>>) -> Result<Self, LedgerError> {
+        // The URL may hold a password, and is not shown.
+        let mut config: Config = url.parse().map_err(|error: tokio_postgres::Error| {
+            LedgerError::Refused(format!("this is no URL of a PostgreSQL database: {}", chain(&error)))
+        })?;
+        config.connect_timeout(CONNECT_MAX).application_name("jobmeter");
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| LedgerError::Unavailable(format!("no event loop can be made: {error}")))?;
+        let mut postgres = Self { runtime, config, client: None, statements: HashMap::new(), clock };
+        postgres.connected()?;
+        postgres.migrate()?;
+        Ok(postgres)
+    }
+
+    /// The connection, made anew where it was lost.
+    fn connected(&mut self) -> Result<&Client, LedgerError> {
+        if self.client.as_ref().is_none_or(Client::is_closed) {
+            self.statements.clear();
+            let client = self.runtime.block_on(connect(&self.config))?;
+            let settings = "SET lock_timeout = '10s'; SET statement_timeout = '60s'; \
+                 SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'";
+            self.runtime.block_on(client.batch_execute(settings))?;
+            self.client = Some(client);
+        }
+        self.client.as_ref().ok_or_else(|| LedgerError::Unavailable("there is no connection".to_owned()))
+    }
+
+    fn batch(&mut self, sql: &str) -> Result<(), LedgerError> {
+        self.connected()?;
+        let Some(client) = &self.client else { return Ok(()) };
+        Ok(self.runtime.block_on(client.batch_execute(sql))?)
+    }
+
+    /// One replica migrates, and the others wait for it.
+    fn migrate(&mut self) -> Result<(), LedgerError> {
+        self.batch(&format!("BEGIN; SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"))?;
+        let done = self.migrate_locked();
+        self.batch(if done.is_ok() { "COMMIT" } else { "ROLLBACK" })?;
+        done
+    }
+
+    fn migrate_locked(&mut self) -> Result<(), LedgerError> {
+        self.batch("CREATE TABLE IF NOT EXISTS jobmeter_schema (version BIGINT PRIMARY KEY)")?;
+        let found = self.query("SELECT coalesce(max(version), 0) FROM jobmeter_schema", &[])?;
+        let version = found.into_iter().next().map_or(Ok(0), |mut row| row.count())?;
+        let known = u64::try_from(MIGRATIONS.len()).unwrap_or(u64::MAX);
+        if version > known {
+            return Err(LedgerError::Broken(format!(
+                "the database holds a ledger of version {version}, and this jobmeter knows versions up to {known}: use a \
+                 newer jobmeter"
+            )));
+        }
+        for (at, migration) in (1_u64..).zip(MIGRATIONS).filter(|(at, _)| *at > version) {
+            self.batch(migration)?;
+            self.batch(if at == 1 { EXTRAS } else { "" })?;
+            self.batch(&format!("INSERT INTO jobmeter_schema VALUES ({at})"))?;
+        }
+        Ok(())
+    }
+
+    fn prepared(&mut self, sql: &str) -> Result<Statement, LedgerError> {
+        if let Some(statement) = self.statements.get(sql) {
+            return Ok(statement.clone());
+        }
+        let Some(client) = &self.client else {
+            return Err(LedgerError::Unavailable("the connection was lost".to_owned()));
+        };
+        let statement = self.runtime.block_on(client.prepare(sql))?;
+        self.statements.insert(sql.to_owned(), statement.clone());
+        Ok(statement)
+    }
+}
+
+async fn connect(config: &Config) -> Result<Client, LedgerError> {
+    let wants_tls = config.get_ssl_mode() != tokio_postgres::config::SslMode::Disable;
+    let is_local = config.get_hosts().iter().all(|host| matches!(host, tokio_postgres::config::Host::Unix(_)));
+    if !wants_tls || is_local {
+        let (client, connection) = config.connect(NoTls).await?;
+        tokio::spawn(async move { connection.await.ok() });
+        return Ok(client);
+    }
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let tls = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| LedgerError::Refused(format!("TLS cannot be used: {error}")))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let (client, connection) = config.connect(tokio_postgres_rustls::MakeRustlsConnect::new(tls)).await?;
+    tokio::spawn(async move { connection.await.ok() });
+    Ok(client)
+}
+
+impl Store for Postgres {
+    fn begin(&mut self) -> Result<i64, LedgerError> {
+        self.connected()?;
+        let Some(client) = &self.client else {
+            return Err(LedgerError::Unavailable("there is no connection".to_owned()));
+        };
+        let sql = "BEGIN; SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS BIGINT)";
+        let answer = self.runtime.block_on(client.simple_query(sql))?;
+        if let Some(clock) = &self.clock {
+            return Ok(clock.realtime_us());
+        }
+        let time = answer.iter().find_map(|message| match message {
+            tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0)?.parse().ok(),
+            _ => None,
+        });
+        time.ok_or_else(|| LedgerError::Broken("PostgreSQL does not tell the time".to_owned()))
+    }
+
+    fn lock(&mut self, owners: &[&str], attempts: &[Uuid]) -> Result<(), LedgerError> {
+        let sql = "SELECT owner FROM account WHERE owner = ANY($1) OR owner IN (SELECT owner FROM attempt WHERE id = ANY($2)) \
+                   ORDER BY owner FOR UPDATE";
+        let statement = self.prepared(sql)?;
+        let attempts: Vec<String> = attempts.iter().map(Uuid::to_string).collect();
+        let Some(client) = &self.client else {
+            return Err(LedgerError::Unavailable("there is no connection".to_owned()));
+        };
+        self.runtime.block_on(client.execute(&statement, &[&owners, &attempts]))?;
+        Ok(())
+    }
+
+    fn query(&mut self, sql: &str, parameters: &[Value]) -> Result<Vec<Row>, LedgerError> {
+        let statement = self.prepared(sql)?;
+        let Some(client) = &self.client else {
+            return Err(LedgerError::Unavailable("there is no connection".to_owned()));
+        };
+        let parameters: Vec<&(dyn ToSql + Sync)> = parameters.iter().map(|value| value as _).collect();
+        let rows = self.runtime.block_on(client.query(&statement, &parameters))?;
+        let read = |row: &tokio_postgres::Row| {
+            let values = (0..row.len()).map(|at| row.try_get::<_, Read>(at).map(|read| read.0));
+            Ok(Row::new(values.collect::<Result<_, _>>()?))
+        };
+        rows.iter().map(read).collect()
+    }
+
+    /// All rows in one statement: a column is an array.
+    fn write(&mut self, table: &Table, rows: Vec<Vec<Value>>) -> Result<(), LedgerError> {
+        let arrays = table.columns.iter().enumerate().map(|(at, (_, kind))| {
+            let kind = if *kind == Kind::Int { "BIGINT" } else { "TEXT" };
+            format!("CAST(${} AS {kind}[])", at + 1)
+        });
+        let (name, names, on_conflict) = (table.name, table.names(), table.on_conflict());
+        let arrays = arrays.collect::<Vec<_>>().join(", ");
+        let statement =
+            self.prepared(&format!("INSERT INTO {name} ({names}) SELECT * FROM UNNEST({arrays}){on_conflict}"))?;
+        let mut columns: Vec<Vec<Value>> = table.columns.iter().map(|_| Vec::with_capacity(rows.len())).collect();
+        for row in rows {
+            columns.iter_mut().zip(row).for_each(|(column, value)| column.push(value));
+        }
+        let parameters: Vec<&(dyn ToSql + Sync)> = columns.iter().map(|column| column as _).collect();
+        let Some(client) = &self.client else {
+            return Err(LedgerError::Unavailable("there is no connection".to_owned()));
+        };
+        self.runtime.block_on(client.execute(&statement, &parameters))?;
+        Ok(())
+    }
+
+    fn commit(&mut self) -> Result<(), LedgerError> {
+        // A connection that was lost under way has rolled back, and must not be made anew for the commit.
+        let Some(client) = &self.client else {
+            return Err(LedgerError::Unavailable("there is no connection".to_owned()));
+        };
+        Ok(self.runtime.block_on(client.batch_execute("COMMIT"))?)
+    }
+
+    fn rollback(&mut self) {
+        let Some(client) = &self.client else { return };
+        if self.runtime.block_on(client.batch_execute("ROLLBACK")).is_err() {
+            self.client = None;
+        }
+    }
+
+    fn is_stopped(&mut self, job: &str) -> Result<bool, LedgerError> {
+        self.connected()?;
+        let found = self.query("SELECT stopped FROM job WHERE id = $1", &[job.into()])?;
+        found.into_iter().next().map_or(Ok(false), |mut row| row.flag())
+    }
+
+    fn check(&mut self) -> Result<Vec<String>, LedgerError> {
+        // PostgreSQL looks after its own pages (data checksums, amcheck).
+        Ok(Vec::new())
+    }
+}
+
+#[cfg(test)]
+mod tests;
