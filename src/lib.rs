@@ -12,4 +12,5 @@ pub mod domain;
 pub mod ledger;
 pub mod meter;
 pub mod runner;
+pub mod server;
 pub mod sys;

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::values::{self, Span};
 use crate::domain::rating::{CpuBasis, GpuBasis};
 use crate::domain::units::{Microseconds, Nanocredits};
+use crate::ledger::keys::Scope;
 use crate::ledger::protocol::JobKind;
 use crate::ledger::views::PeriodLength;
 use crate::meter::CpuSource;
@@ -28,9 +29,13 @@ pub(super) struct Arguments {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Global options")]
 pub(super) struct Global {
-    /// The ledger's file [default: $XDG_STATE_HOME/jobmeter/ledger.db, as root /var/lib/jobmeter/ledger.db]
-    #[arg(long, global = true, env = "JOBMETER_LEDGER", value_name = "PATH", value_parser = values::not_empty)]
+    /// The ledger: a file, postgres://… or http(s)://… [default: $XDG_STATE_HOME/jobmeter/ledger.db, as root
+    /// /var/lib/jobmeter/ledger.db]
+    #[arg(long, global = true, env = "JOBMETER_LEDGER", value_name = "LOCATION", hide_env_values = true, value_parser = values::not_empty)]
     pub(super) ledger: Option<String>,
+    /// A file that holds the key for a ledger service; the variable may hold the key itself
+    #[arg(long, global = true, env = "JOBMETER_KEY", value_name = "FILE", hide_env_values = true)]
+    pub(super) key_file: Option<String>,
     /// Whose credits [default: the login name]
     #[arg(long, global = true, env = "JOBMETER_USER", value_name = "NAME", value_parser = values::name)]
     pub(super) user: Option<String>,
@@ -70,6 +75,11 @@ pub(super) enum Verb {
     /// Burn that the ledger has not taken yet
     #[command(subcommand)]
     Spool(Spool),
+    /// Keys of a ledger service
+    #[command(subcommand)]
+    Key(Key),
+    /// Serve the ledger over HTTP
+    Serve(Serve),
     /// What can be metered and enforced here, and how exactly
     Doctor,
     /// Write a completion script
@@ -336,4 +346,51 @@ pub(super) enum Spool {
         #[arg(long)]
         acknowledged: bool,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Key {
+    /// Make a key; it is shown once
+    Create {
+        /// For people: who or what has it
+        #[arg(value_parser = values::name)]
+        name: String,
+        /// What it may do
+        #[arg(long, value_enum, default_value = "report")]
+        scope: Scope,
+        /// For the account of the user of --user alone
+        #[arg(long)]
+        only_user: bool,
+        /// Write it to this new file, mode 0600, instead of showing it
+        #[arg(long, value_name = "FILE")]
+        to: Option<PathBuf>,
+    },
+    /// All keys, without the keys themselves
+    List,
+    /// Make a key invalid, within a second
+    Revoke {
+        /// Its id
+        id: String,
+    },
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  jobmeter serve --db /srv/jobmeter/ledger.db\n  jobmeter serve --db \
+                  postgres://jobmeter@db/jobmeter --listen 0.0.0.0:7770 --tls-certificate chain.pem --tls-key key.pem")]
+pub(super) struct Serve {
+    /// The database: a file, or postgres://… [default: that of --ledger]
+    #[arg(long, env = "JOBMETER_DB", value_name = "LOCATION", hide_env_values = true)]
+    pub(super) db: Option<String>,
+    /// Where to listen
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:7770")]
+    pub(super) listen: std::net::SocketAddr,
+    /// Where the first start writes a key of the scope admin, mode 0600 [default: <db>.admin-key]
+    #[arg(long, value_name = "FILE")]
+    pub(super) admin_key_file: Option<PathBuf>,
+    /// Serve with TLS: the certificate chain, PEM
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub(super) tls_certificate: Option<PathBuf>,
+    /// Serve with TLS: the private key, PEM
+    #[arg(long, value_name = "FILE", requires = "tls_certificate")]
+    pub(super) tls_key: Option<PathBuf>,
 }

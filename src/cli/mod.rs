@@ -5,11 +5,13 @@ mod args;
 mod chart;
 mod doctor;
 mod jobs;
+mod key;
 mod ledger;
 mod manual;
 mod output;
 mod rates;
 mod run;
+mod serve;
 mod settings;
 mod spool;
 mod status;
@@ -59,6 +61,8 @@ fn perform(arguments: Arguments) -> ExitCode {
         Verb::Rates(rates) => rates::rates(&rates, &settings, &out),
         Verb::Ledger(ledger) => ledger::ledger(ledger, &settings, &out),
         Verb::Spool(spool) => spool::spool(&spool, &settings, &out),
+        Verb::Key(key) => key::key(key, &settings, &out),
+        Verb::Serve(serve) => serve::serve(&serve, &settings),
         Verb::Doctor => doctor::doctor(&settings, &out),
         Verb::Completions { shell } => manual::completions(shell, &out),
         Verb::Man { dir } => manual::man(dir.as_deref(), &out),

@@ -8,6 +8,7 @@ use super::args::Global;
 use super::output::Failure;
 use super::values;
 use crate::ledger::Ledger;
+use crate::ledger::keys::Secret;
 use crate::ledger::location::Location;
 use crate::ledger::protocol::JobKind;
 use crate::meter::CpuSource;
@@ -28,6 +29,7 @@ pub(super) struct Settings {
 #[serde(deny_unknown_fields)]
 struct ConfigFile {
     ledger: Option<String>,
+    key_file: Option<String>,
     user: Option<String>,
     spool_dir: Option<PathBuf>,
     #[serde(default)]
@@ -54,7 +56,7 @@ impl Settings {
     pub(super) fn new(global: &Global) -> Result<Self, Failure> {
         let file = read_config(global.config.as_deref())?;
         let state = state_directory();
-        let ledger = global.ledger.clone().or(file.ledger).map_or_else(
+        let ledger = global.ledger.clone().or(file.ledger.clone()).map_or_else(
             || state.as_ref().map(|state| Location::File(state.join("ledger.db"))).ok_or_else(no_home),
             |text| Ok(Location::parse(&text)),
         )?;
@@ -68,6 +70,14 @@ impl Settings {
             .or_else(|| state.map(|state| state.join("spool")))
             .ok_or_else(no_home)?;
         let gone = |error: std::io::Error| Failure::new("the working directory cannot be found").because(error);
+        let ledger = match ledger {
+            Location::Service(..) => {
+                let key = global.key_file.as_deref().or(file.key_file.as_deref());
+                ledger.with_key(key.map(read_key).transpose()?)
+            }
+            // Other places need none.
+            ledger => ledger,
+        };
         let (ledger, spool_dir) = (ledger.absolute().map_err(gone)?, std::path::absolute(spool_dir).map_err(gone)?);
         Ok(Self { ledger, spool_dir, user, by, run: file.run })
     }
@@ -93,6 +103,19 @@ fn directory_of(variable: &str, below_home: &str) -> Option<PathBuf> {
 
 fn state_directory() -> Option<PathBuf> {
     if is_root() { Some(PathBuf::from("/var/lib/jobmeter")) } else { directory_of("XDG_STATE_HOME", ".local/state") }
+}
+
+/// A key, or the file that holds it.
+fn read_key(text: &str) -> Result<Secret, Failure> {
+    if text.is_empty() {
+        return Err(Failure::new("JOBMETER_KEY is empty").hint("unset it, or give a key or the file that holds one"));
+    }
+    if text.starts_with("jm_") {
+        return text.parse().map_err(|why: String| Failure::new(format!("the key of JOBMETER_KEY: {why}")));
+    }
+    let wrong = |cause: String| Failure::new(format!("cannot use the key file {text}")).because(cause);
+    let held = std::fs::read_to_string(text).map_err(|error| wrong(error.to_string()))?;
+    held.parse().map_err(wrong)
 }
 
 /// A file that was named must be there; the default ones need not.

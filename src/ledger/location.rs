@@ -3,22 +3,23 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use super::http::HttpLedger;
+use super::keys::Secret;
 use super::store::postgres::Postgres;
 use super::store::sqlite::Sqlite;
 use super::store::{Store, StoreLedger};
 use super::{Ledger, LedgerError};
 use crate::sys::clock::SystemClock;
 
-/// Where the ledger is. Only files can be opened by this version; the others are recognised, so that a URL never
-/// becomes a file of that name.
+/// Where the ledger is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Location {
     /// The embedded ledger, one SQLite file.
     File(PathBuf),
     /// A PostgreSQL database.
     Postgres(String),
-    /// A ledger service.
-    Service(String),
+    /// A ledger service, and the key for it.
+    Service(String, Option<Secret>),
 }
 
 impl Location {
@@ -27,8 +28,17 @@ impl Location {
     pub fn parse(text: &str) -> Self {
         match text.split_once("://") {
             Some(("postgres" | "postgresql", _)) => Self::Postgres(text.to_owned()),
-            Some(("http" | "https", _)) => Self::Service(text.to_owned()),
+            Some(("http" | "https", _)) => Self::Service(text.to_owned(), None),
             _ => Self::File(PathBuf::from(text)),
+        }
+    }
+
+    /// With the key for a service; other places need none.
+    #[must_use]
+    pub fn with_key(self, key: Option<Secret>) -> Self {
+        match self {
+            Self::Service(url, _) => Self::Service(url, key),
+            other => other,
         }
     }
 
@@ -59,18 +69,22 @@ impl Location {
     /// # Errors
     /// See [`LedgerError`].
     pub fn connect(&self) -> Result<Box<dyn Ledger>, LedgerError> {
-        Ok(Box::new(StoreLedger::new(self.store()?)))
+        Ok(match self {
+            Self::File(path) => Box::new(StoreLedger::new(Sqlite::open(path, Box::new(SystemClock))?)),
+            Self::Service(url, key) => Box::new(HttpLedger::new(url, key.clone())?),
+            Self::Postgres(_) => Box::new(StoreLedger::new(self.store()?)),
+        })
     }
 
-    /// Opens the database itself.
+    /// Opens the database itself, for a service that keeps it open.
     ///
     /// # Errors
     /// See [`LedgerError`]; a service has none that could be opened.
     pub fn store(&self) -> Result<Box<dyn Store>, LedgerError> {
         match self {
-            Self::File(path) => Ok(Box::new(Sqlite::open(path, Box::new(SystemClock))?)),
+            Self::File(path) => Ok(Box::new(Sqlite::open(path, Box::new(SystemClock))?.with_much_memory()?)),
             Self::Postgres(url) => Ok(Box::new(Postgres::open(url, None)?)),
-            Self::Service(_) => {
+            Self::Service(..) => {
                 Err(LedgerError::Refused(format!("{self} is no database: name a file or postgres://…")))
             }
         }
@@ -82,7 +96,7 @@ impl fmt::Display for Location {
         match self {
             Self::File(path) => path.display().fmt(f),
             // A URL may carry a password between "//" and "@", which no message may show.
-            Self::Postgres(url) | Self::Service(url) => match (url.find("://"), url.rfind('@')) {
+            Self::Postgres(url) | Self::Service(url, _) => match (url.find("://"), url.rfind('@')) {
                 (Some(start), Some(end)) if start + 3 < end => write!(f, "{}***{}", &url[..start + 3], &url[end..]),
                 _ => url.fmt(f),
             },
@@ -101,6 +115,6 @@ mod tests {
         assert_eq!(postgres.to_string(), "postgres://***@host/db");
         let error = postgres.connect().map(|_| ()).unwrap_err();
         assert!(!error.to_string().contains("secret"), "{error}");
-        assert!(matches!(Location::parse("https://x"), Location::Service(_)));
+        assert!(matches!(Location::parse("https://x"), Location::Service(_, None)));
     }
 }

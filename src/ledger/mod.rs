@@ -4,6 +4,7 @@
 //! process; the client of the ledger service will answer it over HTTP.
 
 pub mod book;
+pub mod http;
 pub mod keys;
 pub mod location;
 pub mod protocol;
@@ -11,8 +12,9 @@ pub mod receipt;
 pub mod store;
 pub mod views;
 
+use keys::Secret;
 use protocol::{Finish, FinishAnswer, OpenAnswer, OpenRequest, Report, ReportAnswer};
-use views::{Change, ChangeAnswer, Query, View};
+use views::{Change, ChangeAnswer, NewKey, Query, View};
 
 /// What a sidecar and the command line ask of a ledger. An answer leaves after its commit: acknowledged means durable.
 pub trait Ledger: Send {
@@ -39,6 +41,12 @@ pub trait Ledger: Send {
     /// # Errors
     /// See [`LedgerError`].
     fn change(&mut self, change: &Change) -> Result<ChangeAnswer, LedgerError>;
+
+    /// Makes a key of the ledger service, which is told this once.
+    ///
+    /// # Errors
+    /// See [`LedgerError`].
+    fn new_key(&mut self, key: &NewKey) -> Result<Secret, LedgerError>;
 
     /// Reads.
     ///

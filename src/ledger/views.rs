@@ -66,6 +66,19 @@ pub enum Change {
     Settle { attempt: Uuid, usage: Option<Usage>, by: String, why: String },
 }
 
+/// A key to be made, by whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewKey {
+    /// For people.
+    pub name: String,
+    /// What it may do.
+    pub scope: Scope,
+    /// Whose account alone.
+    pub user: Option<String>,
+    /// Who makes it.
+    pub by: String,
+}
+
 /// Answer to a [`Change`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChangeAnswer {

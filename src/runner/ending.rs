@@ -27,6 +27,8 @@ pub(super) const FREEZE_WAIT_MAX: Duration = Duration::from_millis(5);
 pub(super) const KILL_WAIT_MAX: Duration = Duration::from_secs(10);
 /// How long the end waits for a ledger that does not answer, before it leaves the burn to the spool.
 const FINISH_WAIT_MAX_US: u64 = 5_000_000;
+/// A question that was asked within that time may be answered so much later.
+const ANSWER_WAIT_MAX: Duration = Duration::from_secs(2);
 const FINISH_RETRY: Duration = Duration::from_millis(200);
 
 /// What the front prints, and how it ends.
@@ -44,7 +46,10 @@ struct Settled {
 
 /// Ends a job that was started.
 pub(super) fn end(keeper: &mut Keeper<'_>, mut running: Running, end: End) -> Ended {
+    // The front must not take what is awaited here for a keeper that hangs.
+    keeper.trust_for(FREEZE_WAIT_MAX + KILL_WAIT_MAX);
     let settled = settle(keeper, &mut running);
+    keeper.trust_for(Duration::from_micros(FINISH_WAIT_MAX_US) + ANSWER_WAIT_MAX);
     keeper.continue_front();
     if running.ended.is_none() && end != End::MeterLost {
         running.ended = keeper.await_command_end(&running);

@@ -191,7 +191,7 @@ impl Keeper<'_> {
         running.figures.ledger_answered(opening_us);
         self.shared.trust_until_us(running.job.trusted_until_us());
         self.channel.send(&ToFront::Start);
-        self.leftovers = super::settle_leftovers(&self.options.spool_dir);
+        self.leftovers = super::settle_leftovers(&self.options.spool_dir, &self.options.ledger);
         loop {
             match self.wait(&running.uplink, None) {
                 Woken::Front(ToKeeper::Cloned { pid }) => {

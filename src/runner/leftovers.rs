@@ -109,15 +109,15 @@ pub fn list(directory: &Path) -> io::Result<Vec<LeftOver>> {
     Ok(listed.collect())
 }
 
-/// Settles everything that nobody meters any more.
+/// Settles everything that nobody meters any more; `known` is the ledger whose key or password is known here.
 ///
 /// # Errors
 /// Where the directory cannot be read; a file that cannot be settled is kept, and says why.
-pub fn flush(directory: &Path) -> io::Result<Flushed> {
+pub fn flush(directory: &Path, known: &Location) -> io::Result<Flushed> {
     let mut flushed = Flushed::default();
     for path in files(directory)? {
         match Spool::adopt(&path) {
-            Ok(Some((spool, header, record))) => match settle(spool, &header, record) {
+            Ok(Some((spool, header, record))) => match settle(spool, &header, record, known) {
                 Ok(record) => flushed.settled.push(described(&path, &header, &record, "settled".to_owned())),
                 Err((record, why)) => flushed.kept.push(described(&path, &header, &record, why)),
             },
@@ -138,7 +138,12 @@ fn source(containment: &ContainmentSpec) -> CpuSource {
 }
 
 /// Ends and settles one attempt: the record as it was settled, or as it stands and why it is kept.
-pub(super) fn settle(mut spool: Spool, header: &Header, mut record: Record) -> Result<Record, (Record, String)> {
+pub(super) fn settle(
+    mut spool: Spool,
+    header: &Header,
+    mut record: Record,
+    known: &Location,
+) -> Result<Record, (Record, String)> {
     if record.finish.is_none() {
         if let Err(why) = end_job(header, &mut record) {
             return Err((record, why));
@@ -153,7 +158,7 @@ pub(super) fn settle(mut spool: Spool, header: &Header, mut record: Record) -> R
             return Err((record, format!("{}: {error}", spool.path().display())));
         }
     }
-    let told = Location::parse(&header.ledger).connect().and_then(|mut ledger| {
+    let told = location(header, known).connect().and_then(|mut ledger| {
         record.finish.as_ref().map(|finish| tell(ledger.as_mut(), header, &record, finish)).transpose()
     });
     match told {
@@ -163,6 +168,12 @@ pub(super) fn settle(mut spool: Spool, header: &Header, mut record: Record) -> R
         }
         Err(error) => Err((record, format!("the ledger did not take it: {error}"))),
     }
+}
+
+/// Where a spool's burn goes. It holds neither key nor password: they are those of the ledger that is known, where that is
+/// the same.
+fn location(header: &Header, known: &Location) -> Location {
+    if known.to_string() == header.ledger { known.clone() } else { Location::parse(&header.ledger) }
 }
 
 fn tell(ledger: &mut dyn Ledger, header: &Header, record: &Record, finish: &Finish) -> Result<(), LedgerError> {

@@ -44,6 +44,7 @@ use self::keeper::Keeper;
 use self::options::{RunAs, RunOptions};
 use self::spool::{Header, Spool};
 use self::wire::{Channel, Exit};
+use crate::ledger::location::Location;
 use crate::meter::select::Plan;
 use crate::sys::clock::Alarm;
 use crate::sys::process::{
@@ -120,17 +121,26 @@ fn start(options: &RunOptions) -> Result<ExitCode, String> {
         Front { channel: to_keeper, shared: &shared, signals, alarm, keeper, plan: &plan, command, program };
     match front.run() {
         Outcome::Done { lines, exit } => Ok(front::leave(&lines, exit)),
-        Outcome::KeeperLost { why, child } => Ok(end_without_keeper(keeper, why, child, spool, &header)),
+        Outcome::KeeperLost { why, child } => {
+            Ok(end_without_keeper(keeper, why, child, spool, &header, &options.ledger))
+        }
     }
 }
 
 /// The front does what the keeper cannot do any more: freeze, read, kill, and tell the ledger.
-fn end_without_keeper(keeper: Pid, why: &str, child: Option<Pid>, spool: Spool, header: &Header) -> ExitCode {
+fn end_without_keeper(
+    keeper: Pid,
+    why: &str,
+    child: Option<Pid>,
+    spool: Spool,
+    header: &Header,
+    known: &Location,
+) -> ExitCode {
     kill(keeper, Signal::SIGKILL).ok();
     waitpid(keeper, None).ok();
     let path = spool.path().to_owned();
     let record = spool.newest().unwrap_or_default();
-    let settled = leftovers::settle(spool, header, record);
+    let settled = leftovers::settle(spool, header, record, known);
     if let Some(child) = child {
         waitpid(child, None).ok();
     }
@@ -148,13 +158,13 @@ fn end_without_keeper(keeper: Pid, why: &str, child: Option<Pid>, spool: Spool, 
 }
 
 /// On a thread of its own, since the kill of what is left over may take long.
-fn settle_leftovers(directory: &Path) -> Option<JoinHandle<()>> {
+fn settle_leftovers(directory: &Path, known: &Location) -> Option<JoinHandle<()>> {
     // The own file is always there.
     let files = std::fs::read_dir(directory).ok()?.flatten();
     let others = files.filter(|file| file.path().extension().is_some_and(|extension| extension == "spool")).count() > 1;
-    let directory = directory.to_owned();
+    let (directory, known) = (directory.to_owned(), known.clone());
     let settle = move || {
-        leftovers::flush(&directory).ok();
+        leftovers::flush(&directory, &known).ok();
     };
     others.then(|| std::thread::Builder::new().name("leftovers".to_owned()).spawn(settle).ok()).flatten()
 }

@@ -85,6 +85,12 @@ impl Keeper<'_> {
         stopped
     }
 
+    /// What comes now takes so long at most, and a second more where the machine is busy.
+    pub(super) fn trust_for(&self, time: Duration) {
+        let us = super::keeper::micros(time).saturating_add(1_000_000);
+        self.shared.trust_until_us(SystemClock.boottime_us().saturating_add(us));
+    }
+
     /// A front that stopped itself with the command has to be there for the end.
     pub(super) fn continue_front(&self) {
         if self.shared.front_paused() {

@@ -65,8 +65,8 @@ fn ledgers_that_cannot_be_used_say_why() {
         assert!(called.err.contains(told) && called.err.contains("jobmeter: error:"), "{}", called.err);
     }
     assert!(!std::path::Path::new("/tmp/jobmeter-never-3").exists());
-    refused(&["--ledger", "postgres://u:secret@h/db", "status"], 1, "***");
-    refused(&["--ledger", "https://h/", "run", "--", "true"], 125, "--ledger PATH");
+    refused(&["--ledger", "postgres://u:secret@127.0.0.1:1/db", "status"], 75, "PostgreSQL does not answer");
+    refused(&["--ledger", "http://127.0.0.1:1/", "run", "--", "true"], 125, "does not answer");
 }
 
 #[test]

@@ -12,5 +12,6 @@
 mod accounts;
 mod bad_input;
 mod run;
+mod service;
 #[path = "../station.rs"]
 mod station;

@@ -148,6 +148,15 @@ impl<'a> Books<'a> {
     /// # Errors
     /// Where the store fails.
     pub fn attempt_each(&mut self, asked: &[Asked<'_>]) -> Result<Vec<Result<Outcome, LedgerError>>, LedgerError> {
+        let concerned = asked.iter().filter_map(|asked| match asked.operation {
+            Operation::Report(report) => Some(report.attempt),
+            Operation::Finish(finish) => Some(finish.attempt),
+            _ => None,
+        });
+        let concerned: Vec<_> = concerned.collect();
+        if concerned.len() > 1 {
+            self.shelf.prefetch(&concerned)?;
+        }
         let mut outcomes = Vec::with_capacity(asked.len());
         for Asked { operation, only } in asked {
             self.shelf.mark();

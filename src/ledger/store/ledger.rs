@@ -2,8 +2,9 @@
 
 use super::{Store, save};
 use crate::ledger::book::{Asked, Books, Operation, Outcome};
+use crate::ledger::keys::Secret;
 use crate::ledger::protocol::{Finish, FinishAnswer, OpenAnswer, OpenRequest, Report, ReportAnswer};
-use crate::ledger::views::{Change, ChangeAnswer, Query, View};
+use crate::ledger::views::{Change, ChangeAnswer, NewKey, Query, View};
 use crate::ledger::{Ledger, LedgerError};
 
 /// A transaction that another one came in the way of is tried again so often.
@@ -19,6 +20,11 @@ impl<S: Store> StoreLedger<S> {
     /// On an open store.
     pub const fn new(store: S) -> Self {
         Self { store }
+    }
+
+    /// The store itself.
+    pub fn into_store(self) -> S {
+        self.store
     }
 
     /// Performs operations in one transaction, which is durable when this returns.
@@ -120,6 +126,14 @@ impl<S: Store> Ledger for StoreLedger<S> {
             Outcome::Changed(answer) => Ok(answer),
             _ => Err(LedgerError::unasked()),
         }
+    }
+
+    fn new_key(&mut self, key: &NewKey) -> Result<Secret, LedgerError> {
+        let secret = Secret::new();
+        let NewKey { name, scope, user, by } = key.clone();
+        let (id, hash) = (secret.id().to_owned(), secret.hash());
+        self.change(&Change::CreateKey { id, hash, name, scope, user, by })?;
+        Ok(secret)
     }
 
     fn read(&mut self, query: &Query) -> Result<View, LedgerError> {

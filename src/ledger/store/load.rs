@@ -106,20 +106,29 @@ pub(crate) fn new_grant_id(store: &mut dyn Store, owner: &str) -> Loaded<i64> {
 pub(crate) fn job(store: &mut dyn Store, id: &str) -> Loaded<Option<Job>> {
     let sql = "SELECT id, owner, kind, name, credit_limit, started_us, stopped, tokens, tokens_charged, tokens_overshoot, \
                charged, held, beyond FROM job WHERE id = $1";
-    one(store.query(sql, &[id.into()])?, |mut row| {
-        Ok(Job {
-            id: row.text()?,
-            owner: row.text()?,
-            kind: row.parsed()?,
-            name: row.maybe_text()?,
-            limit: row.maybe_nanocredits()?,
-            started_us: row.int()?,
-            stopped: row.flag()?,
-            tokens: row.count()?,
-            tokens_charged: row.nanocredits()?,
-            tokens_overshoot: row.nanocredits()?,
-            sums: JobSums { charged: row.nanocredits()?, held: row.nanocredits()?, beyond: row.nanocredits()? },
-        })
+    one(store.query(sql, &[id.into()])?, read_job)
+}
+
+/// Those of these jobs that there are.
+pub(crate) fn jobs(store: &mut dyn Store, ids: Vec<String>) -> Loaded<Vec<Job>> {
+    let sql = "SELECT id, owner, kind, name, credit_limit, started_us, stopped, tokens, tokens_charged, tokens_overshoot, \
+               charged, held, beyond FROM job WHERE id = ANY($1)";
+    store.query(sql, &[Value::Texts(ids)])?.into_iter().map(read_job).collect()
+}
+
+fn read_job(mut row: Row) -> Loaded<Job> {
+    Ok(Job {
+        id: row.text()?,
+        owner: row.text()?,
+        kind: row.parsed()?,
+        name: row.maybe_text()?,
+        limit: row.maybe_nanocredits()?,
+        started_us: row.int()?,
+        stopped: row.flag()?,
+        tokens: row.count()?,
+        tokens_charged: row.nanocredits()?,
+        tokens_overshoot: row.nanocredits()?,
+        sums: JobSums { charged: row.nanocredits()?, held: row.nanocredits()?, beyond: row.nanocredits()? },
     })
 }
 

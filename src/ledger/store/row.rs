@@ -14,6 +14,8 @@ pub enum Value {
     Int(i64),
     /// A text.
     Text(String),
+    /// Several texts, for `column = ANY($1)`.
+    Texts(Vec<String>),
 }
 
 /// One row; its values are taken in the order of the statement's columns.

@@ -97,11 +97,12 @@ impl ToSql for Value {
             Self::Int(number) if *kind == Type::INT4 => i32::try_from(*number)?.to_sql(kind, out),
             Self::Int(number) => number.to_sql(kind, out),
             Self::Text(text) => text.to_sql(kind, out),
+            Self::Texts(texts) => texts.to_sql(kind, out),
         }
     }
 
     fn accepts(kind: &Type) -> bool {
-        [Type::INT8, Type::INT4, Type::TEXT, Type::VARCHAR].contains(kind)
+        [Type::INT8, Type::INT4, Type::TEXT, Type::VARCHAR, Type::TEXT_ARRAY].contains(kind)
     }
 
     to_sql_checked!();

@@ -21,6 +21,9 @@ use super::{Row, Store, StoreLedger, Table, Value};
 use crate::ledger::LedgerError;
 use crate::sys::clock::Clock;
 
+/// Pages that a service keeps.
+const CACHE_OF_SERVICE_KIB: i64 = 64 * 1024;
+
 /// One SQLite file.
 pub struct Sqlite {
     db: Connection,
@@ -54,18 +57,30 @@ fn inode(path: &Path) -> Option<u64> {
     std::fs::metadata(path).ok().map(|meta| std::os::unix::fs::MetadataExt::ino(&meta))
 }
 
-/// SQLite numbers parameters by `?1`.
+/// SQLite numbers parameters by `?1`, and takes several texts as one of JSON.
 fn dialect(sql: &str) -> String {
+    let sql = match sql.split_once("= ANY($") {
+        Some((before, after)) => {
+            let (number, after) = after.split_once(')').unwrap_or((after, ""));
+            &format!("{before}IN (SELECT value FROM json_each(${number})){after}")
+        }
+        None => sql,
+    };
     sql.replace('$', "?")
 }
 
 impl rusqlite::ToSql for Value {
     fn to_sql(&self) -> rusqlite::Result<rusqlite::types::ToSqlOutput<'_>> {
-        Ok(rusqlite::types::ToSqlOutput::Borrowed(match self {
+        let borrowed = match self {
             Self::Null => ValueRef::Null,
             Self::Int(number) => ValueRef::Integer(*number),
             Self::Text(text) => ValueRef::Text(text.as_bytes()),
-        }))
+            Self::Texts(texts) => {
+                let json = serde_json::to_string(texts).unwrap_or_default();
+                return Ok(rusqlite::types::ToSqlOutput::from(json));
+            }
+        };
+        Ok(rusqlite::types::ToSqlOutput::Borrowed(borrowed))
     }
 }
 
@@ -89,6 +104,15 @@ impl Sqlite {
         let db = open::open(path)?;
         let inode = inode(path).unwrap_or(0);
         Ok(Self { db, path: path.to_owned(), inode, clock, statements: HashMap::new() })
+    }
+
+    /// With room for the pages that a service needs again and again; a sidecar of a few MiB has none to spare.
+    ///
+    /// # Errors
+    /// Where SQLite refuses.
+    pub fn with_much_memory(self) -> Result<Self, LedgerError> {
+        self.told(self.db.pragma_update(None, "cache_size", -CACHE_OF_SERVICE_KIB))?;
+        Ok(self)
     }
 
     /// SQLite would go on in a file that has been deleted or moved away, and what it acknowledged would be lost.

@@ -1,0 +1,62 @@
+//! `jobmeter key`: keys of a ledger service.
+
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::process::ExitCode;
+
+use super::args::Key;
+use super::output::{Failure, Output};
+use super::settings::Settings;
+use crate::ledger::LedgerError;
+use crate::ledger::keys::Secret;
+use crate::ledger::views::{Change, NewKey, Query, View};
+
+pub(super) fn key(key: Key, settings: &Settings, out: &Output) -> Result<ExitCode, Failure> {
+    let mut ledger = settings.connect()?;
+    match key {
+        Key::Create { name, scope, only_user, to } => {
+            let user = only_user.then(|| settings.user.clone());
+            let made = ledger.new_key(&NewKey { name, scope, user, by: settings.by.clone() })?;
+            let id = made.id().to_owned();
+            match to {
+                Some(file) => {
+                    write(&file, &made)?;
+                    let told = format!("key {id} is in {}\n", file.display());
+                    out.print(&serde_json::json!({ "id": id, "file": file }), |_| told)
+                }
+                None => {
+                    out.print(&serde_json::json!({ "id": id, "key": made.text() }), |_| format!("{}\n", made.text()))
+                }
+            }
+        }
+        Key::List => {
+            let View::Keys(keys) = ledger.read(&Query::Keys { id: None })? else {
+                return Err(LedgerError::unasked().into());
+            };
+            out.print(&keys, |style| {
+                let row = |key: &crate::ledger::keys::KeyView| {
+                    let (created, revoked) = (key.created_at.clone(), key.revoked_at.clone().unwrap_or_default());
+                    let user = key.user.clone().unwrap_or_else(|| "all".to_owned());
+                    vec![key.id.clone(), key.scope.as_str().to_owned(), user, created, revoked, key.name.clone()]
+                };
+                let rows: Vec<_> = keys.iter().map(row).collect();
+                style.table(&["ID", "SCOPE", "USER", "CREATED", "REVOKED", "NAME"], &rows)
+            })
+        }
+        Key::Revoke { id } => {
+            let answer = ledger.change(&Change::RevokeKey { id: id.clone(), by: settings.by.clone() })?;
+            let told = if answer.again { "had been revoked before" } else { "is revoked" };
+            out.print(&answer, |_| format!("key {id} {told}\n"))
+        }
+    }
+}
+
+/// To a new file that its user alone can read.
+fn write(file: &Path, key: &Secret) -> Result<(), Failure> {
+    let mut new = std::fs::OpenOptions::new();
+    let opened = new.write(true).create_new(true).mode(0o600).open(file);
+    let written = opened.and_then(|mut new| writeln!(new, "{}", key.text()).and_then(|()| new.sync_all()));
+    let hint = format!("key {} was made all the same: revoke it by `jobmeter key revoke {}`", key.id(), key.id());
+    written.map_err(|error| Failure::new(format!("cannot write {}", file.display())).because(error).hint(hint))
+}

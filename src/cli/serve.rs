@@ -1,0 +1,72 @@
+//! `jobmeter serve`: the ledger service.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::args::Serve;
+use super::output::Failure;
+use super::settings::Settings;
+use crate::ledger::location::Location;
+use crate::server::{self, Options, TlsFiles};
+
+pub(super) fn serve(serve: &Serve, settings: &Settings) -> Result<ExitCode, Failure> {
+    let gone = |error: std::io::Error| Failure::new("the working directory cannot be found").because(error);
+    let db = serve.db.as_deref().map_or_else(|| settings.ledger.clone(), Location::parse);
+    let db = db.absolute().map_err(gone)?;
+    if matches!(db, Location::Service(..)) {
+        return Err(Failure::new(format!("{db} is a service already")).hint("name a file or postgres://… by --db"));
+    }
+    let admin_key_file = serve.admin_key_file.clone().unwrap_or_else(|| match &db {
+        Location::File(path) => {
+            let mut name = path.clone().into_os_string();
+            name.push(".admin-key");
+            PathBuf::from(name)
+        }
+        _ => PathBuf::from("jobmeter.admin-key"),
+    });
+    let files = serve.tls_certificate.clone().zip(serve.tls_key.clone());
+    let tls = files.map(|(certificate, key)| TlsFiles { certificate, key });
+    log();
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let (at, key_file) = (db.to_string(), admin_key_file.display().to_string());
+    let options = Options { db, listen: serve.listen, admin_key_file, tls };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::new("no event loop can be made").because(error))?;
+    let listening = |address| {
+        tracing::info!(
+            url = format!("{scheme}://{address}"),
+            db = at,
+            admin_key_file = key_file,
+            "Serving the ledger."
+        );
+        // Where systemd does not wait for it, there is nobody to tell.
+        sd_notify::notify(&[sd_notify::NotifyState::Ready]).ok();
+    };
+    runtime.block_on(async {
+        let stop = stopped().map_err(|error| Failure::new("signals cannot be taken").because(error))?;
+        server::serve(options, listening, stop).await.map_err(Failure::new)
+    })?;
+    tracing::info!("Stopped.");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Until SIGTERM or SIGINT.
+fn stopped() -> std::io::Result<impl Future<Output = ()> + Send + 'static> {
+    let (mut term, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        sd_notify::notify(&[sd_notify::NotifyState::Stopping]).ok();
+    })
+}
+
+/// One JSON document a line on standard error; `JOBMETER_LOG=debug` says more.
+fn log() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("JOBMETER_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt().json().flatten_event(true).with_env_filter(filter).with_writer(std::io::stderr).init();
+}

@@ -1,0 +1,250 @@
+//! The client of the ledger service: a [`Ledger`] over HTTP.
+
+use std::time::Duration;
+
+use reqwest::blocking::{Client, RequestBuilder, Response};
+use reqwest::{Method, StatusCode, Url};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::keys::Secret;
+use super::protocol::{Finish, FinishAnswer, OpenAnswer, OpenRequest, Report, ReportAnswer};
+use super::views::{Change, ChangeAnswer, Query, View};
+use super::{Ledger, LedgerError};
+
+const CONNECT_MAX: Duration = Duration::from_secs(5);
+/// A commit takes milliseconds; a service that takes longer is as good as away, and the caller tries again.
+const ANSWER_MAX: Duration = Duration::from_secs(15);
+
+/// A connection to a service. It is kept between questions.
+#[derive(Debug)]
+pub struct HttpLedger {
+    client: Client,
+    base: Url,
+    key: Option<Secret>,
+}
+
+/// A problem document of the service.
+#[derive(Debug, Deserialize)]
+struct Problem {
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(default)]
+    detail: String,
+    answer: Option<Value>,
+}
+
+/// What came back: the answer, or an answer that is a problem.
+enum Answered {
+    Fine(Response),
+    Problem(StatusCode, Problem),
+}
+
+impl HttpLedger {
+    /// For the service at `url`. Nothing is sent yet.
+    ///
+    /// # Errors
+    /// Where the URL is none.
+    pub fn new(url: &str, key: Option<Secret>) -> Result<Self, LedgerError> {
+        let wrong = |why: String| LedgerError::Refused(format!("the ledger's URL cannot be used: {why}"));
+        let base = Url::parse(url).map_err(|error| wrong(error.to_string()))?;
+        if base.cannot_be_a_base() || base.host().is_none() {
+            return Err(wrong("it names no host".to_owned()));
+        }
+        // Another part of the process may have chosen it before.
+        rustls::crypto::ring::default_provider().install_default().ok();
+        let client = Client::builder()
+            .connect_timeout(CONNECT_MAX)
+            .timeout(ANSWER_MAX)
+            .tcp_keepalive(Duration::from_secs(30))
+            .user_agent(concat!("jobmeter/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(|error| wrong(error.to_string()))?;
+        Ok(Self { client, base, key })
+    }
+
+    fn request(&self, method: Method, path: &[&str]) -> RequestBuilder {
+        let mut url = self.base.clone();
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.pop_if_empty().extend(["api", "v1"]).extend(path);
+        }
+        let request = self.client.request(method, url);
+        match &self.key {
+            Some(key) => request.bearer_auth(key.text()),
+            None => request,
+        }
+    }
+
+    fn send(&self, request: RequestBuilder) -> Result<Answered, LedgerError> {
+        let at = self.base.host_str().unwrap_or_default();
+        let away =
+            |error: reqwest::Error| LedgerError::Unavailable(format!("{at} does not answer: {}", causes(&error)));
+        let response = request.send().map_err(away)?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(Answered::Fine(response));
+        }
+        let text = response.text().map_err(away)?;
+        match serde_json::from_str::<Problem>(&text) {
+            Ok(problem) => Ok(Answered::Problem(status, problem)),
+            // Something between here and the service.
+            Err(_) if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
+                Err(LedgerError::Unavailable(format!("{at} answers {status}")))
+            }
+            Err(_) => Err(LedgerError::Refused(format!("{at} answers {status}: is it a jobmeter ledger?"))),
+        }
+    }
+
+    fn ask<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, LedgerError> {
+        match self.send(request)? {
+            Answered::Fine(response) => decoded(response),
+            Answered::Problem(status, problem) => Err(meant(status, problem)),
+        }
+    }
+
+    fn get<T: DeserializeOwned>(&self, path: &[&str], parameters: &[(&str, String)]) -> Result<T, LedgerError> {
+        self.ask(self.request(Method::GET, path).query(parameters))
+    }
+
+    fn tell(&self, method: Method, path: &[&str], body: &Value) -> Result<ChangeAnswer, LedgerError> {
+        self.ask(self.request(method, path).json(body))
+    }
+
+    fn tell_once(&self, path: &[&str], body: &Value, key: &str) -> Result<ChangeAnswer, LedgerError> {
+        self.ask(self.request(Method::POST, path).header("idempotency-key", key).json(body))
+    }
+}
+
+/// An error with all that stands behind it, but for the URL.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = String::new();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        if !text.is_empty() {
+            text.push_str(": ");
+        }
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    if text.is_empty() { "the connection failed".to_owned() } else { text }
+}
+
+fn decoded<T: DeserializeOwned>(response: Response) -> Result<T, LedgerError> {
+    let bytes = response
+        .bytes()
+        .map_err(|error| LedgerError::Unavailable(format!("the answer was cut: {}", causes(&error))))?;
+    serde_json::from_slice(&bytes).map_err(|error| LedgerError::Broken(format!("the answer cannot be read: {error}")))
+}
+
+/// What a problem means to who asked.
+fn meant(status: StatusCode, problem: Problem) -> LedgerError {
+    let kind = problem.kind.rsplit(':').next().unwrap_or_default();
+    match (kind, status) {
+        ("attempt-unknown", _) => LedgerError::Unknown(problem.detail),
+        ("not-found", _) => LedgerError::Missing(problem.detail),
+        ("unauthorized", _) => LedgerError::Refused("a valid key is needed: name its file by --key-file".to_owned()),
+        ("broken", _) => LedgerError::Broken(format!("the ledger service is broken: {}", problem.detail)),
+        (_, status) if status.is_server_error() => LedgerError::Unavailable(problem.detail),
+        _ => LedgerError::Refused(problem.detail),
+    }
+}
+
+impl Ledger for HttpLedger {
+    fn open(&mut self, request: &OpenRequest) -> Result<OpenAnswer, LedgerError> {
+        let attempt = request.identity.attempt.to_string();
+        match self.send(self.request(Method::PUT, &["attempts", &attempt]).json(request))? {
+            Answered::Fine(response) => decoded(response),
+            Answered::Problem(StatusCode::PAYMENT_REQUIRED, Problem { answer: Some(answer), .. }) => {
+                serde_json::from_value(answer)
+                    .map_err(|error| LedgerError::Broken(format!("the answer cannot be read: {error}")))
+            }
+            Answered::Problem(status, problem) => Err(meant(status, problem)),
+        }
+    }
+
+    fn report(&mut self, report: &Report) -> Result<ReportAnswer, LedgerError> {
+        let attempt = report.attempt.to_string();
+        self.ask(self.request(Method::PUT, &["attempts", &attempt, "usage"]).json(report))
+    }
+
+    fn finish(&mut self, finish: &Finish) -> Result<FinishAnswer, LedgerError> {
+        let attempt = finish.attempt.to_string();
+        self.ask(self.request(Method::POST, &["attempts", &attempt, "finish"]).json(finish))
+    }
+
+    /// `by` is the key's name there, whatever is said here.
+    fn change(&mut self, change: &Change) -> Result<ChangeAnswer, LedgerError> {
+        match change {
+            Change::SetLimit { user, limit, period, why, .. } => {
+                let body = json!({ "limit": limit, "period": period, "why": why });
+                self.tell(Method::PUT, &["users", user, "limit"], &body)
+            }
+            Change::Grant { user, amount, expires_at, why, key, .. } => {
+                let body = json!({ "amount": amount, "expiresAt": expires_at, "why": why });
+                self.tell_once(&["users", user, "grants"], &body, key)
+            }
+            Change::Adjust { user, amount, why, key, .. } => {
+                self.tell_once(&["users", user, "adjustments"], &json!({ "amount": amount, "why": why }), key)
+            }
+            Change::SetRates { rates, .. } => {
+                let body = serde_json::to_value(rates).map_err(|error| LedgerError::Broken(error.to_string()))?;
+                self.tell(Method::PUT, &["rates"], &body)
+            }
+            Change::StopJob { job, why, .. } => self.tell(Method::POST, &["jobs", job, "stop"], &json!({ "why": why })),
+            Change::ChargeTokens { job, count, key, .. } => {
+                self.tell_once(&["jobs", job, "tokens"], &json!({ "count": count }), key)
+            }
+            Change::Settle { attempt, usage, why, .. } => {
+                let body = json!({ "usage": usage, "why": why });
+                self.tell(Method::POST, &["attempts", &attempt.to_string(), "settle"], &body)
+            }
+            Change::RevokeKey { id, .. } => self.ask(self.request(Method::DELETE, &["keys", id])),
+            Change::CreateKey { .. } => {
+                Err(LedgerError::Refused("the ledger service makes its keys itself".to_owned()))
+            }
+        }
+    }
+
+    fn read(&mut self, query: &Query) -> Result<View, LedgerError> {
+        /// A page of jobs.
+        #[derive(Deserialize)]
+        struct Page {
+            jobs: Vec<super::views::JobView>,
+            cursor: Option<String>,
+        }
+        Ok(match query {
+            Query::Account { user } => View::Account(self.get(&["users", user, "credits"], &[])?),
+            Query::Entries { user, count_max } => {
+                View::Entries(self.get(&["users", user, "entries"], &[("count", count_max.to_string())])?)
+            }
+            Query::Jobs { user, running_only, count_max, before } => {
+                let mut parameters = vec![("count", count_max.to_string()), ("running", running_only.to_string())];
+                parameters.extend(user.iter().map(|user| ("user", user.clone())));
+                parameters.extend(before.iter().map(|before| ("before", before.clone())));
+                let Page { jobs, cursor } = self.get(&["jobs"], &parameters)?;
+                View::Jobs { jobs, cursor }
+            }
+            Query::Job { job } => View::Job(Some(self.get(&["jobs", job], &[])?)),
+            Query::Stopped { job } => View::Stopped(self.get(&["jobs", job, "stopped"], &[])?),
+            Query::Keys { .. } => View::Keys(self.get(&["keys"], &[])?),
+            Query::Usage { user, month } => {
+                let parameters: Vec<_> = month.iter().map(|month| ("month", month.clone())).collect();
+                View::Usage(self.get(&["users", user, "usage"], &parameters)?)
+            }
+            Query::Rates => View::Rates(self.get(&["rates"], &[])?),
+            Query::Verify => View::Verified(self.get(&["ledger", "verify"], &[])?),
+        })
+    }
+
+    fn new_key(&mut self, key: &super::views::NewKey) -> Result<Secret, LedgerError> {
+        /// The only answer that holds a key.
+        #[derive(Deserialize)]
+        struct Made {
+            key: String,
+        }
+        let body = json!({ "name": key.name, "scope": key.scope, "user": key.user });
+        let Made { key } = self.ask(self.request(Method::POST, &["keys"]).json(&body))?;
+        key.parse().map_err(LedgerError::Broken)
+    }
+}

@@ -1,0 +1,176 @@
+//! What operators change.
+
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, post, put};
+use axum::{Json, Router};
+use serde::Deserialize;
+use uuid::Uuid;
+
+use super::api::{change, idempotency_key};
+use super::auth::Caller;
+use super::problem::Problem;
+use super::{App, bounds};
+use crate::domain::rating::RateCard;
+use crate::domain::units::Nanocredits;
+use crate::domain::usage::Usage;
+use crate::ledger::keys::{Scope, Secret};
+use crate::ledger::views::{Change, ChangeAnswer, PeriodLength};
+
+type Answered = Result<Json<ChangeAnswer>, Problem>;
+
+/// Its routes.
+pub(super) fn routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/jobs/{job}/stop", post(stop))
+        .route("/users/{user}/limit", put(limit))
+        .route("/users/{user}/grants", post(grant))
+        .route("/users/{user}/adjustments", post(adjust))
+        .route("/attempts/{attempt}/settle", post(settle))
+        .route("/rates", put(rates))
+        .route("/keys", post(create_key))
+        .route("/keys/{id}", delete(revoke_key))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Why {
+    why: String,
+}
+
+async fn stop(State(app): State<Arc<App>>, caller: Caller, Path(job): Path<String>, body: Bytes) -> Answered {
+    caller.may_administer()?;
+    let Why { why } = bounds::json(&body)?;
+    bounds::text("why", &why)?;
+    change(&app, &caller, Change::StopJob { job, by: caller.name(), why }).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Limit {
+    /// `null` for none.
+    limit: Option<Nanocredits>,
+    #[serde(default)]
+    period: PeriodLength,
+    #[serde(default)]
+    why: String,
+}
+
+async fn limit(State(app): State<Arc<App>>, caller: Caller, Path(user): Path<String>, body: Bytes) -> Answered {
+    caller.may_administer()?;
+    let Limit { limit, period, why } = bounds::json(&body)?;
+    bounds::name("user", &user)?;
+    bounds::text("why", &why)?;
+    bounds::amount("limit", limit.unwrap_or_default())?;
+    change(&app, &caller, Change::SetLimit { user, limit, period, by: caller.name(), why }).await
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Grant {
+    amount: Nanocredits,
+    /// Seconds since 1970.
+    expires_at: Option<i64>,
+    why: String,
+}
+
+async fn grant(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Path(user): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Answered {
+    caller.may_administer()?;
+    let Grant { amount, expires_at, why } = bounds::json(&body)?;
+    bounds::name("user", &user)?;
+    bounds::text("why", &why)?;
+    bounds::amount("amount", amount)?;
+    let (by, key) = (caller.name(), idempotency_key(&headers)?);
+    change(&app, &caller, Change::Grant { user, amount, expires_at, by, why, key }).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Adjustment {
+    amount: Nanocredits,
+    why: String,
+}
+
+async fn adjust(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Path(user): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Answered {
+    caller.may_administer()?;
+    let Adjustment { amount, why } = bounds::json(&body)?;
+    bounds::name("user", &user)?;
+    bounds::text("why", &why)?;
+    bounds::amount("amount", amount)?;
+    let (by, key) = (caller.name(), idempotency_key(&headers)?);
+    change(&app, &caller, Change::Adjust { user, amount, by, why, key }).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Settle {
+    /// `null`: all that it holds.
+    usage: Option<Usage>,
+    why: String,
+}
+
+async fn settle(State(app): State<Arc<App>>, caller: Caller, Path(attempt): Path<String>, body: Bytes) -> Answered {
+    caller.may_administer()?;
+    let Settle { usage, why } = bounds::json(&body)?;
+    bounds::text("why", &why)?;
+    let attempt: Uuid =
+        attempt.parse().map_err(|_| Problem::malformed(format!("{attempt:?} is no UUID of an attempt")))?;
+    change(&app, &caller, Change::Settle { attempt, usage, by: caller.name(), why }).await
+}
+
+async fn rates(State(app): State<Arc<App>>, caller: Caller, body: Bytes) -> Answered {
+    caller.may_administer()?;
+    let rates: RateCard = bounds::json(&body)?;
+    for (what, price) in [
+        ("cpu_per_second", rates.cpu_per_second),
+        ("gpu_per_second", rates.gpu_per_second),
+        ("per_million_tokens", rates.per_million_tokens),
+    ] {
+        bounds::amount(what, price)?;
+    }
+    bounds::weight("cpu_weight_ppm", rates.cpu_weight_ppm)?;
+    bounds::weight("gpu_weight_ppm", rates.gpu_weight_ppm)?;
+    change(&app, &caller, Change::SetRates { rates, by: caller.name() }).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewKey {
+    name: String,
+    scope: Scope,
+    /// Whose account alone.
+    user: Option<String>,
+}
+
+/// The only answer that ever holds the key itself.
+async fn create_key(State(app): State<Arc<App>>, caller: Caller, body: Bytes) -> Result<Response, Problem> {
+    caller.may_administer()?;
+    let NewKey { name, scope, user } = bounds::json(&body)?;
+    bounds::name("name", &name)?;
+    user.as_deref().map_or(Ok(()), |user| bounds::name("user", user))?;
+    let secret = Secret::new();
+    let (id, hash, by) = (secret.id().to_owned(), secret.hash(), caller.name());
+    let Json(_) = change(&app, &caller, Change::CreateKey { id: id.clone(), hash, name, scope, user, by }).await?;
+    Ok((StatusCode::CREATED, Json(serde_json::json!({ "id": id, "key": secret.text() }))).into_response())
+}
+
+async fn revoke_key(State(app): State<Arc<App>>, caller: Caller, Path(id): Path<String>) -> Answered {
+    caller.may_administer()?;
+    change(&app, &caller, Change::RevokeKey { id, by: caller.name() }).await
+}

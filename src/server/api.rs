@@ -1,0 +1,136 @@
+//! What sidecars and the assistant's backend say: attempts and tokens.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{post, put};
+use serde::Deserialize;
+use uuid::Uuid;
+
+use super::auth::Caller;
+use super::poster::Work;
+use super::problem::Problem;
+use super::{App, bounds};
+use crate::ledger::LedgerError;
+use crate::ledger::book::Outcome;
+use crate::ledger::protocol::{Finish, OpenAnswer, OpenRequest, Report};
+use crate::ledger::views::{Change, ChangeAnswer};
+
+/// Its routes.
+pub(super) fn routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/attempts/{attempt}", put(open))
+        .route("/attempts/{attempt}/usage", put(report))
+        .route("/attempts/{attempt}/finish", post(finish))
+        .route("/jobs/{job}/tokens", post(tokens))
+}
+
+fn attempt_id(text: &str) -> Result<Uuid, Problem> {
+    text.parse().map_err(|_| Problem::malformed(format!("{text:?} is no UUID of an attempt")))
+}
+
+fn same(path: Uuid, body: Uuid) -> Result<(), Problem> {
+    if path == body { Ok(()) } else { Err(Problem::malformed("the body names another attempt than the path")) }
+}
+
+async fn open(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Path(attempt): Path<String>,
+    body: Bytes,
+) -> Result<Response, Problem> {
+    caller.may_report()?;
+    let request: OpenRequest = bounds::json(&body)?;
+    same(attempt_id(&attempt)?, request.identity.attempt)?;
+    bounds::open(&request)?;
+    caller.may_see(&request.identity.user)?;
+    let Outcome::Opened(answer) = app.poster.ask(Work::Open(Box::new(request)), caller.only()).await? else {
+        return Err(LedgerError::unasked().into());
+    };
+    let status = match &*answer {
+        OpenAnswer::Opened { again: false, .. } => StatusCode::CREATED,
+        OpenAnswer::Opened { again: true, .. } => StatusCode::OK,
+        OpenAnswer::Wait { .. } => StatusCode::ACCEPTED,
+        OpenAnswer::Refused { .. } => {
+            let answer = serde_json::to_value(&answer).unwrap_or_default();
+            return Err(Problem::exhausted(answer));
+        }
+    };
+    Ok((status, Json(answer)).into_response())
+}
+
+async fn report(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Path(attempt): Path<String>,
+    body: Bytes,
+) -> Result<Response, Problem> {
+    caller.may_report()?;
+    let report: Report = bounds::json(&body)?;
+    same(attempt_id(&attempt)?, report.attempt)?;
+    bounds::report(&report)?;
+    match app.poster.ask(Work::Report(Box::new(report)), caller.only()).await? {
+        Outcome::Reported(answer) => {
+            app.metrics.reported();
+            Ok(Json(answer).into_response())
+        }
+        _ => Err(LedgerError::unasked().into()),
+    }
+}
+
+async fn finish(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Path(attempt): Path<String>,
+    body: Bytes,
+) -> Result<Response, Problem> {
+    caller.may_report()?;
+    let finish: Finish = bounds::json(&body)?;
+    same(attempt_id(&attempt)?, finish.attempt)?;
+    bounds::finish(&finish)?;
+    match app.poster.ask(Work::Finish(Box::new(finish)), caller.only()).await? {
+        Outcome::Finished(answer) => Ok(Json(answer).into_response()),
+        _ => Err(LedgerError::unasked().into()),
+    }
+}
+
+/// Makes a change.
+pub(super) async fn change(app: &App, caller: &Caller, change: Change) -> Result<Json<ChangeAnswer>, Problem> {
+    match app.poster.ask(Work::Change(Box::new(change)), caller.only()).await? {
+        Outcome::Changed(answer) => Ok(Json(answer)),
+        _ => Err(LedgerError::unasked().into()),
+    }
+}
+
+/// What makes a repeat harmless. Keys of different callers do not meet.
+pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<String, Problem> {
+    let missing = || Problem::malformed("the header Idempotency-Key is missing: give each request one of its own");
+    let key = headers.get("idempotency-key").and_then(|key| key.to_str().ok()).ok_or_else(missing)?;
+    bounds::name("Idempotency-Key", key)?;
+    Ok(key.to_owned())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Tokens {
+    count: u64,
+}
+
+async fn tokens(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Path(job): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Json<ChangeAnswer>, Problem> {
+    caller.may_report()?;
+    let Tokens { count } = bounds::json(&body)?;
+    bounds::tokens(count)?;
+    let key = idempotency_key(&headers)?;
+    change(&app, &caller, Change::ChargeTokens { job, count, by: caller.name(), key }).await
+}

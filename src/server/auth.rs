@@ -1,0 +1,102 @@
+//! Who asks: a key, what it may do, and for whose account.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use axum::extract::FromRequestParts;
+use axum::http::header::AUTHORIZATION;
+use axum::http::request::Parts;
+
+use super::App;
+use super::problem::Problem;
+use crate::ledger::keys::{KeyView, Scope, Secret};
+use crate::ledger::views::{Query, View};
+use crate::sys::clock::{Clock, SystemClock};
+
+/// A key that was looked up is believed for so long: that is how soon a revocation counts.
+const FRESH_US: u64 = 1_000_000;
+/// No more are remembered; what anybody may send cannot fill the memory.
+const REMEMBERED_MAX: usize = 10_000;
+
+/// Keys that were looked up lately, by id.
+#[derive(Debug, Default)]
+pub(super) struct Keys(RwLock<HashMap<String, (u64, Arc<KeyView>)>>);
+
+/// Whoever asks, with a valid key.
+#[derive(Clone, Debug)]
+pub(super) struct Caller(Arc<KeyView>);
+
+impl Keys {
+    fn known(&self, id: &str, now_us: u64) -> Option<Arc<KeyView>> {
+        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        known.get(id).filter(|(at_us, _)| now_us.saturating_sub(*at_us) < FRESH_US).map(|(_, key)| Arc::clone(key))
+    }
+
+    fn remember(&self, key: &Arc<KeyView>, now_us: u64) {
+        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= REMEMBERED_MAX {
+            known.clear();
+        }
+        known.insert(key.id.clone(), (now_us, Arc::clone(key)));
+    }
+}
+
+impl Caller {
+    /// The account to which the key is bound.
+    pub(super) fn only(&self) -> Option<String> {
+        self.0.user.clone()
+    }
+
+    /// For the books.
+    pub(super) fn name(&self) -> String {
+        format!("key {} ({})", self.0.id, self.0.name)
+    }
+
+    /// Everything.
+    pub(super) fn may_administer(&self) -> Result<(), Problem> {
+        let may = self.0.scope == Scope::Admin && self.0.user.is_none();
+        if may { Ok(()) } else { Err(Problem::forbidden("this needs a key of the scope admin")) }
+    }
+
+    /// Attempts and tokens.
+    pub(super) fn may_report(&self) -> Result<(), Problem> {
+        match self.0.scope {
+            Scope::Admin | Scope::Report => Ok(()),
+            Scope::Read => Err(Problem::forbidden("this needs a key of the scope report")),
+        }
+    }
+
+    /// This account. To who may not, it is as if it were not there.
+    pub(super) fn may_see(&self, user: &str) -> Result<(), Problem> {
+        match &self.0.user {
+            Some(own) if own != user => Err(Problem::missing(format!("no account {user:?} is known to this key"))),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl FromRequestParts<Arc<App>> for Caller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Problem> {
+        let header = parts.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let secret = header.and_then(|header| header.strip_prefix("Bearer ")).and_then(|text| text.parse().ok());
+        let secret: Secret = secret.ok_or_else(Problem::unauthorized)?;
+        let now_us = SystemClock.boottime_us();
+        let key = match app.keys.known(secret.id(), now_us) {
+            Some(key) => key,
+            None => {
+                let found = app.read(Query::Keys { id: Some(secret.id().to_owned()) }).await?;
+                let View::Keys(mut found) = found else { return Err(Problem::unauthorized()) };
+                let key = Arc::new(found.pop().ok_or_else(Problem::unauthorized)?);
+                app.keys.remember(&key, now_us);
+                key
+            }
+        };
+        // The hashes of two long random texts: how far they agree tells nothing.
+        if key.hash != secret.hash() || key.revoked_at.is_some() {
+            return Err(Problem::unauthorized());
+        }
+        Ok(Self(key))
+    }
+}

@@ -1,0 +1,141 @@
+//! What a request may say: bodies are read here, and values out of range go no further.
+
+use serde::de::DeserializeOwned;
+
+use super::problem::Problem;
+use crate::domain::units::{Microseconds, NANOCREDITS_MAX, Nanocredits};
+use crate::domain::usage::Usage;
+use crate::ledger::protocol::{AttemptIdentity, ClosedPeriod, Finish, OpenRequest, Report, Resources};
+
+/// No name, reason or key is longer, in bytes.
+const TEXT_MAX_BYTES: usize = 1_024;
+const LABELS_MAX: usize = 64;
+const COMMAND_MAX_BYTES: usize = 16 * 1_024;
+const RECEIPT_MAX_BYTES: usize = 256 * 1_024;
+const GPUS_MAX: usize = 1_024;
+/// 2^53: what every program reads as the same number, in µs 285 years.
+const COUNT_MAX: u64 = 1 << 53;
+/// A million CPUs.
+const CPUS_PPM_MAX: u64 = 1_000_000_000_000;
+const STOP_US_MAX: u64 = 600_000_000;
+/// The year 2262, where µs end.
+const PERIOD_MAX_S: i64 = 9_000_000_000;
+
+type Checked = Result<(), Problem>;
+
+/// A body of JSON.
+pub(super) fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    serde_json::from_slice(body).map_err(|error| Problem::malformed(format!("the body: {error}")))
+}
+
+fn within(is_so: bool, what: &str, range: &str) -> Checked {
+    if is_so { Ok(()) } else { Err(Problem::malformed(format!("{what} must be {range}"))) }
+}
+
+/// A name or a reason.
+pub(super) fn text(what: &str, text: &str) -> Checked {
+    within(text.len() <= TEXT_MAX_BYTES, what, "1024 bytes at most")?;
+    within(!text.chars().any(char::is_control), what, "without control characters")
+}
+
+/// A name that is not empty.
+pub(super) fn name(what: &str, text: &str) -> Checked {
+    within(!text.is_empty(), what, "not empty")?;
+    self::text(what, text)
+}
+
+/// An amount that people give.
+pub(super) fn amount(what: &str, amount: Nanocredits) -> Checked {
+    within((-NANOCREDITS_MAX..=NANOCREDITS_MAX).contains(&amount.0), what, "within a thousand million credits")
+}
+
+fn count(what: &str, count: u64) -> Checked {
+    within(count <= COUNT_MAX, what, "2^53 at most")
+}
+
+fn resources(resources: &Resources) -> Checked {
+    within(resources.cpus_ppm <= CPUS_PPM_MAX, "cpus_ppm", "a million CPUs at most")?;
+    within(resources.gpus <= 1_000_000, "gpus", "a million at most")?;
+    within(resources.stop_us <= STOP_US_MAX, "stop_us", "600 s at most")
+}
+
+fn usage(usage: &Usage) -> Checked {
+    let seconds = |what: &str, time: Microseconds| count(what, time.0);
+    seconds("cpu_used_seconds", usage.cpu_used_seconds)?;
+    seconds("cpu_allocated_seconds", usage.cpu_allocated_seconds)?;
+    count("tokens", usage.tokens)?;
+    within(usage.gpus.len() <= GPUS_MAX, "gpus", "1024 at most")?;
+    usage.gpus.iter().try_for_each(|(uuid, gpu)| {
+        name("the UUID of a GPU", uuid)?;
+        seconds("busy_seconds", gpu.busy_seconds)?;
+        seconds("allocated_seconds", gpu.allocated_seconds)
+    })
+}
+
+fn period(period: i64) -> Checked {
+    within((0..=PERIOD_MAX_S).contains(&period), "period", "seconds since 1970, up to the year 2255")
+}
+
+fn closed(closed: Option<&ClosedPeriod>) -> Checked {
+    closed.map_or(Ok(()), |closed| period(closed.period).and_then(|()| usage(&closed.usage)))
+}
+
+fn ceiling(version: u64, ceiling: Nanocredits) -> Checked {
+    count("ceiling_version", version)?;
+    within(ceiling >= Nanocredits::ZERO, "ceiling", "not negative")
+}
+
+fn identity(identity: &AttemptIdentity) -> Checked {
+    let names = [("job", &identity.job), ("task", &identity.task), ("user", &identity.user)];
+    names.into_iter().try_for_each(|(what, value)| name(what, value))?;
+    text("host", &identity.host)?;
+    identity.name.as_deref().map_or(Ok(()), |value| text("name", value))?;
+    within(identity.labels.len() <= LABELS_MAX, "labels", "64 at most")?;
+    identity.labels.iter().try_for_each(|(key, value)| name("a label", key).and_then(|()| text("a label", value)))?;
+    let bytes: usize = identity.command.iter().map(String::len).sum();
+    within(bytes <= COMMAND_MAX_BYTES, "command", "16 KiB at most")
+}
+
+/// What opens an attempt.
+pub(super) fn open(request: &OpenRequest) -> Checked {
+    identity(&request.identity)?;
+    resources(&request.resources)?;
+    if let Some(limit) = request.limit {
+        within(limit > Nanocredits::ZERO, "limit", "more than zero")?;
+        amount("limit", limit)?;
+    }
+    request.resume.as_ref().map_or(Ok(()), |resume| {
+        count("started_ms_ago", resume.started_ms_ago)?;
+        count("rates_version", resume.rates_version)?;
+        period(resume.period)?;
+        ceiling(resume.ceiling_version, resume.ceiling)
+    })
+}
+
+/// A report.
+pub(super) fn report(report: &Report) -> Checked {
+    count("seq", report.seq)?;
+    usage(&report.usage)?;
+    period(report.period)?;
+    closed(report.closed.as_ref())?;
+    ceiling(report.ceiling_version, report.ceiling)?;
+    resources(&report.resources)
+}
+
+/// A last word.
+pub(super) fn finish(finish: &Finish) -> Checked {
+    usage(&finish.usage)?;
+    period(finish.period)?;
+    closed(finish.closed.as_ref())?;
+    within(finish.receipt.to_string().len() <= RECEIPT_MAX_BYTES, "receipt", "256 KiB at most")
+}
+
+/// A number of tokens.
+pub(super) fn tokens(tokens: u64) -> Checked {
+    count("count", tokens)
+}
+
+/// A weight, in parts per million.
+pub(super) fn weight(what: &str, weight_ppm: u64) -> Checked {
+    within(weight_ppm <= 1_000_000_000, what, "1000 times a million at most")
+}

@@ -1,0 +1,229 @@
+//! The ledger service: the HTTP API on a store, for sidecars on many machines.
+//!
+//! ```text
+//! requests ─▶ auth ─▶ api ─┬─▶ poster (one thread, group commit) ─▶ store
+//!                          └─▶ readers (connections of their own) ─▶ store
+//! ```
+//!
+//! Architecture Invariant: no rule of the books stands here; a handler says who may ask what, and nothing else.
+
+mod admin;
+mod api;
+mod auth;
+mod bounds;
+mod metrics;
+mod poster;
+mod problem;
+mod reads;
+mod tls;
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderName, HeaderValue};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use uuid::Uuid;
+
+use self::auth::Keys;
+use self::metrics::Metrics;
+use self::poster::Poster;
+pub use self::tls::TlsFiles;
+use crate::ledger::keys::Secret;
+use crate::ledger::location::Location;
+use crate::ledger::store::{Store, StoreLedger};
+use crate::ledger::views::{Query, View};
+use crate::ledger::{Ledger, LedgerError};
+
+/// Reads at the same time, each with a connection of its own.
+const READERS_MAX: usize = 4;
+/// No request has a larger body.
+const BODY_MAX_BYTES: usize = 1 << 20;
+/// A request that takes longer is given up.
+const REQUEST_MAX: Duration = Duration::from_mins(1);
+/// How long a stop waits for requests under way.
+const DRAIN_MAX: Duration = Duration::from_secs(20);
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// What to serve, and where.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The database.
+    pub db: Location,
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// Where the first admin key is written.
+    pub admin_key_file: PathBuf,
+    /// With TLS.
+    pub tls: Option<TlsFiles>,
+}
+
+/// What all handlers share.
+#[derive(Debug)]
+struct App {
+    poster: Poster,
+    keys: Keys,
+    metrics: Metrics,
+    db: Location,
+    readers: Mutex<Vec<Reader>>,
+    reading: Semaphore,
+}
+
+type Reader = StoreLedger<Box<dyn Store>>;
+
+impl std::fmt::Debug for Box<dyn Store> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Store")
+    }
+}
+
+impl App {
+    /// Reads, on a thread that may block.
+    async fn read(self: &Arc<Self>, query: Query) -> Result<View, LedgerError> {
+        let stopping = || LedgerError::Unavailable("the ledger is stopping".to_owned());
+        let _one = self.reading.acquire().await.map_err(|_| stopping())?;
+        let app = Arc::clone(self);
+        let read = tokio::task::spawn_blocking(move || {
+            let idle = app.readers.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let mut reader = match idle {
+                Some(reader) => reader,
+                None => StoreLedger::new(app.db.store()?),
+            };
+            let view = reader.read(&query);
+            // One whose connection may be lost is not used again.
+            if !matches!(view, Err(LedgerError::Unavailable(_) | LedgerError::Broken(_))) {
+                app.readers.lock().unwrap_or_else(PoisonError::into_inner).push(reader);
+            }
+            view
+        });
+        read.await.unwrap_or_else(|_| Err(stopping()))
+    }
+}
+
+/// Serves until `stop` comes, and then until what is under way has been answered. `listening` is called with the address
+/// once requests are taken.
+///
+/// # Errors
+/// Where the database, the key file, the certificate or the address cannot be used; for people.
+pub async fn serve(
+    options: Options,
+    listening: impl FnOnce(SocketAddr),
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), String> {
+    let db = options.db.clone();
+    let (key_file, at) = (options.admin_key_file.clone(), options.db.to_string());
+    let store = tokio::task::spawn_blocking(move || {
+        let mut ledger = StoreLedger::new(db.store()?);
+        ensure_admin_key(&mut ledger, &key_file)?;
+        Ok::<_, LedgerError>(ledger.into_store())
+    });
+    let store = store.await.map_err(|error| error.to_string())?.map_err(|error| format!("{at}: {error}"))?;
+    let metrics = Metrics::new();
+    let (poster, thread) =
+        Poster::start(store, metrics.clone()).map_err(|error| format!("no thread can be started: {error}"))?;
+    let app = Arc::new(App {
+        poster,
+        keys: Keys::default(),
+        metrics,
+        db: options.db,
+        readers: Mutex::default(),
+        reading: Semaphore::new(READERS_MAX),
+    });
+    let listener = TcpListener::bind(options.listen)
+        .await
+        .map_err(|error| format!("cannot listen on {}: {error}", options.listen))?;
+    let address = listener.local_addr().map_err(|error| error.to_string())?;
+    let acceptor = options.tls.as_ref().map(TlsFiles::acceptor).transpose()?;
+    listening(address);
+    let router = router(Arc::clone(&app));
+    tls::serve(listener, acceptor, router, stop, DRAIN_MAX).await;
+    // The writer ends when nobody can ask it any more, after the last commit.
+    drop(app);
+    tokio::task::spawn_blocking(move || thread.join()).await.ok();
+    Ok(())
+}
+
+fn router(app: Arc<App>) -> Router {
+    let api = api::routes().merge(reads::routes()).merge(admin::routes());
+    Router::new()
+        .nest("/api/v1", api)
+        .merge(reads::health())
+        .fallback(|| async { problem::Problem::missing("no such path: see /api/v1") })
+        .method_not_allowed_fallback(|| async { problem::Problem::malformed("this path takes another method") })
+        .layer(axum::middleware::from_fn_with_state(Arc::clone(&app), logged))
+        .layer(axum::extract::DefaultBodyLimit::max(BODY_MAX_BYTES))
+        .with_state(app)
+}
+
+/// Gives a request its id, bounds its time, counts it and logs it. Neither bodies nor keys are ever logged.
+async fn logged(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let given = request.headers().get(REQUEST_ID).and_then(|id| id.to_str().ok()).filter(|id| id.len() <= 64);
+    let id = given.map_or_else(|| Uuid::now_v7().to_string(), str::to_owned);
+    let (method, path) = (request.method().to_string(), request.uri().path().to_owned());
+    let answered = tokio::time::timeout(REQUEST_MAX, next.run(request)).await;
+    let mut response = answered.unwrap_or_else(|_| {
+        let late = LedgerError::Unavailable("the ledger took too long".to_owned());
+        problem::Problem::from(late).into_response()
+    });
+    // What the framework refused by itself is told as everything else is.
+    let is_problem = response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == "application/problem+json");
+    if response.status().as_u16() >= 400 && !is_problem {
+        response = problem::Problem::of_status(response.status()).into_response();
+    }
+    let status = response.status().as_u16();
+    app.metrics.answered(&method, status);
+    if status >= 500 {
+        tracing::warn!(method, path, status, request_id = id, "A request failed.");
+    } else {
+        tracing::debug!(method, path, status, request_id = id, "Answered.");
+    }
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
+    response
+}
+
+/// The first start makes a key that may do everything, and writes it to a file that its user alone can read. It is in
+/// the file before it is in the books: a crash in between leaves a file whose key the next start takes in.
+fn ensure_admin_key(ledger: &mut Reader, file: &Path) -> Result<(), LedgerError> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    let View::Keys(known) = ledger.read(&Query::Keys { id: None })? else { return Err(LedgerError::unasked()) };
+    let told = |error: std::io::Error| {
+        LedgerError::Refused(format!("cannot use the admin key file {}: {error}: name another", file.display()))
+    };
+    let secret = match std::fs::read_to_string(file) {
+        Ok(text) => text.parse::<Secret>().map_err(|why| LedgerError::Refused(format!("{}: {why}", file.display())))?,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            if known.iter().any(|key| key.scope == crate::ledger::keys::Scope::Admin && key.revoked_at.is_none()) {
+                return Ok(());
+            }
+            let secret = Secret::new();
+            let mut new = std::fs::OpenOptions::new();
+            let mut new = new.write(true).create_new(true).mode(0o600).open(file).map_err(told)?;
+            writeln!(new, "{}", secret.text()).and_then(|()| new.sync_all()).map_err(told)?;
+            secret
+        }
+        Err(error) => return Err(told(error)),
+    };
+    if known.iter().any(|key| key.id == secret.id()) {
+        return Ok(());
+    }
+    ledger.change(&crate::ledger::views::Change::CreateKey {
+        id: secret.id().to_owned(),
+        hash: secret.hash(),
+        name: "first admin key".to_owned(),
+        scope: crate::ledger::keys::Scope::Admin,
+        user: None,
+        by: "jobmeter serve".to_owned(),
+    })?;
+    Ok(())
+}

@@ -1,0 +1,112 @@
+//! The one writer of a replica: operations that arrive together are posted together, whatever their accounts, and each
+//! answer leaves after the commit that it was part of.
+
+use std::thread::JoinHandle;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::metrics::Metrics;
+use crate::ledger::LedgerError;
+use crate::ledger::book::{Asked, Operation, Outcome};
+use crate::ledger::protocol::{Finish, OpenRequest, Report};
+use crate::ledger::store::{Store, StoreLedger};
+use crate::ledger::views::Change;
+use crate::sys::clock::{Clock, SystemClock};
+
+/// Operations that wait for the writer; what comes on top is told to come again.
+const QUEUE_MAX: usize = 16_384;
+/// No transaction has more.
+const GROUP_MAX: usize = 512;
+
+/// An operation that owns what it says.
+#[derive(Debug)]
+pub(super) enum Work {
+    Open(Box<OpenRequest>),
+    Report(Box<Report>),
+    Finish(Box<Finish>),
+    Change(Box<Change>),
+}
+
+struct Posted {
+    work: Work,
+    only: Option<String>,
+    answer: oneshot::Sender<Result<Outcome, LedgerError>>,
+}
+
+impl Posted {
+    fn asked(&self) -> Asked<'_> {
+        let operation = match &self.work {
+            Work::Open(request) => Operation::Open(request),
+            Work::Report(report) => Operation::Report(report),
+            Work::Finish(finish) => Operation::Finish(finish),
+            Work::Change(change) => Operation::Change(change),
+        };
+        Asked { operation, only: self.only.as_deref() }
+    }
+}
+
+/// Its end for those who ask.
+#[derive(Clone, Debug)]
+pub(super) struct Poster(mpsc::Sender<Posted>);
+
+impl Poster {
+    /// Starts the writer's thread, which ends when all who ask have gone.
+    pub(super) fn start(store: Box<dyn Store>, metrics: Metrics) -> std::io::Result<(Self, JoinHandle<()>)> {
+        let (sender, queue) = mpsc::channel(QUEUE_MAX);
+        let thread = std::thread::Builder::new()
+            .name("poster".to_owned())
+            .spawn(move || post_all(&mut StoreLedger::new(store), queue, &metrics))?;
+        Ok((Self(sender), thread))
+    }
+
+    /// Asks, by somebody who may touch `only` this account where one is given.
+    pub(super) async fn ask(&self, work: Work, only: Option<String>) -> Result<Outcome, LedgerError> {
+        let (answer, answered) = oneshot::channel();
+        let busy = |_| LedgerError::Unavailable("too many requests wait for the ledger: try again".to_owned());
+        self.0.try_send(Posted { work, only, answer }).map_err(busy)?;
+        answered.await.unwrap_or_else(|_| Err(LedgerError::Unavailable("the ledger is stopping".to_owned())))
+    }
+}
+
+fn post_all(ledger: &mut StoreLedger<Box<dyn Store>>, mut queue: mpsc::Receiver<Posted>, metrics: &Metrics) {
+    let mut group = Vec::with_capacity(GROUP_MAX);
+    while let Some(first) = queue.blocking_recv() {
+        group.push(first);
+        while group.len() < GROUP_MAX
+            && let Ok(next) = queue.try_recv()
+        {
+            group.push(next);
+        }
+        let begun_us = SystemClock.boottime_us();
+        post(ledger, &mut group);
+        metrics.posted(SystemClock.boottime_us().saturating_sub(begun_us));
+    }
+}
+
+/// Posts a group, and empties it. One that no store can keep is found by posting each alone.
+fn post(ledger: &mut StoreLedger<Box<dyn Store>>, group: &mut Vec<Posted>) {
+    let asked: Vec<Asked<'_>> = group.iter().map(Posted::asked).collect();
+    match ledger.post(&asked) {
+        Ok(outcomes) => {
+            for (posted, outcome) in group.drain(..).zip(outcomes) {
+                // Who has asked may have gone; what was posted stays posted.
+                posted.answer.send(outcome).ok();
+            }
+        }
+        Err(LedgerError::Unavailable(why)) => {
+            for posted in group.drain(..) {
+                posted.answer.send(Err(LedgerError::Unavailable(why.clone()))).ok();
+            }
+        }
+        Err(error) if group.len() == 1 => {
+            for posted in group.drain(..) {
+                posted.answer.send(Err(LedgerError::Broken(error.to_string()))).ok();
+            }
+        }
+        Err(_) => {
+            for posted in std::mem::take(group) {
+                post(ledger, &mut vec![posted]);
+            }
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! What went wrong, as a problem document (RFC 9457) with a stable `type`.
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use crate::ledger::LedgerError;
+
+/// A problem document.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Problem {
+    #[serde(rename = "type")]
+    kind: String,
+    title: &'static str,
+    status: u16,
+    detail: String,
+    /// What the ledger answered, where the problem is an answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    answer: Option<serde_json::Value>,
+}
+
+impl Problem {
+    fn new(status: StatusCode, kind: &str, title: &'static str, detail: impl Into<String>) -> Self {
+        let (kind, status, detail) = (format!("urn:jobmeter:problem:{kind}"), status.as_u16(), detail.into());
+        Self { kind, title, status, detail, answer: None }
+    }
+
+    /// What was sent cannot be read, or is out of range.
+    pub(super) fn malformed(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "malformed", "The request cannot be understood.", detail)
+    }
+
+    /// Who asks did not say who they are.
+    pub(super) fn unauthorized() -> Self {
+        let detail = "send a valid key as `Authorization: Bearer KEY`";
+        Self::new(StatusCode::UNAUTHORIZED, "unauthorized", "A valid key is needed.", detail)
+    }
+
+    /// Who asks may not do that.
+    pub(super) fn forbidden(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "forbidden", "This key may not do that.", detail)
+    }
+
+    /// There is no such thing, or none that who asks may know of.
+    pub(super) fn missing(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not-found", "There is no such thing.", detail)
+    }
+
+    /// What was refused before anybody here looked at it: a body that is too large, a path that is no text.
+    pub(super) fn of_status(status: StatusCode) -> Self {
+        let detail = match status {
+            StatusCode::PAYLOAD_TOO_LARGE => "a body may have 1 MiB at most",
+            status => status.canonical_reason().unwrap_or("refused"),
+        };
+        Self::new(status, "malformed", "The request cannot be understood.", detail)
+    }
+
+    /// No credits: nothing was started.
+    pub(super) fn exhausted(answer: serde_json::Value) -> Self {
+        let problem = Self::new(
+            StatusCode::PAYMENT_REQUIRED,
+            "credits-exhausted",
+            "The account has no credits for that.",
+            "nothing was started; see `answer` for why and until when",
+        );
+        Self { answer: Some(answer), ..problem }
+    }
+}
+
+impl From<LedgerError> for Problem {
+    fn from(error: LedgerError) -> Self {
+        match error {
+            LedgerError::Refused(why) => Self::new(StatusCode::CONFLICT, "refused", "The ledger refused that.", why),
+            LedgerError::Missing(why) => Self::missing(why),
+            LedgerError::Unknown(why) => {
+                Self::new(StatusCode::NOT_FOUND, "attempt-unknown", "The ledger does not know this attempt.", why)
+            }
+            LedgerError::Unavailable(why) | LedgerError::Conflict(why) => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Try again later.", why)
+            }
+            LedgerError::Broken(why) => {
+                // What is broken is the operator's business: the text may hold paths and rows.
+                tracing::error!(why, "The ledger is broken.");
+                let detail = "the ledger's log says more";
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "broken", "The ledger is broken.", detail)
+            }
+        }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let body = serde_json::to_vec(&self).unwrap_or_default();
+        let mut response = (status, body).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}

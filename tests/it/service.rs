@@ -1,0 +1,406 @@
+//! The ledger service: the real binary on a socket, sidecars that use it, keys, and its end in the middle of everything.
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+
+use crate::station::{Called, Station, micros, nano, within};
+
+/// A running service and the machine of a user beside it.
+struct Service {
+    station: Station,
+    child: Child,
+    url: String,
+    admin: String,
+}
+
+fn serve(station: &Station, listen: &str, more: &[&str]) -> (Child, String) {
+    let db = station.path("service.db").display().to_string();
+    let mut arguments = vec!["serve", "--db", &db, "--listen", listen];
+    arguments.extend(more);
+    let mut child =
+        station.command(&arguments).env_remove("JOBMETER_LEDGER").stderr(Stdio::piped()).spawn().expect("it starts");
+    let mut told = String::new();
+    let mut log = BufReader::new(child.stderr.take().unwrap());
+    log.read_line(&mut told).unwrap();
+    let line: Value = serde_json::from_str(&told).unwrap_or_else(|_| panic!("{told}"));
+    let url = line["url"].as_str().unwrap_or_else(|| panic!("{told}")).to_owned();
+    // What it says later must not fill the pipe.
+    std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
+    (child, url)
+}
+
+impl Service {
+    fn start() -> Self {
+        let station = Station::new();
+        let (child, url) = serve(&station, "127.0.0.1:0", &[]);
+        let admin = std::fs::read_to_string(station.path("service.db.admin-key")).unwrap().trim().to_owned();
+        Self { station, child, url, admin }
+    }
+
+    fn address(&self) -> String {
+        self.url.split("://").nth(1).unwrap().to_owned()
+    }
+
+    /// The same place, after it has ended.
+    fn again(&mut self) {
+        self.child.wait().unwrap();
+        let (child, url) = serve(&self.station, &self.address(), &[]);
+        assert_eq!(url, self.url);
+        self.child = child;
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), signal).unwrap();
+    }
+
+    fn command(&self, key: &str, arguments: &[&str]) -> Command {
+        let mut command = self.station.command(arguments);
+        command.env("JOBMETER_LEDGER", &self.url).env("JOBMETER_KEY", key);
+        command
+    }
+
+    fn call(&self, key: &str, arguments: &[&str]) -> Called {
+        self.command(key, arguments).output().unwrap().into()
+    }
+
+    fn json(&self, arguments: &[&str]) -> Value {
+        let mut all = vec!["--json"];
+        all.extend(arguments);
+        let called = self.call(&self.admin, &all);
+        assert_eq!(called.status, 0, "{arguments:?}: {called:?}");
+        serde_json::from_str(&called.out).unwrap()
+    }
+
+    fn key(&self, arguments: &[&str]) -> String {
+        let mut all = vec!["key", "create"];
+        all.extend(arguments);
+        self.json(&all)["key"].as_str().unwrap().to_owned()
+    }
+
+    fn verify(&self) {
+        assert_eq!(self.call(&self.admin, &["ledger", "verify"]).status, 0);
+    }
+
+    /// Status and body of a request.
+    fn ask(&self, key: &str, method: &str, path: &str, body: &str) -> (u16, Value) {
+        rustls::crypto::ring::default_provider().install_default().ok();
+        let client = reqwest::blocking::Client::new();
+        let method = method.parse().unwrap();
+        let mut request = client.request(method, format!("{}{path}", self.url)).body(body.to_owned());
+        request = request.header("idempotency-key", "k");
+        if !key.is_empty() {
+            request = request.bearer_auth(key);
+        }
+        let response = request.send().unwrap();
+        let status = response.status().as_u16();
+        let kind = response.headers().get("content-type").map(|kind| kind.to_str().unwrap().to_owned());
+        let body: Value = serde_json::from_slice(&response.bytes().unwrap()).unwrap_or(Value::Null);
+        if status >= 400 {
+            assert_eq!(kind.as_deref(), Some("application/problem+json"), "{path}: {body}");
+            assert!(body["type"].as_str().unwrap().starts_with("urn:jobmeter:problem:"), "{body}");
+        }
+        (status, body)
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+fn receipt(job: &Value) -> &Value {
+    &job["attempts"].as_array().unwrap().last().unwrap()["receipt"]
+}
+
+#[test]
+fn a_job_is_metered_and_charged_over_http() {
+    let service = Service::start();
+    let key = service.key(&["worker"]);
+    let called = service.call(&key, &["run", "--job", "j", "--", "python3", "-c", "sum(range(9000000))"]);
+    assert_eq!(called.status, 0, "{called:?}");
+    let job = service.json(&["jobs", "show", "j"]);
+    let cpu_us = micros(&receipt(&job)["cpu"]["total_seconds"]);
+    assert_eq!(nano(&job["charged"]["total"]), i64::try_from(cpu_us).unwrap() / 4);
+    let called =
+        service.call(&key, &["run", "--job", "l", "--limit", "0.0002", "--", "sh", "-c", "while :; do :; done"]);
+    assert_eq!(called.status, 75, "{called:?}");
+    assert_eq!(receipt(&service.json(&["jobs", "show", "l"]))["outcome"]["reason"], "job_limit");
+    service.json(&["account", "limit", "0", "--user", "poor"]);
+    let called = service.call(&key, &["run", "--user", "poor", "--", "touch", "/tmp/jobmeter-never-7"]);
+    assert!(called.status == 75 && called.err.contains("refused: credits exhausted"), "{called:?}");
+    assert!(!std::path::Path::new("/tmp/jobmeter-never-7").exists());
+    // All other verbs work on it as well.
+    for verb in
+        [&["status"][..], &["jobs", "list"], &["usage"], &["account", "show"], &["rates", "show"], &["key", "list"]]
+    {
+        assert_eq!(service.call(&service.admin, verb).status, 0, "{verb:?}");
+    }
+    assert_eq!(service.call(&key, &["tokens", "j", "100", "--key", "t"]).status, 0);
+    service.verify();
+}
+
+#[test]
+fn an_operators_stop_reaches_a_job_on_another_machine() {
+    let service = Service::start();
+    let key = service.key(&["worker"]);
+    let mut child =
+        service.command(&key, &["run", "--job", "long", "--", "sleep", "100"]).stderr(Stdio::null()).spawn().unwrap();
+    assert!(within(Duration::from_secs(10), || service.call(&service.admin, &["jobs", "show", "long"]).status == 0));
+    service.json(&["jobs", "stop", "long", "--why", "test"]);
+    assert!(within(Duration::from_secs(10), || child.try_wait().unwrap().is_some()));
+    assert_eq!(child.wait().unwrap().code(), Some(137));
+}
+
+/// Killed in the middle, and gone for a while: the job runs on within its lease, and everything is charged once.
+#[test]
+fn a_service_that_is_killed_under_way_loses_and_doubles_nothing() {
+    let mut service = Service::start();
+    let key = service.key(&["worker"]);
+    let line = "echo ready; while [ ! -e $DIR/go ]; do :; done";
+    let mut child = service
+        .command(&key, &["run", "--job", "k", "--", "bash", "-c", line])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    child.stdout.as_mut().unwrap().read_exact(&mut [0; 6]).unwrap();
+    for signal in [Signal::SIGKILL, Signal::SIGTERM] {
+        jobmeter::sys::clock::pause(Duration::from_millis(300));
+        service.signal(signal);
+        jobmeter::sys::clock::pause(Duration::from_millis(700));
+        assert!(child.try_wait().unwrap().is_none(), "it was stopped");
+        service.again();
+    }
+    std::fs::write(service.station.path("go"), "").unwrap();
+    assert!(within(Duration::from_secs(10), || child.try_wait().unwrap().is_some()));
+    assert!(child.wait().unwrap().success());
+    let job = service.json(&["jobs", "show", "k"]);
+    let cpu_us = micros(&receipt(&job)["cpu"]["total_seconds"]);
+    assert_eq!(nano(&job["charged"]["total"]), i64::try_from(cpu_us).unwrap() / 4, "{job}");
+    service.verify();
+}
+
+/// Gone at the end: the burn stays in the spool, and `spool flush` brings it.
+#[test]
+fn the_last_word_to_a_service_that_is_gone_is_kept_and_sent_later() {
+    let mut service = Service::start();
+    let key = service.key(&["worker"]);
+    let line = "echo ready; while [ ! -e $DIR/go ]; do sleep 0.01; done; exit 3";
+    let mut child = service
+        .command(&key, &["run", "--job", "g", "--", "bash", "-c", line])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdout.as_mut().unwrap().read_exact(&mut [0; 6]).unwrap();
+    service.signal(Signal::SIGKILL);
+    service.child.wait().unwrap();
+    std::fs::write(service.station.path("go"), "").unwrap();
+    let called: Called = child.wait_with_output().unwrap().into();
+    assert!(called.status == 3 && called.err.contains("jobmeter spool flush"), "{called:?}");
+    service.again();
+    let flushed = service.call(&key, &["spool", "flush"]);
+    assert!(flushed.status == 0 && flushed.out.contains("1 settled"), "{flushed:?}");
+    assert_eq!(service.json(&["jobs", "show", "g"])["attempts"][0]["reason"], "failed");
+    service.verify();
+}
+
+#[test]
+fn a_service_that_cannot_be_reached_starts_nothing() {
+    let station = Station::new();
+    let run = ["run", "--", "touch", "/tmp/jobmeter-never-8"];
+    let called: Called = station.command(&run).env("JOBMETER_LEDGER", "http://127.0.0.1:1").output().unwrap().into();
+    assert!(called.status == 125 && called.err.contains("does not answer"), "{called:?}");
+    let service = Service::start();
+    for key in ["", "jm_00_11", "nonsense"] {
+        let mut command = service.command(key, &run);
+        if key.is_empty() {
+            command.env_remove("JOBMETER_KEY");
+        }
+        let called: Called = command.output().unwrap().into();
+        assert_eq!(called.status, 125, "{called:?}");
+        assert!(called.err.contains("key"), "{called:?}");
+    }
+    assert!(!std::path::Path::new("/tmp/jobmeter-never-8").exists());
+}
+
+/// Every route, by everybody who may not.
+#[test]
+fn keys_open_what_they_are_for_and_nothing_else() {
+    let service = Service::start();
+    let (worker, reader) = (service.key(&["w"]), service.key(&["r", "--scope", "read"]));
+    let alice = service.key(&["a", "--only-user", "--user", "alice"]);
+    let revoked = service.key(&["x", "--scope", "admin"]);
+    let id = revoked.split('_').nth(1).unwrap();
+    service.json(&["key", "revoke", id]);
+    assert_eq!(service.call(&worker, &["run", "-q", "--user", "bob", "--job", "bobs-job", "--", "true"]).status, 0);
+    let attempt = service.json(&["jobs", "show", "bobs-job"])["attempts"][0]["identity"]["attempt"].clone();
+    let attempt = attempt.as_str().unwrap();
+    let usage = format!("/api/v1/attempts/{attempt}/usage");
+    let finish = format!("/api/v1/attempts/{attempt}/finish");
+    let settle = format!("/api/v1/attempts/{attempt}/settle");
+    let report = json!({
+        "attempt": attempt, "seq": 1, "usage": { "cpu_used_seconds": 1, "cpu_allocated_seconds": 1 }, "period": 0,
+        "ceiling_version": 1, "resources": { "cpus_ppm": 1, "gpus": 0, "stop_us": 1 },
+    });
+    let last = json!({
+        "attempt": attempt, "usage": { "cpu_used_seconds": 1, "cpu_allocated_seconds": 1 }, "period": 0,
+        "reason": "completed", "receipt": {},
+    });
+    let why = json!({ "why": "w" });
+    let amount = json!({ "amount": 1, "why": "w" });
+    let new_key = json!({ "name": "n", "scope": "admin" });
+    let of_admin: [(&str, &str, &Value); 9] = [
+        ("POST", "/api/v1/jobs/bobs-job/stop", &why),
+        ("PUT", "/api/v1/users/bob/limit", &json!({ "limit": 1 })),
+        ("POST", "/api/v1/users/bob/grants", &amount),
+        ("POST", "/api/v1/users/bob/adjustments", &amount),
+        ("POST", &settle, &why),
+        ("PUT", "/api/v1/rates", &json!({})),
+        ("POST", "/api/v1/keys", &new_key),
+        ("GET", "/api/v1/keys", &Value::Null),
+        ("GET", "/api/v1/ledger/verify", &Value::Null),
+    ];
+    let of_workers: [(&str, &str, &Value); 3] = [
+        ("PUT", &usage, &report),
+        ("POST", &finish, &last),
+        ("POST", "/api/v1/jobs/bobs-job/tokens", &json!({ "count": 1 })),
+    ];
+    let of_readers = [
+        "/api/v1/jobs",
+        "/api/v1/jobs/bobs-job",
+        "/api/v1/users/bob/credits",
+        "/api/v1/users/bob/usage",
+        "/api/v1/users/bob/entries",
+        "/api/v1/rates",
+    ];
+    let before = service.json(&["account", "show", "--user", "bob"])["entries"].clone();
+    for (method, path, body) in of_admin {
+        for key in [&worker, &reader, &alice] {
+            assert_eq!(service.ask(key, method, path, &body.to_string()).0, 403, "{method} {path}");
+        }
+    }
+    for (method, path, body) in of_workers {
+        assert_eq!(service.ask(&reader, method, path, &body.to_string()).0, 403, "{method} {path}");
+        assert_eq!(service.ask(&alice, method, path, &body.to_string()).0, 404, "{method} {path}");
+    }
+    for path in of_readers {
+        assert_eq!(service.ask(&reader, "GET", path, "").0, 200, "{path}");
+    }
+    for path in &of_readers[1..5] {
+        assert_eq!(service.ask(&alice, "GET", path, "").0, 404, "{path}");
+    }
+    assert_eq!(service.ask(&alice, "GET", "/api/v1/jobs", "").1["jobs"], json!([]));
+    assert_eq!(service.ask(&alice, "GET", "/api/v1/jobs?user=bob", "").0, 404);
+    let all = of_admin.iter().chain(&of_workers).map(|(method, path, body)| (*method, *path, body.to_string()));
+    let all = all.chain(of_readers.iter().map(|path| ("GET", *path, String::new())));
+    for (method, path, body) in all {
+        for key in ["", "nonsense", "jm_0123456789ab_00", &revoked] {
+            assert_eq!(service.ask(key, method, path, &body).0, 401, "{method} {path} {key}");
+        }
+    }
+    let after = service.json(&["account", "show", "--user", "bob"])["entries"].clone();
+    assert_eq!(after, before, "something was changed");
+    // A user's own key does for the user's own jobs.
+    assert_eq!(service.call(&alice, &["run", "-q", "--user", "alice", "--", "true"]).status, 0);
+    assert_eq!(service.call(&alice, &["run", "-q", "--user", "bob", "--", "true"]).status, 125);
+    service.verify();
+}
+
+#[test]
+fn what_cannot_be_understood_is_said_and_changes_nothing() {
+    let service = Service::start();
+    let key = service.key(&["w"]);
+    let attempt = "0192f0c1-2345-7abc-8def-0123456789ab";
+    let good = json!({
+        "identity": { "attempt": attempt, "job": "j", "task": "0", "user": "u", "kind": "training", "command": [], "host": "h" },
+        "resources": { "cpus_ppm": 1_000_000, "gpus": 0, "stop_us": 7000 },
+    });
+    let path = format!("/api/v1/attempts/{attempt}");
+    let with = |pointer: &str, value: Value| {
+        let mut body = good.clone();
+        *body.pointer_mut(pointer).unwrap() = value;
+        body.to_string()
+    };
+    let deep = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
+    let bodies = [
+        String::new(),
+        "{".to_owned(),
+        "null".to_owned(),
+        deep,
+        with("/identity/user", json!("")),
+        with("/identity/user", json!("a\u{1b}b")),
+        with("/identity/job", json!("j".repeat(5_000))),
+        with("/identity/kind", json!("mining")),
+        with("/identity/attempt", json!("0192f0c1-2345-7abc-8def-0123456789ac")),
+        with("/resources/cpus_ppm", json!(-1)),
+        with("/resources/cpus_ppm", json!(u64::MAX)),
+        with("/resources/cpus_ppm", json!(1.5)),
+        with("/resources", json!({ "cpus_ppm": 1, "gpus": 0, "stop_us": 1, "wishes": 3 })),
+        good.to_string().replacen('{', "{\"limit\": -1, ", 1),
+        good.to_string().replacen('{', "{\"limit\": 1e30, ", 1),
+    ];
+    for body in bodies {
+        assert_eq!(service.ask(&key, "PUT", &path, &body).0, 422, "{}", body.get(..200).unwrap_or(&body));
+    }
+    let huge = "x".repeat(3 << 20);
+    assert!(matches!(service.ask(&key, "PUT", &path, &huge).0, 413 | 422));
+    assert_eq!(service.ask(&key, "PUT", "/api/v1/attempts/none", &good.to_string()).0, 422);
+    assert_eq!(service.ask(&key, "DELETE", &path, "").0, 422);
+    assert_eq!(service.ask(&key, "GET", "/nothing", "").0, 404);
+    assert_eq!(service.ask(&key, "GET", "/api/v1/jobs?count=many", "").0, 422);
+    assert_eq!(service.ask(&key, "GET", "/api/v1/jobs/none-such", "").0, 404);
+    let unknown = json!({
+        "attempt": attempt, "seq": 1, "usage": { "cpu_used_seconds": 1, "cpu_allocated_seconds": 1 }, "period": 0,
+        "ceiling_version": 1, "resources": { "cpus_ppm": 1, "gpus": 0, "stop_us": 1 },
+    });
+    let (status, problem) = service.ask(&key, "PUT", &format!("{path}/usage"), &unknown.to_string());
+    assert_eq!((status, problem["type"].as_str()), (404, Some("urn:jobmeter:problem:attempt-unknown")));
+    assert_eq!(service.ask(&key, "PUT", &path, &good.to_string()).0, 201);
+    assert_eq!(service.ask(&key, "PUT", &path, &good.to_string()).0, 200);
+    // Usage that goes backwards changes nothing.
+    let lease = service.ask(&key, "PUT", &path, &good.to_string()).1["opened"]["lease"].clone();
+    for seconds in [0.02, 0.01] {
+        let mut report = unknown.clone();
+        report["usage"]["cpu_used_seconds"] = json!(seconds);
+        report["period"] = lease["period"].clone();
+        assert_eq!(service.ask(&key, "PUT", &format!("{path}/usage"), &report.to_string()).0, 200);
+    }
+    assert_eq!(nano(&service.json(&["status", "--user", "u"])["current"]), 5_000);
+    service.verify();
+}
+
+#[test]
+fn with_tls_and_a_certificate_of_our_own() {
+    let station = Station::new();
+    let made = station.sh(
+        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost \
+         -addext subjectAltName=DNS:localhost,IP:127.0.0.1 -addext basicConstraints=critical,CA:FALSE \
+         -keyout $DIR/key.pem -out $DIR/cert.pem 2>&1",
+    );
+    assert_eq!(made.status, 0, "{made:?}");
+    let (certificate, private) = (station.path("cert.pem"), station.path("key.pem"));
+    let (certificate, private) = (certificate.to_str().unwrap(), private.to_str().unwrap());
+    let (mut child, url) = serve(&station, "127.0.0.1:0", &["--tls-certificate", certificate, "--tls-key", private]);
+    assert!(url.starts_with("https://"), "{url}");
+    let status = |trusted: bool| -> Called {
+        let mut command = station.command(&["status"]);
+        command.env("JOBMETER_LEDGER", &url).env("JOBMETER_KEY", station.path("service.db.admin-key"));
+        if trusted {
+            command.env("SSL_CERT_FILE", certificate);
+        }
+        command.output().unwrap().into()
+    };
+    let (trusted, untrusted) = (status(true), status(false));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(trusted.status, 0, "{trusted:?}");
+    assert!(untrusted.status != 0 && untrusted.err.contains("certificate"), "{untrusted:?}");
+}
