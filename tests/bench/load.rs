@@ -1,0 +1,220 @@
+//! Plays sidecars against a ledger service over real sockets, each with a connection of its own and one report under way,
+//! and compares every acknowledged report with the books: `cargo bench --bench load -- [OPTIONS]`.
+//!
+//! `--jobs N` sidecars of one account (1000), `--seconds N` (10), `--db LOCATION` of the service that it starts (a new file
+//! beside the build), `--replicas N` of it (1).
+
+#![allow(clippy::pedantic, clippy::print_stdout, missing_docs, reason = "a program for people, not an interface")]
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+
+use jobmeter::domain::rating::RateCard;
+use jobmeter::domain::units::{Microseconds, Nanocredits};
+use jobmeter::domain::usage::Usage;
+use jobmeter::ledger::Ledger;
+use jobmeter::ledger::keys::Secret;
+use jobmeter::ledger::location::Location;
+use jobmeter::ledger::protocol::{
+    AttemptIdentity, Decision, JobKind, Lease, OpenAnswer, OpenRequest, Report, ReportAnswer, Resources,
+};
+use jobmeter::ledger::views::{Change, PeriodLength, Query, View};
+use jobmeter::sys::clock::{Clock, SystemClock};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use uuid::Uuid;
+
+const RESOURCES: Resources = Resources { cpus_ppm: 1_000_000, gpus: 0, stop_us: 7_000 };
+
+fn option(name: &str) -> Option<String> {
+    let arguments: Vec<String> = std::env::args().collect();
+    let at = arguments.iter().position(|argument| argument == name)?;
+    arguments.get(at + 1).cloned()
+}
+
+fn number(name: &str, default: u64) -> u64 {
+    option(name).and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+struct Service(Child);
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+fn serve(db: &str, key_file: &str) -> (Service, String) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_jobmeter"))
+        .args(["serve", "--db", db, "--listen", "127.0.0.1:0", "--admin-key-file", key_file])
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("jobmeter starts");
+    let mut line = String::new();
+    let mut log = BufReader::new(child.stderr.take().unwrap());
+    log.read_line(&mut line).unwrap();
+    std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::stderr()));
+    let line: serde_json::Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("{line}"));
+    (Service(child), line["url"].as_str().unwrap().trim_start_matches("http://").to_owned())
+}
+
+/// One connection, one request at a time.
+struct Line {
+    stream: TcpStream,
+    address: String,
+    key: String,
+    buffer: Vec<u8>,
+}
+
+impl Line {
+    async fn open(address: &str, key: &str) -> Self {
+        let stream = TcpStream::connect(address).await.expect("a connection");
+        stream.set_nodelay(true).ok();
+        Self { stream, address: address.to_owned(), key: key.to_owned(), buffer: Vec::new() }
+    }
+
+    /// Status and body.
+    async fn ask(&mut self, method: &str, path: &str, body: &[u8]) -> (u16, Vec<u8>) {
+        let head = format!(
+            "{method} /api/v1{path} HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {}\r\ncontent-type: \
+             application/json\r\ncontent-length: {}\r\n\r\n",
+            self.address,
+            self.key,
+            body.len()
+        );
+        let mut request = head.into_bytes();
+        request.extend_from_slice(body);
+        self.stream.write_all(&request).await.expect("a request goes out");
+        self.buffer.clear();
+        loop {
+            if let Some(end) = self.buffer.windows(4).position(|four| four == b"\r\n\r\n") {
+                let head = String::from_utf8_lossy(&self.buffer[..end]).to_ascii_lowercase();
+                let status = head[9..12].parse().unwrap();
+                let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
+                let total = end + 4 + length.trim().parse::<usize>().unwrap();
+                while self.buffer.len() < total {
+                    assert!(self.stream.read_buf(&mut self.buffer).await.unwrap() > 0, "the answer was cut");
+                }
+                return (status, self.buffer[end + 4..total].to_vec());
+            }
+            assert!(self.stream.read_buf(&mut self.buffer).await.unwrap() > 0, "the service hung up");
+        }
+    }
+}
+
+/// What one sidecar was told: its job, the last usage that was acknowledged, and how long each answer took.
+struct Told {
+    job: String,
+    cpu_us: u64,
+    took_us: Vec<u64>,
+}
+
+async fn sidecar(address: String, key: String, at: u64, until_us: u64) -> Told {
+    let mut line = Line::open(&address, &key).await;
+    let (attempt, job) = (Uuid::now_v7(), format!("load-{at}"));
+    let identity = AttemptIdentity {
+        attempt,
+        job: job.clone(),
+        task: "0".into(),
+        user: "load".into(),
+        kind: JobKind::Training,
+        name: None,
+        labels: BTreeMap::new(),
+        command: vec!["burn".into()],
+        host: "bench".into(),
+    };
+    let request = OpenRequest { identity, resources: RESOURCES, limit: None, resume: None };
+    let body = serde_json::to_vec(&request).unwrap();
+    let (status, answer) = line.ask("PUT", &format!("/attempts/{attempt}"), &body).await;
+    assert_eq!(status, 201, "{}", String::from_utf8_lossy(&answer));
+    let OpenAnswer::Opened { mut lease, .. } = serde_json::from_slice(&answer).unwrap() else { panic!() };
+    let path = format!("/attempts/{attempt}/usage");
+    let (mut cpu_us, mut took_us, mut seq) = (0, Vec::new(), 0);
+    while SystemClock.boottime_us() < until_us {
+        seq += 1;
+        let report = report(attempt, seq, cpu_us + 1_000, &lease);
+        let asked_us = SystemClock.boottime_us();
+        let (status, answer) = line.ask("PUT", &path, &serde_json::to_vec(&report).unwrap()).await;
+        took_us.push(SystemClock.boottime_us() - asked_us);
+        assert_eq!(status, 200, "{}", String::from_utf8_lossy(&answer));
+        cpu_us += 1_000;
+        let answer: ReportAnswer = serde_json::from_slice(&answer).unwrap();
+        assert_eq!(answer.seq, seq);
+        if let Decision::Lease(newer) = answer.decision {
+            lease = newer;
+        }
+    }
+    Told { job, cpu_us, took_us }
+}
+
+fn report(attempt: Uuid, seq: u64, cpu_us: u64, lease: &Lease) -> Report {
+    Report {
+        attempt,
+        seq,
+        usage: Usage { cpu_used_seconds: Microseconds(cpu_us), ..Usage::default() },
+        period: lease.period,
+        closed: None,
+        ceiling_version: lease.version,
+        ceiling: lease.ceiling,
+        resources: RESOURCES,
+        waiting: false,
+    }
+}
+
+fn main() {
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
+    let file = |name: &str| directory.path().join(name).display().to_string();
+    let db = option("--db").unwrap_or_else(|| file("l.db"));
+    let replicas: Vec<_> = (0..number("--replicas", 1)).map(|_| serve(&db, &file("key"))).collect();
+    let key = std::fs::read_to_string(file("key")).unwrap().trim().to_owned();
+    let secret: Secret = key.parse().unwrap();
+    let mut ledger = Location::parse(&format!("http://{}", replicas[0].1)).with_key(Some(secret)).connect().unwrap();
+    let (user, by, why) = ("load".to_owned(), String::new(), String::new());
+    ledger.change(&Change::SetLimit { user, limit: None, period: PeriodLength::Day, by, why }).expect("a limit");
+    let (jobs, seconds) = (number("--jobs", 1_000), number("--seconds", 10));
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let begun_us = SystemClock.boottime_us();
+    let until_us = begun_us + seconds * 1_000_000;
+    let told: Vec<Told> = runtime.block_on(async {
+        let sidecars = (0..jobs).map(|at| {
+            let address = replicas[usize::try_from(at).unwrap() % replicas.len()].1.clone();
+            tokio::spawn(sidecar(address, key.clone(), at, until_us))
+        });
+        let mut told = Vec::new();
+        for sidecar in sidecars.collect::<Vec<_>>() {
+            told.push(sidecar.await.expect("a sidecar"));
+        }
+        told
+    });
+    let passed_us = SystemClock.boottime_us() - begun_us;
+    let mut took_us: Vec<u64> = told.iter().flat_map(|told| told.took_us.iter().copied()).collect();
+    took_us.sort_unstable();
+    let percentile = |share: f64| took_us[((took_us.len() - 1) as f64 * share) as usize] / 1_000;
+    println!(
+        "{}, {} replicas, {jobs} jobs: {} reports/s, answers p50 {} ms, p99 {} ms, slowest {} ms",
+        Location::parse(&db),
+        replicas.len(),
+        took_us.len() as u64 * 1_000_000 / passed_us,
+        percentile(0.5),
+        percentile(0.99),
+        percentile(1.0)
+    );
+    compare(ledger.as_mut(), &told);
+}
+
+/// Acknowledged means charged: the books have exactly what each sidecar was told.
+fn compare(ledger: &mut dyn Ledger, told: &[Told]) {
+    let mut wrong = 0;
+    for told in told {
+        let View::Job(Some(job)) = ledger.read(&Query::Job { job: told.job.clone() }).expect("a job") else { panic!() };
+        let usage = Usage { cpu_used_seconds: Microseconds(told.cpu_us), ..Usage::default() };
+        let expected: Nanocredits = RateCard::default().price(&usage).total;
+        wrong += u64::from(job.charged.total != expected);
+    }
+    let View::Verified(found) = ledger.read(&Query::Verify).expect("the books") else { panic!() };
+    println!("  {} jobs differ, {} entries, {} problems", wrong, found.entries, found.problems.len());
+    found.problems.iter().take(5).for_each(|problem| println!("  {problem}"));
+    assert!(wrong == 0 && found.problems.is_empty());
+}
