@@ -11,6 +11,8 @@
 
 mod accounts;
 mod bad_input;
+#[path = "../cluster.rs"]
+mod cluster;
 mod run;
 mod service;
 #[path = "../station.rs"]

@@ -19,8 +19,11 @@ struct Service {
 }
 
 fn serve(station: &Station, listen: &str, more: &[&str]) -> (Child, String) {
-    let db = station.path("service.db").display().to_string();
-    let mut arguments = vec!["serve", "--db", &db, "--listen", listen];
+    let (db, key) = (station.path("service.db"), station.path("service.db.admin-key"));
+    let mut arguments = vec!["serve", "--listen", listen, "--admin-key-file", key.to_str().unwrap()];
+    if !more.contains(&"--db") {
+        arguments.extend(["--db", db.to_str().unwrap()]);
+    }
     arguments.extend(more);
     let mut child =
         station.command(&arguments).env_remove("JOBMETER_LEDGER").stderr(Stdio::piped()).spawn().expect("it starts");
@@ -403,4 +406,46 @@ fn with_tls_and_a_certificate_of_our_own() {
     child.wait().unwrap();
     assert_eq!(trusted.status, 0, "{trusted:?}");
     assert!(untrusted.status != 0 && untrusted.err.contains("certificate"), "{untrusted:?}");
+}
+
+/// Two replicas on one PostgreSQL, jobs on both, and one of them killed again and again: nothing is spent twice.
+#[test]
+fn replicas_on_postgresql_share_the_books() {
+    let directory = crate::cluster::start(|url| {
+        let location = jobmeter::ledger::location::Location::parse(url);
+        location.connect().is_ok()
+    });
+    let db = crate::cluster::url(directory, "postgres");
+    let station = Station::new();
+    let (first, url) = serve(&station, "127.0.0.1:0", &["--db", &db]);
+    let admin = std::fs::read_to_string(station.path("service.db.admin-key")).unwrap().trim().to_owned();
+    let service = Service { station, child: first, url, admin };
+    let (mut second, other) = serve(&service.station, "127.0.0.1:0", &["--db", &db]);
+    service.json(&["account", "limit", "0.002"]);
+    let line = "while :; do :; done";
+    let mut jobs: Vec<Child> = (0..6)
+        .map(|at| {
+            let mut command = service.command(&service.admin, &["run", "-q", "--hold", "20s", "--", "sh", "-c", line]);
+            command.env("JOBMETER_LEDGER", if at % 2 == 0 { &service.url } else { &other }).stderr(Stdio::null());
+            command.spawn().unwrap()
+        })
+        .collect();
+    let address = other.split("://").nth(1).unwrap().to_owned();
+    for _ in 0..3 {
+        jobmeter::sys::clock::pause(Duration::from_millis(400));
+        second.kill().unwrap();
+        second.wait().unwrap();
+        (second, _) = serve(&service.station, &address, &["--db", &db]);
+    }
+    let ended = within(Duration::from_secs(60), || jobs.iter_mut().all(|job| job.try_wait().unwrap().is_some()));
+    second.kill().ok();
+    second.wait().ok();
+    assert!(ended, "some jobs run on");
+    let statuses: Vec<_> = jobs.iter_mut().map(|job| job.wait().unwrap().code()).collect();
+    assert!(statuses.iter().all(|status| *status == Some(75)), "{statuses:?}");
+    let account = service.json(&["status"]);
+    let current = nano(&account["current"]);
+    assert!(current <= 2_000_000 && current > 1_900_000, "{account}");
+    assert_eq!((nano(&account["held"]), nano(&account["provisional"])), (0, 0), "{account}");
+    service.verify();
 }

@@ -47,6 +47,8 @@ pub struct AccountSums {
     pub rate: Nanocredits,
     /// Somebody waits until then, in µs since 1970, unless they ask again.
     pub waits_until_us: i64,
+    /// Before this, in µs since 1970, no lease that is marked live is over: no attempt has to be looked at.
+    pub silent_from_us: i64,
 }
 
 /// A period: half-open, never moved, never overlapping another of its account.
@@ -340,6 +342,7 @@ impl Attempt {
             silent: if is_silent { self.held(self.period) } else { Nanocredits::ZERO },
             rate: if self.runs() { self.rate } else { Nanocredits::ZERO },
             waits_until_us: 0,
+            silent_from_us: 0,
         }
     }
 
@@ -363,6 +366,7 @@ impl AccountSums {
             silent: nanocredits(self.silent, before.silent, after.silent),
             rate: nanocredits(self.rate, before.rate, after.rate),
             waits_until_us: self.waits_until_us,
+            silent_from_us: self.silent_from_us,
         }
     }
 }

@@ -229,6 +229,11 @@ impl<'a> Shelf<'a> {
         Ok(self.accounts.slots.get(owner).map(|slot| slot.row.clone()))
     }
 
+    /// As it stands, if it was read.
+    pub(super) fn kept_account(&self, owner: &str) -> Option<&Account> {
+        self.accounts.slots.get(owner).map(|slot| &slot.row)
+    }
+
     /// A new one.
     pub(super) fn put_account(&mut self, account: Account) {
         self.accounts.put(account.owner.clone(), account);
@@ -361,6 +366,14 @@ impl<'a> Shelf<'a> {
         }
         self.swept.push(owner.to_owned());
         rows::fallen_silent(self.store, owner, now_us)
+    }
+
+    /// The first time from now on at which one can fall silent. What this transaction leases, or marks, comes on top.
+    pub(super) fn silent_from(&mut self, owner: &str, now_us: i64) -> Result<i64, LedgerError> {
+        let stored = rows::silent_from(self.store, owner)?.unwrap_or(i64::MAX);
+        let here = self.attempts.slots.values().map(|slot| &slot.row);
+        let here = here.filter(|attempt| attempt.owner == owner && attempt.live && attempt.ended_us.is_none());
+        Ok(here.map(|attempt| attempt.lease_until_us).min().unwrap_or(i64::MAX).min(stored.max(now_us)))
     }
 
     pub(super) fn unsettled(&mut self, owner: &str, before_s: i64) -> Result<Vec<Uuid>, LedgerError> {

@@ -12,15 +12,25 @@ use crate::ledger::LedgerError;
 use crate::ledger::protocol::Reason;
 use crate::ledger::views::ChangeAnswer;
 
+/// Attempts that fell silent are looked for this often at most.
+const LOOK_US: i64 = 1_000_000;
+
 impl Books<'_> {
     /// Marks attempts whose lease is over. What they hold stays held in full.
     pub(super) fn mark_silent(&mut self, owner: &str) -> Result<(), LedgerError> {
+        // Leases only grow, so that before the first of them can be over there is nothing to look for.
+        if self.shelf.account(owner)?.is_some_and(|account| self.now_us <= account.sums.silent_from_us) {
+            return Ok(());
+        }
         for id in self.shelf.fallen_silent(owner, self.now_us)? {
             if let Some(mut attempt) = self.shelf.attempt(id)?.filter(|attempt| attempt.lease_until_us < self.now_us) {
                 attempt.live = false;
                 self.keep(attempt)?;
             }
         }
+        // Where many fall silent one after the other, each look would go through all of them.
+        let from_us = self.shelf.silent_from(owner, self.now_us)?.max(self.now_us.saturating_add(LOOK_US));
+        self.shelf.change_account(owner, |account| account.sums.silent_from_us = from_us);
         Ok(())
     }
 

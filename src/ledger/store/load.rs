@@ -22,7 +22,7 @@ fn one<T>(rows: Vec<Row>, read: impl FnOnce(Row) -> Loaded<T>) -> Loaded<Option<
 /// The account of an owner.
 pub(crate) fn account(store: &mut dyn Store, owner: &str) -> Loaded<Option<Account>> {
     let sql = "SELECT owner, credit_limit, length, period, ends, next_set, next_limit, next_length, entries, live, beyond, \
-               silent, rate, waits_until_us FROM account WHERE owner = $1";
+               silent, rate, waits_until_us, silent_from_us FROM account WHERE owner = $1";
     one(store.query(sql, &[owner.into()])?, |mut row| {
         let (owner, limit, length) = (row.text()?, row.maybe_nanocredits()?, row.parsed()?);
         let (period, ends) = (row.int()?, row.int()?);
@@ -42,6 +42,7 @@ pub(crate) fn account(store: &mut dyn Store, owner: &str) -> Loaded<Option<Accou
                 silent: row.nanocredits()?,
                 rate: row.nanocredits()?,
                 waits_until_us: row.int()?,
+                silent_from_us: row.int()?,
             },
         })
     })
@@ -247,8 +248,14 @@ pub(crate) fn attempts(
 
 /// Attempts of an account that are marked live and whose lease was over before `now_us`.
 pub(crate) fn fallen_silent(store: &mut dyn Store, owner: &str, now_us: i64) -> Loaded<Vec<Uuid>> {
-    let sql = "SELECT id FROM attempt WHERE owner = $1 AND live = 1 AND lease_until_us < $2 ORDER BY lease_until_us LIMIT 256";
+    let sql = "SELECT id FROM attempt WHERE owner = $1 AND ended_us IS NULL AND live = 1 AND lease_until_us < $2";
     store.query(sql, &[owner.into(), now_us.into()])?.into_iter().map(|mut row| row.parsed()).collect()
+}
+
+/// The first time at which an attempt of an account that is marked live can fall silent.
+pub(crate) fn silent_from(store: &mut dyn Store, owner: &str) -> Loaded<Option<i64>> {
+    let sql = "SELECT min(lease_until_us) FROM attempt WHERE owner = $1 AND ended_us IS NULL AND live = 1";
+    one(store.query(sql, &[owner.into()])?, |mut row| row.maybe_int()).map(Option::flatten)
 }
 
 /// Attempts of an account that have not ended and whose period began before `before_s`.

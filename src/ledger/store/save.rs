@@ -49,6 +49,7 @@ fn account(account: &Account) -> Vec<Value> {
         account.sums.silent.into(),
         account.sums.rate.into(),
         account.sums.waits_until_us.into(),
+        account.sums.silent_from_us.into(),
     ]
 }
 

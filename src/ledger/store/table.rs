@@ -44,6 +44,7 @@ pub(super) static ACCOUNT: Table = Table {
         ("silent", Int),
         ("rate", Int),
         ("waits_until_us", Int),
+        ("silent_from_us", Int),
     ],
 };
 

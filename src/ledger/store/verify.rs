@@ -173,7 +173,7 @@ fn accounts(store: &mut dyn Store, found: &mut Verification, sums: &Sums) -> Res
     for mut row in store.query(sql, &[])? {
         let owner = row.text()?;
         let (live, beyond, silent, rate) = (row.int()?, row.nanocredits()?, row.nanocredits()?, row.nanocredits()?);
-        let kept = AccountSums { live, beyond, silent, rate, waits_until_us: 0 };
+        let kept = AccountSums { live, beyond, silent, rate, waits_until_us: 0, silent_from_us: 0 };
         let said = sums.accounts.get(&owner).copied().unwrap_or_default();
         if kept != said {
             found.problems.push(format!("{owner}: the sums over its attempts are {said:?}, and booked are {kept:?}"));

@@ -3,7 +3,7 @@ CREATE TABLE account (
     owner TEXT PRIMARY KEY, credit_limit BIGINT, length TEXT NOT NULL, period BIGINT NOT NULL, ends BIGINT NOT NULL,
     next_set BIGINT NOT NULL, next_limit BIGINT, next_length TEXT, entries BIGINT NOT NULL,
     live BIGINT NOT NULL, beyond BIGINT NOT NULL, silent BIGINT NOT NULL, rate BIGINT NOT NULL,
-    waits_until_us BIGINT NOT NULL
+    waits_until_us BIGINT NOT NULL, silent_from_us BIGINT NOT NULL
 ) /* by key */;
 -- Half-open, one after the other; never moved, never overlapping.
 CREATE TABLE period (
@@ -35,7 +35,7 @@ CREATE TABLE attempt (
     rate BIGINT NOT NULL, rate_since_us BIGINT NOT NULL, rate_from BIGINT NOT NULL
 ) /* by key */;
 CREATE INDEX attempt_of_job ON attempt (job);
-CREATE INDEX attempt_unended ON attempt (owner, live) WHERE ended_us IS NULL;
+CREATE INDEX attempt_unended ON attempt (owner, period) WHERE ended_us IS NULL;
 -- JSON: who an attempt is, and what it said last.
 CREATE TABLE identity (attempt TEXT PRIMARY KEY, body TEXT NOT NULL) /* by key */;
 CREATE TABLE receipt (attempt TEXT PRIMARY KEY, body TEXT NOT NULL) /* by key */;

@@ -21,9 +21,9 @@ const OLD_TABLES: [&str; 10] =
 /// What stands elsewhere is the same but for its name.
 const COPIES: [&str; 8] = [
     "INSERT INTO account SELECT user, credit_limit, length, period, ends, next_set, next_limit, next_length, \
-     (SELECT count(*) FROM old_entry e WHERE e.user = a.user), 0, 0, 0, 0, 0 FROM old_account a",
+     (SELECT count(*) FROM old_entry e WHERE e.user = a.user), 0, 0, 0, 0, 0, 0 FROM old_account a",
     // What concerned no user is the account of nobody.
-    "INSERT INTO account SELECT '', 0, 'day', min(period), min(period) + 86400, 0, NULL, NULL, count(*), 0, 0, 0, 0, 0 \
+    "INSERT INTO account SELECT '', 0, 'day', min(period), min(period) + 86400, 0, NULL, NULL, count(*), 0, 0, 0, 0, 0, 0 \
      FROM old_entry WHERE user = '' HAVING count(*) > 0",
     "INSERT INTO period SELECT user, start, ends, credit_limit, adjusted, charged, (SELECT coalesce(sum(amount), 0) FROM \
      old_hold h WHERE h.user = p.user AND h.period = p.start AND h.source = 0) FROM old_period p",
