@@ -146,6 +146,9 @@ impl<S: Store> Ledger for StoreLedger<S> {
             }
             _ => {}
         }
-        self.within(|store, now_us| super::views::read(store, now_us, query))
+        let now_us = self.store.begin_reading()?;
+        let view = super::views::read(&mut self.store, now_us, query);
+        self.store.rollback();
+        view
     }
 }

@@ -246,6 +246,13 @@ pub(crate) fn attempts(
     rows.into_iter().map(|row| read_attempt(row, cards)).collect()
 }
 
+/// So many, in the order of their ids, from behind this one on.
+pub(crate) fn attempts_after(store: &mut dyn Store, id: &str, count: i64, cards: &[RateCard]) -> Loaded<Vec<Attempt>> {
+    let sql = format!("SELECT {} FROM attempt WHERE id > $1 ORDER BY id LIMIT $2", ATTEMPT.names());
+    let rows = store.query(&sql, &[id.into(), count.into()])?;
+    rows.into_iter().map(|row| read_attempt(row, cards)).collect()
+}
+
 /// Attempts of an account that are marked live and whose lease was over before `now_us`.
 pub(crate) fn fallen_silent(store: &mut dyn Store, owner: &str, now_us: i64) -> Loaded<Vec<Uuid>> {
     let sql = "SELECT id FROM attempt WHERE owner = $1 AND ended_us IS NULL AND live = 1 AND lease_until_us < $2";

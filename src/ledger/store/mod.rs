@@ -32,6 +32,12 @@ pub trait Store: Send {
     /// See [`LedgerError`], as of all others.
     fn begin(&mut self) -> Result<i64, LedgerError>;
 
+    /// Begins a transaction that sees one state of the books, and neither waits for writers nor keeps them waiting.
+    ///
+    /// # Errors
+    /// See [`LedgerError`].
+    fn begin_reading(&mut self) -> Result<i64, LedgerError>;
+
     /// Locks the accounts of these owners and attempts, in the order of their names, where the database lets others write
     /// meanwhile.
     ///
@@ -76,6 +82,10 @@ pub trait Store: Send {
 impl Store for Box<dyn Store> {
     fn begin(&mut self) -> Result<i64, LedgerError> {
         self.as_mut().begin()
+    }
+
+    fn begin_reading(&mut self) -> Result<i64, LedgerError> {
+        self.as_mut().begin_reading()
     }
 
     fn lock(&mut self, owners: &[&str], attempts: &[Uuid]) -> Result<(), LedgerError> {

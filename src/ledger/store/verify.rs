@@ -58,9 +58,7 @@ fn attempts(store: &mut dyn Store, found: &mut Verification, sums: &mut Sums) ->
     let cards = rows::rate_cards(store)?;
     let mut last = String::new();
     loop {
-        let sql = "id > $1 AND id IN (SELECT id FROM attempt WHERE id > $1 ORDER BY id LIMIT $2)";
-        let mut page = rows::attempts(store, sql, &[last.as_str().into(), PAGE.into()], &cards)?;
-        page.sort_by_key(|attempt| attempt.id.to_string());
+        let page = rows::attempts_after(store, &last, PAGE, &cards)?;
         let Some(end) = page.last() else { return Ok(()) };
         last = end.id.to_string();
         for attempt in &page {

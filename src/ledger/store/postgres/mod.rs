@@ -208,6 +208,33 @@ impl Postgres {
         self.statements.insert(sql.to_owned(), statement.clone());
         Ok(statement)
     }
+
+    /// One question for the begin and the time; on a connection that was closed while it was idle, again on a new one.
+    fn begin_by(&mut self, begin: &str) -> Result<i64, LedgerError> {
+        let sql = format!("{begin}; SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS BIGINT)");
+        self.connected()?;
+        let mut answer = self.simple(&sql);
+        if answer.is_err() && self.client.as_ref().is_none_or(Client::is_closed) {
+            self.connected()?;
+            answer = self.simple(&sql);
+        }
+        let answer = answer?;
+        if let Some(clock) = &self.clock {
+            return Ok(clock.realtime_us());
+        }
+        let time = answer.iter().find_map(|message| match message {
+            tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0)?.parse().ok(),
+            _ => None,
+        });
+        time.ok_or_else(|| LedgerError::Broken("PostgreSQL does not tell the time".to_owned()))
+    }
+
+    fn simple(&self, sql: &str) -> Result<Vec<tokio_postgres::SimpleQueryMessage>, LedgerError> {
+        let Some(client) = &self.client else {
+            return Err(LedgerError::Unavailable("there is no connection".to_owned()));
+        };
+        Ok(self.runtime.block_on(client.simple_query(sql))?)
+    }
 }
 
 async fn connect(config: &Config) -> Result<Client, LedgerError> {
@@ -233,20 +260,11 @@ async fn connect(config: &Config) -> Result<Client, LedgerError> {
 
 impl Store for Postgres {
     fn begin(&mut self) -> Result<i64, LedgerError> {
-        self.connected()?;
-        let Some(client) = &self.client else {
-            return Err(LedgerError::Unavailable("there is no connection".to_owned()));
-        };
-        let sql = "BEGIN; SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS BIGINT)";
-        let answer = self.runtime.block_on(client.simple_query(sql))?;
-        if let Some(clock) = &self.clock {
-            return Ok(clock.realtime_us());
-        }
-        let time = answer.iter().find_map(|message| match message {
-            tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0)?.parse().ok(),
-            _ => None,
-        });
-        time.ok_or_else(|| LedgerError::Broken("PostgreSQL does not tell the time".to_owned()))
+        self.begin_by("BEGIN")
+    }
+
+    fn begin_reading(&mut self) -> Result<i64, LedgerError> {
+        self.begin_by("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
     }
 
     fn lock(&mut self, owners: &[&str], attempts: &[Uuid]) -> Result<(), LedgerError> {

@@ -124,6 +124,14 @@ impl Sqlite {
         Err(LedgerError::Unavailable(format!("{path}: the file was removed or replaced while it was in use")))
     }
 
+    fn begin_by(&self, sql: &str) -> Result<i64, LedgerError> {
+        self.is_there()?;
+        // Read before the lock: periods never move backwards all the same.
+        let now_us = self.clock.realtime_us();
+        self.told(self.db.prepare_cached(sql).and_then(|mut begin| begin.execute([])))?;
+        Ok(now_us)
+    }
+
     /// An error of SQLite's with the file that it is about.
     fn told<T>(&self, result: rusqlite::Result<T>) -> Result<T, LedgerError> {
         result.map_err(|error| open::with_path(&self.path, LedgerError::from(error)))
@@ -144,11 +152,11 @@ impl Sqlite {
 
 impl Store for Sqlite {
     fn begin(&mut self) -> Result<i64, LedgerError> {
-        self.is_there()?;
-        // The time is read before the lock, as the transaction's begin is: periods never move backwards all the same.
-        let now_us = self.clock.realtime_us();
-        self.told(self.db.prepare_cached("BEGIN IMMEDIATE").and_then(|mut begin| begin.execute([])))?;
-        Ok(now_us)
+        self.begin_by("BEGIN IMMEDIATE")
+    }
+
+    fn begin_reading(&mut self) -> Result<i64, LedgerError> {
+        self.begin_by("BEGIN DEFERRED")
     }
 
     fn lock(&mut self, _owners: &[&str], _attempts: &[Uuid]) -> Result<(), LedgerError> {
