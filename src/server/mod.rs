@@ -39,7 +39,7 @@ use self::poster::Poster;
 pub use self::tls::TlsFiles;
 use crate::ledger::keys::Secret;
 use crate::ledger::location::Location;
-use crate::ledger::store::{Store, StoreLedger};
+use crate::ledger::store::StoreLedger;
 use crate::ledger::views::{Query, View};
 use crate::ledger::{Ledger, LedgerError};
 
@@ -67,7 +67,6 @@ pub struct Options {
 }
 
 /// What all handlers share.
-#[derive(Debug)]
 struct App {
     poster: Poster,
     keys: Keys,
@@ -77,13 +76,7 @@ struct App {
     reading: Semaphore,
 }
 
-type Reader = StoreLedger<Box<dyn Store>>;
-
-impl std::fmt::Debug for Box<dyn Store> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Store")
-    }
-}
+type Reader = Box<dyn Ledger>;
 
 impl App {
     /// Reads, on a thread that may block.
@@ -95,7 +88,8 @@ impl App {
             let idle = app.readers.lock().unwrap_or_else(PoisonError::into_inner).pop();
             let mut reader = match idle {
                 Some(reader) => reader,
-                None => StoreLedger::new(app.db.store()?),
+                // With the little memory of a sidecar's: the writer has the pages that are wanted again and again.
+                None => app.db.connect()?,
             };
             let view = reader.read(&query);
             // One whose connection may be lost is not used again.
@@ -193,7 +187,7 @@ async fn logged(State(app): State<Arc<App>>, request: Request, next: Next) -> Re
 
 /// The first start makes a key that may do everything, and writes it to a file that its user alone can read. It is in
 /// the file before it is in the books: a crash in between leaves a file whose key the next start takes in.
-fn ensure_admin_key(ledger: &mut Reader, file: &Path) -> Result<(), LedgerError> {
+fn ensure_admin_key(ledger: &mut dyn Ledger, file: &Path) -> Result<(), LedgerError> {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
     let View::Keys(known) = ledger.read(&Query::Keys { id: None })? else { return Err(LedgerError::unasked()) };
