@@ -4,6 +4,7 @@
 //! at each cut, so cpu + gpu + tokens = total holds to the last nanocredit and rounding never accumulates.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::units::{Microseconds, Nanocredits};
 use super::usage::{GpuUsage, Usage};
@@ -11,7 +12,7 @@ use super::usage::{GpuUsage, Usage};
 const PPM: u128 = 1_000_000;
 
 /// Which CPU time is priced.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CpuBasis {
     /// What the kernel counted.
@@ -24,7 +25,7 @@ pub enum CpuBasis {
 }
 
 /// Which GPU time is priced.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum GpuBasis {
     /// Integral of utilisation.
@@ -35,7 +36,7 @@ pub enum GpuBasis {
 }
 
 /// The prices, pinned for an attempt when it is opened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RateCard {
     /// Counts up by one with each change.
@@ -57,7 +58,7 @@ pub struct RateCard {
 }
 
 /// Virtual seconds: usage after its basis and weight.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct VirtualTime {
     /// CPU.
     pub cpu_seconds: Microseconds,
@@ -68,7 +69,7 @@ pub struct VirtualTime {
 }
 
 /// A price with its parts; their sum is the total, always.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Price {
     /// For CPU time.
     pub cpu: Nanocredits,

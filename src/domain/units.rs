@@ -206,6 +206,37 @@ impl<'de> Deserialize<'de> for Microseconds {
     }
 }
 
+/// In an OpenAPI document both are numbers.
+fn number(title: &str, description: &str) -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
+    let number = utoipa::openapi::schema::SchemaType::new(utoipa::openapi::schema::Type::Number);
+    let object = utoipa::openapi::ObjectBuilder::new().schema_type(number);
+    object.title(Some(title)).description(Some(description)).build().into()
+}
+
+impl utoipa::PartialSchema for Nanocredits {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
+        number("Credits", "An exact decimal with nine fractional digits, within a thousand million.")
+    }
+}
+
+impl utoipa::ToSchema for Nanocredits {
+    fn name() -> std::borrow::Cow<'static, str> {
+        "Credits".into()
+    }
+}
+
+impl utoipa::PartialSchema for Microseconds {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
+        number("Seconds", "An exact decimal with six fractional digits, not negative.")
+    }
+}
+
+impl utoipa::ToSchema for Microseconds {
+    fn name() -> std::borrow::Cow<'static, str> {
+        "Seconds".into()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

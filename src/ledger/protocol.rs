@@ -8,6 +8,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::domain::rating::{Price, RateCard};
@@ -15,7 +16,7 @@ use crate::domain::units::Nanocredits;
 use crate::domain::usage::Usage;
 
 /// What a job is for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum JobKind {
     /// Fits a model.
@@ -57,7 +58,7 @@ impl FromStr for JobKind {
 }
 
 /// Which job, task and attempt.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AttemptIdentity {
     /// One start of jobmeter: a `UUIDv7` of its own.
@@ -83,7 +84,7 @@ pub struct AttemptIdentity {
 }
 
 /// What the attempt can burn at most, and how exactly its meter can stop it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Resources {
     /// Millionths of a CPU, that is µs of CPU time per second.
@@ -95,7 +96,7 @@ pub struct Resources {
 }
 
 /// Opens an attempt. Opening the same attempt again returns the same lease.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OpenRequest {
     /// Who.
@@ -111,7 +112,7 @@ pub struct OpenRequest {
 }
 
 /// What an attempt tells a ledger that was restored to a time before it was opened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Resume {
     /// How long ago it began.
@@ -127,7 +128,7 @@ pub struct Resume {
 }
 
 /// Credits held for one attempt, as a ceiling on its cumulative price.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Lease {
     /// Increases with each ceiling; the sidecar takes only newer ones, and confirms by version.
     pub version: u64,
@@ -149,7 +150,7 @@ pub struct Lease {
 
 /// Lets an attempt run over the end of a period without waiting. At the end of the lease's period the sidecar takes a
 /// reading, and from then on its ceiling is the price of that reading + `amount`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NextPeriod {
     /// The next period's start.
     pub period: i64,
@@ -162,7 +163,7 @@ pub struct NextPeriod {
 }
 
 /// What is left in the account, for people.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Balance {
     /// Free, held and provisional together: what is not yet charged. `None` without a limit.
     pub left: Option<Nanocredits>,
@@ -171,7 +172,7 @@ pub struct Balance {
 }
 
 /// Answer to [`OpenRequest`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OpenAnswer {
     /// The attempt may start.
@@ -202,7 +203,7 @@ pub enum OpenAnswer {
 }
 
 /// Why the ledger lets no more be burned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum StopReason {
     /// The account has less than a minimum slice left, free or reclaimable.
@@ -214,7 +215,7 @@ pub enum StopReason {
 }
 
 /// Cumulative usage of an attempt. Repeats, losses and reordering change nothing.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Report {
     /// Which.
@@ -241,7 +242,7 @@ pub struct Report {
 }
 
 /// The reading at the end of a period, which that period pays.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ClosedPeriod {
     /// Its start.
@@ -251,7 +252,7 @@ pub struct ClosedPeriod {
 }
 
 /// Answer to [`Report`]; leaves after its commit.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ReportAnswer {
     /// Of the report.
     pub seq: u64,
@@ -264,7 +265,7 @@ pub struct ReportAnswer {
 }
 
 /// What an attempt may do after a report.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Decision {
     /// Run on, to this ceiling.
@@ -279,7 +280,7 @@ pub enum Decision {
 }
 
 /// How an attempt ended, as its receipt says it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
     /// The command ended by itself with status 0.
@@ -333,7 +334,7 @@ impl Reason {
 }
 
 /// Final usage and outcome; repeating it changes nothing. All holds of the attempt are released.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Finish {
     /// Which.
@@ -352,7 +353,7 @@ pub struct Finish {
 }
 
 /// Answer to [`Finish`]: what the books say, for the receipt.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FinishAnswer {
     /// Charged in all, by component.
     pub charged: Price,

@@ -1,6 +1,7 @@
 //! What people and programs may change in a ledger and read from it.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::keys::{KeyView, Scope};
@@ -10,7 +11,7 @@ use crate::domain::units::Nanocredits;
 use crate::domain::usage::Usage;
 
 /// How long a limit counts for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PeriodLength {
     /// A day in UTC.
@@ -80,7 +81,7 @@ pub struct NewKey {
 }
 
 /// Answer to a [`Change`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ChangeAnswer {
     /// Whether the same change with the same key had been made before.
     pub again: bool,
@@ -143,7 +144,7 @@ pub enum View {
 }
 
 /// An account in its current period. Field names are those of the platform's client.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AccountView {
     /// Whose.
@@ -179,7 +180,7 @@ pub struct AccountView {
 }
 
 /// A grant.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GrantView {
     /// Granted.
@@ -193,7 +194,7 @@ pub struct GrantView {
 }
 
 /// One entry of the append-only list.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EntryView {
     /// Gapless within the ledger.
@@ -215,7 +216,7 @@ pub struct EntryView {
 }
 
 /// A job with its attempts.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct JobView {
     /// Its id.
@@ -248,7 +249,7 @@ pub struct JobView {
 }
 
 /// One attempt.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AttemptView {
     /// Who.
@@ -278,7 +279,7 @@ pub struct AttemptView {
 }
 
 /// A point of the burn chart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BurnPoint {
     /// Since the attempt began.
@@ -288,7 +289,7 @@ pub struct BurnPoint {
 }
 
 /// A row of the usage report. Field names are those of the platform's client.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct UsageRow {
     /// RFC 3339, UTC.
@@ -308,7 +309,7 @@ pub struct UsageRow {
 }
 
 /// A version of the rate card.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RatesView {
     /// The card.
@@ -320,7 +321,7 @@ pub struct RatesView {
 }
 
 /// What `ledger verify` found.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Verification {
     /// Replayed.

@@ -2,18 +2,20 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, post, put};
-use axum::{Json, Router};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::api::{change, idempotency_key};
 use super::auth::Caller;
-use super::problem::Problem;
+use super::problem::{Problem, Refusals};
 use super::{App, bounds};
 use crate::domain::rating::RateCard;
 use crate::domain::units::Nanocredits;
@@ -24,24 +26,25 @@ use crate::ledger::views::{Change, ChangeAnswer, PeriodLength};
 type Answered = Result<Json<ChangeAnswer>, Problem>;
 
 /// Its routes.
-pub(super) fn routes() -> Router<Arc<App>> {
-    Router::new()
-        .route("/jobs/{job}/stop", post(stop))
-        .route("/users/{user}/limit", put(limit))
-        .route("/users/{user}/grants", post(grant))
-        .route("/users/{user}/adjustments", post(adjust))
-        .route("/attempts/{attempt}/settle", post(settle))
-        .route("/rates", put(rates))
-        .route("/keys", post(create_key))
-        .route("/keys/{id}", delete(revoke_key))
+pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new()
+        .routes(routes!(stop))
+        .routes(routes!(limit))
+        .routes(routes!(grant))
+        .routes(routes!(adjust))
+        .routes(routes!(settle))
+        .routes(routes!(rates))
+        .routes(routes!(create_key))
+        .routes(routes!(revoke_key))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Why {
     why: String,
 }
 
+#[utoipa::path(post, path = "/jobs/{job}/stop", summary = "Stops all tasks of a job.", params(("job" = String, Path, description = "its id")), request_body = Why, responses((status = 200, description = "Done.", body = ChangeAnswer), Refusals))]
 async fn stop(State(app): State<Arc<App>>, caller: Caller, Path(job): Path<String>, body: Bytes) -> Answered {
     caller.may_administer()?;
     let Why { why } = bounds::json(&body)?;
@@ -49,7 +52,7 @@ async fn stop(State(app): State<Arc<App>>, caller: Caller, Path(job): Path<Strin
     change(&app, &caller, Change::StopJob { job, by: caller.name(), why }).await
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Limit {
     /// `null` for none.
@@ -60,6 +63,7 @@ struct Limit {
     why: String,
 }
 
+#[utoipa::path(put, path = "/users/{user}/limit", summary = "Sets the limit of a period.", params(("user" = String, Path, description = "a name")), request_body = Limit, responses((status = 200, description = "Done.", body = ChangeAnswer), Refusals))]
 async fn limit(State(app): State<Arc<App>>, caller: Caller, Path(user): Path<String>, body: Bytes) -> Answered {
     caller.may_administer()?;
     let Limit { limit, period, why } = bounds::json(&body)?;
@@ -69,7 +73,7 @@ async fn limit(State(app): State<Arc<App>>, caller: Caller, Path(user): Path<Str
     change(&app, &caller, Change::SetLimit { user, limit, period, by: caller.name(), why }).await
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Grant {
     amount: Nanocredits,
@@ -78,6 +82,7 @@ struct Grant {
     why: String,
 }
 
+#[utoipa::path(post, path = "/users/{user}/grants", summary = "Gives extra credits.", params(("user" = String, Path, description = "a name"), ("idempotency-key" = String, Header, description = "makes a repeat harmless")), request_body = Grant, responses((status = 200, description = "Done.", body = ChangeAnswer), Refusals))]
 async fn grant(
     State(app): State<Arc<App>>,
     caller: Caller,
@@ -94,13 +99,14 @@ async fn grant(
     change(&app, &caller, Change::Grant { user, amount, expires_at, by, why, key }).await
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Adjustment {
     amount: Nanocredits,
     why: String,
 }
 
+#[utoipa::path(post, path = "/users/{user}/adjustments", summary = "Corrects a balance.", params(("user" = String, Path, description = "a name"), ("idempotency-key" = String, Header, description = "makes a repeat harmless")), request_body = Adjustment, responses((status = 200, description = "Done.", body = ChangeAnswer), Refusals))]
 async fn adjust(
     State(app): State<Arc<App>>,
     caller: Caller,
@@ -117,7 +123,7 @@ async fn adjust(
     change(&app, &caller, Change::Adjust { user, amount, by, why, key }).await
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Settle {
     /// `null`: all that it holds.
@@ -125,6 +131,7 @@ struct Settle {
     why: String,
 }
 
+#[utoipa::path(post, path = "/attempts/{attempt}/settle", summary = "Settles an attempt that fell silent.", params(("attempt" = Uuid, Path, description = "a UUIDv7")), request_body = Settle, responses((status = 200, description = "Done.", body = ChangeAnswer), Refusals))]
 async fn settle(State(app): State<Arc<App>>, caller: Caller, Path(attempt): Path<String>, body: Bytes) -> Answered {
     caller.may_administer()?;
     let Settle { usage, why } = bounds::json(&body)?;
@@ -134,6 +141,7 @@ async fn settle(State(app): State<Arc<App>>, caller: Caller, Path(attempt): Path
     change(&app, &caller, Change::Settle { attempt, usage, by: caller.name(), why }).await
 }
 
+#[utoipa::path(put, path = "/rates", summary = "Makes a new version of the rate card.", request_body = RateCard, responses((status = 200, description = "Done.", body = ChangeAnswer), Refusals))]
 async fn rates(State(app): State<Arc<App>>, caller: Caller, body: Bytes) -> Answered {
     caller.may_administer()?;
     let rates: RateCard = bounds::json(&body)?;
@@ -149,7 +157,7 @@ async fn rates(State(app): State<Arc<App>>, caller: Caller, body: Bytes) -> Answ
     change(&app, &caller, Change::SetRates { rates, by: caller.name() }).await
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct NewKey {
     name: String,
@@ -159,6 +167,16 @@ struct NewKey {
 }
 
 /// The only answer that ever holds the key itself.
+#[derive(Serialize, ToSchema)]
+struct MadeKey {
+    /// Names it.
+    id: String,
+    /// The key.
+    key: String,
+}
+
+/// Makes a key.
+#[utoipa::path(post, path = "/keys", summary = "Makes a key, which is told this once.", request_body = NewKey, responses((status = 201, description = "The key.", body = MadeKey), Refusals))]
 async fn create_key(State(app): State<Arc<App>>, caller: Caller, body: Bytes) -> Result<Response, Problem> {
     caller.may_administer()?;
     let NewKey { name, scope, user } = bounds::json(&body)?;
@@ -167,9 +185,10 @@ async fn create_key(State(app): State<Arc<App>>, caller: Caller, body: Bytes) ->
     let secret = Secret::new();
     let (id, hash, by) = (secret.id().to_owned(), secret.hash(), caller.name());
     let Json(_) = change(&app, &caller, Change::CreateKey { id: id.clone(), hash, name, scope, user, by }).await?;
-    Ok((StatusCode::CREATED, Json(serde_json::json!({ "id": id, "key": secret.text() }))).into_response())
+    Ok((StatusCode::CREATED, Json(MadeKey { id, key: secret.text().to_owned() })).into_response())
 }
 
+#[utoipa::path(delete, path = "/keys/{id}", summary = "Makes a key invalid, within a second.", params(("id" = String, Path, description = "its id")), responses((status = 200, description = "Done.", body = ChangeAnswer), Refusals))]
 async fn revoke_key(State(app): State<Arc<App>>, caller: Caller, Path(id): Path<String>) -> Answered {
     caller.may_administer()?;
     change(&app, &caller, Change::RevokeKey { id, by: caller.name() }).await

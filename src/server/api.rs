@@ -3,31 +3,28 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{post, put};
 use serde::Deserialize;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::auth::Caller;
 use super::poster::Work;
-use super::problem::Problem;
+use super::problem::{Problem, Refusals};
 use super::{App, bounds};
 use crate::ledger::LedgerError;
 use crate::ledger::book::Outcome;
-use crate::ledger::protocol::{Finish, OpenAnswer, OpenRequest, Report};
+use crate::ledger::protocol::{Finish, FinishAnswer, OpenAnswer, OpenRequest, Report, ReportAnswer};
 use crate::ledger::views::{Change, ChangeAnswer};
 
 /// Its routes.
-pub(super) fn routes() -> Router<Arc<App>> {
-    Router::new()
-        .route("/attempts/{attempt}", put(open))
-        .route("/attempts/{attempt}/usage", put(report))
-        .route("/attempts/{attempt}/finish", post(finish))
-        .route("/jobs/{job}/tokens", post(tokens))
+pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new().routes(routes!(open)).routes(routes!(report)).routes(routes!(finish)).routes(routes!(tokens))
 }
 
 fn attempt_id(text: &str) -> Result<Uuid, Problem> {
@@ -38,6 +35,7 @@ fn same(path: Uuid, body: Uuid) -> Result<(), Problem> {
     if path == body { Ok(()) } else { Err(Problem::malformed("the body names another attempt than the path")) }
 }
 
+#[utoipa::path(put, path = "/attempts/{attempt}", summary = "Opens an attempt of a job, with its first lease.", params(("attempt" = Uuid, Path, description = "a UUIDv7")), request_body = OpenRequest, responses((status = 201, description = "It may start.", body = OpenAnswer), (status = 200, description = "It was open already.", body = OpenAnswer), (status = 202, description = "Ask again: the ledger was restored.", body = OpenAnswer), (status = 402, description = "No credits: the answer says why.", body = Problem), Refusals))]
 async fn open(
     State(app): State<Arc<App>>,
     caller: Caller,
@@ -64,6 +62,7 @@ async fn open(
     Ok((status, Json(answer)).into_response())
 }
 
+#[utoipa::path(put, path = "/attempts/{attempt}/usage", summary = "Reports cumulative usage, and gets a lease.", params(("attempt" = Uuid, Path, description = "a UUIDv7")), request_body = Report, responses((status = 200, description = "What to do.", body = ReportAnswer), Refusals))]
 async fn report(
     State(app): State<Arc<App>>,
     caller: Caller,
@@ -83,6 +82,7 @@ async fn report(
     }
 }
 
+#[utoipa::path(post, path = "/attempts/{attempt}/finish", summary = "Says the final usage and how it ended.", params(("attempt" = Uuid, Path, description = "a UUIDv7")), request_body = Finish, responses((status = 200, description = "What was charged.", body = FinishAnswer), Refusals))]
 async fn finish(
     State(app): State<Arc<App>>,
     caller: Caller,
@@ -115,12 +115,14 @@ pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<String, Problem> {
     Ok(key.to_owned())
 }
 
-#[derive(Deserialize)]
+/// How many.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Tokens {
     count: u64,
 }
 
+#[utoipa::path(post, path = "/jobs/{job}/tokens", summary = "Charges tokens to a job.", params(("job" = String, Path, description = "its id"), ("idempotency-key" = String, Header, description = "makes a repeat harmless")), request_body = Tokens, responses((status = 200, description = "What was charged.", body = ChangeAnswer), Refusals))]
 async fn tokens(
     State(app): State<Arc<App>>,
     caller: Caller,

@@ -31,6 +31,9 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use utoipa::OpenApi;
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+use utoipa_axum::router::OpenApiRouter;
 use uuid::Uuid;
 
 use self::auth::Keys;
@@ -145,10 +148,32 @@ pub async fn serve(
     Ok(())
 }
 
+/// The head of the OpenAPI document; the rest comes from the handlers.
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "jobmeter ledger", description = "Credits are leased to attempts of jobs, charged as they burn."),
+    modifiers(&Bearer),
+    security(("key" = []))
+)]
+struct Document;
+
+struct Bearer;
+
+impl utoipa::Modify for Bearer {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let scheme = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
+        document.components.get_or_insert_default().add_security_scheme("key", scheme);
+    }
+}
+
 fn router(app: Arc<App>) -> Router {
     let api = api::routes().merge(reads::routes()).merge(admin::routes());
-    Router::new()
-        .nest("/api/v1", api)
+    let (router, mut document) =
+        OpenApiRouter::with_openapi(Document::openapi()).nest("/api/v1", api).split_for_parts();
+    env!("CARGO_PKG_VERSION").clone_into(&mut document.info.version);
+    let document = axum::Json(document);
+    router
+        .route("/api/v1/openapi.json", axum::routing::get(|| async { document }))
         .merge(reads::health())
         .fallback(|| async { problem::Problem::missing("no such path: see /api/v1") })
         .method_not_allowed_fallback(|| async { problem::Problem::malformed("this path takes another method") })

@@ -3,11 +3,39 @@
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use utoipa::{IntoResponses, ToSchema};
 
 use crate::ledger::LedgerError;
 
+/// What every request may be answered with, for the OpenAPI document.
+#[derive(IntoResponses)]
+#[expect(dead_code, reason = "it describes answers, and is none")]
+pub(super) enum Refusals {
+    /// The key is missing or not valid.
+    #[response(status = 401, content_type = "application/problem+json")]
+    Unauthorized(Problem),
+    /// The key may not do that.
+    #[response(status = 403, content_type = "application/problem+json")]
+    Forbidden(Problem),
+    /// There is no such thing.
+    #[response(status = 404, content_type = "application/problem+json")]
+    Missing(Problem),
+    /// The ledger refused it, and would again.
+    #[response(status = 409, content_type = "application/problem+json")]
+    Refused(Problem),
+    /// The body is too large.
+    #[response(status = 413, content_type = "application/problem+json")]
+    TooLarge(Problem),
+    /// The request cannot be understood.
+    #[response(status = 422, content_type = "application/problem+json")]
+    Malformed(Problem),
+    /// Try again later.
+    #[response(status = 503, content_type = "application/problem+json")]
+    Unavailable(Problem),
+}
+
 /// A problem document.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub(super) struct Problem {
     #[serde(rename = "type")]
     kind: String,
@@ -16,6 +44,7 @@ pub(super) struct Problem {
     detail: String,
     /// What the ledger answered, where the problem is an answer.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
     answer: Option<serde_json::Value>,
 }
 

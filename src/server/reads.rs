@@ -6,26 +6,30 @@ use axum::extract::{Path, Query as Parameters, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::auth::Caller;
-use super::problem::Problem;
+use super::problem::{Problem, Refusals};
 use super::{App, bounds};
 use crate::ledger::LedgerError;
-use crate::ledger::views::{JobView, Query, View};
+use crate::ledger::keys::KeyView;
+use crate::ledger::views::{AccountView, EntryView, JobView, Query, RatesView, UsageRow, Verification, View};
 
 /// Its routes.
-pub(super) fn routes() -> Router<Arc<App>> {
-    Router::new()
-        .route("/jobs", get(jobs))
-        .route("/jobs/{job}", get(job))
-        .route("/jobs/{job}/stopped", get(stopped))
-        .route("/users/{user}/credits", get(credits))
-        .route("/users/{user}/usage", get(usage))
-        .route("/users/{user}/entries", get(entries))
-        .route("/rates", get(rates))
-        .route("/keys", get(keys))
-        .route("/ledger/verify", get(verify))
+pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new()
+        .routes(routes!(jobs))
+        .routes(routes!(job))
+        .routes(routes!(stopped))
+        .routes(routes!(credits))
+        .routes(routes!(usage))
+        .routes(routes!(entries))
+        .routes(routes!(rates))
+        .routes(routes!(keys))
+        .routes(routes!(verify))
 }
 
 /// Outside the API: for whoever looks after the service.
@@ -51,7 +55,16 @@ fn unasked() -> Problem {
     LedgerError::unasked().into()
 }
 
-#[derive(Deserialize)]
+/// A page of jobs.
+#[derive(Serialize, ToSchema)]
+struct JobsFound {
+    jobs: Vec<JobView>,
+    /// For the next page; `null` where there is none.
+    cursor: Option<String>,
+}
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 struct JobsPage {
     user: Option<String>,
@@ -61,6 +74,7 @@ struct JobsPage {
     before: Option<String>,
 }
 
+#[utoipa::path(get, path = "/jobs", summary = "Jobs, the newest first.", params(JobsPage), responses((status = 200, description = "A page, and the cursor of the next.", body = JobsFound), Refusals))]
 async fn jobs(
     State(app): State<Arc<App>>,
     caller: Caller,
@@ -79,6 +93,7 @@ async fn jobs(
     }
 }
 
+#[utoipa::path(get, path = "/jobs/{job}", summary = "One job with its attempts and receipts.", params(("job" = String, Path, description = "its id")), responses((status = 200, description = "The job.", body = JobView), Refusals))]
 async fn job(
     State(app): State<Arc<App>>,
     caller: Caller,
@@ -93,6 +108,7 @@ async fn job(
 }
 
 /// Whether an operator stopped it: a sidecar asks between two reports.
+#[utoipa::path(get, path = "/jobs/{job}/stopped", summary = "Whether an operator stopped it.", params(("job" = String, Path, description = "its id")), responses((status = 200, description = "Whether.", body = bool), Refusals))]
 async fn stopped(State(app): State<Arc<App>>, caller: Caller, Path(job): Path<String>) -> Result<Json<bool>, Problem> {
     caller.may_report()?;
     match app.read(Query::Stopped { job }).await? {
@@ -101,6 +117,7 @@ async fn stopped(State(app): State<Arc<App>>, caller: Caller, Path(job): Path<St
     }
 }
 
+#[utoipa::path(get, path = "/users/{user}/credits", summary = "An account in its current period.", params(("user" = String, Path, description = "a name")), responses((status = 200, description = "The account.", body = AccountView), Refusals))]
 async fn credits(State(app): State<Arc<App>>, caller: Caller, Path(user): Path<String>) -> Result<Response, Problem> {
     caller.may_see(&user)?;
     bounds::name("user", &user)?;
@@ -110,12 +127,14 @@ async fn credits(State(app): State<Arc<App>>, caller: Caller, Path(user): Path<S
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 struct UsageOf {
     month: Option<String>,
 }
 
+#[utoipa::path(get, path = "/users/{user}/usage", summary = "Usage by month, or by the days of one.", params(("user" = String, Path, description = "a name"), UsageOf), responses((status = 200, description = "Oldest first.", body = Vec<UsageRow>), Refusals))]
 async fn usage(
     State(app): State<Arc<App>>,
     caller: Caller,
@@ -130,12 +149,14 @@ async fn usage(
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 struct EntriesOf {
     count: Option<u32>,
 }
 
+#[utoipa::path(get, path = "/users/{user}/entries", summary = "Entries of an account.", params(("user" = String, Path, description = "a name"), EntriesOf), responses((status = 200, description = "The newest first.", body = Vec<EntryView>), Refusals))]
 async fn entries(
     State(app): State<Arc<App>>,
     caller: Caller,
@@ -150,6 +171,7 @@ async fn entries(
     }
 }
 
+#[utoipa::path(get, path = "/rates", summary = "All versions of the rate card.", responses((status = 200, description = "The newest first.", body = Vec<RatesView>), Refusals))]
 async fn rates(State(app): State<Arc<App>>, _caller: Caller) -> Result<Response, Problem> {
     match app.read(Query::Rates).await? {
         View::Rates(rates) => Ok(Json(rates).into_response()),
@@ -157,6 +179,7 @@ async fn rates(State(app): State<Arc<App>>, _caller: Caller) -> Result<Response,
     }
 }
 
+#[utoipa::path(get, path = "/keys", summary = "All keys, without the keys themselves.", responses((status = 200, description = "The newest first.", body = Vec<KeyView>), Refusals))]
 async fn keys(State(app): State<Arc<App>>, caller: Caller) -> Result<Response, Problem> {
     caller.may_administer()?;
     match app.read(Query::Keys { id: None }).await? {
@@ -165,6 +188,7 @@ async fn keys(State(app): State<Arc<App>>, caller: Caller) -> Result<Response, P
     }
 }
 
+#[utoipa::path(get, path = "/ledger/verify", summary = "Replays all entries and compares every balance.", responses((status = 200, description = "What disagrees.", body = Verification), Refusals))]
 async fn verify(State(app): State<Arc<App>>, caller: Caller) -> Result<Response, Problem> {
     caller.may_administer()?;
     match app.read(Query::Verify).await? {

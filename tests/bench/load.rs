@@ -201,6 +201,11 @@ fn main() {
         percentile(0.99),
         percentile(1.0)
     );
+    for (service, _) in &replicas {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", service.0.id())).unwrap_or_default();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
+        println!("  most memory of the service: {}", peak.trim());
+    }
     compare(ledger.as_mut(), &told);
 }
 

@@ -357,6 +357,8 @@ fn what_cannot_be_understood_is_said_and_changes_nothing() {
     assert!(matches!(service.ask(&key, "PUT", &path, &huge).0, 413 | 422));
     assert_eq!(service.ask(&key, "PUT", "/api/v1/attempts/none", &good.to_string()).0, 422);
     assert_eq!(service.ask(&key, "DELETE", &path, "").0, 422);
+    let document = service.ask("", "GET", "/api/v1/openapi.json", "").1;
+    assert!(document["paths"].as_object().unwrap().len() > 15, "{document}");
     assert_eq!(service.ask(&key, "GET", "/nothing", "").0, 404);
     assert_eq!(service.ask(&key, "GET", "/api/v1/jobs?count=many", "").0, 422);
     assert_eq!(service.ask(&key, "GET", "/api/v1/jobs/none-such", "").0, 404);
