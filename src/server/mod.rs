@@ -11,6 +11,7 @@ mod admin;
 mod api;
 mod auth;
 mod bounds;
+mod events;
 mod metrics;
 mod poster;
 mod problem;
@@ -30,7 +31,7 @@ use axum::http::{HeaderName, HeaderValue};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use utoipa::OpenApi;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa_axum::router::OpenApiRouter;
@@ -77,6 +78,8 @@ struct App {
     db: Location,
     readers: Mutex<Vec<Reader>>,
     reading: Semaphore,
+    /// True once it stops: streams that never end by themselves end then.
+    stopping: watch::Receiver<bool>,
 }
 
 type Reader = Box<dyn Ledger>;
@@ -126,6 +129,7 @@ pub async fn serve(
     let metrics = Metrics::new();
     let (poster, thread) =
         Poster::start(store, metrics.clone()).map_err(|error| format!("no thread can be started: {error}"))?;
+    let (stopped, stopping) = watch::channel(false);
     let app = Arc::new(App {
         poster,
         keys: Keys::default(),
@@ -133,6 +137,7 @@ pub async fn serve(
         db: options.db,
         readers: Mutex::default(),
         reading: Semaphore::new(READERS_MAX),
+        stopping,
     });
     let listener = TcpListener::bind(options.listen)
         .await
@@ -141,6 +146,10 @@ pub async fn serve(
     let acceptor = options.tls.as_ref().map(TlsFiles::acceptor).transpose()?;
     listening(address);
     let router = router(Arc::clone(&app));
+    let stop = async move {
+        stop.await;
+        stopped.send(true).ok();
+    };
     tls::serve(listener, acceptor, router, stop, DRAIN_MAX).await;
     // The writer ends when nobody can ask it any more, after the last commit.
     drop(app);
@@ -167,7 +176,7 @@ impl utoipa::Modify for Bearer {
 }
 
 fn router(app: Arc<App>) -> Router {
-    let api = api::routes().merge(reads::routes()).merge(admin::routes());
+    let api = api::routes().merge(reads::routes()).merge(admin::routes()).merge(events::routes());
     let (router, mut document) =
         OpenApiRouter::with_openapi(Document::openapi()).nest("/api/v1", api).split_for_parts();
     env!("CARGO_PKG_VERSION").clone_into(&mut document.info.version);

@@ -382,6 +382,34 @@ fn what_cannot_be_understood_is_said_and_changes_nothing() {
     service.verify();
 }
 
+/// A stream tells of a job that comes, burns and goes, and ends with the service.
+#[test]
+fn whoever_watches_an_account_is_told() {
+    let service = Service::start();
+    let alice = service.key(&["a", "--scope", "read", "--only-user", "--user", "tester"]);
+    let worker = service.key(&["w"]);
+    assert_eq!(service.ask(&alice, "GET", "/api/v1/events?user=bob", "").0, 404);
+    let mut curl = Command::new("curl")
+        .args(["-sN", "-H", &format!("authorization: Bearer {alice}"), &format!("{}/api/v1/events", service.url)])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("curl is installed");
+    let lines = BufReader::new(curl.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let mut told = lines.filter_map(|line| serde_json::from_str::<Value>(line.strip_prefix("data: ")?).ok());
+    assert_eq!(told.next().unwrap()["account"]["running"], 0);
+    let line = "while [ ! -e $DIR/go ]; do :; done";
+    let mut job = service.command(&worker, &["run", "-q", "--job", "seen", "--", "sh", "-c", line]).spawn().unwrap();
+    let running = told.by_ref().find(|seen| seen["running"][0]["job"] == "seen").expect("the job is told of");
+    assert_eq!(running["account"]["running"], 1);
+    std::fs::write(service.station.path("go"), "").unwrap();
+    assert!(job.wait().unwrap().success());
+    let after = told.by_ref().find(|seen| seen["account"]["running"] == 0).expect("its end is told of");
+    assert!(nano(&after["account"]["current"]) > 0, "{after}");
+    service.signal(Signal::SIGTERM);
+    assert!(told.next().is_none(), "the stream goes on");
+    assert!(within(Duration::from_secs(5), || curl.try_wait().unwrap().is_some()));
+}
+
 #[test]
 fn with_tls_and_a_certificate_of_our_own() {
     let station = Station::new();
