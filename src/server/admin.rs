@@ -95,7 +95,7 @@ async fn grant(
     bounds::name("user", &user)?;
     bounds::text("why", &why)?;
     bounds::amount("amount", amount)?;
-    let (by, key) = (caller.name(), idempotency_key(&headers)?);
+    let (by, key) = (caller.name(), idempotency_key(&headers, &format!("grant for {user}"))?);
     change(&app, &caller, Change::Grant { user, amount, expires_at, by, why, key }).await
 }
 
@@ -119,7 +119,7 @@ async fn adjust(
     bounds::name("user", &user)?;
     bounds::text("why", &why)?;
     bounds::amount("amount", amount)?;
-    let (by, key) = (caller.name(), idempotency_key(&headers)?);
+    let (by, key) = (caller.name(), idempotency_key(&headers, &format!("correction of {user}"))?);
     change(&app, &caller, Change::Adjust { user, amount, by, why, key }).await
 }
 

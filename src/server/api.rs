@@ -107,12 +107,12 @@ pub(super) async fn change(app: &App, caller: &Caller, change: Change) -> Result
     }
 }
 
-/// What makes a repeat harmless. Keys of different callers do not meet.
-pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<String, Problem> {
+/// What makes a repeat harmless. Keys for different things do not meet: `of` is what it is for.
+pub(super) fn idempotency_key(headers: &HeaderMap, of: &str) -> Result<String, Problem> {
     let missing = || Problem::malformed("the header Idempotency-Key is missing: give each request one of its own");
     let key = headers.get("idempotency-key").and_then(|key| key.to_str().ok()).ok_or_else(missing)?;
     bounds::name("Idempotency-Key", key)?;
-    Ok(key.to_owned())
+    Ok(format!("{of}: {key}"))
 }
 
 /// How many.
@@ -133,6 +133,6 @@ async fn tokens(
     caller.may_report()?;
     let Tokens { count } = bounds::json(&body)?;
     bounds::tokens(count)?;
-    let key = idempotency_key(&headers)?;
+    let key = idempotency_key(&headers, &format!("tokens of {job}"))?;
     change(&app, &caller, Change::ChargeTokens { job, count, by: caller.name(), key }).await
 }

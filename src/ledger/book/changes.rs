@@ -46,9 +46,10 @@ impl Books<'_> {
         act: impl FnOnce(&mut Self) -> Result<ChangeAnswer, LedgerError>,
     ) -> Result<ChangeAnswer, LedgerError> {
         let text = |error: serde_json::Error| LedgerError::Broken(error.to_string());
-        let body = serde_json::to_string(body).map_err(text)?;
+        let body = serde_json::to_value(body).map_err(text)?;
         if let Some((before, answer)) = self.shelf.once(key)? {
-            if before != body {
+            let before: serde_json::Value = serde_json::from_str(&before).map_err(text)?;
+            if without_who(before) != without_who(body) {
                 return Err(LedgerError::Refused(format!(
                     "the key {key:?} was used before for something else: take a new one by --key"
                 )));
@@ -58,7 +59,7 @@ impl Books<'_> {
         }
         let answer = act(self)?;
         let kept = serde_json::to_string(&answer).map_err(text)?;
-        self.shelf.put_once(key.to_owned(), body, kept);
+        self.shelf.put_once(key.to_owned(), body.to_string(), kept);
         Ok(answer)
     }
 
@@ -191,4 +192,12 @@ impl Books<'_> {
 /// The answer to what concerns no account.
 const fn nothing_moved(again: bool) -> ChangeAnswer {
     ChangeAnswer { again, balance: None, charged: Nanocredits::ZERO, overshoot: Nanocredits::ZERO }
+}
+
+/// A repeat is the same whoever sends it: the key with which a service is asked may have been exchanged in between.
+fn without_who(mut change: serde_json::Value) -> serde_json::Value {
+    for fields in change.as_object_mut().into_iter().flat_map(|variant| variant.values_mut()) {
+        fields.as_object_mut().map(|fields| fields.remove("by"));
+    }
+    change
 }

@@ -50,6 +50,8 @@ fn tokens_are_charged_once_for_a_key() {
     let first = world.change(tokens(1_000, "a")).unwrap();
     assert_eq!((first.charged.0, first.again), (5_000_000, false));
     assert_eq!(world.change(tokens(1_000, "a")).unwrap().charged.0, 5_000_000);
+    let from_another = Change::ChargeTokens { job: "j".into(), count: 1_000, by: "c".into(), key: "a".into() };
+    assert!(world.change(from_another).unwrap().again);
     assert!(matches!(world.change(tokens(999, "a")), Err(LedgerError::Refused(_))));
     let much = world.change(tokens(1_000_000, "b")).unwrap();
     assert!(much.overshoot.0 > 0 && much.charged.0 < 5_000_000);
