@@ -9,6 +9,7 @@
     reason = "a test, not an interface"
 )]
 
+mod access;
 mod accounts;
 mod bad_input;
 #[path = "../cluster.rs"]

@@ -1,4 +1,4 @@
-//! The ledger service: the real binary on a socket, sidecars that use it, keys, and its end in the middle of everything.
+//! The ledger service: the real binary on a socket, sidecars that use it, and its end in the middle of everything.
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
@@ -6,19 +6,19 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::station::{Called, Station, micros, nano, within};
 
 /// A running service and the machine of a user beside it.
-struct Service {
-    station: Station,
+pub(crate) struct Service {
+    pub(crate) station: Station,
     child: Child,
-    url: String,
-    admin: String,
+    pub(crate) url: String,
+    pub(crate) admin: String,
 }
 
-fn serve(station: &Station, listen: &str, more: &[&str]) -> (Child, String) {
+pub(crate) fn serve(station: &Station, listen: &str, more: &[&str]) -> (Child, String) {
     let (db, key) = (station.path("service.db"), station.path("service.db.admin-key"));
     let mut arguments = vec!["serve", "--listen", listen, "--admin-key-file", key.to_str().unwrap()];
     if !more.contains(&"--db") {
@@ -38,7 +38,7 @@ fn serve(station: &Station, listen: &str, more: &[&str]) -> (Child, String) {
 }
 
 impl Service {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let station = Station::new();
         let (child, url) = serve(&station, "127.0.0.1:0", &[]);
         let admin = std::fs::read_to_string(station.path("service.db.admin-key")).unwrap().trim().to_owned();
@@ -61,17 +61,17 @@ impl Service {
         kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), signal).unwrap();
     }
 
-    fn command(&self, key: &str, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, key: &str, arguments: &[&str]) -> Command {
         let mut command = self.station.command(arguments);
         command.env("JOBMETER_LEDGER", &self.url).env("JOBMETER_KEY", key);
         command
     }
 
-    fn call(&self, key: &str, arguments: &[&str]) -> Called {
+    pub(crate) fn call(&self, key: &str, arguments: &[&str]) -> Called {
         self.command(key, arguments).output().unwrap().into()
     }
 
-    fn json(&self, arguments: &[&str]) -> Value {
+    pub(crate) fn json(&self, arguments: &[&str]) -> Value {
         let mut all = vec!["--json"];
         all.extend(arguments);
         let called = self.call(&self.admin, &all);
@@ -79,18 +79,18 @@ impl Service {
         serde_json::from_str(&called.out).unwrap()
     }
 
-    fn key(&self, arguments: &[&str]) -> String {
+    pub(crate) fn key(&self, arguments: &[&str]) -> String {
         let mut all = vec!["key", "create"];
         all.extend(arguments);
         self.json(&all)["key"].as_str().unwrap().to_owned()
     }
 
-    fn verify(&self) {
+    pub(crate) fn verify(&self) {
         assert_eq!(self.call(&self.admin, &["ledger", "verify"]).status, 0);
     }
 
     /// Status and body of a request.
-    fn ask(&self, key: &str, method: &str, path: &str, body: &str) -> (u16, Value) {
+    pub(crate) fn ask(&self, key: &str, method: &str, path: &str, body: &str) -> (u16, Value) {
         rustls::crypto::ring::default_provider().install_default().ok();
         let client = reqwest::blocking::Client::new();
         let method = method.parse().unwrap();
@@ -234,154 +234,6 @@ fn a_service_that_cannot_be_reached_starts_nothing() {
     assert!(!std::path::Path::new("/tmp/jobmeter-never-8").exists());
 }
 
-/// Every route, by everybody who may not.
-#[test]
-fn keys_open_what_they_are_for_and_nothing_else() {
-    let service = Service::start();
-    let (worker, reader) = (service.key(&["w"]), service.key(&["r", "--scope", "read"]));
-    let alice = service.key(&["a", "--only-user", "--user", "alice"]);
-    let revoked = service.key(&["x", "--scope", "admin"]);
-    let id = revoked.split('_').nth(1).unwrap();
-    service.json(&["key", "revoke", id]);
-    assert_eq!(service.call(&worker, &["run", "-q", "--user", "bob", "--job", "bobs-job", "--", "true"]).status, 0);
-    let attempt = service.json(&["jobs", "show", "bobs-job"])["attempts"][0]["identity"]["attempt"].clone();
-    let attempt = attempt.as_str().unwrap();
-    let usage = format!("/api/v1/attempts/{attempt}/usage");
-    let finish = format!("/api/v1/attempts/{attempt}/finish");
-    let settle = format!("/api/v1/attempts/{attempt}/settle");
-    let report = json!({
-        "attempt": attempt, "seq": 1, "usage": { "cpu_used_seconds": 1, "cpu_allocated_seconds": 1 }, "period": 0,
-        "ceiling_version": 1, "resources": { "cpus_ppm": 1, "gpus": 0, "stop_us": 1 },
-    });
-    let last = json!({
-        "attempt": attempt, "usage": { "cpu_used_seconds": 1, "cpu_allocated_seconds": 1 }, "period": 0,
-        "reason": "completed", "receipt": {},
-    });
-    let why = json!({ "why": "w" });
-    let amount = json!({ "amount": 1, "why": "w" });
-    let new_key = json!({ "name": "n", "scope": "admin" });
-    let of_admin: [(&str, &str, &Value); 9] = [
-        ("POST", "/api/v1/jobs/bobs-job/stop", &why),
-        ("PUT", "/api/v1/users/bob/limit", &json!({ "limit": 1 })),
-        ("POST", "/api/v1/users/bob/grants", &amount),
-        ("POST", "/api/v1/users/bob/adjustments", &amount),
-        ("POST", &settle, &why),
-        ("PUT", "/api/v1/rates", &json!({})),
-        ("POST", "/api/v1/keys", &new_key),
-        ("GET", "/api/v1/keys", &Value::Null),
-        ("GET", "/api/v1/ledger/verify", &Value::Null),
-    ];
-    let of_workers: [(&str, &str, &Value); 3] = [
-        ("PUT", &usage, &report),
-        ("POST", &finish, &last),
-        ("POST", "/api/v1/jobs/bobs-job/tokens", &json!({ "count": 1 })),
-    ];
-    let of_readers = [
-        "/api/v1/jobs",
-        "/api/v1/jobs/bobs-job",
-        "/api/v1/users/bob/credits",
-        "/api/v1/users/bob/usage",
-        "/api/v1/users/bob/entries",
-        "/api/v1/rates",
-    ];
-    let before = service.json(&["account", "show", "--user", "bob"])["entries"].clone();
-    for (method, path, body) in of_admin {
-        for key in [&worker, &reader, &alice] {
-            assert_eq!(service.ask(key, method, path, &body.to_string()).0, 403, "{method} {path}");
-        }
-    }
-    for (method, path, body) in of_workers {
-        assert_eq!(service.ask(&reader, method, path, &body.to_string()).0, 403, "{method} {path}");
-        assert_eq!(service.ask(&alice, method, path, &body.to_string()).0, 404, "{method} {path}");
-    }
-    for path in of_readers {
-        assert_eq!(service.ask(&reader, "GET", path, "").0, 200, "{path}");
-    }
-    for path in &of_readers[1..5] {
-        assert_eq!(service.ask(&alice, "GET", path, "").0, 404, "{path}");
-    }
-    assert_eq!(service.ask(&alice, "GET", "/api/v1/jobs", "").1["jobs"], json!([]));
-    assert_eq!(service.ask(&alice, "GET", "/api/v1/jobs?user=bob", "").0, 404);
-    let all = of_admin.iter().chain(&of_workers).map(|(method, path, body)| (*method, *path, body.to_string()));
-    let all = all.chain(of_readers.iter().map(|path| ("GET", *path, String::new())));
-    for (method, path, body) in all {
-        for key in ["", "nonsense", "jm_0123456789ab_00", &revoked] {
-            assert_eq!(service.ask(key, method, path, &body).0, 401, "{method} {path} {key}");
-        }
-    }
-    let after = service.json(&["account", "show", "--user", "bob"])["entries"].clone();
-    assert_eq!(after, before, "something was changed");
-    // A user's own key does for the user's own jobs.
-    assert_eq!(service.call(&alice, &["run", "-q", "--user", "alice", "--", "true"]).status, 0);
-    assert_eq!(service.call(&alice, &["run", "-q", "--user", "bob", "--", "true"]).status, 125);
-    service.verify();
-}
-
-#[test]
-fn what_cannot_be_understood_is_said_and_changes_nothing() {
-    let service = Service::start();
-    let key = service.key(&["w"]);
-    let attempt = "0192f0c1-2345-7abc-8def-0123456789ab";
-    let good = json!({
-        "identity": { "attempt": attempt, "job": "j", "task": "0", "user": "u", "kind": "training", "command": [], "host": "h" },
-        "resources": { "cpus_ppm": 1_000_000, "gpus": 0, "stop_us": 7000 },
-    });
-    let path = format!("/api/v1/attempts/{attempt}");
-    let with = |pointer: &str, value: Value| {
-        let mut body = good.clone();
-        *body.pointer_mut(pointer).unwrap() = value;
-        body.to_string()
-    };
-    let deep = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
-    let bodies = [
-        String::new(),
-        "{".to_owned(),
-        "null".to_owned(),
-        deep,
-        with("/identity/user", json!("")),
-        with("/identity/user", json!("a\u{1b}b")),
-        with("/identity/job", json!("j".repeat(5_000))),
-        with("/identity/kind", json!("mining")),
-        with("/identity/attempt", json!("0192f0c1-2345-7abc-8def-0123456789ac")),
-        with("/resources/cpus_ppm", json!(-1)),
-        with("/resources/cpus_ppm", json!(u64::MAX)),
-        with("/resources/cpus_ppm", json!(1.5)),
-        with("/resources", json!({ "cpus_ppm": 1, "gpus": 0, "stop_us": 1, "wishes": 3 })),
-        good.to_string().replacen('{', "{\"limit\": -1, ", 1),
-        good.to_string().replacen('{', "{\"limit\": 1e30, ", 1),
-    ];
-    for body in bodies {
-        assert_eq!(service.ask(&key, "PUT", &path, &body).0, 422, "{}", body.get(..200).unwrap_or(&body));
-    }
-    let huge = "x".repeat(3 << 20);
-    assert!(matches!(service.ask(&key, "PUT", &path, &huge).0, 413 | 422));
-    assert_eq!(service.ask(&key, "PUT", "/api/v1/attempts/none", &good.to_string()).0, 422);
-    assert_eq!(service.ask(&key, "DELETE", &path, "").0, 422);
-    let document = service.ask("", "GET", "/api/v1/openapi.json", "").1;
-    assert!(document["paths"].as_object().unwrap().len() > 15, "{document}");
-    assert_eq!(service.ask(&key, "GET", "/nothing", "").0, 404);
-    assert_eq!(service.ask(&key, "GET", "/api/v1/jobs?count=many", "").0, 422);
-    assert_eq!(service.ask(&key, "GET", "/api/v1/jobs/none-such", "").0, 404);
-    let unknown = json!({
-        "attempt": attempt, "seq": 1, "usage": { "cpu_used_seconds": 1, "cpu_allocated_seconds": 1 }, "period": 0,
-        "ceiling_version": 1, "resources": { "cpus_ppm": 1, "gpus": 0, "stop_us": 1 },
-    });
-    let (status, problem) = service.ask(&key, "PUT", &format!("{path}/usage"), &unknown.to_string());
-    assert_eq!((status, problem["type"].as_str()), (404, Some("urn:jobmeter:problem:attempt-unknown")));
-    assert_eq!(service.ask(&key, "PUT", &path, &good.to_string()).0, 201);
-    assert_eq!(service.ask(&key, "PUT", &path, &good.to_string()).0, 200);
-    // Usage that goes backwards changes nothing.
-    let lease = service.ask(&key, "PUT", &path, &good.to_string()).1["opened"]["lease"].clone();
-    for seconds in [0.02, 0.01] {
-        let mut report = unknown.clone();
-        report["usage"]["cpu_used_seconds"] = json!(seconds);
-        report["period"] = lease["period"].clone();
-        assert_eq!(service.ask(&key, "PUT", &format!("{path}/usage"), &report.to_string()).0, 200);
-    }
-    assert_eq!(nano(&service.json(&["status", "--user", "u"])["current"]), 5_000);
-    service.verify();
-}
-
 /// A stream tells of a job that comes, burns and goes, and ends with the service.
 #[test]
 fn whoever_watches_an_account_is_told() {
@@ -408,34 +260,6 @@ fn whoever_watches_an_account_is_told() {
     service.signal(Signal::SIGTERM);
     assert!(told.next().is_none(), "the stream goes on");
     assert!(within(Duration::from_secs(5), || curl.try_wait().unwrap().is_some()));
-}
-
-#[test]
-fn with_tls_and_a_certificate_of_our_own() {
-    let station = Station::new();
-    let made = station.sh(
-        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost \
-         -addext subjectAltName=DNS:localhost,IP:127.0.0.1 -addext basicConstraints=critical,CA:FALSE \
-         -keyout $DIR/key.pem -out $DIR/cert.pem 2>&1",
-    );
-    assert_eq!(made.status, 0, "{made:?}");
-    let (certificate, private) = (station.path("cert.pem"), station.path("key.pem"));
-    let (certificate, private) = (certificate.to_str().unwrap(), private.to_str().unwrap());
-    let (mut child, url) = serve(&station, "127.0.0.1:0", &["--tls-certificate", certificate, "--tls-key", private]);
-    assert!(url.starts_with("https://"), "{url}");
-    let status = |trusted: bool| -> Called {
-        let mut command = station.command(&["status"]);
-        command.env("JOBMETER_LEDGER", &url).env("JOBMETER_KEY", station.path("service.db.admin-key"));
-        if trusted {
-            command.env("SSL_CERT_FILE", certificate);
-        }
-        command.output().unwrap().into()
-    };
-    let (trusted, untrusted) = (status(true), status(false));
-    child.kill().unwrap();
-    child.wait().unwrap();
-    assert_eq!(trusted.status, 0, "{trusted:?}");
-    assert!(untrusted.status != 0 && untrusted.err.contains("certificate"), "{untrusted:?}");
 }
 
 /// Two replicas on one PostgreSQL, jobs on both, and one of them killed again and again: nothing is spent twice.

@@ -9,6 +9,7 @@
 mod accounts;
 mod changes;
 mod correction;
+mod drawer;
 mod epoch;
 mod holds;
 mod opening;

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use uuid::Uuid;
 
 use super::Paid;
+use super::drawer::Drawer;
 use super::rows::{Account, Attempt, Entry, Grant, Job, Key, Period};
 use crate::domain::book::Source;
 use crate::domain::rating::RateCard;
@@ -12,54 +13,6 @@ use crate::domain::units::Nanocredits;
 use crate::ledger::LedgerError;
 use crate::ledger::protocol::AttemptIdentity;
 use crate::ledger::store::{Store, Value, rows};
-
-/// A row as it is now, and whether it has to be written.
-#[derive(Clone, Debug)]
-struct Slot<T> {
-    row: T,
-    changed: bool,
-}
-
-/// One kind of rows by their keys.
-#[derive(Debug)]
-struct Drawer<K, T> {
-    slots: HashMap<K, Slot<T>>,
-    undo: Vec<(K, Option<Slot<T>>)>,
-}
-
-impl<K, T> Default for Drawer<K, T> {
-    fn default() -> Self {
-        Self { slots: HashMap::new(), undo: Vec::new() }
-    }
-}
-
-impl<K: Clone + Eq + std::hash::Hash, T> Drawer<K, T> {
-    fn get(&self, key: &K) -> Option<&T> {
-        self.slots.get(key).map(|slot| &slot.row)
-    }
-
-    fn take_in(&mut self, key: K, row: T) {
-        self.slots.entry(key).or_insert(Slot { row, changed: false });
-    }
-
-    fn put(&mut self, key: K, row: T) {
-        let before = self.slots.insert(key.clone(), Slot { row, changed: true });
-        self.undo.push((key, before));
-    }
-
-    fn undo(&mut self) {
-        while let Some((key, before)) = self.undo.pop() {
-            match before {
-                Some(slot) => self.slots.insert(key, slot),
-                None => self.slots.remove(&key),
-            };
-        }
-    }
-
-    fn into_changed(self) -> Vec<T> {
-        self.slots.into_values().filter(|slot| slot.changed).map(|slot| slot.row).collect()
-    }
-}
 
 /// What a transaction writes.
 #[derive(Debug, Default)]
@@ -142,12 +95,12 @@ impl<'a> Shelf<'a> {
 
     /// Another operation begins: what was done before stays.
     pub(super) fn mark(&mut self) {
-        self.accounts.undo.clear();
-        self.periods.undo.clear();
-        self.grants.undo.clear();
-        self.jobs.undo.clear();
-        self.attempts.undo.clear();
-        self.keys.undo.clear();
+        self.accounts.mark();
+        self.periods.mark();
+        self.grants.mark();
+        self.jobs.mark();
+        self.attempts.mark();
+        self.keys.mark();
         let lists = [self.identities.len(), self.receipts.len(), self.entries.len(), self.once.len()];
         let [identities, receipts, entries, once] = lists;
         self.marks = [identities, receipts, entries, once, self.new_cards.len()];
