@@ -99,6 +99,7 @@ impl Keeper<'_> {
                     hold_us: micros(self.options.hold),
                     can_hold: self.plan.containment().can_hold(),
                     notice_before_us: self.options.notice.map(|notice| micros(notice.before)),
+                    spread: self.attempt.identity.attempt.as_u64_pair().1,
                 };
                 let account = account_state(balance, Nanocredits::ZERO, sent_us);
                 let job =

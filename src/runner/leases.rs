@@ -88,7 +88,7 @@ mod tests {
             let quota = quota.map(|(quota_us, period_us)| Quota { quota_us, period_us, burst_us: 0 });
             let rate = HighestRate { cpus_ppm: cpus * 1_000_000, quota };
             let rates = RateCard { cpu_per_second: Nanocredits(price), ..RateCard::default() };
-            let rules = Rules { rates, interval_us: 1, hold_us: 1, can_hold: true, notice_before_us: None };
+            let rules = Rules { rates, interval_us: 1, hold_us: 1, can_hold: true, notice_before_us: None, spread: 0 };
             let lease = Lease { version: 1, ceiling: Nanocredits(0), period: 0, lasts_ms: 1, report_in_ms: 1, next: None, last: None };
             let job = Job::new(rules, grant(&lease, 0), rate, stop_us, AccountState::default(), 0);
             let declared = resources(&rate, 0, stop_us);

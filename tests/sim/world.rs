@@ -249,6 +249,7 @@ impl World {
                     hold_us: 30_000_000,
                     can_hold: true,
                     notice_before_us: None,
+                    spread: sidecar.id.as_u64_pair().1,
                 };
                 let grant = leases::grant(&lease, sent_us);
                 if grant.ends_us <= now_us {

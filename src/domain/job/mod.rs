@@ -266,9 +266,9 @@ impl Job {
     fn retry_later(&mut self, now_us: u64, seq: u64) {
         if self.outstanding == Some(seq) {
             self.outstanding = None;
-            // The sequence number spreads the retries of many attempts that failed together.
-            let jitter = self.retry_us.checked_div(4).unwrap_or(0).saturating_mul(seq.checked_rem(4).unwrap_or(0));
-            self.report_at_us = now_us.saturating_add(self.retry_us).saturating_add(jitter.checked_div(4).unwrap_or(0));
+            // From half to one and a half of the time, so that many that failed together do not come back together.
+            let half_us = self.retry_us.checked_div(2).unwrap_or(0);
+            self.report_at_us = now_us.saturating_add(half_us).saturating_add(self.spread_over(self.retry_us));
             self.retry_us = self.retry_us.saturating_mul(2).min(RETRY_MAX_US);
         }
     }
@@ -310,10 +310,16 @@ impl Job {
         }
     }
 
-    /// When to ask again. What was burned spreads the questions of jobs that wait together.
+    /// A time below `us` that is another one for each attempt and each question (the mixing of SplitMix64).
+    fn spread_over(&self, us: u64) -> u64 {
+        let mixed = self.rules.spread.wrapping_add(self.seq.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let mixed = (mixed ^ mixed.wrapping_shr(30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        (mixed ^ mixed.wrapping_shr(31)).checked_rem(us.max(1)).unwrap_or(0)
+    }
+
+    /// When to ask again, a little later each time, and not all that wait together.
     fn wait_until_us(&mut self, now_us: u64) -> u64 {
-        let spread_us = self.wait_us.checked_div(4).unwrap_or(1).max(1);
-        let jitter_us = self.price.0.unsigned_abs().checked_rem(spread_us).unwrap_or(0);
+        let jitter_us = self.spread_over(self.wait_us.checked_div(4).unwrap_or(1));
         let until_us = now_us.saturating_add(self.wait_us).saturating_add(jitter_us);
         self.wait_us = self.wait_us.saturating_mul(2).min(WAIT_MAX_US);
         until_us

@@ -55,7 +55,14 @@ struct Model {
 }
 
 fn rules(can_hold: bool) -> Rules {
-    Rules { rates: RateCard::default(), interval_us: 1_000_000, hold_us: HOLD_US, can_hold, notice_before_us: None }
+    Rules {
+        rates: RateCard::default(),
+        interval_us: 1_000_000,
+        hold_us: HOLD_US,
+        can_hold,
+        notice_before_us: None,
+        spread: 7,
+    }
 }
 
 fn grant(version: u64, ceiling: i64, now_us: u64) -> Grant {
@@ -276,4 +283,26 @@ fn after_a_suspend_a_job_is_frozen_until_its_lease_is_renewed() {
     assert!(model.frozen && model.ended.is_none());
     model.perform(Step::Raise(0)).unwrap();
     assert!(!model.frozen && model.ended.is_none(), "{:?}", model.job);
+}
+
+/// Ten thousand that lose their ledger at the same moment do not come back at the same moment.
+#[test]
+fn retries_of_many_attempts_are_spread() {
+    let mut at = std::collections::BTreeMap::<u64, u32>::new();
+    for spread in 0..10_000_u64 {
+        let rules = Rules { spread: spread.wrapping_mul(0x2545_f491_4f6c_dd1d), ..rules(true) };
+        let mut job = Job::new(rules, grant(1, 300_000, 0), RATE, STOP_US, AccountState::default(), 0);
+        let mut now_us = 0;
+        for _ in 0..6 {
+            now_us = now_us.max(job.report_at_us);
+            let usage = Usage::default();
+            let actions = job.step(now_us, &usage, Event::Looked);
+            let Some(Action::Report(report)) = actions.into_iter().next() else { continue };
+            let _ = job.step(now_us, &usage, Event::LedgerSilent { seq: report.seq });
+        }
+        *at.entry(job.report_at_us / 100_000).or_default() += 1;
+    }
+    // In tenths of a second: an even spread over some seconds, nowhere more than three times the average.
+    let most = at.values().copied().max().unwrap();
+    assert!(at.len() > 20 && most * (at.len() as u32) < 30_000, "{at:?}");
 }

@@ -17,6 +17,8 @@ pub struct Rules {
     pub can_hold: bool,
     /// The notice is due when the account would last this much longer.
     pub notice_before_us: Option<u64>,
+    /// A number of the attempt's own, which spreads what many attempts would do at the same moment.
+    pub spread: u64,
 }
 
 /// A lease as the state machine sees it: absolute in boot time.
