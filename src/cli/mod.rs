@@ -51,7 +51,8 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
 fn perform(arguments: Arguments) -> ExitCode {
     let is_run = matches!(arguments.verb, Verb::Run(_));
     let out = Output::new(arguments.global.json);
-    let done = Settings::new(&arguments.global).and_then(|settings| match arguments.verb {
+    let asks_ledger = !matches!(arguments.verb, Verb::Serve(_) | Verb::Completions { .. } | Verb::Man { .. });
+    let done = Settings::new(&arguments.global, asks_ledger).and_then(|settings| match arguments.verb {
         Verb::Run(run) => run::run(&run, &settings, &out),
         Verb::Status(status) => status::status(&status, &settings, &out),
         Verb::Jobs(jobs) => jobs::jobs(&jobs, &settings, &out),

@@ -53,7 +53,8 @@ pub(super) struct RunFile {
 }
 
 impl Settings {
-    pub(super) fn new(global: &Global) -> Result<Self, Failure> {
+    /// A verb that asks no service (`serve` itself, which writes the first key) must not fail for want of its key.
+    pub(super) fn new(global: &Global, asks_ledger: bool) -> Result<Self, Failure> {
         let file = read_config(global.config.as_deref())?;
         let state = state_directory();
         let ledger = global.ledger.clone().or(file.ledger.clone()).map_or_else(
@@ -71,7 +72,7 @@ impl Settings {
             .ok_or_else(no_home)?;
         let gone = |error: std::io::Error| Failure::new("the working directory cannot be found").because(error);
         let ledger = match ledger {
-            Location::Service(..) => {
+            Location::Service(..) if asks_ledger => {
                 let key = global.key_file.as_deref().or(file.key_file.as_deref());
                 ledger.with_key(key.map(read_key).transpose()?)
             }

@@ -25,8 +25,10 @@ pub(crate) fn serve(station: &Station, listen: &str, more: &[&str]) -> (Child, S
         arguments.extend(["--db", db.to_str().unwrap()]);
     }
     arguments.extend(more);
-    let mut child =
-        station.command(&arguments).env_remove("JOBMETER_LEDGER").stderr(Stdio::piped()).spawn().expect("it starts");
+    // The shell of whoever follows the README names a key file that the first start has yet to write.
+    let mut command = station.command(&arguments);
+    command.env("JOBMETER_LEDGER", "http://127.0.0.1:1").env("JOBMETER_KEY", &key).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("it starts");
     let mut told = String::new();
     let mut log = BufReader::new(child.stderr.take().unwrap());
     log.read_line(&mut told).unwrap();
