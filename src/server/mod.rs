@@ -15,13 +15,14 @@ mod events;
 mod metrics;
 mod poster;
 mod problem;
+mod readers;
 mod reads;
 mod tls;
 
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -31,7 +32,7 @@ use axum::http::{HeaderName, HeaderValue};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use utoipa::OpenApi;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa_axum::router::OpenApiRouter;
@@ -40,6 +41,7 @@ use uuid::Uuid;
 use self::auth::Keys;
 use self::metrics::Metrics;
 use self::poster::Poster;
+use self::readers::Readers;
 pub use self::tls::TlsFiles;
 use crate::ledger::keys::Secret;
 use crate::ledger::location::Location;
@@ -47,8 +49,6 @@ use crate::ledger::store::StoreLedger;
 use crate::ledger::views::{Query, View};
 use crate::ledger::{Ledger, LedgerError};
 
-/// Reads at the same time, each with a connection of its own.
-const READERS_MAX: usize = 4;
 /// No request has a larger body.
 const BODY_MAX_BYTES: usize = 1 << 20;
 /// A request that takes longer is given up.
@@ -75,36 +75,14 @@ struct App {
     poster: Poster,
     keys: Keys,
     metrics: Metrics,
-    db: Location,
-    readers: Mutex<Vec<Reader>>,
-    reading: Semaphore,
+    readers: Arc<Readers>,
     /// True once it stops: streams that never end by themselves end then.
     stopping: watch::Receiver<bool>,
 }
 
-type Reader = Box<dyn Ledger>;
-
 impl App {
-    /// Reads, on a thread that may block.
-    async fn read(self: &Arc<Self>, query: Query) -> Result<View, LedgerError> {
-        let stopping = || LedgerError::Unavailable("the ledger is stopping".to_owned());
-        let _one = self.reading.acquire().await.map_err(|_| stopping())?;
-        let app = Arc::clone(self);
-        let read = tokio::task::spawn_blocking(move || {
-            let idle = app.readers.lock().unwrap_or_else(PoisonError::into_inner).pop();
-            let mut reader = match idle {
-                Some(reader) => reader,
-                // With the little memory of a sidecar's: the writer has the pages that are wanted again and again.
-                None => app.db.connect()?,
-            };
-            let view = reader.read(&query);
-            // One whose connection may be lost is not used again.
-            if !matches!(view, Err(LedgerError::Unavailable(_) | LedgerError::Broken(_))) {
-                app.readers.lock().unwrap_or_else(PoisonError::into_inner).push(reader);
-            }
-            view
-        });
-        read.await.unwrap_or_else(|_| Err(stopping()))
+    async fn read(&self, query: Query) -> Result<View, LedgerError> {
+        self.readers.read(query).await
     }
 }
 
@@ -120,25 +98,19 @@ pub async fn serve(
 ) -> Result<(), String> {
     let db = options.db.clone();
     let (key_file, at) = (options.admin_key_file.clone(), options.db.to_string());
-    let store = tokio::task::spawn_blocking(move || {
+    let metrics = Metrics::new();
+    let counted = metrics.clone();
+    let started = tokio::task::spawn_blocking(move || {
         let mut ledger = StoreLedger::new(db.store()?);
         ensure_admin_key(&mut ledger, &key_file)?;
-        Ok::<_, LedgerError>(ledger.into_store())
+        let unable = |error| LedgerError::Unavailable(format!("no thread can be started: {error}"));
+        Poster::start(ledger.into_store(), counted).map_err(unable)
     });
-    let store = store.await.map_err(|error| error.to_string())?.map_err(|error| format!("{at}: {error}"))?;
-    let metrics = Metrics::new();
-    let (poster, thread) =
-        Poster::start(store, metrics.clone()).map_err(|error| format!("no thread can be started: {error}"))?;
+    let started = started.await.map_err(|error| error.to_string())?;
+    let (poster, thread) = started.map_err(|error: LedgerError| format!("{at}: {error}"))?;
+    let readers = Arc::new(Readers::new(options.db));
     let (stopped, stopping) = watch::channel(false);
-    let app = Arc::new(App {
-        poster,
-        keys: Keys::default(),
-        metrics,
-        db: options.db,
-        readers: Mutex::default(),
-        reading: Semaphore::new(READERS_MAX),
-        stopping,
-    });
+    let app = Arc::new(App { poster, keys: Keys::default(), metrics, readers: Arc::clone(&readers), stopping });
     let listener = TcpListener::bind(options.listen)
         .await
         .map_err(|error| format!("cannot listen on {}: {error}", options.listen))?;
@@ -151,6 +123,7 @@ pub async fn serve(
         stopped.send(true).ok();
     };
     tls::serve(listener, acceptor, router, stop, DRAIN_MAX).await;
+    readers.close().await;
     // The writer ends when nobody can ask it any more, after the last commit.
     drop(app);
     tokio::task::spawn_blocking(move || thread.join()).await.ok();

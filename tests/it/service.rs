@@ -275,7 +275,7 @@ fn replicas_on_postgresql_share_the_books() {
     let station = Station::new();
     let (first, url) = serve(&station, "127.0.0.1:0", &["--db", &db]);
     let admin = std::fs::read_to_string(station.path("service.db.admin-key")).unwrap().trim().to_owned();
-    let service = Service { station, child: first, url, admin };
+    let mut service = Service { station, child: first, url, admin };
     let (mut second, other) = serve(&service.station, "127.0.0.1:0", &["--db", &db]);
     service.json(&["account", "limit", "0.002"]);
     let line = "while :; do :; done";
@@ -304,4 +304,7 @@ fn replicas_on_postgresql_share_the_books() {
     assert!(current <= 2_000_000 && current > 1_900_000, "{account}");
     assert_eq!((nano(&account["held"]), nano(&account["provisional"])), (0, 0), "{account}");
     service.verify();
+    // With connections to PostgreSQL that have read.
+    service.signal(Signal::SIGTERM);
+    assert_eq!(service.child.wait().unwrap().code(), Some(0));
 }
