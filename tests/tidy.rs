@@ -91,3 +91,34 @@ fn every_test_file_is_part_of_a_binary() {
         }
     }
 }
+
+/// What is tracked, not what lies around: a scratch file that was added by mistake stands out here.
+#[test]
+fn the_top_level_is_what_the_design_lists() {
+    let plan = [
+        ".cargo",
+        ".ci",
+        ".clippy.toml",
+        ".config",
+        ".deny.toml",
+        ".gitignore",
+        ".rustfmt.toml",
+        "Cargo.lock",
+        "Cargo.toml",
+        "LICENSE",
+        "README.md",
+        "deploy",
+        "src",
+        "systemd",
+        "tests",
+    ];
+    let root = env!("CARGO_MANIFEST_DIR");
+    let mut list = std::process::Command::new("git");
+    let listed = list.args(["-c", "safe.directory=*", "-C", root, "ls-files", "-z"]).output();
+    // A copy without its history has no list to compare with.
+    let Some(listed) = listed.ok().filter(|listed| listed.status.success()) else { return };
+    for path in String::from_utf8(listed.stdout).unwrap().split_terminator('\0') {
+        let top = path.split('/').next().unwrap();
+        assert!(plan.contains(&top), "{path} is not in the plan of the house: remove it, or change the plan");
+    }
+}
