@@ -12,7 +12,7 @@ use crate::domain::rating::RateCard;
 use crate::domain::units::Nanocredits;
 use crate::ledger::LedgerError;
 use crate::ledger::protocol::AttemptIdentity;
-use crate::ledger::store::{Store, Value, rows};
+use crate::ledger::store::{Store, Value, load};
 
 /// What a transaction writes.
 #[derive(Debug, Default)]
@@ -131,14 +131,14 @@ impl<'a> Shelf<'a> {
         self.rate_cards()?;
         let cards = self.cards.as_deref().unwrap_or_default();
         let ids = Value::Texts(attempts.iter().map(Uuid::to_string).collect());
-        let found = rows::attempts(self.store, "id = ANY($1)", &[ids], cards)?;
+        let found = load::attempts(self.store, "id = ANY($1)", &[ids], cards)?;
         let mut jobs: Vec<String> = found.iter().map(|attempt| attempt.job.clone()).collect();
         jobs.sort_unstable();
         jobs.dedup();
         for attempt in found {
             self.attempts.take_in(attempt.id, attempt);
         }
-        for job in rows::jobs(self.store, jobs)? {
+        for job in load::jobs(self.store, jobs)? {
             self.jobs.take_in(job.id.clone(), job);
         }
         Ok(())
@@ -175,7 +175,7 @@ impl<'a> Shelf<'a> {
 
     pub(super) fn account(&mut self, owner: &str) -> Result<Option<Account>, LedgerError> {
         if !self.accounts.slots.contains_key(owner)
-            && let Some(row) = rows::account(self.store, owner)?
+            && let Some(row) = load::account(self.store, owner)?
         {
             self.accounts.take_in(owner.to_owned(), row);
         }
@@ -204,7 +204,7 @@ impl<'a> Shelf<'a> {
     pub(super) fn period(&mut self, owner: &str, start: i64) -> Result<Option<Period>, LedgerError> {
         let key = (owner.to_owned(), start);
         if self.periods.get(&key).is_none()
-            && let Some(row) = rows::period(self.store, owner, start)?
+            && let Some(row) = load::period(self.store, owner, start)?
         {
             self.periods.take_in(key.clone(), row);
         }
@@ -217,13 +217,13 @@ impl<'a> Shelf<'a> {
 
     pub(super) fn overlaps(&mut self, owner: &str, start: i64, ends: i64) -> Result<bool, LedgerError> {
         let here = |period: &Period| period.owner == owner && period.start < ends && period.ends > start;
-        Ok(self.periods.slots.values().any(|slot| here(&slot.row)) || rows::overlaps(self.store, owner, start, ends)?)
+        Ok(self.periods.slots.values().any(|slot| here(&slot.row)) || load::overlaps(self.store, owner, start, ends)?)
     }
 
     /// Those that are not used up, by their numbers.
     pub(super) fn grants(&mut self, owner: &str) -> Result<Vec<Grant>, LedgerError> {
         if !self.granted.contains_key(owner) {
-            let found = rows::grants(self.store, owner)?;
+            let found = load::grants(self.store, owner)?;
             let mut ids: Vec<i64> = found.iter().map(|grant| grant.id).collect();
             // Made by this transaction.
             ids.extend(self.grants.slots.keys().filter(|(of, _)| of == owner).map(|(_, id)| *id));
@@ -242,7 +242,7 @@ impl<'a> Shelf<'a> {
     pub(super) fn grant(&mut self, owner: &str, id: i64) -> Result<Option<Grant>, LedgerError> {
         let key = (owner.to_owned(), id);
         if self.grants.get(&key).is_none()
-            && let Some(row) = rows::grant(self.store, owner, id)?
+            && let Some(row) = load::grant(self.store, owner, id)?
         {
             self.grants.take_in(key.clone(), row);
         }
@@ -258,12 +258,12 @@ impl<'a> Shelf<'a> {
 
     pub(super) fn new_grant_id(&mut self, owner: &str) -> Result<i64, LedgerError> {
         let here = self.grants.slots.keys().filter(|(of, _)| of == owner).map(|(_, id)| *id).max().unwrap_or(0);
-        Ok(rows::new_grant_id(self.store, owner)?.max(here.saturating_add(1)))
+        Ok(load::new_grant_id(self.store, owner)?.max(here.saturating_add(1)))
     }
 
     pub(super) fn job(&mut self, id: &str) -> Result<Option<Job>, LedgerError> {
         if !self.jobs.slots.contains_key(id)
-            && let Some(row) = rows::job(self.store, id)?
+            && let Some(row) = load::job(self.store, id)?
         {
             self.jobs.take_in(id.to_owned(), row);
         }
@@ -272,7 +272,7 @@ impl<'a> Shelf<'a> {
 
     /// The id of the one job that the text names.
     pub(super) fn job_id(&mut self, text: &str) -> Result<String, LedgerError> {
-        let found = rows::job_ids(self.store, text)?;
+        let found = load::job_ids(self.store, text)?;
         match found.as_slice() {
             [] => Err(LedgerError::Missing(format!("no job {text:?} is known: `jobmeter jobs list` shows them"))),
             [first, ..] if first == text || found.len() == 1 => Ok(first.clone()),
@@ -288,7 +288,7 @@ impl<'a> Shelf<'a> {
         if self.attempts.get(&id).is_none() {
             self.rate_cards()?;
             let cards = self.cards.as_deref().unwrap_or_default();
-            if let Some(row) = rows::attempt(self.store, id, cards)? {
+            if let Some(row) = load::attempt(self.store, id, cards)? {
                 self.attempts.take_in(id, row);
             }
         }
@@ -318,24 +318,24 @@ impl<'a> Shelf<'a> {
             return Ok(Vec::new());
         }
         self.swept.push(owner.to_owned());
-        rows::fallen_silent(self.store, owner, now_us)
+        load::fallen_silent(self.store, owner, now_us)
     }
 
     /// The first time from now on at which one can fall silent. What this transaction leases, or marks, comes on top.
     pub(super) fn silent_from(&mut self, owner: &str, now_us: i64) -> Result<i64, LedgerError> {
-        let stored = rows::silent_from(self.store, owner)?.unwrap_or(i64::MAX);
+        let stored = load::silent_from(self.store, owner)?.unwrap_or(i64::MAX);
         let here = self.attempts.slots.values().map(|slot| &slot.row);
         let here = here.filter(|attempt| attempt.owner == owner && attempt.live && attempt.ended_us.is_none());
         Ok(here.map(|attempt| attempt.lease_until_us).min().unwrap_or(i64::MAX).min(stored.max(now_us)))
     }
 
     pub(super) fn unsettled(&mut self, owner: &str, before_s: i64) -> Result<Vec<Uuid>, LedgerError> {
-        rows::unsettled(self.store, owner, before_s)
+        load::unsettled(self.store, owner, before_s)
     }
 
     /// Entries that are not written yet count as well.
     pub(super) fn paid(&mut self, attempt: &Attempt) -> Result<Vec<Paid>, LedgerError> {
-        let mut paid = rows::paid(self.store, attempt)?;
+        let mut paid = load::paid(self.store, attempt)?;
         let new = self.entries.iter().map(|(_, entry)| entry).filter(|entry| entry.attempt == Some(attempt.id));
         for entry in new.filter(|entry| matches!(entry.kind, "charge" | "correct")) {
             let same = paid.iter().position(|paid| (paid.period, paid.source.0) == (entry.period, entry.source));
@@ -354,7 +354,7 @@ impl<'a> Shelf<'a> {
         let here = self.once.iter().find(|(known, _, _)| known == key);
         match here {
             Some((_, body, answer)) => Ok(Some((body.clone(), answer.clone()))),
-            None => rows::once(self.store, key),
+            None => load::once(self.store, key),
         }
     }
 
@@ -366,7 +366,7 @@ impl<'a> Shelf<'a> {
     pub(super) fn rate_cards(&mut self) -> Result<&[RateCard], LedgerError> {
         if self.cards.is_none() {
             let mut cards: Vec<RateCard> = self.new_cards.iter().rev().map(|(card, _)| *card).collect();
-            cards.extend(rows::rate_cards(self.store)?);
+            cards.extend(load::rate_cards(self.store)?);
             if cards.is_empty() {
                 cards.push(RateCard::default());
             }
@@ -385,12 +385,12 @@ impl<'a> Shelf<'a> {
         if let Some(known) = self.new_epoch.or(self.epoch) {
             return Ok(known);
         }
-        Ok(*self.epoch.insert(rows::epoch(self.store)?.unwrap_or_default()))
+        Ok(*self.epoch.insert(load::epoch(self.store)?.unwrap_or_default()))
     }
 
     pub(super) fn key(&mut self, id: &str) -> Result<Option<Key>, LedgerError> {
         if !self.keys.slots.contains_key(id)
-            && let Some(row) = rows::keys(self.store, Some(id))?.pop()
+            && let Some(row) = load::keys(self.store, Some(id))?.pop()
         {
             self.keys.take_in(id.to_owned(), row);
         }

@@ -2,8 +2,8 @@
 
 use uuid::Uuid;
 
-use super::table::ATTEMPT;
-use super::{Row, Store, Value};
+use super::table::{ACCOUNT, ATTEMPT, GRANT, JOB, KEY, PERIOD};
+use super::{Row, Store, Table, Value};
 use crate::domain::book::Source;
 use crate::domain::rating::{Price, RateCard, VirtualTime};
 use crate::domain::units::{Microseconds, Nanocredits};
@@ -15,15 +15,19 @@ use crate::ledger::protocol::{Reason, Resources};
 
 type Loaded<T> = Result<T, LedgerError>;
 
+/// Whole rows: what is read has the columns of what is written, in their order.
+fn select(table: &Table, which: &str) -> String {
+    format!("SELECT {} FROM {} {which}", table.names(), table.name)
+}
+
 fn one<T>(rows: Vec<Row>, read: impl FnOnce(Row) -> Loaded<T>) -> Loaded<Option<T>> {
     rows.into_iter().next().map(read).transpose()
 }
 
 /// The account of an owner.
 pub(crate) fn account(store: &mut dyn Store, owner: &str) -> Loaded<Option<Account>> {
-    let sql = "SELECT owner, credit_limit, length, period, ends, next_set, next_limit, next_length, entries, live, beyond, \
-               silent, rate, waits_until_us, silent_from_us FROM account WHERE owner = $1";
-    one(store.query(sql, &[owner.into()])?, |mut row| {
+    let sql = select(&ACCOUNT, "WHERE owner = $1");
+    one(store.query(&sql, &[owner.into()])?, |mut row| {
         let (owner, limit, length) = (row.text()?, row.maybe_nanocredits()?, row.parsed()?);
         let (period, ends) = (row.int()?, row.int()?);
         let (next_set, next_limit, next_length) = (row.flag()?, row.maybe_nanocredits()?, row.maybe_text()?);
@@ -50,9 +54,8 @@ pub(crate) fn account(store: &mut dyn Store, owner: &str) -> Loaded<Option<Accou
 
 /// One of its periods.
 pub(crate) fn period(store: &mut dyn Store, owner: &str, start: i64) -> Loaded<Option<Period>> {
-    let sql =
-        "SELECT owner, start, ends, credit_limit, adjusted, charged, held FROM period WHERE owner = $1 AND start = $2";
-    one(store.query(sql, &[owner.into(), start.into()])?, |mut row| {
+    let sql = select(&PERIOD, "WHERE owner = $1 AND start = $2");
+    one(store.query(&sql, &[owner.into(), start.into()])?, |mut row| {
         Ok(Period {
             owner: row.text()?,
             start: row.int()?,
@@ -85,15 +88,14 @@ fn read_grant(mut row: Row) -> Loaded<Grant> {
 
 /// Its grants that are not used up, by their numbers.
 pub(crate) fn grants(store: &mut dyn Store, owner: &str) -> Loaded<Vec<Grant>> {
-    let sql = "SELECT owner, id, amount, charged, held, expires_s, why FROM credit_grant WHERE owner = $1 AND \
-               charged < amount ORDER BY id";
-    store.query(sql, &[owner.into()])?.into_iter().map(read_grant).collect()
+    let sql = select(&GRANT, "WHERE owner = $1 AND charged < amount ORDER BY id");
+    store.query(&sql, &[owner.into()])?.into_iter().map(read_grant).collect()
 }
 
 /// One grant, used up or not.
 pub(crate) fn grant(store: &mut dyn Store, owner: &str, id: i64) -> Loaded<Option<Grant>> {
-    let sql = "SELECT owner, id, amount, charged, held, expires_s, why FROM credit_grant WHERE owner = $1 AND id = $2";
-    one(store.query(sql, &[owner.into(), id.into()])?, read_grant)
+    let sql = select(&GRANT, "WHERE owner = $1 AND id = $2");
+    one(store.query(&sql, &[owner.into(), id.into()])?, read_grant)
 }
 
 /// A number that none of its grants has had.
@@ -105,16 +107,14 @@ pub(crate) fn new_grant_id(store: &mut dyn Store, owner: &str) -> Loaded<i64> {
 
 /// A job.
 pub(crate) fn job(store: &mut dyn Store, id: &str) -> Loaded<Option<Job>> {
-    let sql = "SELECT id, owner, kind, name, credit_limit, started_us, stopped, tokens, tokens_charged, tokens_overshoot, \
-               charged, held, beyond FROM job WHERE id = $1";
-    one(store.query(sql, &[id.into()])?, read_job)
+    let sql = select(&JOB, "WHERE id = $1");
+    one(store.query(&sql, &[id.into()])?, read_job)
 }
 
 /// Those of these jobs that there are.
 pub(crate) fn jobs(store: &mut dyn Store, ids: Vec<String>) -> Loaded<Vec<Job>> {
-    let sql = "SELECT id, owner, kind, name, credit_limit, started_us, stopped, tokens, tokens_charged, tokens_overshoot, \
-               charged, held, beyond FROM job WHERE id = ANY($1)";
-    store.query(sql, &[Value::Texts(ids)])?.into_iter().map(read_job).collect()
+    let sql = select(&JOB, "WHERE id = ANY($1)");
+    store.query(&sql, &[Value::Texts(ids)])?.into_iter().map(read_job).collect()
 }
 
 fn read_job(mut row: Row) -> Loaded<Job> {
@@ -230,7 +230,7 @@ fn card_of(cards: &[RateCard], version: u64) -> RateCard {
 
 /// An attempt; `cards` are all cards.
 pub(crate) fn attempt(store: &mut dyn Store, id: Uuid, cards: &[RateCard]) -> Loaded<Option<Attempt>> {
-    let sql = format!("SELECT {} FROM attempt WHERE id = $1", ATTEMPT.names());
+    let sql = select(&ATTEMPT, "WHERE id = $1");
     one(store.query(&sql, &[id.into()])?, |row| read_attempt(row, cards))
 }
 
@@ -241,14 +241,14 @@ pub(crate) fn attempts(
     parameters: &[Value],
     cards: &[RateCard],
 ) -> Loaded<Vec<Attempt>> {
-    let sql = format!("SELECT {} FROM attempt WHERE {condition} ORDER BY started_us, id", ATTEMPT.names());
+    let sql = select(&ATTEMPT, &format!("WHERE {condition} ORDER BY started_us, id"));
     let rows = store.query(&sql, parameters)?;
     rows.into_iter().map(|row| read_attempt(row, cards)).collect()
 }
 
 /// So many, in the order of their ids, from behind this one on.
 pub(crate) fn attempts_after(store: &mut dyn Store, id: &str, count: i64, cards: &[RateCard]) -> Loaded<Vec<Attempt>> {
-    let sql = format!("SELECT {} FROM attempt WHERE id > $1 ORDER BY id LIMIT $2", ATTEMPT.names());
+    let sql = select(&ATTEMPT, "WHERE id > $1 ORDER BY id LIMIT $2");
     let rows = store.query(&sql, &[id.into(), count.into()])?;
     rows.into_iter().map(|row| read_attempt(row, cards)).collect()
 }
@@ -298,10 +298,9 @@ pub(crate) fn rate_cards(store: &mut dyn Store) -> Loaded<Vec<RateCard>> {
 
 /// All keys, the newest first, or the one of this id.
 pub(crate) fn keys(store: &mut dyn Store, id: Option<&str>) -> Loaded<Vec<Key>> {
-    let columns = "SELECT id, hash, name, scope, owner, created_us, revoked_us FROM api_key";
     let rows = match id {
-        Some(id) => store.query(&format!("{columns} WHERE id = $1"), &[id.into()])?,
-        None => store.query(&format!("{columns} ORDER BY created_us DESC, id"), &[])?,
+        Some(id) => store.query(&select(&KEY, "WHERE id = $1"), &[id.into()])?,
+        None => store.query(&select(&KEY, "ORDER BY created_us DESC, id"), &[])?,
     };
     let read = |mut row: Row| {
         Ok(Key {

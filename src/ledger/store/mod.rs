@@ -19,7 +19,6 @@ use uuid::Uuid;
 const TABLES: &str = include_str!("migrations/1.sql");
 
 pub use self::ledger::StoreLedger;
-pub(super) use self::load as rows;
 pub use self::row::{Row, Value};
 pub use self::table::Table;
 use super::LedgerError;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Row, Store, rows};
+use super::{Row, Store, load};
 use crate::domain::units::Nanocredits;
 use crate::ledger::LedgerError;
 use crate::ledger::book::rows::{AccountSums, Attempt, JobSums};
@@ -55,10 +55,10 @@ fn entries(store: &mut dyn Store, found: &mut Verification) -> Result<(), Ledger
 }
 
 fn attempts(store: &mut dyn Store, found: &mut Verification, sums: &mut Sums) -> Result<(), LedgerError> {
-    let cards = rows::rate_cards(store)?;
+    let cards = load::rate_cards(store)?;
     let mut last = String::new();
     loop {
-        let page = rows::attempts_after(store, &last, PAGE, &cards)?;
+        let page = load::attempts_after(store, &last, PAGE, &cards)?;
         let Some(end) = page.last() else { return Ok(()) };
         last = end.id.to_string();
         for attempt in &page {
@@ -81,7 +81,7 @@ fn attempts(store: &mut dyn Store, found: &mut Verification, sums: &mut Sums) ->
 fn compare(store: &mut dyn Store, attempt: &Attempt, problems: &mut Vec<String>) -> Result<(), LedgerError> {
     let mut wrong = |what: String| problems.push(format!("attempt {}: {what}", attempt.id));
     let replayed =
-        rows::paid(store, attempt)?.iter().fold(Nanocredits::ZERO, |sum, paid| sum.saturating_add(paid.amount));
+        load::paid(store, attempt)?.iter().fold(Nanocredits::ZERO, |sum, paid| sum.saturating_add(paid.amount));
     let charged = attempt.charged.total;
     if replayed != charged {
         wrong(format!("{charged} credits are booked as charged, the entries say {replayed}"));

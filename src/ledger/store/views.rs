@@ -1,7 +1,7 @@
 //! What people and programs read.
 
 use super::verify::verify;
-use super::{Row, Store, Value, rows};
+use super::{Row, Store, Value, load};
 use crate::domain::book::{plus, sum};
 use crate::domain::calendar::{civil, day_end, month_end, month_start};
 use crate::domain::rating::{Price, RateCard, VirtualTime};
@@ -119,7 +119,7 @@ fn jobs(
         conditions.push(format!("owner = ${}", parameters.len()));
     }
     if let Some(before) = before {
-        let last = rows::job(store, before)?;
+        let last = load::job(store, before)?;
         let last = last.ok_or_else(|| LedgerError::Missing(format!("{before:?} is no cursor of a page of jobs")))?;
         parameters.extend([last.started_us.into(), last.id.into()]);
         conditions.push(format!("(started_us, id) < (${}, ${})", parameters.len() - 1, parameters.len()));
@@ -151,9 +151,9 @@ fn one_job(store: &mut dyn Store, now_us: i64, text: &str) -> Result<JobView, Le
 
 fn job(store: &mut dyn Store, now_us: i64, id: &str, whole: bool) -> Result<JobView, LedgerError> {
     let missing = || LedgerError::Broken(format!("the books have no job {id}"));
-    let job = rows::job(store, id)?.ok_or_else(missing)?;
-    let cards = rows::rate_cards(store)?;
-    let attempts = rows::attempts(store, "job = $1", &[id.into()], &cards)?;
+    let job = load::job(store, id)?.ok_or_else(missing)?;
+    let cards = load::rate_cards(store)?;
+    let attempts = load::attempts(store, "job = $1", &[id.into()], &cards)?;
     let tokens = job.tokens_charged;
     let mut view = JobView {
         job: job.id,
@@ -312,7 +312,7 @@ fn keys(store: &mut dyn Store, id: Option<&str>) -> Result<Vec<KeyView>, LedgerE
         revoked_at: key.revoked_us.map(rfc3339),
         hash: key.hash,
     };
-    Ok(rows::keys(store, id)?.into_iter().map(view).collect())
+    Ok(load::keys(store, id)?.into_iter().map(view).collect())
 }
 
 fn rates(store: &mut dyn Store) -> Result<Vec<RatesView>, LedgerError> {

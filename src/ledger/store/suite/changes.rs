@@ -84,17 +84,7 @@ fn a_promised_period_begins_though_the_clock_was_set_back() {
     let (attempt, lease) = world.open("j", None);
     let next = lease.next.unwrap();
     world.pass_s(-DAY_S / 2);
-    let report = Report {
-        attempt,
-        seq: 1,
-        usage: seconds("0.8"),
-        period: next.period,
-        closed: Some(ClosedPeriod { period: lease.period, usage: seconds("0.4") }),
-        ceiling_version: lease.version,
-        ceiling: lease.ceiling,
-        resources: Resources { cpus_ppm: 2_000_000, gpus: 0, stop_us: 6_000 },
-        waiting: false,
-    };
+    let report = crossing(attempt, 1, &lease, ["0.4", "0.8"]);
     let Decision::Lease(lease) = world.ledger.report(&report).unwrap().decision else { panic!() };
     assert!(lease.period == next.period && lease.lasts_ms == 30_000, "{lease:?}");
     assert_eq!(world.account().current.0, 100_000);

@@ -28,6 +28,7 @@ use crate::sys::clock::Clock;
 /// 2026-11-24 12:00:00 UTC.
 pub(crate) const NOON_S: i64 = 1_795_521_600;
 pub(crate) const DAY_S: i64 = 86_400;
+const RESOURCES: Resources = Resources { cpus_ppm: 2_000_000, gpus: 0, stop_us: 6_000 };
 
 #[derive(Clone, Debug)]
 pub(crate) struct HandClock(pub(crate) Arc<AtomicI64>);
@@ -51,6 +52,27 @@ pub(crate) struct World {
 
 pub(crate) fn seconds(s: &str) -> Usage {
     Usage { cpu_used_seconds: s.parse().unwrap(), ..Usage::default() }
+}
+
+fn report(attempt: Uuid, seq: u64, usage: &Usage, lease: &Lease, waiting: bool) -> Report {
+    Report {
+        attempt,
+        seq,
+        usage: usage.clone(),
+        period: lease.period,
+        closed: None,
+        ceiling_version: lease.version,
+        ceiling: lease.ceiling,
+        resources: RESOURCES,
+        waiting,
+    }
+}
+
+/// The first report of the next period: CPU seconds at the end of the last, and now.
+fn crossing(attempt: Uuid, seq: u64, lease: &Lease, [closed, now]: [&str; 2]) -> Report {
+    let next = lease.next.as_ref().expect("a slice of the next period");
+    let closed = Some(ClosedPeriod { period: lease.period, usage: seconds(closed) });
+    Report { period: next.period, closed, ..report(attempt, seq, &seconds(now), lease, false) }
 }
 
 impl World {
@@ -92,7 +114,7 @@ impl World {
                 command: vec!["x".into()],
                 host: "h".into(),
             },
-            resources: Resources { cpus_ppm: 2_000_000, gpus: 0, stop_us: 6_000 },
+            resources: RESOURCES,
             limit: limit.map(|limit| limit.parse().unwrap()),
             resume: None,
         }
@@ -114,17 +136,7 @@ impl World {
     }
 
     pub(crate) fn report(&mut self, attempt: Uuid, seq: u64, usage: &Usage, lease: &Lease, waiting: bool) -> Decision {
-        let report = Report {
-            attempt,
-            seq,
-            usage: usage.clone(),
-            period: lease.period,
-            closed: None,
-            ceiling_version: lease.version,
-            ceiling: lease.ceiling,
-            resources: Resources { cpus_ppm: 2_000_000, gpus: 0, stop_us: 6_000 },
-            waiting,
-        };
+        let report = report(attempt, seq, usage, lease, waiting);
         self.ledger.report(&report).unwrap().decision
     }
 
@@ -299,17 +311,7 @@ fn usage_belongs_to_the_period_in_which_it_happened() {
     assert_eq!(next.period, lease.period + DAY_S);
     world.report(attempt, 1, &seconds("1"), &lease, false);
     world.pass_s(21);
-    let report = Report {
-        attempt,
-        seq: 2,
-        usage: seconds("3"),
-        period: next.period,
-        closed: Some(ClosedPeriod { period: lease.period, usage: seconds("2") }),
-        ceiling_version: lease.version,
-        ceiling: lease.ceiling,
-        resources: Resources { cpus_ppm: 2_000_000, gpus: 0, stop_us: 6_000 },
-        waiting: false,
-    };
+    let report = crossing(attempt, 2, &lease, ["2", "3"]);
     // The same report twice: the answer to the first was lost.
     for _ in 0..2 {
         let Decision::Lease(now) = world.ledger.report(&report).unwrap().decision else { panic!() };
