@@ -11,9 +11,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
-use uuid::Uuid;
 
-use super::api::{change, idempotency_key};
+use super::api::{attempt_id, change, idempotency_key};
 use super::auth::Caller;
 use super::problem::{Problem, Refusals};
 use super::{App, bounds};
@@ -136,8 +135,7 @@ async fn settle(State(app): State<Arc<App>>, caller: Caller, Path(attempt): Path
     caller.may_administer()?;
     let Settle { usage, why } = bounds::json(&body)?;
     bounds::text("why", &why)?;
-    let attempt: Uuid =
-        attempt.parse().map_err(|_| Problem::malformed(format!("{attempt:?} is no UUID of an attempt")))?;
+    let attempt = attempt_id(&attempt)?;
     change(&app, &caller, Change::Settle { attempt, usage, by: caller.name(), why }).await
 }
 

@@ -27,7 +27,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::new().routes(routes!(open)).routes(routes!(report)).routes(routes!(finish)).routes(routes!(tokens))
 }
 
-fn attempt_id(text: &str) -> Result<Uuid, Problem> {
+pub(super) fn attempt_id(text: &str) -> Result<Uuid, Problem> {
     text.parse().map_err(|_| Problem::malformed(format!("{text:?} is no UUID of an attempt")))
 }
 

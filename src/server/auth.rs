@@ -86,7 +86,7 @@ impl FromRequestParts<Arc<App>> for Caller {
         let key = match app.keys.known(secret.id(), now_us) {
             Some(key) => key,
             None => {
-                let found = app.read(Query::Keys { id: Some(secret.id().to_owned()) }).await?;
+                let found = app.readers.read(Query::Keys { id: Some(secret.id().to_owned()) }).await?;
                 let View::Keys(mut found) = found else { return Err(Problem::unauthorized()) };
                 let key = Arc::new(found.pop().ok_or_else(Problem::unauthorized)?);
                 app.keys.remember(&key, now_us);

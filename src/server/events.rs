@@ -113,7 +113,7 @@ impl Watch {
     }
 
     async fn look(&self) -> Result<Seen, LedgerError> {
-        let account = match self.app.read(Query::Account { user: self.user.clone() }).await? {
+        let account = match self.app.readers.read(Query::Account { user: self.user.clone() }).await? {
             View::Account(account) => account,
             _ => return Err(LedgerError::unasked()),
         };
@@ -122,7 +122,7 @@ impl Watch {
         }
         let user = Some(self.user.clone());
         let query = Query::Jobs { user, running_only: true, count_max: JOBS_MAX, before: None };
-        let View::Jobs { jobs, .. } = self.app.read(query).await? else { return Err(LedgerError::unasked()) };
+        let View::Jobs { jobs, .. } = self.app.readers.read(query).await? else { return Err(LedgerError::unasked()) };
         let running = jobs.into_iter().map(|job| RunningJob {
             job: job.job,
             name: job.name,

@@ -80,12 +80,6 @@ struct App {
     stopping: watch::Receiver<bool>,
 }
 
-impl App {
-    async fn read(&self, query: Query) -> Result<View, LedgerError> {
-        self.readers.read(query).await
-    }
-}
-
 /// Serves until `stop` comes, and then until what is under way has been answered. `listening` is called with the address
 /// once requests are taken.
 ///
@@ -110,7 +104,13 @@ pub async fn serve(
     let (poster, thread) = started.map_err(|error: LedgerError| format!("{at}: {error}"))?;
     let readers = Arc::new(Readers::new(options.db));
     let (stopped, stopping) = watch::channel(false);
-    let app = Arc::new(App { poster, keys: Keys::default(), metrics, readers: Arc::clone(&readers), stopping });
+    let app = Arc::new(App {
+        poster,
+        keys: Keys::default(),
+        metrics,
+        readers: Arc::clone(&readers),
+        stopping: stopping.clone(),
+    });
     let listener = TcpListener::bind(options.listen)
         .await
         .map_err(|error| format!("cannot listen on {}: {error}", options.listen))?;
@@ -118,11 +118,11 @@ pub async fn serve(
     let acceptor = options.tls.as_ref().map(TlsFiles::acceptor).transpose()?;
     listening(address);
     let router = router(Arc::clone(&app));
-    let stop = async move {
+    tokio::spawn(async move {
         stop.await;
         stopped.send(true).ok();
-    };
-    tls::serve(listener, acceptor, router, stop, DRAIN_MAX).await;
+    });
+    tls::serve(listener, acceptor, router, stopping, DRAIN_MAX).await;
     readers.close().await;
     // The writer ends when nobody can ask it any more, after the last commit.
     drop(app);

@@ -42,7 +42,7 @@ pub(super) fn health() -> Router<Arc<App>> {
 
 /// Ready is who can read the books.
 async fn ready(State(app): State<Arc<App>>) -> Result<&'static str, Problem> {
-    app.read(Query::Keys { id: Some(String::new()) }).await?;
+    app.readers.read(Query::Keys { id: Some(String::new()) }).await?;
     Ok("ready\n")
 }
 
@@ -87,7 +87,7 @@ async fn jobs(
     }
     let count_max = page.count.unwrap_or(20);
     let query = Query::Jobs { user, running_only: page.running, count_max, before: page.before };
-    match app.read(query).await? {
+    match app.readers.read(query).await? {
         View::Jobs { jobs, cursor } => Ok(Json(serde_json::json!({ "jobs": jobs, "cursor": cursor })).into_response()),
         _ => Err(unasked()),
     }
@@ -99,7 +99,7 @@ async fn job(
     caller: Caller,
     Path(job): Path<String>,
 ) -> Result<Json<Box<JobView>>, Problem> {
-    let View::Job(Some(found)) = app.read(Query::Job { job: job.clone() }).await? else {
+    let View::Job(Some(found)) = app.readers.read(Query::Job { job: job.clone() }).await? else {
         return Err(Problem::missing(format!("no job {job:?} is known")));
     };
     // The beginning of an id would tell that there is such a job.
@@ -111,7 +111,7 @@ async fn job(
 #[utoipa::path(get, path = "/jobs/{job}/stopped", summary = "Whether an operator stopped it.", params(("job" = String, Path, description = "its id")), responses((status = 200, description = "Whether.", body = bool), Refusals))]
 async fn stopped(State(app): State<Arc<App>>, caller: Caller, Path(job): Path<String>) -> Result<Json<bool>, Problem> {
     caller.may_report()?;
-    match app.read(Query::Stopped { job }).await? {
+    match app.readers.read(Query::Stopped { job }).await? {
         View::Stopped(stopped) => Ok(Json(stopped)),
         _ => Err(unasked()),
     }
@@ -121,7 +121,7 @@ async fn stopped(State(app): State<Arc<App>>, caller: Caller, Path(job): Path<St
 async fn credits(State(app): State<Arc<App>>, caller: Caller, Path(user): Path<String>) -> Result<Response, Problem> {
     caller.may_see(&user)?;
     bounds::name("user", &user)?;
-    match app.read(Query::Account { user }).await? {
+    match app.readers.read(Query::Account { user }).await? {
         View::Account(account) => Ok(Json(account).into_response()),
         _ => Err(unasked()),
     }
@@ -143,7 +143,7 @@ async fn usage(
 ) -> Result<Response, Problem> {
     caller.may_see(&user)?;
     let Parameters(UsageOf { month }) = of.map_err(|error| Problem::malformed(error.body_text()))?;
-    match app.read(Query::Usage { user, month }).await? {
+    match app.readers.read(Query::Usage { user, month }).await? {
         View::Usage(rows) => Ok(Json(rows).into_response()),
         _ => Err(unasked()),
     }
@@ -165,7 +165,7 @@ async fn entries(
 ) -> Result<Response, Problem> {
     caller.may_see(&user)?;
     let Parameters(of) = of.map_err(|error| Problem::malformed(error.body_text()))?;
-    match app.read(Query::Entries { user, count_max: of.count.unwrap_or(20) }).await? {
+    match app.readers.read(Query::Entries { user, count_max: of.count.unwrap_or(20) }).await? {
         View::Entries(entries) => Ok(Json(entries).into_response()),
         _ => Err(unasked()),
     }
@@ -173,7 +173,7 @@ async fn entries(
 
 #[utoipa::path(get, path = "/rates", summary = "All versions of the rate card.", responses((status = 200, description = "The newest first.", body = Vec<RatesView>), Refusals))]
 async fn rates(State(app): State<Arc<App>>, _caller: Caller) -> Result<Response, Problem> {
-    match app.read(Query::Rates).await? {
+    match app.readers.read(Query::Rates).await? {
         View::Rates(rates) => Ok(Json(rates).into_response()),
         _ => Err(unasked()),
     }
@@ -182,7 +182,7 @@ async fn rates(State(app): State<Arc<App>>, _caller: Caller) -> Result<Response,
 #[utoipa::path(get, path = "/keys", summary = "All keys, without the keys themselves.", responses((status = 200, description = "The newest first.", body = Vec<KeyView>), Refusals))]
 async fn keys(State(app): State<Arc<App>>, caller: Caller) -> Result<Response, Problem> {
     caller.may_administer()?;
-    match app.read(Query::Keys { id: None }).await? {
+    match app.readers.read(Query::Keys { id: None }).await? {
         View::Keys(keys) => Ok(Json(keys).into_response()),
         _ => Err(unasked()),
     }
@@ -191,7 +191,7 @@ async fn keys(State(app): State<Arc<App>>, caller: Caller) -> Result<Response, P
 #[utoipa::path(get, path = "/ledger/verify", summary = "Replays all entries and compares every balance.", responses((status = 200, description = "What disagrees.", body = Verification), Refusals))]
 async fn verify(State(app): State<Arc<App>>, caller: Caller) -> Result<Response, Problem> {
     caller.may_administer()?;
-    match app.read(Query::Verify).await? {
+    match app.readers.read(Query::Verify).await? {
         View::Verified(found) => Ok(Json(found).into_response()),
         _ => Err(unasked()),
     }

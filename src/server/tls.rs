@@ -1,14 +1,15 @@
 //! Connections, with TLS or without, and their graceful end.
 
-use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::serve::Listener;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 /// A handshake that takes longer is given up.
@@ -48,19 +49,18 @@ impl TlsFiles {
     }
 }
 
-/// Serves until `stop`, then lets requests under way end, for `drain_max` at most.
+/// Serves until `stopping` is true, then lets requests under way end, for `drain_max` at most.
 pub(super) async fn serve(
     listener: TcpListener,
     acceptor: Option<TlsAcceptor>,
     router: Router,
-    stop: impl Future<Output = ()> + Send + 'static,
+    stopping: watch::Receiver<bool>,
     drain_max: Duration,
 ) {
-    let (stopped, mut stopping) = tokio::sync::watch::channel(false);
-    let graceful = async move {
-        stop.await;
-        stopped.send(true).ok();
+    let stopped = |mut stopping: watch::Receiver<bool>| async move {
+        stopping.wait_for(|stopped| *stopped).await.ok();
     };
+    let graceful = stopped(stopping.clone());
     let serving = async {
         let served = match acceptor {
             None => axum::serve(listener, router).with_graceful_shutdown(graceful).await,
@@ -73,8 +73,7 @@ pub(super) async fn serve(
         }
     };
     let too_long = async {
-        // Ends with the sender as well, when serving has ended first.
-        while !*stopping.borrow_and_update() && stopping.changed().await.is_ok() {}
+        stopped(stopping).await;
         tokio::time::sleep(drain_max).await;
     };
     tokio::select! {
@@ -90,19 +89,15 @@ struct TlsListener {
 }
 
 impl TlsListener {
-    fn new(listener: TcpListener, acceptor: TlsAcceptor) -> Self {
+    fn new(mut listener: TcpListener, acceptor: TlsAcceptor) -> Self {
         let (done, ready) = tokio::sync::mpsc::channel(READY_MAX);
         let address = listener.local_addr();
         tokio::spawn(async move {
             loop {
-                let accepted = tokio::select! {
-                    accepted = listener.accept() => accepted,
+                // The framework's own accept, which goes on after an error.
+                let (stream, peer) = tokio::select! {
+                    accepted = Listener::accept(&mut listener) => accepted,
                     () = done.closed() => return,
-                };
-                let Ok((stream, peer)) = accepted else {
-                    // No descriptor left: others will be given back.
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                    continue;
                 };
                 let (acceptor, done) = (acceptor.clone(), done.clone());
                 tokio::spawn(async move {
@@ -116,7 +111,7 @@ impl TlsListener {
     }
 }
 
-impl axum::serve::Listener for TlsListener {
+impl Listener for TlsListener {
     type Io = tokio_rustls::server::TlsStream<tokio::net::TcpStream>;
     type Addr = std::net::SocketAddr;
 
