@@ -180,10 +180,14 @@ impl Books<'_> {
         Ok(ChangeAnswer { again, ..self.answer(&account)? })
     }
 
-    /// The one job that the text names: its id, or a beginning of at least four characters that no other has.
+    /// The one job that the text names, to be changed.
     pub(super) fn known_job(&mut self, text: &str) -> Result<Job, LedgerError> {
         // The beginnings of other people's jobs are none of their business.
         let id = if self.only.is_some() { text.to_owned() } else { self.shelf.job_id(text)? };
+        if id != text {
+            // Its account could not be locked by the beginning of its id.
+            self.shelf.lock_job(&id)?;
+        }
         let missing = || LedgerError::Missing(format!("no job {id:?} is known: `jobmeter jobs list` shows them"));
         self.shelf.job(&id)?.filter(|job| self.may(&job.owner)).ok_or_else(missing)
     }

@@ -19,7 +19,7 @@ mod shelf;
 mod silence;
 mod tokens;
 
-use self::rows::{Account, Attempt, Entry, Grant, Job, Period};
+use self::rows::{Account, Attempt, Entry, Grant, Period};
 pub use self::shelf::Changes;
 use self::shelf::Shelf;
 use super::LedgerError;
@@ -135,12 +135,12 @@ impl<'a> Books<'a> {
         Ok(Shown { account, balance, free, period, grants })
     }
 
-    /// The one job that a text names: its id, or a beginning of at least four characters that no other has.
+    /// The id of the one job that a text names: its id, or a beginning of at least four characters that no other has.
     ///
     /// # Errors
     /// Where there is none, or more than one.
-    pub fn job_named(&mut self, text: &str) -> Result<Job, LedgerError> {
-        self.known_job(text)
+    pub fn job_named(&mut self, text: &str) -> Result<String, LedgerError> {
+        self.shelf.job_id(text)
     }
 
     /// Performs operations one after the other. The outer error is the store's, and concerns all of them; an inner one

@@ -1,6 +1,6 @@
 //! A ledger on a store: operations in transactions, several in one where they come together.
 
-use super::{Store, save};
+use super::{Concerned, Store, save};
 use crate::ledger::book::{Asked, Books, Operation, Outcome};
 use crate::ledger::keys::Secret;
 use crate::ledger::protocol::{Finish, FinishAnswer, OpenAnswer, OpenRequest, Report, ReportAnswer};
@@ -32,9 +32,9 @@ impl<S: Store> StoreLedger<S> {
     /// # Errors
     /// Where the store fails; then nothing of any of them is kept.
     pub fn post(&mut self, asked: &[Asked<'_>]) -> Result<Vec<Result<Outcome, LedgerError>>, LedgerError> {
-        let (owners, attempts) = concerned(asked);
+        let concerned = concerned(asked);
         self.within(|store, now_us| {
-            store.lock(&owners, &attempts)?;
+            store.lock(&concerned)?;
             let mut books = Books::new(store, now_us);
             let outcomes = books.attempt_each(asked)?;
             let changes = books.changes()?;
@@ -71,9 +71,9 @@ impl<S: Store> StoreLedger<S> {
     }
 }
 
-/// The accounts that operations will write, by name or by attempt.
-fn concerned<'a>(asked: &[Asked<'a>]) -> (Vec<&'a str>, Vec<uuid::Uuid>) {
-    let (mut owners, mut attempts) = (Vec::new(), Vec::new());
+/// The accounts that operations will write.
+fn concerned<'a>(asked: &[Asked<'a>]) -> Concerned<'a> {
+    let Concerned { mut owners, mut attempts, mut jobs } = Concerned::default();
     for Asked { operation, .. } in asked {
         match operation {
             Operation::Open(request) => owners.push(request.identity.user.as_str()),
@@ -85,18 +85,14 @@ fn concerned<'a>(asked: &[Asked<'a>]) -> (Vec<&'a str>, Vec<uuid::Uuid>) {
                     owners.push(user);
                 }
                 Change::Settle { attempt, .. } => attempts.push(*attempt),
-                // Their accounts are found on the way.
-                Change::SetRates { .. }
-                | Change::StopJob { .. }
-                | Change::ChargeTokens { .. }
-                | Change::CreateKey { .. }
-                | Change::RevokeKey { .. } => {}
+                Change::StopJob { job, .. } | Change::ChargeTokens { job, .. } => jobs.push(job),
+                Change::SetRates { .. } | Change::CreateKey { .. } | Change::RevokeKey { .. } => {}
             },
         }
     }
     owners.sort_unstable();
     owners.dedup();
-    (owners, attempts)
+    Concerned { owners, attempts, jobs }
 }
 
 impl<S: Store> Ledger for StoreLedger<S> {

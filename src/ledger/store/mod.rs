@@ -23,6 +23,17 @@ pub use self::row::{Row, Value};
 pub use self::table::Table;
 use super::LedgerError;
 
+/// The accounts that a transaction will write: by name, and those of attempts and of jobs.
+#[derive(Clone, Debug, Default)]
+pub struct Concerned<'a> {
+    /// By name. They may be new.
+    pub owners: Vec<&'a str>,
+    /// Those of these attempts.
+    pub attempts: Vec<Uuid>,
+    /// Those of these jobs, by their whole ids.
+    pub jobs: Vec<&'a str>,
+}
+
 /// A database with at most one transaction under way.
 pub trait Store: Send {
     /// Begins a transaction that may write; the ledger's time in it, in µs since 1970.
@@ -37,12 +48,12 @@ pub trait Store: Send {
     /// See [`LedgerError`].
     fn begin_reading(&mut self) -> Result<i64, LedgerError>;
 
-    /// Locks the accounts of these owners and attempts, in the order of their names, where the database lets others write
-    /// meanwhile.
+    /// Locks accounts, in the order of their names, where the database lets others write meanwhile. Nothing of an account
+    /// may be read before that is written after it.
     ///
     /// # Errors
     /// See [`LedgerError`].
-    fn lock(&mut self, owners: &[&str], attempts: &[Uuid]) -> Result<(), LedgerError>;
+    fn lock(&mut self, concerned: &Concerned<'_>) -> Result<(), LedgerError>;
 
     /// Reads.
     ///
@@ -87,8 +98,8 @@ impl Store for Box<dyn Store> {
         self.as_mut().begin_reading()
     }
 
-    fn lock(&mut self, owners: &[&str], attempts: &[Uuid]) -> Result<(), LedgerError> {
-        self.as_mut().lock(owners, attempts)
+    fn lock(&mut self, concerned: &Concerned<'_>) -> Result<(), LedgerError> {
+        self.as_mut().lock(concerned)
     }
 
     fn query(&mut self, sql: &str, parameters: &[Value]) -> Result<Vec<Row>, LedgerError> {

@@ -20,6 +20,8 @@ pub struct Table {
     pub columns: &'static [(&'static str, Kind)],
     /// Rows that are there are never written again: what is written twice is an error.
     pub append_only: bool,
+    /// A row that is there is written again only where this column of it is the same.
+    pub fixed: Option<&'static str>,
 }
 
 use Kind::{Int, Text};
@@ -29,6 +31,7 @@ pub(super) static ACCOUNT: Table = Table {
     name: "account",
     key_count: 1,
     append_only: false,
+    fixed: None,
     columns: &[
         ("owner", Text),
         ("credit_limit", Int),
@@ -53,6 +56,7 @@ pub(super) static PERIOD: Table = Table {
     name: "period",
     key_count: 2,
     append_only: false,
+    fixed: None,
     columns: &[
         ("owner", Text),
         ("start", Int),
@@ -69,6 +73,7 @@ pub(super) static GRANT: Table = Table {
     name: "credit_grant",
     key_count: 2,
     append_only: false,
+    fixed: None,
     columns: &[
         ("owner", Text),
         ("id", Int),
@@ -85,6 +90,7 @@ pub(super) static JOB: Table = Table {
     name: "job",
     key_count: 1,
     append_only: false,
+    fixed: Some("owner"),
     columns: &[
         ("id", Text),
         ("owner", Text),
@@ -107,6 +113,7 @@ pub(super) static ATTEMPT: Table = Table {
     name: "attempt",
     key_count: 1,
     append_only: false,
+    fixed: Some("owner"),
     columns: &[
         ("id", Text),
         ("job", Text),
@@ -149,18 +156,29 @@ pub(super) static ATTEMPT: Table = Table {
 };
 
 /// Who an attempt is; JSON.
-pub(super) static IDENTITY: Table =
-    Table { name: "identity", key_count: 1, append_only: true, columns: &[("attempt", Text), ("body", Text)] };
+pub(super) static IDENTITY: Table = Table {
+    name: "identity",
+    key_count: 1,
+    append_only: true,
+    fixed: None,
+    columns: &[("attempt", Text), ("body", Text)],
+};
 
 /// What an attempt said last; JSON.
-pub(super) static RECEIPT: Table =
-    Table { name: "receipt", key_count: 1, append_only: false, columns: &[("attempt", Text), ("body", Text)] };
+pub(super) static RECEIPT: Table = Table {
+    name: "receipt",
+    key_count: 1,
+    append_only: false,
+    fixed: None,
+    columns: &[("attempt", Text), ("body", Text)],
+};
 
 /// See [`crate::ledger::book::rows::Entry`].
 pub(super) static ENTRY: Table = Table {
     name: "entry",
     key_count: 2,
     append_only: true,
+    fixed: None,
     columns: &[
         ("owner", Text),
         ("number", Int),
@@ -188,6 +206,7 @@ pub(super) static ONCE: Table = Table {
     name: "once",
     key_count: 1,
     append_only: true,
+    fixed: None,
     columns: &[("key", Text), ("body", Text), ("answer", Text)],
 };
 
@@ -196,6 +215,7 @@ pub(super) static RATES: Table = Table {
     name: "rates",
     key_count: 1,
     append_only: true,
+    fixed: None,
     columns: &[("version", Int), ("card", Text), ("since_us", Int), ("by", Text)],
 };
 
@@ -204,6 +224,7 @@ pub(super) static KEY: Table = Table {
     name: "api_key",
     key_count: 1,
     append_only: false,
+    fixed: None,
     columns: &[
         ("id", Text),
         ("hash", Text),
@@ -216,8 +237,13 @@ pub(super) static KEY: Table = Table {
 };
 
 /// Each restore of a copy begins one.
-pub(super) static EPOCH: Table =
-    Table { name: "epoch", key_count: 1, append_only: true, columns: &[("number", Int), ("settles_until_us", Int)] };
+pub(super) static EPOCH: Table = Table {
+    name: "epoch",
+    key_count: 1,
+    append_only: true,
+    fixed: None,
+    columns: &[("number", Int), ("settles_until_us", Int)],
+};
 
 impl Table {
     /// The names of all columns, for a statement.
@@ -236,6 +262,8 @@ impl Table {
         let keys: Vec<_> = self.columns.iter().take(self.key_count).map(name).collect();
         let others = self.columns.iter().skip(self.key_count).map(name);
         let sets: Vec<_> = others.map(|column| format!("{column} = excluded.{column}")).collect();
-        format!(" ON CONFLICT ({}) DO UPDATE SET {}", keys.join(", "), sets.join(", "))
+        let (keys, sets) = (keys.join(", "), sets.join(", "));
+        let fixed = self.fixed.map(|column| format!(" WHERE {}.{column} = excluded.{column}", self.name));
+        format!(" ON CONFLICT ({keys}) DO UPDATE SET {sets}{}", fixed.unwrap_or_default())
     }
 }

@@ -145,7 +145,7 @@ fn jobs(
 }
 
 fn one_job(store: &mut dyn Store, now_us: i64, text: &str) -> Result<JobView, LedgerError> {
-    let id = Books::new(store, now_us).job_named(text)?.id;
+    let id = Books::new(store, now_us).job_named(text)?;
     job(store, now_us, &id, true)
 }
 

@@ -4,7 +4,7 @@
 //! whatever came in the way all the same (a new account made twice, a deadlock over a job) is tried again. The clock is
 //! the database's.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
@@ -14,7 +14,7 @@ use tokio_postgres::{Client, Config, NoTls, Statement};
 use uuid::Uuid;
 
 use super::table::Kind;
-use super::{Row, Store, TABLES, Table, Value};
+use super::{Concerned, Row, Store, TABLES, Table, Value};
 use crate::ledger::LedgerError;
 use crate::sys::clock::Clock;
 
@@ -229,6 +229,16 @@ impl Postgres {
         time.ok_or_else(|| LedgerError::Broken("PostgreSQL does not tell the time".to_owned()))
     }
 
+    /// The owners of the accounts that are there, which are locked now.
+    fn lock_rows(&mut self, concerned: &Concerned<'_>) -> Result<HashSet<String>, LedgerError> {
+        let sql = "SELECT owner FROM account WHERE owner = ANY($1) OR owner IN (SELECT owner FROM attempt WHERE id = ANY($2)) \
+                   OR owner IN (SELECT owner FROM job WHERE id = ANY($3)) ORDER BY owner FOR UPDATE";
+        let texts = |texts: &[&str]| Value::Texts(texts.iter().map(|text| (*text).to_owned()).collect());
+        let attempts = Value::Texts(concerned.attempts.iter().map(Uuid::to_string).collect());
+        let rows = self.query(sql, &[texts(&concerned.owners), attempts, texts(&concerned.jobs)])?;
+        rows.into_iter().map(|mut row| row.text()).collect()
+    }
+
     fn simple(&self, sql: &str) -> Result<Vec<tokio_postgres::SimpleQueryMessage>, LedgerError> {
         let Some(client) = &self.client else {
             return Err(LedgerError::Unavailable("there is no connection".to_owned()));
@@ -267,16 +277,19 @@ impl Store for Postgres {
         self.begin_by("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
     }
 
-    fn lock(&mut self, owners: &[&str], attempts: &[Uuid]) -> Result<(), LedgerError> {
-        let sql = "SELECT owner FROM account WHERE owner = ANY($1) OR owner IN (SELECT owner FROM attempt WHERE id = ANY($2)) \
-                   ORDER BY owner FOR UPDATE";
-        let statement = self.prepared(sql)?;
-        let attempts: Vec<String> = attempts.iter().map(Uuid::to_string).collect();
-        let Some(client) = &self.client else {
-            return Err(LedgerError::Unavailable("there is no connection".to_owned()));
-        };
-        self.runtime.block_on(client.execute(&statement, &[&owners, &attempts]))?;
-        Ok(())
+    fn lock(&mut self, concerned: &Concerned<'_>) -> Result<(), LedgerError> {
+        let locked = self.lock_rows(concerned)?;
+        // A row that is not there yet cannot be locked: its name is, and then the row, which may have been made meanwhile.
+        let new: Vec<&str> = concerned.owners.iter().filter(|owner| !locked.contains(**owner)).copied().collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        // In the order of `owners`.
+        let sql =
+            "SELECT count(pg_advisory_xact_lock(hashtextextended(owner, 0))) FROM UNNEST(CAST($1 AS TEXT[])) AS owner";
+        let new: Vec<String> = new.into_iter().map(str::to_owned).collect();
+        self.query(sql, &[Value::Texts(new)])?;
+        self.lock_rows(concerned).map(|_| ())
     }
 
     fn query(&mut self, sql: &str, parameters: &[Value]) -> Result<Vec<Row>, LedgerError> {
@@ -304,6 +317,7 @@ impl Store for Postgres {
         let statement =
             self.prepared(&format!("INSERT INTO {name} ({names}) SELECT * FROM UNNEST({arrays}){on_conflict}"))?;
         let mut columns: Vec<Vec<Value>> = table.columns.iter().map(|_| Vec::with_capacity(rows.len())).collect();
+        let count = u64::try_from(rows.len()).unwrap_or(u64::MAX);
         for row in rows {
             columns.iter_mut().zip(row).for_each(|(column, value)| column.push(value));
         }
@@ -311,8 +325,10 @@ impl Store for Postgres {
         let Some(client) = &self.client else {
             return Err(LedgerError::Unavailable("there is no connection".to_owned()));
         };
-        self.runtime.block_on(client.execute(&statement, &parameters))?;
-        Ok(())
+        let written = self.runtime.block_on(client.execute(&statement, &parameters))?;
+        // Another transaction made the row for another account, after this one had looked.
+        let taken = || LedgerError::Conflict(format!("a row of the table {name} was made by somebody else meanwhile"));
+        if written == count { Ok(()) } else { Err(taken()) }
     }
 
     fn commit(&mut self) -> Result<(), LedgerError> {

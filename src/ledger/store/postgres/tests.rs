@@ -10,10 +10,15 @@ mod suite;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
+use crate::domain::units::Nanocredits;
+use crate::ledger::Ledger;
+use crate::ledger::protocol::{Decision, OpenAnswer, Report, Resources};
+use crate::ledger::store::StoreLedger;
+use crate::ledger::views::{Change, Query, View};
 
 /// The name of a database. It goes with its cluster.
 #[derive(Debug)]
-struct Place(#[expect(dead_code, reason = "for who looks at a failed test")] String);
+struct Place(String);
 
 fn store_for_tests(clock: Box<dyn Clock>) -> (Place, Box<dyn Store>) {
     static COUNT: AtomicU32 = AtomicU32::new(0);
@@ -23,4 +28,95 @@ fn store_for_tests(clock: Box<dyn Clock>) -> (Place, Box<dyn Store>) {
     first.batch(&format!("CREATE DATABASE {name}")).unwrap();
     let place = Place(name.clone());
     (place, Box::new(Postgres::open(&cluster::url(directory, &name), Some(clock)).unwrap()))
+}
+
+/// Tokens and a sidecar's reports, limits and looks come by several replicas at once: what one of them reads, no other may
+/// change before it has written.
+#[test]
+fn replicas_never_write_over_each_other() {
+    let (place, _store) = store_for_tests(Box::new(crate::sys::clock::SystemClock));
+    let directory = cluster::start(|url| Postgres::open(url, None).is_ok());
+    let connect = || StoreLedger::new(Postgres::open(&cluster::url(directory, &place.0), None).unwrap());
+    let mut ledger = connect();
+    let request = suite::World::request("j", None);
+    let (attempt, resources) = (request.identity.attempt, request.resources);
+    assert!(matches!(ledger.open(&request).unwrap(), OpenAnswer::Opened { .. }));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut ledger = connect();
+            let mut ceiling_version = 0;
+            for seq in 1..400 {
+                // Every second one burns nothing, and only moves what is held.
+                let usage = suite::seconds(&format!("{}.0", seq / 2));
+                let report = Report {
+                    attempt,
+                    seq,
+                    usage,
+                    period: 0,
+                    closed: None,
+                    ceiling_version,
+                    ceiling: Nanocredits::ZERO,
+                    resources: Resources { cpus_ppm: (1 + seq % 7) * 1_000_000, ..resources },
+                    waiting: false,
+                };
+                if let Decision::Lease(lease) = ledger.report(&report).unwrap().decision {
+                    ceiling_version = lease.version;
+                }
+            }
+        });
+        for replica in 0..2 {
+            let connect = &connect;
+            scope.spawn(move || {
+                let mut ledger = connect();
+                for at in 0..200 {
+                    let key = format!("{replica}-{at}");
+                    ledger.change(&Change::ChargeTokens { job: "j".into(), count: 10, by: "t".into(), key }).unwrap();
+                    // Somebody looks at an account that nobody knew, while its first job is opened.
+                    let user = format!("user-{at}");
+                    if replica == 0 {
+                        ledger.read(&Query::Account { user }).unwrap();
+                    } else {
+                        let mut request = suite::World::request(&format!("job-{at}"), None);
+                        request.identity.user = user;
+                        assert!(matches!(ledger.open(&request).unwrap(), OpenAnswer::Opened { .. }));
+                    }
+                }
+            });
+        }
+    });
+    let View::Verified(found) = ledger.read(&Query::Verify).unwrap() else { panic!() };
+    assert_eq!(found.problems, Vec::<String>::new());
+    let View::Job(Some(job)) = ledger.read(&Query::Job { job: "j".into() }).unwrap() else { panic!() };
+    assert_eq!((job.tokens, job.charged.tokens), (4_000, Nanocredits(20_000_000)));
+}
+
+/// The same id for two users' jobs, on two replicas in the same moment: it is one of theirs.
+#[test]
+fn a_job_that_two_users_make_at_once_is_one_users() {
+    let (place, _store) = store_for_tests(Box::new(crate::sys::clock::SystemClock));
+    let directory = cluster::start(|url| Postgres::open(url, None).is_ok());
+    let connect = || StoreLedger::new(Postgres::open(&cluster::url(directory, &place.0), None).unwrap());
+    std::thread::scope(|scope| {
+        for user in ["a", "b"] {
+            let connect = &connect;
+            scope.spawn(move || {
+                let mut ledger = connect();
+                for at in 0..200 {
+                    let mut request = suite::World::request(&format!("job-{at}"), None);
+                    request.identity.user = user.into();
+                    match ledger.open(&request) {
+                        Ok(OpenAnswer::Opened { .. }) | Err(LedgerError::Refused(_)) => {}
+                        other => panic!("{other:?}"),
+                    }
+                }
+            });
+        }
+    });
+    let mut ledger = connect();
+    let View::Verified(found) = ledger.read(&Query::Verify).unwrap() else { panic!() };
+    assert_eq!(found.problems, Vec::<String>::new());
+    let sql = "SELECT count(*) FROM attempt a JOIN job ON job.id = a.job WHERE a.owner <> job.owner";
+    ledger.store.begin_reading().unwrap();
+    let strangers = ledger.store.query(sql, &[]).unwrap().pop().unwrap().int().unwrap();
+    assert_eq!(strangers, 0);
 }

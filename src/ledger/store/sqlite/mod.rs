@@ -12,14 +12,12 @@ mod upgrade;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use rusqlite::types::ValueRef;
-use rusqlite::{Connection, OptionalExtension, params_from_iter};
-use uuid::Uuid;
-
 pub use self::backup::{backup, restore};
-use super::{Row, Store, StoreLedger, Table, Value};
+use super::{Concerned, Row, Store, StoreLedger, Table, Value};
 use crate::ledger::LedgerError;
 use crate::sys::clock::Clock;
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, OptionalExtension, params_from_iter};
 
 /// Pages that a service keeps.
 const CACHE_OF_SERVICE_KIB: i64 = 64 * 1024;
@@ -159,7 +157,7 @@ impl Store for Sqlite {
         self.begin_by("BEGIN DEFERRED")
     }
 
-    fn lock(&mut self, _owners: &[&str], _attempts: &[Uuid]) -> Result<(), LedgerError> {
+    fn lock(&mut self, _concerned: &Concerned<'_>) -> Result<(), LedgerError> {
         // The whole file is.
         Ok(())
     }
