@@ -212,6 +212,15 @@ pub(super) struct Tokens {
     pub(super) job: String,
     /// How many
     pub(super) count: u64,
+    /// Set aside what so many can cost at most, and print what to settle by
+    #[arg(long, conflicts_with = "settle")]
+    pub(super) reserve: bool,
+    /// How long they are reserved for (default: 15m)
+    #[arg(long = "for", value_name = "TIME", requires = "reserve", value_parser = values::reserved)]
+    pub(super) lasts: Option<values::Span>,
+    /// Charge what was used of a reservation, and give the rest of it back
+    #[arg(long, value_name = "RESERVATION")]
+    pub(super) settle: Option<uuid::Uuid>,
     /// Makes a repeat harmless: the same key is charged once
     #[arg(long, value_name = "KEY", value_parser = values::name)]
     pub(super) key: Option<String>,

@@ -99,6 +99,10 @@ pub(super) fn hold(text: &str) -> Result<Span, String> {
     span_within(text, Duration::ZERO, Duration::from_hours(1))
 }
 
+pub(super) fn reserved(text: &str) -> Result<Span, String> {
+    span_within(text, Duration::from_millis(1), Duration::from_hours(24))
+}
+
 pub(super) fn notice(text: &str) -> Result<Notice, String> {
     let (signal, before) = text.split_once('@').ok_or("a notice is SIGNAL@TIME, such as SIGTERM@30s")?;
     Ok(Notice {

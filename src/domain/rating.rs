@@ -158,6 +158,14 @@ impl RateCard {
         }
     }
 
+    /// The most that so many tokens can cost, whatever was consumed before: rounded up.
+    #[must_use]
+    pub fn tokens_at_most(&self, tokens: u64) -> Nanocredits {
+        let price = u128::from(self.per_million_tokens.at_least_zero().0.unsigned_abs());
+        let credits = u128::from(tokens).saturating_mul(price).div_ceil(PPM);
+        Nanocredits(i64::try_from(credits).unwrap_or(i64::MAX))
+    }
+
     /// The most that a job can burn in one second: `cpus_ppm` millionths of a CPU and `gpus` whole devices.
     #[must_use]
     pub fn highest_rate_per_second(&self, cpus_ppm: u64, gpus: u64) -> Nanocredits {
@@ -212,6 +220,14 @@ mod tests {
             prop_assert_eq!(price.cpu.0 + price.gpu.0 + price.tokens.0, price.total.0);
             prop_assert!(card.price(&usage(cpu + more, gpu, tokens)).total >= price.total);
             prop_assert!(card.price(&usage(cpu, gpu + more, tokens)).total >= price.total);
+        }
+
+        #[test]
+        fn tokens_never_cost_more_than_they_can(before in 0..1u64 << 40, tokens in 0..1u64 << 40, price in 0..1i64 << 40) {
+            let card = RateCard { per_million_tokens: Nanocredits(price), ..RateCard::default() };
+            let of = |tokens| card.price(&Usage { tokens, ..Usage::default() }).total;
+            let (cost, most) = (of(before + tokens).saturating_sub(of(before)), card.tokens_at_most(tokens));
+            prop_assert!(cost <= most && most.0 - cost.0 <= 1);
         }
 
         #[test]

@@ -103,6 +103,18 @@ impl HttpLedger {
         }
     }
 
+    /// What may be refused for want of credits, which is an answer.
+    fn ask_for_credits<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, LedgerError> {
+        match self.send(request)? {
+            Answered::Fine(response) => decoded(response),
+            Answered::Problem(StatusCode::PAYMENT_REQUIRED, Problem { answer: Some(answer), .. }) => {
+                serde_json::from_value(answer)
+                    .map_err(|error| LedgerError::Broken(format!("the answer cannot be read: {error}")))
+            }
+            Answered::Problem(status, problem) => Err(meant(status, problem)),
+        }
+    }
+
     fn get<T: DeserializeOwned>(&self, path: &[&str], parameters: &[(&str, String)]) -> Result<T, LedgerError> {
         self.ask(self.request(Method::GET, path).query(parameters))
     }
@@ -112,7 +124,7 @@ impl HttpLedger {
     }
 
     fn tell_once(&self, path: &[&str], body: &Value, key: &str) -> Result<ChangeAnswer, LedgerError> {
-        self.ask(self.request(Method::POST, path).header("idempotency-key", key).json(body))
+        self.ask_for_credits(self.request(Method::POST, path).header("idempotency-key", key).json(body))
     }
 }
 
@@ -153,14 +165,7 @@ fn meant(status: StatusCode, problem: Problem) -> LedgerError {
 impl Ledger for HttpLedger {
     fn open(&mut self, request: &OpenRequest) -> Result<OpenAnswer, LedgerError> {
         let attempt = request.identity.attempt.to_string();
-        match self.send(self.request(Method::PUT, &["attempts", &attempt]).json(request))? {
-            Answered::Fine(response) => decoded(response),
-            Answered::Problem(StatusCode::PAYMENT_REQUIRED, Problem { answer: Some(answer), .. }) => {
-                serde_json::from_value(answer)
-                    .map_err(|error| LedgerError::Broken(format!("the answer cannot be read: {error}")))
-            }
-            Answered::Problem(status, problem) => Err(meant(status, problem)),
-        }
+        self.ask_for_credits(self.request(Method::PUT, &["attempts", &attempt]).json(request))
     }
 
     fn report(&mut self, report: &Report) -> Result<ReportAnswer, LedgerError> {
@@ -194,6 +199,14 @@ impl Ledger for HttpLedger {
             Change::StopJob { job, why, .. } => self.tell(Method::POST, &["jobs", job, "stop"], &json!({ "why": why })),
             Change::ChargeTokens { job, count, key, .. } => {
                 self.tell_once(&["jobs", job, "tokens"], &json!({ "count": count }), key)
+            }
+            Change::ReserveTokens { job, count, lasts_ms, key, .. } => {
+                let body = json!({ "reserve": count, "lastsMs": lasts_ms });
+                self.tell_once(&["jobs", job, "tokens"], &body, key)
+            }
+            Change::SettleTokens { job, reservation, count, key, .. } => {
+                let body = json!({ "reservation": reservation, "count": count });
+                self.tell_once(&["jobs", job, "tokens"], &body, key)
             }
             Change::Settle { attempt, usage, why, .. } => {
                 let body = json!({ "usage": usage, "why": why });

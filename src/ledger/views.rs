@@ -5,7 +5,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::keys::{KeyView, Scope};
-use super::protocol::{AttemptIdentity, Balance, JobKind, Reason};
+use super::protocol::{AttemptIdentity, Balance, JobKind, Reason, StopReason};
 use crate::domain::rating::{Price, RateCard, VirtualTime};
 use crate::domain::units::Nanocredits;
 use crate::domain::usage::Usage;
@@ -59,6 +59,10 @@ pub enum Change {
     StopJob { job: String, by: String, why: String },
     /// Charges tokens to a job at once; what the account cannot cover is overshoot.
     ChargeTokens { job: String, count: u64, by: String, key: String },
+    /// Sets aside what so many tokens of a job can cost at most, for so long; `new_id` names it from now on.
+    ReserveTokens { job: String, count: u64, lasts_ms: u64, new_id: Uuid, by: String, key: String },
+    /// Charges the tokens that were used of a reservation, none for all that was not needed, and gives the rest back.
+    SettleTokens { job: String, reservation: Uuid, count: u64, by: String, key: String },
     /// A key of the ledger service, of which only the hash is given.
     CreateKey { id: String, hash: String, name: String, scope: Scope, user: Option<String>, by: String },
     /// Makes a key invalid, for good.
@@ -91,6 +95,28 @@ pub struct ChangeAnswer {
     pub charged: Nanocredits,
     /// What could not be covered.
     pub overshoot: Nanocredits,
+    /// What was set aside.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reserved: Option<Reserved>,
+    /// Nothing was set aside, and this is why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<StopReason>,
+}
+
+/// How long tokens are reserved for where nothing else is said, in ms.
+pub const RESERVED_MS: u64 = 900_000;
+/// And at most.
+pub const RESERVED_MAX_MS: u64 = 86_400_000;
+
+/// Credits that were set aside for tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Reserved {
+    /// To be settled by this id.
+    pub reservation: Uuid,
+    /// So many.
+    pub held: Nanocredits,
+    /// After this they go back by themselves.
+    pub lasts_ms: u64,
 }
 
 /// What to read.
@@ -201,13 +227,13 @@ pub struct EntryView {
     pub id: i64,
     /// RFC 3339, UTC.
     pub at: String,
-    /// `charge`, `grant`, `adjust`, `limit`, `refuse`, `settle`, `tokens`, `expire`, …
+    /// `charge`, `grant`, `adjust`, `limit`, `refuse`, `settle`, `tokens`, `reserve`, `expire`, …
     pub kind: String,
     /// The sum that it moved; charges are positive.
     pub amount: Nanocredits,
     /// Job, where one is concerned.
     pub job: Option<String>,
-    /// Attempt, where one is concerned.
+    /// Attempt or reservation, where one is concerned.
     pub attempt: Option<Uuid>,
     /// Who.
     pub by: String,

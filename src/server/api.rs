@@ -20,7 +20,7 @@ use super::{App, bounds};
 use crate::ledger::LedgerError;
 use crate::ledger::book::Outcome;
 use crate::ledger::protocol::{Finish, FinishAnswer, OpenAnswer, OpenRequest, Report, ReportAnswer};
-use crate::ledger::views::{Change, ChangeAnswer};
+use crate::ledger::views::{Change, ChangeAnswer, RESERVED_MS};
 
 /// Its routes.
 pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
@@ -115,14 +115,43 @@ pub(super) fn idempotency_key(headers: &HeaderMap, of: &str) -> Result<String, P
     Ok(format!("{of}: {key}"))
 }
 
-/// How many.
+/// One of three: `count` alone charges; `reserve` sets aside the most that a turn may cost, until it is settled or its time
+/// is over; `reservation` and `count` settle.
 #[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Tokens {
-    count: u64,
+    /// How many were used.
+    count: Option<u64>,
+    /// How many may be used at most.
+    reserve: Option<u64>,
+    /// How long that is reserved for, in ms: a day at most, a quarter of an hour where nothing is said.
+    lasts_ms: Option<u64>,
+    /// What was reserved.
+    reservation: Option<Uuid>,
 }
 
-#[utoipa::path(post, path = "/jobs/{job}/tokens", summary = "Charges tokens to a job.", params(("job" = String, Path, description = "its id"), ("idempotency-key" = String, Header, description = "makes a repeat harmless")), request_body = Tokens, responses((status = 200, description = "What was charged.", body = ChangeAnswer), Refusals))]
+impl Tokens {
+    fn change(self, job: String, by: String, key: String) -> Result<Change, Problem> {
+        match self {
+            Self { count: Some(count), reserve: None, lasts_ms: None, reservation } => {
+                bounds::tokens("count", count)?;
+                Ok(match reservation {
+                    Some(reservation) => Change::SettleTokens { job, reservation, count, by, key },
+                    None => Change::ChargeTokens { job, count, by, key },
+                })
+            }
+            Self { count: None, reserve: Some(count), lasts_ms, reservation: None } => {
+                bounds::tokens("reserve", count)?;
+                let lasts_ms = lasts_ms.unwrap_or(RESERVED_MS);
+                bounds::reserved_ms(lasts_ms)?;
+                Ok(Change::ReserveTokens { job, count, lasts_ms, new_id: Uuid::now_v7(), by, key })
+            }
+            _ => Err(Problem::malformed("say count, or reserve and if need be lastsMs, or reservation and count")),
+        }
+    }
+}
+
+#[utoipa::path(post, path = "/jobs/{job}/tokens", summary = "Charges, reserves or settles tokens of a job.", params(("job" = String, Path, description = "its id"), ("idempotency-key" = String, Header, description = "makes a repeat harmless")), request_body = Tokens, responses((status = 200, description = "What was charged or reserved.", body = ChangeAnswer), (status = 402, description = "Too few credits to reserve: the answer says why.", body = Problem), Refusals))]
 async fn tokens(
     State(app): State<Arc<App>>,
     caller: Caller,
@@ -131,8 +160,11 @@ async fn tokens(
     body: Bytes,
 ) -> Result<Json<ChangeAnswer>, Problem> {
     caller.may_report()?;
-    let Tokens { count } = bounds::json(&body)?;
-    bounds::tokens(count)?;
+    let tokens: Tokens = bounds::json(&body)?;
     let key = idempotency_key(&headers, &format!("tokens of {job}"))?;
-    change(&app, &caller, Change::ChargeTokens { job, count, by: caller.name(), key }).await
+    let answer = change(&app, &caller, tokens.change(job, caller.name(), key)?).await?;
+    if answer.refused.is_some() {
+        return Err(Problem::exhausted(serde_json::to_value(&*answer).unwrap_or_default()));
+    }
+    Ok(answer)
 }

@@ -6,6 +6,7 @@ use super::problem::Problem;
 use crate::domain::units::{Microseconds, NANOCREDITS_MAX, Nanocredits};
 use crate::domain::usage::Usage;
 use crate::ledger::protocol::{AttemptIdentity, ClosedPeriod, Finish, OpenRequest, Report, Resources};
+use crate::ledger::views::RESERVED_MAX_MS;
 
 /// No name, reason or key is longer, in bytes.
 const TEXT_MAX_BYTES: usize = 1_024;
@@ -131,8 +132,13 @@ pub(super) fn finish(finish: &Finish) -> Checked {
 }
 
 /// A number of tokens.
-pub(super) fn tokens(tokens: u64) -> Checked {
-    count("count", tokens)
+pub(super) fn tokens(what: &str, tokens: u64) -> Checked {
+    count(what, tokens)
+}
+
+/// How long tokens are reserved for.
+pub(super) fn reserved_ms(ms: u64) -> Checked {
+    within((1..=RESERVED_MAX_MS).contains(&ms), "lastsMs", "from 1 to 86400000, a day")
 }
 
 /// A weight, in parts per million.

@@ -25,6 +25,12 @@ impl Books<'_> {
             Change::ChargeTokens { job, count, by, key } => {
                 self.once(key, change, |books| books.charge_tokens(job, *count, by))
             }
+            Change::ReserveTokens { job, count, lasts_ms, new_id, by, key } => {
+                self.once(key, change, |books| books.reserve_tokens(job, *count, *lasts_ms, *new_id, by))
+            }
+            Change::SettleTokens { job, reservation, count, by, key } => {
+                self.once(key, change, |books| books.settle_tokens(job, *reservation, *count, by))
+            }
             Change::CreateKey { id, hash, name, scope, user, by } => {
                 let user = user.clone();
                 let (created_us, revoked_us) = (self.now_us, None);
@@ -58,6 +64,10 @@ impl Books<'_> {
             return Ok(ChangeAnswer { again: true, ..answer });
         }
         let answer = act(self)?;
+        if answer.refused.is_some() {
+            // The same may be asked for again, when more is left.
+            return Ok(answer);
+        }
         let kept = serde_json::to_string(&answer).map_err(text)?;
         self.shelf.put_once(key.to_owned(), body.to_string(), kept);
         Ok(answer)
@@ -65,7 +75,7 @@ impl Books<'_> {
 
     pub(super) fn answer(&mut self, account: &Account) -> Result<ChangeAnswer, LedgerError> {
         let balance = Some(self.balance(account)?);
-        Ok(ChangeAnswer { again: false, balance, charged: Nanocredits::ZERO, overshoot: Nanocredits::ZERO })
+        Ok(ChangeAnswer { balance, ..nothing_moved(false) })
     }
 
     fn set_limit(
@@ -195,13 +205,17 @@ impl Books<'_> {
 
 /// The answer to what concerns no account.
 const fn nothing_moved(again: bool) -> ChangeAnswer {
-    ChangeAnswer { again, balance: None, charged: Nanocredits::ZERO, overshoot: Nanocredits::ZERO }
+    let (charged, overshoot) = (Nanocredits::ZERO, Nanocredits::ZERO);
+    ChangeAnswer { again, balance: None, charged, overshoot, reserved: None, refused: None }
 }
 
-/// A repeat is the same whoever sends it: the key with which a service is asked may have been exchanged in between.
+/// A repeat is the same whoever sends it, since the key with which a service is asked may have been exchanged in between;
+/// and whatever id was thought of for what it makes.
 fn without_who(mut change: serde_json::Value) -> serde_json::Value {
     for fields in change.as_object_mut().into_iter().flat_map(|variant| variant.values_mut()) {
-        fields.as_object_mut().map(|fields| fields.remove("by"));
+        for who in ["by", "new_id"] {
+            fields.as_object_mut().map(|fields| fields.remove(who));
+        }
     }
     change
 }

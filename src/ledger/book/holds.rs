@@ -138,7 +138,7 @@ impl Books<'_> {
     }
 
     /// The UTC day of what was burned in `period` and is posted now: today, but not past the period.
-    fn day_of(&mut self, period: i64, owner: &str) -> Result<i64, LedgerError> {
+    pub(super) fn day_of(&mut self, period: i64, owner: &str) -> Result<i64, LedgerError> {
         let ends = self.period(owner, period)?.ends;
         Ok(day_start(self.now_s().clamp(period, ends.saturating_sub(1).max(period))))
     }

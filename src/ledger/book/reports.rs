@@ -215,10 +215,7 @@ impl Books<'_> {
     fn renew(&mut self, attempt: &mut Attempt, lasts_ms: u64) {
         let until_us = self.now_us.saturating_add(ms_to_us(lasts_ms));
         (attempt.lease_until_us, attempt.live) = (until_us, true);
-        let from_us = self.shelf.kept_account(&attempt.owner).map_or(0, |account| account.sums.silent_from_us);
-        if until_us < from_us {
-            self.shelf.change_account(&attempt.owner, |account| account.sums.silent_from_us = until_us);
-        }
+        self.over_from(&attempt.owner, until_us);
     }
 
     /// The lease as it stands, renewed; and where the period ends within it, a slice of the next one.

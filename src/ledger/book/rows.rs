@@ -195,6 +195,31 @@ pub struct Attempt {
     pub rate_from: Nanocredits,
 }
 
+/// Credits set aside for tokens of a job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reservation {
+    /// Which.
+    pub id: Uuid,
+    /// Of which job.
+    pub job: String,
+    /// Whose.
+    pub owner: String,
+    /// At most.
+    pub tokens: u64,
+    /// Pinned.
+    pub rates: RateCard,
+    /// µs since 1970.
+    pub until_us: i64,
+    /// In the order in which they are spent; none once it is over.
+    pub holds: Vec<Hold>,
+    /// Neither settled nor expired.
+    pub open: bool,
+    /// µs since 1970.
+    pub settled_us: Option<i64>,
+    /// Tokens at which it was settled.
+    pub used: u64,
+}
+
 /// A key of the ledger service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Key {

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::Paid;
 use super::drawer::Drawer;
-use super::rows::{Account, Attempt, Entry, Grant, Job, Key, Period};
+use super::rows::{Account, Attempt, Entry, Grant, Job, Key, Period, Reservation};
 use crate::domain::book::Source;
 use crate::domain::rating::RateCard;
 use crate::domain::units::Nanocredits;
@@ -29,6 +29,8 @@ pub struct Changes {
     pub jobs: Vec<Job>,
     /// Changed or new.
     pub attempts: Vec<Attempt>,
+    /// Changed or new.
+    pub reservations: Vec<Reservation>,
     /// Of new attempts; JSON.
     pub identities: Vec<(Uuid, String)>,
     /// Of attempts that said their last word.
@@ -54,6 +56,7 @@ pub(super) struct Shelf<'a> {
     granted: HashMap<String, Vec<i64>>,
     jobs: Drawer<String, Job>,
     attempts: Drawer<Uuid, Attempt>,
+    reservations: Drawer<Uuid, Reservation>,
     identities: Vec<AttemptIdentity>,
     receipts: Vec<(Uuid, serde_json::Value)>,
     swept: Vec<String>,
@@ -79,6 +82,7 @@ impl<'a> Shelf<'a> {
             granted: HashMap::new(),
             jobs: Drawer::default(),
             attempts: Drawer::default(),
+            reservations: Drawer::default(),
             identities: Vec::new(),
             receipts: Vec::new(),
             swept: Vec::new(),
@@ -100,6 +104,7 @@ impl<'a> Shelf<'a> {
         self.grants.mark();
         self.jobs.mark();
         self.attempts.mark();
+        self.reservations.mark();
         self.keys.mark();
         let lists = [self.identities.len(), self.receipts.len(), self.entries.len(), self.once.len()];
         let [identities, receipts, entries, once] = lists;
@@ -113,6 +118,7 @@ impl<'a> Shelf<'a> {
         self.grants.undo();
         self.jobs.undo();
         self.attempts.undo();
+        self.reservations.undo();
         self.keys.undo();
         let [identities, receipts, entries, once, cards] = self.marks;
         self.identities.truncate(identities);
@@ -165,6 +171,7 @@ impl<'a> Shelf<'a> {
             grants: self.grants.into_changed(),
             jobs: self.jobs.into_changed(),
             attempts: self.attempts.into_changed(),
+            reservations: self.reservations.into_changed(),
             receipts: self.receipts,
             entries: self.entries,
             once: self.once,
@@ -309,6 +316,21 @@ impl<'a> Shelf<'a> {
         self.attempts.put(attempt.id, attempt);
     }
 
+    pub(super) fn reservation(&mut self, id: Uuid) -> Result<Option<Reservation>, LedgerError> {
+        if self.reservations.get(&id).is_none() {
+            self.rate_cards()?;
+            let cards = self.cards.as_deref().unwrap_or_default();
+            if let Some(row) = load::reservation(self.store, id, cards)? {
+                self.reservations.take_in(id, row);
+            }
+        }
+        Ok(self.reservations.get(&id).cloned())
+    }
+
+    pub(super) fn put_reservation(&mut self, reservation: Reservation) {
+        self.reservations.put(reservation.id, reservation);
+    }
+
     pub(super) fn put_identity(&mut self, identity: AttemptIdentity) {
         self.identities.push(identity);
     }
@@ -317,13 +339,14 @@ impl<'a> Shelf<'a> {
         self.receipts.push((attempt, receipt));
     }
 
-    /// Looked for once in a transaction, whose time stands still.
-    pub(super) fn fallen_silent(&mut self, owner: &str, now_us: i64) -> Result<Vec<Uuid>, LedgerError> {
+    /// Attempts that fell silent and reservations that expired, looked for once in a transaction, whose time stands still.
+    pub(super) fn over(&mut self, owner: &str, now_us: i64) -> Result<(Vec<Uuid>, Vec<Uuid>), LedgerError> {
         if self.swept.iter().any(|swept| swept == owner) {
-            return Ok(Vec::new());
+            return Ok((Vec::new(), Vec::new()));
         }
         self.swept.push(owner.to_owned());
-        load::fallen_silent(self.store, owner, now_us)
+        let silent = load::fallen_silent(self.store, owner, now_us)?;
+        Ok((silent, load::expired(self.store, owner, now_us)?))
     }
 
     /// The first time from now on at which one can fall silent. What this transaction leases, or marks, comes on top.
@@ -331,7 +354,11 @@ impl<'a> Shelf<'a> {
         let stored = load::silent_from(self.store, owner)?.unwrap_or(i64::MAX);
         let here = self.attempts.slots.values().map(|slot| &slot.row);
         let here = here.filter(|attempt| attempt.owner == owner && attempt.live && attempt.ended_us.is_none());
-        Ok(here.map(|attempt| attempt.lease_until_us).min().unwrap_or(i64::MAX).min(stored.max(now_us)))
+        let here = here.map(|attempt| attempt.lease_until_us).min().unwrap_or(i64::MAX);
+        let reserved = self.reservations.slots.values().map(|slot| &slot.row);
+        let reserved = reserved.filter(|reserved| reserved.owner == owner && reserved.open);
+        let reserved = reserved.map(|reserved| reserved.until_us).min().unwrap_or(i64::MAX);
+        Ok(here.min(reserved).min(stored.max(now_us)))
     }
 
     pub(super) fn unsettled(&mut self, owner: &str, before_s: i64) -> Result<Vec<Uuid>, LedgerError> {

@@ -16,13 +16,17 @@ use crate::ledger::views::ChangeAnswer;
 const LOOK_US: i64 = 1_000_000;
 
 impl Books<'_> {
-    /// Marks attempts whose lease is over. What they hold stays held in full.
+    /// Marks attempts whose lease is over. What they hold stays held in full. Reservations that are over go back.
     pub(super) fn mark_silent(&mut self, owner: &str) -> Result<(), LedgerError> {
         // Leases only grow, so that before the first of them can be over there is nothing to look for.
         if self.shelf.account(owner)?.is_some_and(|account| self.now_us <= account.sums.silent_from_us) {
             return Ok(());
         }
-        for id in self.shelf.fallen_silent(owner, self.now_us)? {
+        let (silent, expired) = self.shelf.over(owner, self.now_us)?;
+        for id in expired {
+            self.expire(id)?;
+        }
+        for id in silent {
             if let Some(mut attempt) = self.shelf.attempt(id)?.filter(|attempt| attempt.lease_until_us < self.now_us) {
                 attempt.live = false;
                 self.keep(attempt)?;
@@ -32,6 +36,14 @@ impl Books<'_> {
         let from_us = self.shelf.silent_from(owner, self.now_us)?.max(self.now_us.saturating_add(LOOK_US));
         self.shelf.change_account(owner, |account| account.sums.silent_from_us = from_us);
         Ok(())
+    }
+
+    /// Something in the account is over at `until_us`: it is looked for no later than that.
+    pub(super) fn over_from(&mut self, owner: &str, until_us: i64) {
+        let from_us = self.shelf.kept_account(owner).map_or(0, |account| account.sums.silent_from_us);
+        if until_us < from_us {
+            self.shelf.change_account(owner, |account| account.sums.silent_from_us = until_us);
+        }
     }
 
     /// Before an account is shown or something is opened in it.

@@ -85,7 +85,10 @@ fn concerned<'a>(asked: &[Asked<'a>]) -> Concerned<'a> {
                     owners.push(user);
                 }
                 Change::Settle { attempt, .. } => attempts.push(*attempt),
-                Change::StopJob { job, .. } | Change::ChargeTokens { job, .. } => jobs.push(job),
+                Change::StopJob { job, .. }
+                | Change::ChargeTokens { job, .. }
+                | Change::ReserveTokens { job, .. }
+                | Change::SettleTokens { job, .. } => jobs.push(job),
                 Change::SetRates { .. } | Change::CreateKey { .. } | Change::RevokeKey { .. } => {}
             },
         }

@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::table::{ACCOUNT, ATTEMPT, GRANT, JOB, KEY, PERIOD};
+use super::table::{ACCOUNT, ATTEMPT, GRANT, JOB, KEY, PERIOD, RESERVATION};
 use super::{Row, Store, Table, Value};
 use crate::domain::book::Source;
 use crate::domain::rating::{Price, RateCard, VirtualTime};
@@ -10,7 +10,7 @@ use crate::domain::units::{Microseconds, Nanocredits};
 use crate::domain::usage::Usage;
 use crate::ledger::LedgerError;
 use crate::ledger::book::Paid;
-use crate::ledger::book::rows::{Account, AccountSums, Attempt, Grant, Hold, Job, JobSums, Key, Period};
+use crate::ledger::book::rows::{Account, AccountSums, Attempt, Grant, Hold, Job, JobSums, Key, Period, Reservation};
 use crate::ledger::protocol::{Reason, Resources};
 
 type Loaded<T> = Result<T, LedgerError>;
@@ -153,6 +153,16 @@ fn pairs(text: &str) -> Option<Vec<Vec<i64>>> {
     items.map(|item| item.split(':').map(|number| number.parse().ok()).collect()).collect()
 }
 
+fn read_holds(text: &str) -> Loaded<Vec<Hold>> {
+    let damaged = || LedgerError::Broken(format!("the books are damaged: {text:?} are no holds"));
+    let holds = pairs(text).ok_or_else(damaged)?;
+    let hold = |triple: Vec<i64>| match triple[..] {
+        [period, source, amount] => Ok(Hold { period, source: Source(source), amount: Nanocredits(amount) }),
+        _ => Err(damaged()),
+    };
+    holds.into_iter().map(hold).collect()
+}
+
 fn price(row: &mut Row) -> Loaded<Price> {
     let (cpu, gpu, tokens) = (row.nanocredits()?, row.nanocredits()?, row.nanocredits()?);
     Ok(Price { cpu, gpu, tokens, total: cpu.saturating_add(gpu).saturating_add(tokens) })
@@ -186,12 +196,7 @@ fn read_attempt(mut row: Row, cards: &[RateCard]) -> Loaded<Attempt> {
         _ => Err(damaged("the ceilings")),
     });
     let ceilings = ceilings.collect::<Loaded<_>>()?;
-    let holds = pairs(&row.text()?).ok_or_else(|| damaged("the holds"))?;
-    let holds = holds.into_iter().map(|triple| match triple[..] {
-        [period, source, amount] => Ok(Hold { period, source: Source(source), amount: Nanocredits(amount) }),
-        _ => Err(damaged("the holds")),
-    });
-    let holds = holds.collect::<Loaded<_>>()?;
+    let holds = read_holds(&row.text()?)?;
     let next = row.maybe_int()?.zip(row.maybe_nanocredits()?);
     Ok(Attempt {
         id,
@@ -259,10 +264,48 @@ pub(crate) fn fallen_silent(store: &mut dyn Store, owner: &str, now_us: i64) -> 
     store.query(sql, &[owner.into(), now_us.into()])?.into_iter().map(|mut row| row.parsed()).collect()
 }
 
-/// The first time at which an attempt of an account that is marked live can fall silent.
+/// The first time at which an attempt of an account that is marked live can fall silent, or a reservation expire.
 pub(crate) fn silent_from(store: &mut dyn Store, owner: &str) -> Loaded<Option<i64>> {
-    let sql = "SELECT min(lease_until_us) FROM attempt WHERE owner = $1 AND ended_us IS NULL AND live = 1";
-    one(store.query(sql, &[owner.into()])?, |mut row| row.maybe_int()).map(Option::flatten)
+    let sql = "SELECT min(lease_until_us), (SELECT min(until_us) FROM reservation WHERE owner = $1 AND open = 1) \
+               FROM attempt WHERE owner = $1 AND ended_us IS NULL AND live = 1";
+    one(store.query(sql, &[owner.into()])?, |mut row| {
+        let (silent_us, expired_us) = (row.maybe_int()?, row.maybe_int()?);
+        Ok(silent_us.into_iter().chain(expired_us).min())
+    })
+    .map(Option::flatten)
+}
+
+fn read_reservation(mut row: Row, cards: &[RateCard]) -> Loaded<Reservation> {
+    Ok(Reservation {
+        id: row.parsed()?,
+        job: row.text()?,
+        owner: row.text()?,
+        tokens: row.count()?,
+        rates: card_of(cards, row.count()?),
+        until_us: row.int()?,
+        holds: read_holds(&row.text()?)?,
+        open: row.flag()?,
+        settled_us: row.maybe_int()?,
+        used: row.count()?,
+    })
+}
+
+/// A reservation; `cards` are all cards.
+pub(crate) fn reservation(store: &mut dyn Store, id: Uuid, cards: &[RateCard]) -> Loaded<Option<Reservation>> {
+    let sql = select(&RESERVATION, "WHERE id = $1");
+    one(store.query(&sql, &[id.into()])?, |row| read_reservation(row, cards))
+}
+
+/// All that hold something.
+pub(crate) fn open_reservations(store: &mut dyn Store, cards: &[RateCard]) -> Loaded<Vec<Reservation>> {
+    let sql = select(&RESERVATION, "WHERE open = 1 ORDER BY id");
+    store.query(&sql, &[])?.into_iter().map(|row| read_reservation(row, cards)).collect()
+}
+
+/// Reservations of an account that are over.
+pub(crate) fn expired(store: &mut dyn Store, owner: &str, now_us: i64) -> Loaded<Vec<Uuid>> {
+    let sql = "SELECT id FROM reservation WHERE owner = $1 AND open = 1 AND until_us < $2 ORDER BY id LIMIT 1024";
+    store.query(sql, &[owner.into(), now_us.into()])?.into_iter().map(|mut row| row.parsed()).collect()
 }
 
 /// Attempts of an account that have not ended and whose period began before `before_s`.

@@ -15,8 +15,8 @@ mod views;
 
 use uuid::Uuid;
 
-/// The tables, for every database.
-const TABLES: &str = include_str!("migrations/1.sql");
+/// What the tables became with each version, for every database.
+const MIGRATIONS: [&str; 2] = [include_str!("migrations/1.sql"), include_str!("migrations/2.sql")];
 
 pub use self::ledger::StoreLedger;
 pub use self::row::{Row, Value};

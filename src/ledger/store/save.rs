@@ -1,10 +1,12 @@
 //! What a transaction changed, into a database.
 
-use super::table::{ACCOUNT, ATTEMPT, ENTRY, EPOCH, GRANT, IDENTITY, JOB, KEY, ONCE, PERIOD, RATES, RECEIPT};
+use super::table::{
+    ACCOUNT, ATTEMPT, ENTRY, EPOCH, GRANT, IDENTITY, JOB, KEY, ONCE, PERIOD, RATES, RECEIPT, RESERVATION,
+};
 use super::{Store, Value};
 use crate::ledger::LedgerError;
 use crate::ledger::book::Changes;
-use crate::ledger::book::rows::{Account, Attempt, Entry, Grant, Job, Key, Period};
+use crate::ledger::book::rows::{Account, Attempt, Entry, Grant, Hold, Job, Key, Period, Reservation};
 use crate::ledger::protocol::Reason;
 use crate::ledger::views::PeriodLength;
 
@@ -17,6 +19,7 @@ pub(crate) fn save(store: &mut dyn Store, changes: &Changes) -> Result<(), Ledge
     write(&GRANT, changes.grants.iter().map(grant).collect())?;
     write(&JOB, changes.jobs.iter().map(job).collect())?;
     write(&ATTEMPT, changes.attempts.iter().map(attempt).collect())?;
+    write(&RESERVATION, changes.reservations.iter().map(reservation).collect())?;
     write(&IDENTITY, changes.identities.iter().map(|(id, body)| vec![(*id).into(), body.as_str().into()]).collect())?;
     let receipt = |(id, receipt): &(uuid::Uuid, serde_json::Value)| vec![(*id).into(), receipt.to_string().into()];
     write(&RECEIPT, changes.receipts.iter().map(receipt).collect())?;
@@ -112,12 +115,30 @@ fn joined(items: impl Iterator<Item = String>) -> String {
     items.collect::<Vec<_>>().join(";")
 }
 
+fn holds(holds: &[Hold]) -> Value {
+    joined(holds.iter().map(|hold| format!("{}:{}:{}", hold.period, hold.source.0, hold.amount.0))).into()
+}
+
+fn reservation(reservation: &Reservation) -> Vec<Value> {
+    vec![
+        reservation.id.into(),
+        reservation.job.as_str().into(),
+        reservation.owner.as_str().into(),
+        reservation.tokens.into(),
+        reservation.rates.version.into(),
+        reservation.until_us.into(),
+        holds(&reservation.holds),
+        reservation.open.into(),
+        reservation.settled_us.into(),
+        reservation.used.into(),
+    ]
+}
+
 pub(super) fn attempt(attempt: &Attempt) -> Vec<Value> {
     let usage = &attempt.usage;
     // A map of numbers has no key that JSON could not hold.
     let gpus = (!usage.gpus.is_empty()).then(|| serde_json::to_string(&usage.gpus).unwrap_or_default());
     let ceilings = attempt.ceilings.iter().map(|(version, ceiling)| format!("{version}:{}", ceiling.0));
-    let holds = attempt.holds.iter().map(|hold| format!("{}:{}:{}", hold.period, hold.source.0, hold.amount.0));
     vec![
         attempt.id.into(),
         attempt.job.as_str().into(),
@@ -149,7 +170,7 @@ pub(super) fn attempt(attempt: &Attempt) -> Vec<Value> {
         attempt.charged.tokens.into(),
         attempt.overshoot.into(),
         joined(ceilings).into(),
-        joined(holds).into(),
+        holds(&attempt.holds),
         attempt.next.map(|(period, _)| period).into(),
         attempt.next.map(|(_, amount)| amount).into(),
         attempt.waits.into(),

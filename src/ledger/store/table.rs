@@ -155,6 +155,26 @@ pub(super) static ATTEMPT: Table = Table {
     ],
 };
 
+/// See [`crate::ledger::book::rows::Reservation`].
+pub(super) static RESERVATION: Table = Table {
+    name: "reservation",
+    key_count: 1,
+    append_only: false,
+    fixed: Some("owner"),
+    columns: &[
+        ("id", Text),
+        ("job", Text),
+        ("owner", Text),
+        ("tokens", Int),
+        ("rates", Int),
+        ("until_us", Int),
+        ("holds", Text),
+        ("open", Int),
+        ("settled_us", Int),
+        ("used", Int),
+    ],
+};
+
 /// Who an attempt is; JSON.
 pub(super) static IDENTITY: Table = Table {
     name: "identity",

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{Row, Store, load};
 use crate::domain::units::Nanocredits;
 use crate::ledger::LedgerError;
-use crate::ledger::book::rows::{AccountSums, Attempt, JobSums};
+use crate::ledger::book::rows::{AccountSums, Attempt, Hold, JobSums};
 use crate::ledger::views::Verification;
 
 /// Attempts are compared so many at a time.
@@ -20,12 +20,27 @@ struct Sums {
     held: BTreeMap<(String, i64, i64), Nanocredits>,
 }
 
+impl Sums {
+    fn hold(&mut self, owner: &str, holds: &[Hold]) -> Nanocredits {
+        let mut all = Nanocredits::ZERO;
+        for hold in holds {
+            // Grants are held whatever the period.
+            let period = if hold.source.0 == 0 { hold.period } else { 0 };
+            let sum = self.held.entry((owner.to_owned(), period, hold.source.0)).or_default();
+            *sum = sum.saturating_add(hold.amount);
+            all = all.saturating_add(hold.amount);
+        }
+        all
+    }
+}
+
 /// Compares.
 pub(super) fn verify(store: &mut dyn Store) -> Result<Verification, LedgerError> {
     let mut found = Verification { problems: store.check()?, ..Verification::default() };
     entries(store, &mut found)?;
     let mut sums = Sums::default();
     attempts(store, &mut found, &mut sums)?;
+    reservations(store, &mut sums)?;
     periods(store, &mut found, &sums)?;
     grants(store, &mut found, &sums)?;
     accounts(store, &mut found, &sums)?;
@@ -68,14 +83,19 @@ fn attempts(store: &mut dyn Store, found: &mut Verification, sums: &mut Sums) ->
             *account = account.exchanged(&AccountSums::default(), &attempt.account_sums());
             let job = sums.jobs.entry(attempt.job.clone()).or_default();
             *job = job.exchanged(&JobSums::default(), &attempt.job_sums());
-            for hold in &attempt.holds {
-                // Grants are held whatever the period.
-                let period = if hold.source.0 == 0 { hold.period } else { 0 };
-                let sum = sums.held.entry((attempt.owner.clone(), period, hold.source.0)).or_default();
-                *sum = sum.saturating_add(hold.amount);
-            }
+            sums.hold(&attempt.owner, &attempt.holds);
         }
     }
+}
+
+fn reservations(store: &mut dyn Store, sums: &mut Sums) -> Result<(), LedgerError> {
+    let cards = load::rate_cards(store)?;
+    for reservation in load::open_reservations(store, &cards)? {
+        let held = sums.hold(&reservation.owner, &reservation.holds);
+        let job = sums.jobs.entry(reservation.job).or_default();
+        job.held = job.held.saturating_add(held);
+    }
+    Ok(())
 }
 
 fn compare(store: &mut dyn Store, attempt: &Attempt, problems: &mut Vec<String>) -> Result<(), LedgerError> {
@@ -126,7 +146,7 @@ fn periods(store: &mut dyn Store, found: &mut Verification, sums: &Sums) -> Resu
         }
         let of_attempts = sums.held.get(&(owner.clone(), start, 0)).copied().unwrap_or_default();
         if held != of_attempts {
-            wrong(format!("{held} credits are booked as held, the attempts hold {of_attempts}"));
+            wrong(format!("{held} credits are booked as held, attempts and reservations hold {of_attempts}"));
         }
         if let Some(limit) = limit {
             let spendable = limit.max(highest.unwrap_or(limit)).saturating_add(adjusted.at_least_zero());

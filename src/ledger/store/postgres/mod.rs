@@ -14,15 +14,13 @@ use tokio_postgres::{Client, Config, NoTls, Statement};
 use uuid::Uuid;
 
 use super::table::Kind;
-use super::{Concerned, Row, Store, TABLES, Table, Value};
+use super::{Concerned, MIGRATIONS, Row, Store, Table, Value};
 use crate::ledger::LedgerError;
 use crate::sys::clock::Clock;
 
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 /// "JBMT": whoever migrates holds this lock.
 const MIGRATION_LOCK: i64 = 0x4a42_4d54;
-/// One after the other, forward only.
-const MIGRATIONS: [&str; 1] = [TABLES];
 /// What the tables have on PostgreSQL alone: entries cannot be changed, and rows that are written again and again find
 /// room beside their old versions.
 const EXTRAS: &str = "
@@ -191,7 +189,9 @@ impl Postgres {
         }
         for (at, migration) in (1_u64..).zip(MIGRATIONS).filter(|(at, _)| *at > version) {
             self.batch(migration)?;
-            self.batch(if at == 1 { EXTRAS } else { "" })?;
+            if at == 1 {
+                self.batch(EXTRAS)?;
+            }
             self.batch(&format!("INSERT INTO jobmeter_schema VALUES ({at})"))?;
         }
         Ok(())

@@ -8,13 +8,15 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 use super::{network, upgrade};
 use crate::ledger::LedgerError;
-use crate::ledger::store::TABLES;
+use crate::ledger::store::MIGRATIONS;
 use crate::sys::clock::{Clock, SystemClock, pause};
 
 /// "JBMT": tells a ledger from every other SQLite file.
 const APPLICATION_ID: i64 = 0x4a42_4d54;
-/// The version of the tables as they are now; forward only. Those before 3 are taken over by [`upgrade`].
-const SCHEMA_VERSION: i64 = 3;
+/// The version of the tables as they are now; forward only. Those before [`SCHEMA_FIRST`] are taken over by [`upgrade`].
+const SCHEMA_VERSION: i64 = 4;
+/// The version of files as the first migration makes them.
+const SCHEMA_FIRST: i64 = 3;
 /// What the tables have on SQLite alone.
 const TRIGGERS: &str = "
     CREATE TRIGGER entry_no_update BEFORE UPDATE ON entry BEGIN SELECT RAISE(ABORT, 'entries are append-only'); END;
@@ -126,16 +128,21 @@ fn migrate(db: &mut Connection) -> Result<(), LedgerError> {
     let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
     // Another process may have made it between the look and the lock.
     let version: i64 = tx.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    if version < SCHEMA_VERSION {
-        if version > 0 {
+    // Rows are kept in the order of their keys.
+    let tables = MIGRATIONS.map(|migration| migration.replace("/* by key */", "WITHOUT ROWID"));
+    for (at, tables) in (SCHEMA_FIRST..).zip(&tables).filter(|(at, _)| *at > version) {
+        if at == SCHEMA_FIRST && version > 0 {
             upgrade::put_aside(&tx)?;
         }
-        // Rows are kept in the order of their keys.
-        tx.execute_batch(&TABLES.replace("/* by key */", "WITHOUT ROWID"))?;
-        if version > 0 {
+        tx.execute_batch(tables)?;
+        if at == SCHEMA_FIRST && version > 0 {
             upgrade::take_over(&tx)?;
         }
-        tx.execute_batch(TRIGGERS)?;
+        if at == SCHEMA_FIRST {
+            tx.execute_batch(TRIGGERS)?;
+        }
+    }
+    if version < SCHEMA_VERSION {
         tx.pragma_update(None, "application_id", APPLICATION_ID)?;
         tx.pragma_update(None, "user_version", SCHEMA_VERSION)?;
     }

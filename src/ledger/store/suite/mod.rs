@@ -5,6 +5,7 @@
 
 mod changes;
 mod sharing;
+mod tokens;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
