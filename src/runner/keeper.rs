@@ -11,6 +11,7 @@ use super::attempt::Attempt;
 use super::ending;
 use super::figures::Figures;
 use super::options::RunOptions;
+use super::socket::JobSocket;
 use super::spool::{Record, Spool};
 use super::summary;
 use super::title::Title;
@@ -47,6 +48,7 @@ pub(super) struct Keeper<'a> {
     pub(super) alarm: Alarm,
     pub(super) plan: Plan,
     pub(super) spool: Spool,
+    pub(super) socket: Option<JobSocket>,
     pub(super) leftovers: Option<std::thread::JoinHandle<()>>,
 }
 
@@ -69,7 +71,11 @@ pub(super) struct Running {
 impl Keeper<'_> {
     /// Runs to the end and tells the front how to end.
     pub(super) fn run(mut self) {
+        let socket = self.socket.as_ref().map(|socket| socket.path().to_owned());
         let (lines, exit, killed) = self.attempt_to_end();
+        if let Some(path) = socket {
+            std::fs::remove_file(path).ok();
+        }
         self.shared.set_settled();
         self.channel.send(&ToFront::Done { lines, exit, killed });
         // What an earlier jobmeter left over is settled to its end, while the front and its caller go on.
@@ -191,6 +197,10 @@ impl Keeper<'_> {
         };
         running.figures.ledger_answered(opening_us);
         self.shared.trust_until_us(running.job.trusted_until_us());
+        if let Some(socket) = self.socket.take() {
+            let (identity, ledger) = (self.attempt.identity.clone(), self.options.ledger.clone());
+            socket.serve(identity, self.plan.specification(), ledger);
+        }
         self.channel.send(&ToFront::Start);
         self.leftovers = super::settle_leftovers(&self.options.spool_dir, &self.options.ledger);
         loop {

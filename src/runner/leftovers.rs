@@ -144,6 +144,9 @@ pub(super) fn settle(
     mut record: Record,
     known: &Location,
 ) -> Result<Record, (Record, String)> {
+    if let Some(socket) = header.socket.as_deref().filter(|path| path.extension() == Some("sock".as_ref())) {
+        std::fs::remove_file(socket).ok();
+    }
     if record.finish.is_none() {
         if let Err(why) = end_job(header, &mut record) {
             return Err((record, why));

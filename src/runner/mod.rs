@@ -9,6 +9,7 @@
 //! The front stays where the user started it; the keeper, forked from it, meters. Each ends the job when the other is
 //! lost. Neither lets the other's death lose a figure: what is not in the ledger is in the spool or in the kernel.
 
+mod ask;
 mod attempt;
 mod dry_run;
 mod ending;
@@ -21,6 +22,7 @@ pub mod options;
 pub mod origin;
 pub mod receipt;
 mod receipt_file;
+mod socket;
 pub mod spool;
 pub mod summary;
 mod title;
@@ -42,6 +44,7 @@ pub use self::dry_run::{DryRun, dry_run};
 use self::front::{Front, Outcome};
 use self::keeper::Keeper;
 use self::options::{RunAs, RunOptions};
+use self::socket::JobSocket;
 use self::spool::{Header, Spool};
 use self::wire::{Channel, Exit};
 use crate::ledger::location::Location;
@@ -57,32 +60,38 @@ use crate::sys::spawn::{Command, Credentials};
 /// A path that the job can join to see under which ids it runs.
 const JOB_VARIABLE: &str = "JOBMETER_JOB";
 const ATTEMPT_VARIABLE: &str = "JOBMETER_ATTEMPT";
-/// Never handed to the job: the ledger's key, and where the ledger is.
-const KEPT_FROM_JOB: [&str; 2] = ["JOBMETER_KEY", "JOBMETER_LEDGER"];
+/// Never handed on to the job: the ledger's key, where the ledger is, and the socket of an outer job.
+const KEPT_FROM_JOB: [&str; 3] = ["JOBMETER_KEY", "JOBMETER_LEDGER", socket::VARIABLE];
 
 /// Runs a job to its end.
 #[must_use]
 pub fn run(options: &RunOptions) -> ExitCode {
-    match start(options) {
+    let attempt = Attempt::new(options);
+    let mut socket = JobSocket::bind(attempt.identity.attempt, options.run_as.is_some());
+    match start(options, &attempt, &mut socket) {
         Ok(code) => code,
-        Err(message) => front::leave(&[format!("jobmeter: error: {message}")], Exit::Status(125)),
+        Err(message) => {
+            if let Some(socket) = socket {
+                socket.remove();
+            }
+            front::leave(&[format!("jobmeter: error: {message}")], Exit::Status(125))
+        }
     }
 }
 
-fn start(options: &RunOptions) -> Result<ExitCode, String> {
+fn start(options: &RunOptions, attempt: &Attempt, socket: &mut Option<JobSocket>) -> Result<ExitCode, String> {
     let signals = Signals::take().map_err(|error| format!("cannot take signals: {error}"))?;
     forbid_tracing().map_err(|error| format!("prctl(PR_SET_DUMPABLE): {error}"))?;
     become_subreaper().map_err(|error| format!("prctl(PR_SET_CHILD_SUBREAPER): {error}"))?;
     let oom_score = lower_oom_score();
-    let attempt = Attempt::new(options);
-    let command = command(options, &attempt, &signals, oom_score.as_deref())?;
+    let command = command(options, attempt, socket.as_ref(), &signals, oom_score.as_deref())?;
     let job_uid = options.run_as.as_ref().map_or_else(|| nix::unistd::geteuid().as_raw(), |user| user.uid);
     let plan = Plan::prepare(options.cpu_source, attempt.identity.attempt, job_uid)
         .map_err(|error| format!("{error}: see `jobmeter doctor`"))?;
     if let (Some(mode), false) = (plan.degraded().last(), options.quiet) {
         front::say(&format!("jobmeter: note: {mode} (`jobmeter doctor` says why)"));
     }
-    let header = header(options, &attempt, &plan);
+    let header = header(options, attempt, &plan, socket.as_ref());
     let spool = Spool::create(&options.spool_dir, &header).map_err(|error| {
         plan.discard();
         format!(
@@ -99,7 +108,7 @@ fn start(options: &RunOptions) -> Result<ExitCode, String> {
     let Some(keeper) = fork().map_err(told("cannot fork the keeper"))? else {
         drop(to_keeper);
         leave_session().ok();
-        let (channel, front, options, attempt, shared) = (to_front, own, options, &attempt, &shared);
+        let (channel, front, shared, socket) = (to_front, own, &shared, socket.take());
         Keeper {
             options,
             attempt,
@@ -110,12 +119,14 @@ fn start(options: &RunOptions) -> Result<ExitCode, String> {
             alarm: keepers_alarm,
             plan,
             spool,
+            socket,
             leftovers: None,
         }
         .run();
         exit_now(0);
     };
-    drop((to_front, front_fd, keepers_alarm));
+    // Its file is the keeper's from now on.
+    drop((to_front, front_fd, keepers_alarm, socket.take()));
     let program = options.command.first().map(|program| program.to_string_lossy().into_owned()).unwrap_or_default();
     let mut front =
         Front { channel: to_keeper, shared: &shared, signals, alarm, keeper, plan: &plan, command, program };
@@ -169,7 +180,7 @@ fn settle_leftovers(directory: &Path, known: &Location) -> Option<JoinHandle<()>
     others.then(|| std::thread::Builder::new().name("leftovers".to_owned()).spawn(settle).ok()).flatten()
 }
 
-fn header(options: &RunOptions, attempt: &Attempt, plan: &Plan) -> Header {
+fn header(options: &RunOptions, attempt: &Attempt, plan: &Plan, socket: Option<&JobSocket>) -> Header {
     Header {
         schema: "jobmeter.spool/1".to_owned(),
         identity: attempt.identity.clone(),
@@ -179,16 +190,18 @@ fn header(options: &RunOptions, attempt: &Attempt, plan: &Plan) -> Header {
         started_at_us: attempt.started_realtime_us,
         resources: leases::resources(&plan.highest_rate(), 0, plan.stop_us()),
         limit: options.limit,
+        socket: socket.map(|socket| socket.path().to_owned()),
     }
 }
 
 fn command(
     options: &RunOptions,
     attempt: &Attempt,
+    socket: Option<&JobSocket>,
     signals: &Signals,
     oom_score: Option<&str>,
 ) -> Result<Command, String> {
-    let environment = environment(options, attempt);
+    let environment = environment(options, attempt, socket);
     let mut command = Command::new(&options.command, &environment, signals.mask_before())
         .map_err(|error| format!("the command cannot be run: {error}"))?;
     command.set_ignored(signals.ignored_before());
@@ -201,7 +214,7 @@ fn command(
     Ok(command)
 }
 
-fn environment(options: &RunOptions, attempt: &Attempt) -> Vec<(OsString, OsString)> {
+fn environment(options: &RunOptions, attempt: &Attempt, socket: Option<&JobSocket>) -> Vec<(OsString, OsString)> {
     let mut environment: Vec<(OsString, OsString)> =
         std::env::vars_os().filter(|(key, _)| !KEPT_FROM_JOB.iter().any(|kept| key == kept)).collect();
     let mut set = |key: &str, value: OsString| {
@@ -210,6 +223,9 @@ fn environment(options: &RunOptions, attempt: &Attempt) -> Vec<(OsString, OsStri
     };
     set(JOB_VARIABLE, options.job.clone().into());
     set(ATTEMPT_VARIABLE, attempt.identity.attempt.to_string().into());
+    if let Some(socket) = socket {
+        set(socket::VARIABLE, socket.path().into());
+    }
     if let Some(RunAs { name, home, shell, .. }) = &options.run_as {
         set("USER", name.into());
         set("LOGNAME", name.into());

@@ -47,6 +47,9 @@ pub struct Header {
     /// The job's own limit.
     #[serde(default)]
     pub limit: Option<Nanocredits>,
+    /// The socket on which it is answered, which goes with it.
+    #[serde(default)]
+    pub socket: Option<PathBuf>,
 }
 
 /// The newest reading.

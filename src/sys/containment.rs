@@ -175,24 +175,37 @@ impl Containment {
         }
     }
 
+    /// Whether a process is in its groups, as seen from the group that jobmeter is in; `None` where that cannot be told.
+    fn holds(&self, pid: i32) -> Option<bool> {
+        match self {
+            Self::Cgroup2(group) => {
+                let top = PathBuf::from(group2_of("self")?).join(group.path().file_name()?);
+                Some(Path::new(&group2_of(&pid.to_string())?).starts_with(top))
+            }
+            Self::Cgroup1 { freezer, .. } => Some(group_of(pid, "freezer")?.path().starts_with(freezer.path())),
+            Self::Tree { .. } => None,
+        }
+    }
+
+    /// Whether a process is of the job, for certain.
+    #[must_use]
+    pub fn contains(&self, pid: i32) -> bool {
+        match self {
+            Self::Cgroup2(_) | Self::Cgroup1 { .. } => pid > 0 && self.holds(pid) == Some(true),
+            Self::Tree { front, .. } => living(*front).contains(&pid),
+        }
+    }
+
     /// The front's descendants that have left it, which only root or the owner of an outer group can do.
     #[must_use]
     pub fn strays(&self, front: i32) -> Vec<i32> {
-        let is_inside: Box<dyn Fn(i32) -> bool> = match self {
-            Self::Cgroup2(group) => {
-                let (Some(own), Some(name)) = (group2_of("self"), group.path().file_name()) else { return Vec::new() };
-                let top = PathBuf::from(own).join(name);
-                Box::new(move |pid| group2_of(&pid.to_string()).is_none_or(|group| Path::new(&group).starts_with(&top)))
-            }
-            Self::Cgroup1 { freezer, .. } => {
-                let top = freezer.path().to_owned();
-                Box::new(move |pid| group_of(pid, "freezer").is_none_or(|group| group.path().starts_with(&top)))
-            }
-            Self::Tree { .. } => return Vec::new(),
-        };
+        if matches!(self, Self::Tree { .. }) {
+            return Vec::new();
+        }
         let own = nix::unistd::getpid().as_raw();
         let mut pids = tree::descendant_pids(front, own, STRAYS_LOOKED_AT_MAX);
-        pids.retain(|pid| !is_inside(*pid) && tree::Stat::read(*pid).is_some_and(|stat| !stat.is_dead()));
+        let lives = |pid: i32| tree::Stat::read(pid).is_some_and(|stat| !stat.is_dead());
+        pids.retain(|pid| self.holds(*pid) == Some(false) && lives(*pid));
         pids
     }
 

@@ -42,10 +42,12 @@ fn keys_open_what_they_are_for_and_nothing_else() {
         ("GET", "/api/v1/keys", &Value::Null),
         ("GET", "/api/v1/ledger/verify", &Value::Null),
     ];
-    let of_workers: [(&str, &str, &Value); 3] = [
+    let of_workers: [(&str, &str, &Value); 5] = [
         ("PUT", &usage, &report),
         ("POST", &finish, &last),
         ("POST", "/api/v1/jobs/bobs-job/tokens", &json!({ "count": 1 })),
+        ("POST", "/api/v1/jobs/bobs-job/tokens", &json!({ "reserve": 1 })),
+        ("POST", "/api/v1/jobs/bobs-job/tokens", &json!({ "reservation": attempt, "count": 1 })),
     ];
     let of_readers = [
         "/api/v1/jobs",
@@ -150,6 +152,21 @@ fn what_cannot_be_understood_is_said_and_changes_nothing() {
         assert_eq!(service.ask(&key, "PUT", &format!("{path}/usage"), &report.to_string()).0, 200);
     }
     assert_eq!(nano(&service.json(&["status", "--user", "u"])["current"]), 5_000);
+    for body in [
+        json!({}),
+        json!({ "count": -1 }),
+        json!({ "count": u64::MAX }),
+        json!({ "count": 1, "reserve": 1 }),
+        json!({ "reserve": 1, "lastsMs": 0 }),
+        json!({ "reserve": 1, "lastsMs": 86_400_001 }),
+        json!({ "reservation": "x", "count": 1 }),
+        json!({ "reservation": attempt }),
+        json!({ "count": 1, "wishes": 3 }),
+    ] {
+        assert_eq!(service.ask(&key, "POST", "/api/v1/jobs/j/tokens", &body.to_string()).0, 422, "{body}");
+    }
+    let unknown = json!({ "reservation": attempt, "count": 1 });
+    assert_eq!(service.ask(&key, "POST", "/api/v1/jobs/j/tokens", &unknown.to_string()).0, 404);
     service.verify();
 }
 

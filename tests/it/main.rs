@@ -16,5 +16,6 @@ mod bad_input;
 mod cluster;
 mod run;
 mod service;
+mod socket;
 #[path = "../station.rs"]
 mod station;

@@ -151,6 +151,30 @@ fn a_job_is_metered_and_charged_over_http() {
     service.verify();
 }
 
+/// As the backend of an assistant does it: reserve a turn, settle it, and be told no when too little is left.
+#[test]
+fn tokens_are_reserved_and_settled_over_http() {
+    let service = Service::start();
+    let key = service.key(&["backend"]);
+    assert_eq!(service.call(&key, &["run", "-q", "--job", "chat", "--", "true"]).status, 0);
+    let left = nano(&service.json(&["status"])["available"]);
+    let reserved =
+        service.call(&key, &["--json", "tokens", "chat", "10000", "--reserve", "--for", "1m", "--key", "r1"]);
+    let answer: Value = serde_json::from_str(&reserved.out).unwrap();
+    let reservation = answer["reserved"]["reservation"].as_str().unwrap().to_owned();
+    assert_eq!(nano(&service.json(&["status"])["available"]), left - 50_000_000);
+    let settled = service.call(&key, &["tokens", "chat", "1200", "--settle", &reservation, "--key", "s1"]);
+    assert!(settled.status == 0 && settled.out.contains("0.006 credits"), "{settled:?}");
+    assert_eq!(nano(&service.json(&["status"])["available"]), left - 6_000_000);
+    let refused = service.call(&key, &["tokens", "chat", "10000000", "--reserve"]);
+    assert!(refused.status == 75 && refused.err.contains("refused"), "{refused:?}");
+    let (status, problem) =
+        service.ask(&key, "POST", "/api/v1/jobs/chat/tokens", r#"{"reserve": 10000000, "lastsMs": 1000}"#);
+    assert_eq!((status, problem["type"].as_str()), (402, Some("urn:jobmeter:problem:credits-exhausted")));
+    assert_eq!(problem["answer"]["refused"], "credits_exhausted");
+    service.verify();
+}
+
 #[test]
 fn an_operators_stop_reaches_a_job_on_another_machine() {
     let service = Service::start();
