@@ -148,6 +148,16 @@ pub struct Lease {
     pub last: Option<StopReason>,
 }
 
+impl Lease {
+    /// The same for a sidecar that counts from a question which was kept waiting for so long before it was answered.
+    #[must_use]
+    pub fn later(self, ms: u64) -> Self {
+        let next = self.next.map(|next| NextPeriod { starts_in_ms: next.starts_in_ms.saturating_add(ms), ..next });
+        let (lasts_ms, report_in_ms) = (self.lasts_ms.saturating_add(ms), self.report_in_ms.saturating_add(ms));
+        Self { lasts_ms, report_in_ms, next, ..self }
+    }
+}
+
 /// Lets an attempt run over the end of a period without waiting. At the end of the lease's period the sidecar takes a
 /// reading, and from then on its ceiling is the price of that reading + `amount`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -272,7 +282,7 @@ pub enum Decision {
     Lease(Lease),
     /// Others hold what is left: stay frozen at the ceiling and ask again.
     Wait {
-        /// When to ask.
+        /// When to ask; zero from a ledger that has kept the question waiting itself.
         retry_in_ms: u64,
     },
     /// Stop.

@@ -34,7 +34,8 @@ pub fn grant(lease: &Lease, sent_us: u64) -> Grant {
 pub fn verdict(decision: Decision, sent_us: u64) -> Verdict {
     match decision {
         Decision::Lease(lease) => Verdict::Lease(grant(&lease, sent_us)),
-        Decision::Wait { retry_in_ms } => Verdict::Wait { ask_at_us: after_ms(sent_us, retry_in_ms) },
+        Decision::Wait { retry_in_ms: 0 } => Verdict::Wait { ask_at_us: None },
+        Decision::Wait { retry_in_ms } => Verdict::Wait { ask_at_us: Some(after_ms(sent_us, retry_in_ms)) },
         Decision::Stop(reason) => Verdict::Stop(end_of(reason)),
     }
 }

@@ -62,7 +62,7 @@ async fn open(
     Ok((status, Json(answer)).into_response())
 }
 
-#[utoipa::path(put, path = "/attempts/{attempt}/usage", summary = "Reports cumulative usage, and gets a lease.", params(("attempt" = Uuid, Path, description = "a UUIDv7")), request_body = Report, responses((status = 200, description = "What to do.", body = ReportAnswer), Refusals))]
+#[utoipa::path(put, path = "/attempts/{attempt}/usage", summary = "Reports cumulative usage, and gets a lease. One that has to wait is answered when something becomes free, after two seconds at most.", params(("attempt" = Uuid, Path, description = "a UUIDv7")), request_body = Report, responses((status = 200, description = "What to do.", body = ReportAnswer), Refusals))]
 async fn report(
     State(app): State<Arc<App>>,
     caller: Caller,
@@ -73,13 +73,9 @@ async fn report(
     let report: Report = bounds::json(&body)?;
     same(attempt_id(&attempt)?, report.attempt)?;
     bounds::report(&report)?;
-    match app.poster.ask(Work::Report(Box::new(report)), caller.only()).await? {
-        Outcome::Reported(answer) => {
-            app.metrics.reported();
-            Ok(Json(answer).into_response())
-        }
-        _ => Err(LedgerError::unasked().into()),
-    }
+    let answer = super::waiting::report(&app, &report, caller.only().as_deref()).await?;
+    app.metrics.reported();
+    Ok(Json(answer).into_response())
 }
 
 #[utoipa::path(post, path = "/attempts/{attempt}/finish", summary = "Says the final usage and how it ended.", params(("attempt" = Uuid, Path, description = "a UUIDv7")), request_body = Finish, responses((status = 200, description = "What was charged.", body = FinishAnswer), Refusals))]

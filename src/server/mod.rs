@@ -18,6 +18,7 @@ mod problem;
 mod readers;
 mod reads;
 mod tls;
+mod waiting;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -43,6 +44,7 @@ use self::metrics::Metrics;
 use self::poster::Poster;
 use self::readers::Readers;
 pub use self::tls::TlsFiles;
+use self::waiting::Waiting;
 use crate::ledger::keys::Secret;
 use crate::ledger::location::Location;
 use crate::ledger::store::StoreLedger;
@@ -76,6 +78,7 @@ struct App {
     keys: Keys,
     metrics: Metrics,
     readers: Arc<Readers>,
+    waiting: Arc<Waiting>,
     /// True once it stops: streams that never end by themselves end then.
     stopping: watch::Receiver<bool>,
 }
@@ -94,11 +97,13 @@ pub async fn serve(
     let (key_file, at) = (options.admin_key_file.clone(), options.db.to_string());
     let metrics = Metrics::new();
     let counted = metrics.clone();
+    let waiting = Arc::new(Waiting::default());
+    let woken = Arc::clone(&waiting);
     let started = tokio::task::spawn_blocking(move || {
         let mut ledger = StoreLedger::new(db.store()?);
         ensure_admin_key(&mut ledger, &key_file)?;
         let unable = |error| LedgerError::Unavailable(format!("no thread can be started: {error}"));
-        Poster::start(ledger.into_store(), counted).map_err(unable)
+        Poster::start(ledger.into_store(), counted, woken).map_err(unable)
     });
     let started = started.await.map_err(|error| error.to_string())?;
     let (poster, thread) = started.map_err(|error: LedgerError| format!("{at}: {error}"))?;
@@ -109,6 +114,7 @@ pub async fn serve(
         keys: Keys::default(),
         metrics,
         readers: Arc::clone(&readers),
+        waiting,
         stopping: stopping.clone(),
     });
     let listener = TcpListener::bind(options.listen)

@@ -1,11 +1,13 @@
 //! The one writer of a replica: operations that arrive together are posted together, whatever their accounts, and each
 //! answer leaves after the commit that it was part of.
 
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use tokio::sync::{mpsc, oneshot};
 
 use super::metrics::Metrics;
+use super::waiting::Waiting;
 use crate::ledger::LedgerError;
 use crate::ledger::book::{Asked, Operation, Outcome};
 use crate::ledger::protocol::{Finish, OpenRequest, Report};
@@ -51,11 +53,15 @@ pub(super) struct Poster(mpsc::Sender<Posted>);
 
 impl Poster {
     /// Starts the writer's thread, which ends when all who ask have gone.
-    pub(super) fn start(store: Box<dyn Store>, metrics: Metrics) -> std::io::Result<(Self, JoinHandle<()>)> {
+    pub(super) fn start(
+        store: Box<dyn Store>,
+        metrics: Metrics,
+        waiting: Arc<Waiting>,
+    ) -> std::io::Result<(Self, JoinHandle<()>)> {
         let (sender, queue) = mpsc::channel(QUEUE_MAX);
         let thread = std::thread::Builder::new()
             .name("poster".to_owned())
-            .spawn(move || post_all(&mut StoreLedger::new(store), queue, &metrics))?;
+            .spawn(move || post_all(&mut StoreLedger::new(store), queue, &metrics, &waiting))?;
         Ok((Self(sender), thread))
     }
 
@@ -68,7 +74,12 @@ impl Poster {
     }
 }
 
-fn post_all(ledger: &mut StoreLedger<Box<dyn Store>>, mut queue: mpsc::Receiver<Posted>, metrics: &Metrics) {
+fn post_all(
+    ledger: &mut StoreLedger<Box<dyn Store>>,
+    mut queue: mpsc::Receiver<Posted>,
+    metrics: &Metrics,
+    waiting: &Waiting,
+) {
     let mut group = Vec::with_capacity(GROUP_MAX);
     while let Some(first) = queue.blocking_recv() {
         group.push(first);
@@ -79,6 +90,7 @@ fn post_all(ledger: &mut StoreLedger<Box<dyn Store>>, mut queue: mpsc::Receiver<
         }
         let begun_us = SystemClock.boottime_us();
         post(ledger, &mut group);
+        waiting.wake(&ledger.take_freed());
         metrics.posted(SystemClock.boottime_us().saturating_sub(begun_us));
     }
 }

@@ -77,7 +77,7 @@ fn post<S: Store>(ledger: &mut StoreLedger<S>, group: &mut [Sidecar]) {
     let operations: Vec<Asked<'_>> = reports.iter().map(|report| Operation::Report(report).into()).collect();
     for (outcome, sidecar) in ledger.post(&operations).expect("the store").into_iter().zip(group) {
         match outcome.expect("a report is taken") {
-            Outcome::Reported(answer) => match answer.decision {
+            Outcome::Reported { answer, .. } => match answer.decision {
                 Decision::Lease(lease) => sidecar.lease = lease,
                 other => panic!("{other:?}"),
             },

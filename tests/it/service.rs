@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::station::{Called, Station, micros, nano, within};
 
@@ -286,6 +286,56 @@ fn whoever_watches_an_account_is_told() {
     service.signal(Signal::SIGTERM);
     assert!(told.next().is_none(), "the stream goes on");
     assert!(within(Duration::from_secs(5), || curl.try_wait().unwrap().is_some()));
+}
+
+/// Others hold what is left: the question is kept, and answered once something is free; or when the service stops.
+#[test]
+fn who_waits_for_credits_is_answered_as_soon_as_there_are_some() {
+    let service = Service::start();
+    service.json(&["account", "limit", "0.0006", "--user", "u"]);
+    let [first, second] = [1_u128, 2].map(uuid::Uuid::from_u128);
+    let put = |path: &str, body: Value| {
+        let (status, answer) =
+            service.ask(&service.admin, "PUT", &format!("/api/v1/attempts/{path}"), &body.to_string());
+        assert!(status < 300, "{answer}");
+        answer
+    };
+    let resources = json!({ "cpus_ppm": 2_000_000, "gpus": 0, "stop_us": 6000 });
+    let lease = |attempt: uuid::Uuid| {
+        let identity = json!({
+            "attempt": attempt, "job": attempt.to_string(), "task": "0", "user": "u", "kind": "training", "command": [],
+            "host": "h",
+        });
+        let answer = put(&attempt.to_string(), json!({ "identity": identity, "resources": resources }));
+        answer["opened"]["lease"].clone()
+    };
+    let (lease, _) = (lease(first), lease(second));
+    // A CPU second costs 0.00025 credits: all of the ceiling is burned.
+    let burned = jobmeter::domain::units::Microseconds(u64::try_from(nano(&lease["ceiling"]) * 4).unwrap());
+    let usage = json!({ "cpu_used_seconds": burned, "cpu_allocated_seconds": 0 });
+    let waits = |seq: u64| {
+        let report = json!({
+            "attempt": first, "seq": seq, "usage": usage, "period": lease["period"], "ceiling_version": lease["version"],
+            "ceiling": lease["ceiling"], "resources": resources, "waiting": true,
+        });
+        put(&format!("{first}/usage"), report)["decision"].clone()
+    };
+    // Nothing becomes free.
+    assert_eq!(waits(1)["wait"]["retry_in_ms"], 0);
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| waits(2));
+        jobmeter::sys::clock::pause(Duration::from_millis(300));
+        assert!(!waiting.is_finished());
+        let finish = json!({
+            "attempt": second, "usage": { "cpu_used_seconds": 0, "cpu_allocated_seconds": 0 }, "period": lease["period"],
+            "reason": "completed", "receipt": {},
+        });
+        let path = format!("/api/v1/attempts/{second}/finish");
+        assert_eq!(service.ask(&service.admin, "POST", &path, &finish.to_string()).0, 200);
+        let decision = waiting.join().unwrap();
+        assert!(nano(&decision["lease"]["ceiling"]) > nano(&lease["ceiling"]), "{decision}");
+    });
+    service.verify();
 }
 
 /// Two replicas on one PostgreSQL, jobs on both, and one of them killed again and again: nothing is spent twice.

@@ -28,6 +28,8 @@ pub const LOOK_FLOOR_US: u64 = 1_000;
 const WAIT_FIRST_US: u64 = 250_000;
 /// But no later than this.
 const WAIT_MAX_US: u64 = 1_000_000;
+/// One whose question the ledger kept waiting asks again within this.
+const WAIT_AGAIN_MAX_US: u64 = 20_000;
 /// Retries of a failed report start here and double.
 const RETRY_FIRST_US: u64 = 100_000;
 /// Retries of a failed report are at most this far apart.
@@ -287,7 +289,11 @@ impl Job {
             // "Nothing is left" is true only until the next lease or period: an answer that comes late ends nothing.
             Verdict::Stop(end) if current && self.is_held() && self.is_over(now_us) => return Some(end),
             Verdict::Wait { ask_at_us } if current => {
-                self.report_at_us = ask_at_us.max(self.wait_until_us(now_us));
+                // A ledger that has kept the question waiting is asked again at once, and waits for us.
+                self.report_at_us = match ask_at_us {
+                    Some(ask_at_us) => ask_at_us.max(self.wait_until_us(now_us)),
+                    None => now_us.saturating_add(self.spread_over(WAIT_AGAIN_MAX_US)),
+                };
                 if let State::Held { ledger_said_wait, .. } = &mut self.state {
                     *ledger_said_wait = true;
                 }

@@ -197,7 +197,7 @@ impl Model {
             }
             Step::Wait => {
                 let ask_at_us = self.now_us + 250_000;
-                self.answer(Verdict::Wait { ask_at_us })
+                self.answer(Verdict::Wait { ask_at_us: Some(ask_at_us) })
             }
             Step::Silent => match self.outstanding.take() {
                 Some(seq) => self.feed(Event::LedgerSilent { seq }),

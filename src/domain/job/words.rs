@@ -60,8 +60,8 @@ pub enum Verdict {
     Lease(Grant),
     /// Stay frozen and ask again then.
     Wait {
-        /// When.
-        ask_at_us: u64,
+        /// When; `None` at once, of a ledger that has kept the question waiting itself.
+        ask_at_us: Option<u64>,
     },
     /// Stop, and why.
     Stop(End),

@@ -89,6 +89,7 @@ impl Books<'_> {
         if limit.is_some_and(|limit| limit < Nanocredits::ZERO) {
             return Err(LedgerError::Refused("a limit cannot be negative".to_owned()));
         }
+        self.free_up(user);
         let account = self.account(user)?;
         let mut period = self.period(user, account.period)?;
         let falls = match (account.limit, limit) {
@@ -132,6 +133,7 @@ impl Books<'_> {
         if expires_s.is_some_and(|expires| expires <= self.now_s()) {
             return Err(LedgerError::Refused("the grant would have expired already".to_owned()));
         }
+        self.free_up(user);
         let account = self.account(user)?;
         let id = self.shelf.new_grant_id(user)?;
         let (charged, held) = (Nanocredits::ZERO, Nanocredits::ZERO);
@@ -146,6 +148,7 @@ impl Books<'_> {
         if amount == Nanocredits::ZERO {
             return Err(LedgerError::Refused("a correction by zero changes nothing".to_owned()));
         }
+        self.free_up(user);
         let account = self.account(user)?;
         let mut period = self.period(user, account.period)?;
         period.adjusted = period.adjusted.saturating_add(amount);
@@ -180,6 +183,7 @@ impl Books<'_> {
 
     fn stop_job(&mut self, job: &str, by: &str, why: &str) -> Result<ChangeAnswer, LedgerError> {
         let job = self.known_job(job)?;
+        self.free_up(&job.owner);
         let account = self.account(&job.owner)?;
         let again = job.stopped;
         if !again {

@@ -19,6 +19,9 @@ pub(super) struct Move {
 impl Books<'_> {
     /// Adds to what is held of a source and charged to it.
     pub(super) fn move_in(&mut self, owner: &str, period: i64, source: Source, by: Move) -> Result<(), LedgerError> {
+        if by.held.saturating_add(by.charged) < Nanocredits::ZERO {
+            self.free_up(owner);
+        }
         if source == Source::ALLOWANCE {
             let mut row = self.period(owner, period)?;
             row.held = row.held.saturating_add(by.held);

@@ -77,7 +77,12 @@ pub enum Outcome {
     /// Of [`Operation::Open`].
     Opened(Box<OpenAnswer>),
     /// Of [`Operation::Report`].
-    Reported(ReportAnswer),
+    Reported {
+        /// For the sidecar.
+        answer: ReportAnswer,
+        /// Whose account, where the attempt waits for something to become free in it.
+        waits_for: Option<String>,
+    },
     /// Of [`Operation::Finish`].
     Finished(FinishAnswer),
     /// Of [`Operation::Change`].
@@ -106,6 +111,8 @@ pub struct Books<'a> {
     shelf: Shelf<'a>,
     now_us: i64,
     only: Option<String>,
+    /// Accounts in which something became free, for who waits for that.
+    freed: Vec<String>,
 }
 
 impl std::fmt::Debug for Books<'_> {
@@ -117,7 +124,7 @@ impl std::fmt::Debug for Books<'_> {
 impl<'a> Books<'a> {
     /// Opens them at the ledger's time, within a transaction of a store.
     pub fn new(store: &'a mut dyn Store, now_us: i64) -> Self {
-        Self { shelf: Shelf::new(store), now_us, only: None }
+        Self { shelf: Shelf::new(store), now_us, only: None, freed: Vec::new() }
     }
 
     /// An account as it is shown: with its balance, what is free, its period, and its grants that can be spent.
@@ -182,6 +189,18 @@ impl<'a> Books<'a> {
         self.begin_epoch(before, by, why)
     }
 
+    /// The accounts in which something became free, or the state of a job changed.
+    pub fn take_freed(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.freed)
+    }
+
+    /// Something became free.
+    fn free_up(&mut self, owner: &str) {
+        if !self.freed.iter().any(|known| known == owner) {
+            self.freed.push(owner.to_owned());
+        }
+    }
+
     /// What has to be written.
     ///
     /// # Errors
@@ -193,7 +212,7 @@ impl<'a> Books<'a> {
     fn perform(&mut self, operation: &Operation<'_>) -> Result<Outcome, LedgerError> {
         Ok(match operation {
             Operation::Open(request) => Outcome::Opened(Box::new(self.open(request)?)),
-            Operation::Report(report) => Outcome::Reported(self.report(report)?),
+            Operation::Report(report) => self.report(report)?,
             Operation::Finish(finish) => Outcome::Finished(self.finish(finish)?),
             Operation::Change(change) => Outcome::Changed(self.change(change)?),
             Operation::Tidy(owner) => Outcome::Tidied(Box::new(self.tidy(owner)?)),

@@ -3,7 +3,7 @@
 use super::accounts::UNLIMITED;
 use super::holds::give_up;
 use super::rows::{Account, Attempt};
-use super::{Books, ms_to_us};
+use super::{Books, Outcome, ms_to_us};
 use crate::domain::book::{Part, Source, sum};
 use crate::domain::lease::{self, Ask, LEASE_MS, Sized, WAIT_MS};
 use crate::domain::rating::Price;
@@ -36,14 +36,15 @@ impl Books<'_> {
     }
 
     /// Charges and renews.
-    pub(super) fn report(&mut self, report: &Report) -> Result<ReportAnswer, LedgerError> {
+    pub(super) fn report(&mut self, report: &Report) -> Result<Outcome, LedgerError> {
         let found = self.shelf.attempt(report.attempt)?.filter(|attempt| self.may(&attempt.owner));
         let mut attempt = found.ok_or_else(|| super::epoch::never_opened(report.attempt))?;
         let account = self.account_of(&attempt, report.period)?;
         if attempt.ended_us.is_some() {
             let decision = Decision::Stop(StopReason::OperatorStop);
             let balance = self.balance(&account)?;
-            return Ok(ReportAnswer { seq: report.seq, balance, burn_per_second: Nanocredits::ZERO, decision });
+            let answer = ReportAnswer { seq: report.seq, balance, burn_per_second: Nanocredits::ZERO, decision };
+            return Ok(Outcome::Reported { answer, waits_for: None });
         }
         let newer = report.seq > attempt.seq;
         if newer {
@@ -54,14 +55,17 @@ impl Books<'_> {
         }
         self.take_usage(&mut attempt, &account, &report.usage, report.period, report.closed.as_ref())?;
         self.measure_rate(&mut attempt);
-        attempt.waits = newer && report.waiting;
+        // The same report again, as a service asks it that keeps it waiting, waits as well.
+        attempt.waits = report.seq >= attempt.seq && report.waiting;
         self.mark_silent(&account.owner)?;
         let decision = self.decide(&mut attempt, &account)?;
         let balance = self.balance(&account)?;
         let owner = attempt.owner.clone();
         self.keep(attempt)?;
         let burn_per_second = self.shelf.account(&owner)?.map(|account| account.sums.rate).unwrap_or_default();
-        Ok(ReportAnswer { seq: report.seq, balance, burn_per_second, decision })
+        let answer = ReportAnswer { seq: report.seq, balance, burn_per_second, decision };
+        let waits_for = matches!(decision, Decision::Wait { .. }).then_some(owner);
+        Ok(Outcome::Reported { answer, waits_for })
     }
 
     /// Merges a usage, closes a period that ended, and charges what the ceiling covers.

@@ -14,12 +14,18 @@ const TRIES_MAX: usize = 8;
 #[derive(Debug)]
 pub struct StoreLedger<S> {
     pub(super) store: S,
+    freed: Vec<String>,
 }
 
 impl<S: Store> StoreLedger<S> {
     /// On an open store.
     pub const fn new(store: S) -> Self {
-        Self { store }
+        Self { store, freed: Vec::new() }
+    }
+
+    /// Accounts in which the last transaction made something free, for who waits for that.
+    pub fn take_freed(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.freed)
     }
 
     /// The store itself.
@@ -33,14 +39,17 @@ impl<S: Store> StoreLedger<S> {
     /// Where the store fails; then nothing of any of them is kept.
     pub fn post(&mut self, asked: &[Asked<'_>]) -> Result<Vec<Result<Outcome, LedgerError>>, LedgerError> {
         let concerned = concerned(asked);
-        self.within(|store, now_us| {
+        let (outcomes, freed) = self.within(|store, now_us| {
             store.lock(&concerned)?;
             let mut books = Books::new(store, now_us);
             let outcomes = books.attempt_each(asked)?;
+            let freed = books.take_freed();
             let changes = books.changes()?;
             save::save(store, &changes)?;
-            Ok(outcomes)
-        })
+            Ok((outcomes, freed))
+        })?;
+        self.freed = freed;
+        Ok(outcomes)
     }
 
     /// Acts within a transaction, again where another one came in the way.
@@ -108,7 +117,7 @@ impl<S: Store> Ledger for StoreLedger<S> {
 
     fn report(&mut self, report: &Report) -> Result<ReportAnswer, LedgerError> {
         match self.post_one(Operation::Report(report))? {
-            Outcome::Reported(answer) => Ok(answer),
+            Outcome::Reported { answer, .. } => Ok(answer),
             _ => Err(LedgerError::unasked()),
         }
     }
