@@ -200,9 +200,18 @@ pub(super) enum Jobs {
 
 #[derive(Debug, Args)]
 pub(super) struct Usage {
-    /// The days of this month; without it, all months
-    #[arg(long, value_name = "YYYY-MM", value_parser = values::month)]
+    /// The days of this month; without any option, all months
+    #[arg(long, value_name = "YYYY-MM", conflicts_with_all = ["from", "to"])]
     pub(super) month: Option<String>,
+    /// From this day on (UTC)
+    #[arg(long, value_name = "YYYY-MM-DD")]
+    pub(super) from: Option<String>,
+    /// Up to this day, which is not counted (UTC)
+    #[arg(long, value_name = "YYYY-MM-DD")]
+    pub(super) to: Option<String>,
+    /// One row for each
+    #[arg(long, value_enum, value_name = "LENGTH")]
+    pub(super) by: Option<PeriodLength>,
 }
 
 #[derive(Debug, Args)]

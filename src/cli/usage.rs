@@ -7,13 +7,16 @@ use super::output::{Failure, Output, Style};
 use super::settings::Settings;
 use crate::domain::units::{Microseconds, Nanocredits};
 use crate::ledger::LedgerError;
-use crate::ledger::views::{Query, UsageRow, View};
+use crate::ledger::usage_range::UsageRange;
+use crate::ledger::views::{PeriodLength, Query, UsageRow, View};
 use crate::runner::summary::seconds;
 
 pub(super) fn usage(usage: &args::Usage, settings: &Settings, out: &Output) -> Result<ExitCode, Failure> {
-    let query = Query::Usage { user: settings.user.clone(), month: usage.month.clone() };
+    let range = UsageRange::new(usage.month.as_deref(), usage.from.as_deref(), usage.to.as_deref(), usage.by);
+    let range = range.map_err(|why| Failure { status: 2, ..Failure::new(why) })?;
+    let query = Query::Usage { user: settings.user.clone(), range };
     match settings.connect()?.read(&query)? {
-        View::Usage(rows) => out.print(&rows, |style| text(&rows, usage.month.is_some(), style)),
+        View::Usage(rows) => out.print(&rows, |style| text(&rows, range.by == PeriodLength::Day, style)),
         _ => Err(LedgerError::unasked().into()),
     }
 }

@@ -118,14 +118,6 @@ fn signal(text: &str) -> Result<Signal, String> {
     by_number.or_else(named).ok_or_else(|| format!("{text:?} is no signal: use a name such as SIGTERM"))
 }
 
-pub(super) fn month(text: &str) -> Result<String, String> {
-    let wrong = || format!("{text:?} is no month: write YYYY-MM, such as 2026-11");
-    let (year, month) = text.split_once('-').ok_or_else(wrong)?;
-    let digits = |part: &str, count: usize| part.len() == count && part.bytes().all(|byte| byte.is_ascii_digit());
-    let valid = digits(year, 4) && digits(month, 2) && month.parse::<u8>().is_ok_and(|month| (1..=12).contains(&month));
-    if valid { Ok(text.to_owned()) } else { Err(wrong()) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -170,6 +162,5 @@ mod tests {
         assert_eq!(limit("none"), Ok(Limit(None)));
         assert_eq!(weight("0.5"), Ok(Microseconds(500_000)));
         assert!(weight("1001").is_err());
-        assert!(month("2026-13").is_err() && month("2026-1").is_err() && month("2026-11").is_ok());
     }
 }

@@ -241,8 +241,13 @@ impl Ledger for HttpLedger {
             Query::Job { job } => View::Job(Some(self.get(&["jobs", job], &[])?)),
             Query::Stopped { job } => View::Stopped(self.get(&["jobs", job, "stopped"], &[])?),
             Query::Keys { .. } => View::Keys(self.get(&["keys"], &[])?),
-            Query::Usage { user, month } => {
-                let parameters: Vec<_> = month.iter().map(|month| ("month", month.clone())).collect();
+            Query::Usage { user, range } => {
+                let mut parameters = vec![("by", range.by.as_str().to_owned())];
+                for (name, at_s) in [("from", range.from_s), ("to", range.to_s)] {
+                    // What has no end is not said.
+                    let time = jiff::Timestamp::from_second(at_s).ok();
+                    parameters.extend(time.map(|time| (name, time.to_string())));
+                }
                 View::Usage(self.get(&["users", user, "usage"], &parameters)?)
             }
             Query::Rates => View::Rates(self.get(&["rates"], &[])?),

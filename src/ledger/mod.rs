@@ -10,6 +10,7 @@ pub mod location;
 pub mod protocol;
 pub mod receipt;
 pub mod store;
+pub mod usage_range;
 pub mod views;
 
 use keys::Secret;

@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::keys::{KeyView, Scope};
 use super::protocol::{AttemptIdentity, Balance, JobKind, Reason, StopReason};
+use super::usage_range::UsageRange;
 use crate::domain::rating::{Price, RateCard, VirtualTime};
 use crate::domain::units::Nanocredits;
 use crate::domain::usage::Usage;
@@ -136,8 +137,8 @@ pub enum Query {
     Stopped { job: String },
     /// → [`View::Keys`]: all of them, or the one of this id.
     Keys { id: Option<String> },
-    /// → [`View::Usage`]: days of a month (`YYYY-MM`) or, without one, months.
-    Usage { user: String, month: Option<String> },
+    /// → [`View::Usage`]: days or months.
+    Usage { user: String, range: UsageRange },
     /// → [`View::Rates`]: all versions, newest first.
     Rates,
     /// → [`View::Verified`]: replays all entries and compares every balance.

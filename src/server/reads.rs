@@ -16,7 +16,10 @@ use super::problem::{Problem, Refusals};
 use super::{App, bounds};
 use crate::ledger::LedgerError;
 use crate::ledger::keys::KeyView;
-use crate::ledger::views::{AccountView, EntryView, JobView, Query, RatesView, UsageRow, Verification, View};
+use crate::ledger::usage_range::UsageRange;
+use crate::ledger::views::{
+    AccountView, EntryView, JobView, PeriodLength, Query, RatesView, UsageRow, Verification, View,
+};
 
 /// Its routes.
 pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
@@ -131,10 +134,17 @@ async fn credits(State(app): State<Arc<App>>, caller: Caller, Path(user): Path<S
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 struct UsageOf {
+    /// The days of this one: `YYYY-MM`.
     month: Option<String>,
+    /// The first day: `YYYY-MM-DD`, or a time of RFC 3339 within it; UTC.
+    from: Option<String>,
+    /// The day after the last one.
+    to: Option<String>,
+    /// The length of a row: days of what is asked for, or else months.
+    by: Option<PeriodLength>,
 }
 
-#[utoipa::path(get, path = "/users/{user}/usage", summary = "Usage by month, or by the days of one.", params(("user" = String, Path, description = "a name"), UsageOf), responses((status = 200, description = "Oldest first.", body = Vec<UsageRow>), Refusals))]
+#[utoipa::path(get, path = "/users/{user}/usage", summary = "Usage by day or by month.", params(("user" = String, Path, description = "a name"), UsageOf), responses((status = 200, description = "Oldest first.", body = Vec<UsageRow>), Refusals))]
 async fn usage(
     State(app): State<Arc<App>>,
     caller: Caller,
@@ -142,8 +152,9 @@ async fn usage(
     of: Result<Parameters<UsageOf>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Response, Problem> {
     caller.may_see(&user)?;
-    let Parameters(UsageOf { month }) = of.map_err(|error| Problem::malformed(error.body_text()))?;
-    match app.readers.read(Query::Usage { user, month }).await? {
+    let Parameters(UsageOf { month, from, to, by }) = of.map_err(|error| Problem::malformed(error.body_text()))?;
+    let range = UsageRange::new(month.as_deref(), from.as_deref(), to.as_deref(), by).map_err(Problem::malformed)?;
+    match app.readers.read(Query::Usage { user, range }).await? {
         View::Usage(rows) => Ok(Json(rows).into_response()),
         _ => Err(unasked()),
     }

@@ -134,6 +134,11 @@ fn what_cannot_be_understood_is_said_and_changes_nothing() {
     assert!(document["paths"].as_object().unwrap().len() > 15, "{document}");
     assert_eq!(service.ask(&key, "GET", "/nothing", "").0, 404);
     assert_eq!(service.ask(&key, "GET", "/api/v1/jobs?count=many", "").0, 422);
+    for wrong in ["month=2026-13", "from=x", "by=year", "month=2026-11&to=2026-11-01"] {
+        assert_eq!(service.ask(&key, "GET", &format!("/api/v1/users/u/usage?{wrong}"), "").0, 422, "{wrong}");
+    }
+    let range = "from=2026-11-01&to=2026-12-01&by=month";
+    assert_eq!(service.ask(&key, "GET", &format!("/api/v1/users/u/usage?{range}"), "").0, 200);
     assert_eq!(service.ask(&key, "GET", "/api/v1/jobs/none-such", "").0, 404);
     let unknown = json!({
         "attempt": attempt, "seq": 1, "usage": { "cpu_used_seconds": 1, "cpu_allocated_seconds": 1 }, "period": 0,

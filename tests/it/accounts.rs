@@ -77,6 +77,13 @@ fn usage_is_by_month_and_by_day() {
     assert_eq!(sum, nano(&months[0]["totalCredits"]));
     assert!(station.ok(&["usage", "--month", &month]).out.contains("total"));
     assert!(station.ok(&["usage", "--month", "2001-01"]).out.contains("nothing was used"));
+    let first = format!("{month}-01");
+    assert_eq!(station.json(&["usage", "--from", &first]), days);
+    assert_eq!(station.json(&["usage", "--from", &first, "--by", "month"]), months);
+    assert!(station.ok(&["usage", "--to", &first]).out.contains("nothing was used"));
+    for wrong in [&["usage", "--month", "2026-13"][..], &["usage", "--from", "today"]] {
+        assert_eq!(station.call(wrong).status, 2, "{wrong:?}");
+    }
 }
 
 #[test]

@@ -142,9 +142,15 @@ fn a_job_is_metered_and_charged_over_http() {
     assert!(called.status == 75 && called.err.contains("refused: credits exhausted"), "{called:?}");
     assert!(!std::path::Path::new("/tmp/jobmeter-never-7").exists());
     // All other verbs work on it as well.
-    for verb in
-        [&["status"][..], &["jobs", "list"], &["usage"], &["account", "show"], &["rates", "show"], &["key", "list"]]
-    {
+    for verb in [
+        &["status"][..],
+        &["jobs", "list"],
+        &["usage"],
+        &["usage", "--from", "2026-01-01"],
+        &["account", "show"],
+        &["rates", "show"],
+        &["key", "list"],
+    ] {
         assert_eq!(service.call(&service.admin, verb).status, 0, "{verb:?}");
     }
     assert_eq!(service.call(&key, &["tokens", "j", "100", "--key", "t"]).status, 0);

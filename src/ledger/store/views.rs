@@ -12,8 +12,9 @@ use crate::ledger::book::{Books, Shown};
 use crate::ledger::keys::KeyView;
 use crate::ledger::protocol::AttemptIdentity;
 use crate::ledger::receipt::Credits;
+use crate::ledger::usage_range::UsageRange;
 use crate::ledger::views::{
-    AccountView, AttemptView, BurnPoint, EntryView, GrantView, JobView, Query, RatesView, UsageRow, View,
+    AccountView, AttemptView, BurnPoint, EntryView, GrantView, JobView, PeriodLength, Query, RatesView, UsageRow, View,
 };
 
 /// No page is longer.
@@ -38,7 +39,7 @@ pub(super) fn read(store: &mut dyn Store, now_us: i64, query: &Query) -> Result<
             jobs(store, now_us, user.as_deref(), *running_only, *count_max, before.as_deref())?
         }
         Query::Job { job } => View::Job(Some(Box::new(one_job(store, now_us, job)?))),
-        Query::Usage { user, month } => View::Usage(usage(store, user, month.as_deref())?),
+        Query::Usage { user, range } => View::Usage(usage(store, user, range)?),
         Query::Rates => View::Rates(rates(store)?),
         Query::Keys { id } => View::Keys(keys(store, id.as_deref())?),
         Query::Verify => View::Verified(verify(store)?),
@@ -254,23 +255,15 @@ fn burn(store: &mut dyn Store, attempt: &Attempt) -> Result<Vec<BurnPoint>, Ledg
     Ok(points.into_iter().enumerate().filter(|(at, _)| at % step == 0 || *at == last).map(|(_, point)| point).collect())
 }
 
-/// Days of a month, or all months.
-fn usage(store: &mut dyn Store, owner: &str, month: Option<&str>) -> Result<Vec<UsageRow>, LedgerError> {
-    let (from, to) = match month {
-        Some(month) => {
-            let from = format!("{month}-01T00:00:00Z")
-                .parse::<jiff::Timestamp>()
-                .map_err(|_| LedgerError::Refused(format!("{month:?} is no month: write it as 2026-11")))?;
-            (from.as_second(), month_end(from.as_second()))
-        }
-        None => (i64::MIN, i64::MAX),
-    };
+/// Days or months.
+fn usage(store: &mut dyn Store, owner: &str, range: &UsageRange) -> Result<Vec<UsageRow>, LedgerError> {
+    let by_month = range.by == PeriodLength::Month;
     let sql = "SELECT day, CAST(coalesce(sum(amount), 0) AS BIGINT), CAST(sum(cpu_us) AS BIGINT), \
                CAST(sum(gpu_us) AS BIGINT), CAST(sum(tokens) AS BIGINT) FROM entry WHERE owner = $1 AND day >= $2 AND \
                day < $3 AND kind IN ('charge', 'correct', 'tokens') GROUP BY day ORDER BY day";
     let mut sums: Vec<UsageRow> = Vec::new();
     let mut last = None;
-    for mut row in store.query(sql, &[owner.into(), from.into(), to.into()])? {
+    for mut row in store.query(sql, &[owner.into(), range.from_s.into(), range.to_s.into()])? {
         let day = row.int()?;
         let of_day = UsageRow {
             period_start: rfc3339_s(day),
@@ -281,9 +274,9 @@ fn usage(store: &mut dyn Store, owner: &str, month: Option<&str>) -> Result<Vec<
             total_tokens_consumed: row.count()?,
         };
         let (year, of_year, _) = civil(day);
-        match sums.last_mut().filter(|_| month.is_none() && last == Some((year, of_year))) {
+        match sums.last_mut().filter(|_| by_month && last == Some((year, of_year))) {
             Some(sum) => add(sum, &of_day),
-            None if month.is_some() => sums.push(of_day),
+            None if !by_month => sums.push(of_day),
             None => sums.push(UsageRow {
                 period_start: rfc3339_s(month_start(day)),
                 period_end: rfc3339_s(month_end(day)),
