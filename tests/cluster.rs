@@ -64,6 +64,53 @@ pub(crate) fn start(is_up: impl Fn(&str) -> bool) -> &'static PathBuf {
     })
 }
 
+/// A copy of the cluster as it is now, which will be recovered from it and goes on by itself, as after a point-in-time
+/// recovery or a fail-over. It is started by the function that comes back.
+#[allow(dead_code, reason = "each test binary uses a part of it")]
+pub(crate) fn copied(directory: &Path, is_up: impl Fn(&str) -> bool) -> impl FnOnce() -> PathBuf {
+    let programs = programs().expect("PostgreSQL");
+    let copy = directory.join("copy");
+    let made = as_postgres(&programs.join("pg_basebackup"))
+        .args(["--username=jobmeter", "--checkpoint=fast", "--wal-method=stream", "-h"])
+        .arg(directory)
+        .arg("-D")
+        .arg(&copy)
+        .status();
+    assert!(made.unwrap().success(), "pg_basebackup failed");
+    std::fs::write(copy.join("recovery.signal"), "").unwrap();
+    move || {
+        let socket = copy.clone();
+        std::thread::spawn(move || {
+            let mut server = as_postgres(&programs.join("postgres"))
+                .args([
+                    "-c",
+                    "listen_addresses=",
+                    "-c",
+                    "fsync=off",
+                    "-c",
+                    "hot_standby=off",
+                    "-c",
+                    "restore_command=false",
+                    "-D",
+                ])
+                .arg(&copy)
+                .arg("-k")
+                .arg(&copy)
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap();
+            server.wait().ok();
+        });
+        for _ in 0..1_000_000 {
+            if is_up(&url(&socket, "postgres")) {
+                return socket;
+            }
+            std::thread::yield_now();
+        }
+        panic!("the copy did not start");
+    }
+}
+
 /// The clusters of test runs that are over.
 fn remove_old() {
     for entry in std::fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten() {

@@ -346,8 +346,8 @@ pub(super) enum Ledger {
     /// jobs wait for half a minute. On other machines `jobmeter spool flush --acknowledged` sends again what ended there
     /// in the last 7 days.
     Restore {
-        /// The copy
-        from: PathBuf,
+        /// The copy. Without one: the PostgreSQL database of the ledger was put back, which it has not noticed itself
+        from: Option<PathBuf>,
         /// For the books
         #[arg(long, value_name = "TEXT", default_value = "restored from a copy", value_parser = values::text)]
         why: String,

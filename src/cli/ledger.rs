@@ -32,11 +32,18 @@ pub(super) fn ledger(ledger: Ledger, settings: &Settings, out: &Output) -> Resul
             })
         }
         Ledger::Restore { from, why } => {
-            restore(settings.ledger.file()?, &from, &settings.by, &why, Box::new(SystemClock))?;
+            match &from {
+                Some(from) => restore(settings.ledger.file()?, from, &settings.by, &why, Box::new(SystemClock))?,
+                None => settings.ledger.restored(&settings.by, &why)?,
+            }
             let again = leftovers::resend(&settings.spool_dir, &settings.ledger).map_err(unreadable)?;
             let (sent, kept) = (again.settled.len(), again.kept.len());
             out.print(&serde_json::json!({ "restored": from, "sentAgain": again }), |style| {
-                let mut text = format!("{} now holds what {} held\n", settings.ledger, from.display());
+                let what = from.as_ref().map_or_else(
+                    || "knows that it was put back".to_owned(),
+                    |from| format!("now holds what {} held", from.display()),
+                );
+                let mut text = format!("{} {what}\n", settings.ledger);
                 text.push_str(&format!("{sent} ended attempts sent again from {}", settings.spool_dir.display()));
                 if kept > 0 {
                     text.push_str(&style.warning(&format!(", {kept} not taken")));

@@ -64,6 +64,18 @@ impl Location {
         }
     }
 
+    /// Says to a database that it was put back from a copy: what it acknowledged since is forgotten, and comes back with
+    /// the reports and spool files of the attempts. `by` and `why` are for the books.
+    ///
+    /// # Errors
+    /// Where it is no PostgreSQL database, and else see [`LedgerError`].
+    pub fn restored(&self, by: &str, why: &str) -> Result<(), LedgerError> {
+        match self {
+            Self::Postgres(url) => Postgres::open(url, None)?.restored(by, why),
+            other => Err(LedgerError::Refused(format!("{other} is no PostgreSQL database: name the copy to restore"))),
+        }
+    }
+
     /// Opens it.
     ///
     /// # Errors

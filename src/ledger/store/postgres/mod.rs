@@ -4,6 +4,8 @@
 //! whatever came in the way all the same (a new account made twice, a deadlock over a job) is tried again. The clock is
 //! the database's.
 
+mod place;
+
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
@@ -21,9 +23,10 @@ use crate::sys::clock::Clock;
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 /// "JBMT": whoever migrates holds this lock.
 const MIGRATION_LOCK: i64 = 0x4a42_4d54;
-/// What the tables have on PostgreSQL alone: entries cannot be changed, and rows that are written again and again find
-/// room beside their old versions.
-const EXTRAS: &str = "
+/// What the tables have on PostgreSQL alone, with each version: entries cannot be changed, rows that are written again and
+/// again find room beside their old versions, and the database knows where it is (see [`place`]).
+const EXTRAS: [&str; 2] = [
+    "
     CREATE FUNCTION entries_are_append_only() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN RAISE EXCEPTION 'entries are append-only'; END $$;
     CREATE TRIGGER entry_append_only BEFORE UPDATE OR DELETE ON entry
@@ -31,7 +34,10 @@ const EXTRAS: &str = "
     ALTER TABLE attempt SET (fillfactor = 50);
     ALTER TABLE account SET (fillfactor = 50);
     ALTER TABLE period SET (fillfactor = 50);
-    ALTER TABLE job SET (fillfactor = 50);";
+    ALTER TABLE job SET (fillfactor = 50);",
+    "ALTER TABLE reservation SET (fillfactor = 50);
+    CREATE TABLE jobmeter_place (one INT PRIMARY KEY CHECK (one = 1), place TEXT NOT NULL);",
+];
 
 /// A connection to a database.
 pub struct Postgres {
@@ -41,6 +47,8 @@ pub struct Postgres {
     statements: HashMap<String, Statement>,
     /// Instead of the database's.
     clock: Option<Box<dyn Clock>>,
+    /// It is not known yet whether this connection leads to the database that it led to before.
+    is_new: bool,
 }
 
 impl std::fmt::Debug for Postgres {
@@ -143,7 +151,7 @@ impl Postgres {
             .enable_all()
             .build()
             .map_err(|error| LedgerError::Unavailable(format!("no event loop can be made: {error}")))?;
-        let mut postgres = Self { runtime, config, client: None, statements: HashMap::new(), clock };
+        let mut postgres = Self { runtime, config, client: None, statements: HashMap::new(), clock, is_new: true };
         postgres.connected()?;
         postgres.migrate()?;
         Ok(postgres)
@@ -158,6 +166,7 @@ impl Postgres {
                  SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'";
             self.runtime.block_on(client.batch_execute(settings))?;
             self.client = Some(client);
+            self.is_new = true;
         }
         self.client.as_ref().ok_or_else(|| LedgerError::Unavailable("there is no connection".to_owned()))
     }
@@ -187,11 +196,10 @@ impl Postgres {
                  newer jobmeter"
             )));
         }
-        for (at, migration) in (1_u64..).zip(MIGRATIONS).filter(|(at, _)| *at > version) {
+        let migrations = MIGRATIONS.into_iter().zip(EXTRAS);
+        for (at, (migration, extras)) in (1_u64..).zip(migrations).filter(|(at, _)| *at > version) {
             self.batch(migration)?;
-            if at == 1 {
-                self.batch(EXTRAS)?;
-            }
+            self.batch(extras)?;
             self.batch(&format!("INSERT INTO jobmeter_schema VALUES ({at})"))?;
         }
         Ok(())
@@ -270,7 +278,20 @@ async fn connect(config: &Config) -> Result<Client, LedgerError> {
 
 impl Store for Postgres {
     fn begin(&mut self) -> Result<i64, LedgerError> {
-        self.begin_by("BEGIN")
+        loop {
+            self.connected()?;
+            if std::mem::take(&mut self.is_new) {
+                let looked = self.look_where_we_are();
+                self.is_new = looked.is_err();
+                looked?;
+            }
+            let now_us = self.begin_by("BEGIN")?;
+            // A connection that was made anew for it leads nobody knows where.
+            if !self.is_new {
+                return Ok(now_us);
+            }
+            self.rollback();
+        }
     }
 
     fn begin_reading(&mut self) -> Result<i64, LedgerError> {

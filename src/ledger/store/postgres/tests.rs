@@ -120,3 +120,44 @@ fn a_job_that_two_users_make_at_once_is_one_users() {
     let strangers = ledger.store.query(sql, &[]).unwrap().pop().unwrap().int().unwrap();
     assert_eq!(strangers, 0);
 }
+
+/// Recovered to a time before the last commits: nothing new is leased until those who run have told what they burned, and
+/// who was forgotten is known again.
+#[test]
+fn a_database_that_lost_commits_begins_an_epoch() {
+    let (place, _store) = store_for_tests(Box::new(crate::sys::clock::SystemClock));
+    let is_up = |url: &str| Postgres::open(url, None).is_ok();
+    let directory = cluster::start(is_up);
+    let url = cluster::url(directory, &place.0);
+    let mut ledger = StoreLedger::new(Postgres::open(&url, None).unwrap());
+    let known = suite::World::request("known", None);
+    assert!(matches!(ledger.open(&known).unwrap(), OpenAnswer::Opened { .. }));
+    // A connection that was lost, and the same database behind the next.
+    ledger.store.client = None;
+    assert!(matches!(ledger.open(&suite::World::request("same", None)).unwrap(), OpenAnswer::Opened { .. }));
+    let start = cluster::copied(directory, is_up);
+    let forgotten = suite::World::request("forgotten", None);
+    let OpenAnswer::Opened { lease, .. } = ledger.open(&forgotten).unwrap() else { panic!() };
+    let url = cluster::url(&start(), &place.0);
+    let mut ledger = StoreLedger::new(Postgres::open(&url, None).unwrap());
+    let new = suite::World::request("new", None);
+    assert!(matches!(ledger.open(&new).unwrap(), OpenAnswer::Wait { .. }));
+    let resume = crate::ledger::protocol::Resume {
+        started_ms_ago: 1_000,
+        rates_version: 1,
+        period: lease.period,
+        ceiling: lease.ceiling,
+        ceiling_version: lease.version,
+    };
+    let again = crate::ledger::protocol::OpenRequest { resume: Some(resume), ..forgotten };
+    assert!(matches!(ledger.open(&again).unwrap(), OpenAnswer::Opened { again: true, .. }));
+    let View::Entries(entries) = ledger.read(&Query::Entries { user: String::new(), count_max: 10 }).unwrap() else {
+        panic!()
+    };
+    assert_eq!(entries.iter().filter(|entry| entry.kind == "restore").count(), 1, "{entries:?}");
+    // The next connection finds what this one has written.
+    let mut other = StoreLedger::new(Postgres::open(&url, None).unwrap());
+    assert!(matches!(other.open(&new).unwrap(), OpenAnswer::Wait { .. }));
+    let View::Verified(found) = other.read(&Query::Verify).unwrap() else { panic!() };
+    assert_eq!(found.problems, Vec::<String>::new());
+}

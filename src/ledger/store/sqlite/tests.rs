@@ -7,6 +7,8 @@ mod restores;
 mod suite;
 
 use super::*;
+use crate::ledger::Ledger;
+use crate::ledger::views::{Query, View};
 
 type Place = tempfile::TempDir;
 
@@ -35,4 +37,30 @@ fn a_ledger_of_a_newer_version_is_refused() {
     Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
     let error = SqliteLedger::open_file(&path, Box::new(crate::sys::clock::SystemClock)).unwrap_err();
     assert!(matches!(&error, LedgerError::Broken(why) if why.contains("newer")), "{error}");
+}
+
+/// As jobmeter 0.1 made it before tokens could be reserved, with an account that has spent something.
+#[test]
+fn a_file_of_the_version_before_is_brought_forward() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("x.db");
+    let old = Connection::open(&path).unwrap();
+    old.execute_batch(&crate::ledger::store::MIGRATIONS[0].replace("/* by key */", "WITHOUT ROWID")).unwrap();
+    old.execute_batch(
+        "INSERT INTO account VALUES ('u', 5000000000, 'day', 1795478400, 1795564800, 0, NULL, NULL, 1, 0, 0, 0, 0, 0, 0);
+         INSERT INTO period VALUES ('u', 1795478400, 1795564800, 5000000000, 0, 7, 0);
+         INSERT INTO entry VALUES ('u', 1, 1795478400000000, 'charge', 1795478400, 1795478400, 0, 7, 7, 0, 0, 28, 0, 0,
+             NULL, NULL, 'meter', '');
+         PRAGMA application_id = 0x4a424d54; PRAGMA user_version = 3;",
+    )
+    .unwrap();
+    drop(old);
+    for _ in 0..2 {
+        let clock = suite::HandClock(std::sync::Arc::new((1_795_521_600 * 1_000_000).into()));
+        let mut ledger = SqliteLedger::open_file(&path, Box::new(clock)).unwrap();
+        let View::Verified(found) = ledger.read(&Query::Verify).unwrap() else { panic!() };
+        assert_eq!((found.problems, found.entries), (Vec::new(), 1));
+        let View::Account(account) = ledger.read(&Query::Account { user: "u".into() }).unwrap() else { panic!() };
+        assert_eq!(account.current.0, 7);
+    }
 }
