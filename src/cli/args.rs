@@ -411,4 +411,16 @@ pub(super) struct Serve {
     /// Serve with TLS: the private key, PEM
     #[arg(long, value_name = "FILE", requires = "tls_certificate")]
     pub(super) tls_key: Option<PathBuf>,
+    /// Where accounts that have spent 80 or 95 % or everything are told, as CloudEvents
+    #[arg(
+        long,
+        env = "JOBMETER_WEBHOOK",
+        value_name = "URL",
+        requires = "webhook_secret_file",
+        hide_env_values = true
+    )]
+    pub(super) webhook: Option<String>,
+    /// What they are signed with (Standard Webhooks): whsec_ and base64, or any text of 16 bytes or more
+    #[arg(long, env = "JOBMETER_WEBHOOK_SECRET_FILE", value_name = "FILE")]
+    pub(super) webhook_secret_file: Option<PathBuf>,
 }

@@ -9,7 +9,7 @@ use super::args::Serve;
 use super::output::Failure;
 use super::settings::Settings;
 use crate::ledger::location::Location;
-use crate::server::{self, Options, TlsFiles};
+use crate::server::{self, Options, TlsFiles, Webhook};
 
 pub(super) fn serve(serve: &Serve, settings: &Settings) -> Result<ExitCode, Failure> {
     let gone = |error: std::io::Error| Failure::new("the working directory cannot be found").because(error);
@@ -28,10 +28,12 @@ pub(super) fn serve(serve: &Serve, settings: &Settings) -> Result<ExitCode, Fail
     });
     let files = serve.tls_certificate.clone().zip(serve.tls_key.clone());
     let tls = files.map(|(certificate, key)| TlsFiles { certificate, key });
+    let webhook = serve.webhook.as_deref().zip(serve.webhook_secret_file.as_deref());
+    let webhook = webhook.map(|(url, secret)| Webhook::new(url, secret)).transpose().map_err(Failure::new)?;
     log();
     let scheme = if tls.is_some() { "https" } else { "http" };
     let (at, key_file) = (db.to_string(), admin_key_file.display().to_string());
-    let options = Options { db, listen: serve.listen, admin_key_file, tls };
+    let options = Options { db, listen: serve.listen, admin_key_file, tls, webhook };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::new("no event loop can be made").because(error))?;
     let listening = |address| {

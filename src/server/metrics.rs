@@ -19,6 +19,7 @@ pub(super) struct Metrics {
     transactions: Counter,
     transaction_seconds: Histogram,
     reports: Counter<u64, AtomicU64>,
+    alerts: Family<Labels, Counter>,
 }
 
 impl Metrics {
@@ -31,7 +32,9 @@ impl Metrics {
         registry.register("transactions", "Transactions of the writer", transactions.clone());
         registry.register("transaction_seconds", "How long they took, in seconds", transaction_seconds.clone());
         registry.register("reports", "Reports that were posted", reports.clone());
-        Self { registry: Arc::new(registry), requests, transactions, transaction_seconds, reports }
+        let alerts = Family::<Labels, Counter>::default();
+        registry.register("alerts", "Alerts to the webhook, by whether they arrived", alerts.clone());
+        Self { registry: Arc::new(registry), requests, transactions, transaction_seconds, reports, alerts }
     }
 
     pub(super) fn answered(&self, method: &str, status: u16) {
@@ -46,6 +49,10 @@ impl Metrics {
 
     pub(super) fn reported(&self) {
         self.reports.inc();
+    }
+
+    pub(super) fn alerted(&self, arrived: bool) {
+        self.alerts.get_or_create(&vec![("arrived", arrived.to_string())]).inc();
     }
 
     /// In the text format of OpenMetrics.

@@ -19,6 +19,7 @@ mod readers;
 mod reads;
 mod tls;
 mod waiting;
+mod webhook;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -45,6 +46,7 @@ use self::poster::Poster;
 use self::readers::Readers;
 pub use self::tls::TlsFiles;
 use self::waiting::Waiting;
+pub use self::webhook::Webhook;
 use crate::ledger::keys::Secret;
 use crate::ledger::location::Location;
 use crate::ledger::store::StoreLedger;
@@ -70,6 +72,8 @@ pub struct Options {
     pub admin_key_file: PathBuf,
     /// With TLS.
     pub tls: Option<TlsFiles>,
+    /// Where alerts go.
+    pub webhook: Option<Webhook>,
 }
 
 /// What all handlers share.
@@ -107,6 +111,7 @@ pub async fn serve(
     });
     let started = started.await.map_err(|error| error.to_string())?;
     let (poster, thread) = started.map_err(|error: LedgerError| format!("{at}: {error}"))?;
+    let sending = options.webhook.map(|webhook| webhook.start(options.db.clone(), metrics.clone())).transpose()?;
     let readers = Arc::new(Readers::new(options.db));
     let (stopped, stopping) = watch::channel(false);
     let app = Arc::new(App {
@@ -132,7 +137,11 @@ pub async fn serve(
     readers.close().await;
     // The writer ends when nobody can ask it any more, after the last commit.
     drop(app);
-    tokio::task::spawn_blocking(move || thread.join()).await.ok();
+    let ended = tokio::task::spawn_blocking(move || {
+        drop(sending);
+        thread.join()
+    });
+    ended.await.ok();
     Ok(())
 }
 

@@ -19,3 +19,4 @@ mod service;
 mod socket;
 #[path = "../station.rs"]
 mod station;
+mod webhook;

@@ -141,5 +141,5 @@ impl Books<'_> {
 
 fn new_period(account: &Account, start: i64, ends: i64, limit: Option<Nanocredits>) -> Period {
     let (adjusted, charged, held) = (Nanocredits::ZERO, Nanocredits::ZERO, Nanocredits::ZERO);
-    Period { owner: account.owner.clone(), start, ends, limit, adjusted, charged, held }
+    Period { owner: account.owner.clone(), start, ends, limit, adjusted, charged, held, alerted: 0 }
 }

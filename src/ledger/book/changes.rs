@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::Books;
+use super::alerts::Touched;
 use super::rows::{Account, Entry, Grant, Job, Key};
 use crate::domain::rating::RateCard;
 use crate::domain::units::Nanocredits;
@@ -90,6 +91,7 @@ impl Books<'_> {
             return Err(LedgerError::Refused("a limit cannot be negative".to_owned()));
         }
         self.free_up(user);
+        self.touch(Touched::Changed(user.to_owned()));
         let account = self.account(user)?;
         let mut period = self.period(user, account.period)?;
         let falls = match (account.limit, limit) {
@@ -134,6 +136,7 @@ impl Books<'_> {
             return Err(LedgerError::Refused("the grant would have expired already".to_owned()));
         }
         self.free_up(user);
+        self.touch(Touched::Changed(user.to_owned()));
         let account = self.account(user)?;
         let id = self.shelf.new_grant_id(user)?;
         let (charged, held) = (Nanocredits::ZERO, Nanocredits::ZERO);
@@ -149,6 +152,7 @@ impl Books<'_> {
             return Err(LedgerError::Refused("a correction by zero changes nothing".to_owned()));
         }
         self.free_up(user);
+        self.touch(Touched::Changed(user.to_owned()));
         let account = self.account(user)?;
         let mut period = self.period(user, account.period)?;
         period.adjusted = period.adjusted.saturating_add(amount);

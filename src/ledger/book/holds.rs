@@ -2,6 +2,7 @@
 //! them.
 
 use super::Books;
+use super::alerts::Touched;
 use super::rows::{Account, Attempt, Entry, Hold};
 use crate::domain::book::{Part, Source, components, plus, sum, take};
 use crate::domain::calendar::day_start;
@@ -21,6 +22,9 @@ impl Books<'_> {
     pub(super) fn move_in(&mut self, owner: &str, period: i64, source: Source, by: Move) -> Result<(), LedgerError> {
         if by.held.saturating_add(by.charged) < Nanocredits::ZERO {
             self.free_up(owner);
+        }
+        if by.charged > Nanocredits::ZERO {
+            self.touch(Touched::Spent(owner.to_owned()));
         }
         if source == Source::ALLOWANCE {
             let mut row = self.period(owner, period)?;

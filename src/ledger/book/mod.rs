@@ -7,6 +7,7 @@
 //! Architecture Invariant: no SQL here, no clock, and no rule in the stores. Rows come and go through [`Shelf`] alone.
 
 mod accounts;
+mod alerts;
 mod changes;
 mod correction;
 mod drawer;
@@ -19,6 +20,7 @@ mod shelf;
 mod silence;
 mod tokens;
 
+use self::alerts::Touched;
 use self::rows::{Account, Attempt, Entry, Grant, Period};
 pub use self::shelf::Changes;
 use self::shelf::Shelf;
@@ -113,6 +115,8 @@ pub struct Books<'a> {
     only: Option<String>,
     /// Accounts in which something became free, for who waits for that.
     freed: Vec<String>,
+    /// By the operation under way.
+    touched: Option<Touched>,
 }
 
 impl std::fmt::Debug for Books<'_> {
@@ -124,7 +128,7 @@ impl std::fmt::Debug for Books<'_> {
 impl<'a> Books<'a> {
     /// Opens them at the ledger's time, within a transaction of a store.
     pub fn new(store: &'a mut dyn Store, now_us: i64) -> Self {
-        Self { shelf: Shelf::new(store), now_us, only: None, freed: Vec::new() }
+        Self { shelf: Shelf::new(store), now_us, only: None, freed: Vec::new(), touched: None }
     }
 
     /// An account as it is shown: with its balance, what is free, its period, and its grants that can be spent.
@@ -169,7 +173,8 @@ impl<'a> Books<'a> {
         for Asked { operation, only } in asked {
             self.shelf.mark();
             self.only = only.map(str::to_owned);
-            let outcome = self.perform(operation);
+            self.touched = None;
+            let outcome = self.perform(operation).and_then(|outcome| self.watch().map(|()| outcome));
             match outcome {
                 // The store itself is out of order: nobody's work can be kept.
                 Err(error @ (LedgerError::Unavailable(_) | LedgerError::Conflict(_))) => return Err(error),

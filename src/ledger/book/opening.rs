@@ -1,6 +1,7 @@
 //! Opening: an attempt joins its job and gets its first lease, or a refusal, which is an entry too.
 
 use super::Books;
+use super::alerts::Touched;
 use super::rows::{Account, Attempt, Entry, Job, JobSums};
 use crate::domain::book::sum;
 use crate::domain::lease;
@@ -39,6 +40,11 @@ impl Books<'_> {
         } else {
             None
         };
+        if reason == Some(StopReason::CreditsExhausted)
+            && self.balance(&account)?.left.is_some_and(|left| left < needed)
+        {
+            self.touch(Touched::Exhausted(account.owner.clone()));
+        }
         if let Some(reason) = reason {
             return self.refuse(&account, request, reason);
         }

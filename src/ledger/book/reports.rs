@@ -1,6 +1,7 @@
 //! Attempts: charged as they report, told what they may do, and finished.
 
 use super::accounts::UNLIMITED;
+use super::alerts::Touched;
 use super::holds::give_up;
 use super::rows::{Account, Attempt};
 use super::{Books, Outcome, ms_to_us};
@@ -159,7 +160,10 @@ impl Books<'_> {
                 attempt.waits = false;
                 Ok(Decision::Lease(self.lease(attempt, account, lease::report_in_ms(&ask))?))
             }
-            Sized::Exhausted if self.settles_in_ms()? == 0 => Ok(Decision::Stop(StopReason::CreditsExhausted)),
+            Sized::Exhausted if self.settles_in_ms()? == 0 => {
+                self.touch(Touched::Exhausted(attempt.owner.clone()));
+                Ok(Decision::Stop(StopReason::CreditsExhausted))
+            }
             // After a restore nothing is given yet, which does not mean that nothing is left.
             Sized::Wait | Sized::Exhausted => {
                 self.renew(attempt, LEASE_MS);

@@ -68,6 +68,31 @@ pub struct Period {
     pub charged: Nanocredits,
     /// Of the allowance.
     pub held: Nanocredits,
+    /// How far of what can be spent was told, in percent; zero where nothing was.
+    pub alerted: i64,
+}
+
+/// That an account has come so far.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Alert {
+    /// Whose.
+    pub owner: String,
+    /// In which period, seconds since 1970.
+    pub period: i64,
+    /// Of what can be spent; 100 for exhausted.
+    pub percent: i64,
+    /// When, µs since 1970.
+    pub at_us: i64,
+    /// So much was.
+    pub spent: Nanocredits,
+    /// Allowance, corrections and grants.
+    pub spendable: Nanocredits,
+    /// Told to who wants to know, µs since 1970.
+    pub sent_us: Option<i64>,
+    /// So often it was tried.
+    pub tries: i64,
+    /// µs since 1970.
+    pub next_try_us: i64,
 }
 
 /// Extra credits.

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::Paid;
 use super::drawer::Drawer;
-use super::rows::{Account, Attempt, Entry, Grant, Job, Key, Period, Reservation};
+use super::rows::{Account, Alert, Attempt, Entry, Grant, Job, Key, Period, Reservation};
 use crate::domain::book::Source;
 use crate::domain::rating::RateCard;
 use crate::domain::units::Nanocredits;
@@ -37,6 +37,8 @@ pub struct Changes {
     pub receipts: Vec<(Uuid, serde_json::Value)>,
     /// New, with their numbers within their accounts.
     pub entries: Vec<(i64, Entry)>,
+    /// New.
+    pub alerts: Vec<Alert>,
     /// New: key, body, answer.
     pub once: Vec<(String, String, String)>,
     /// New: version, JSON, since when, by whom.
@@ -61,6 +63,7 @@ pub(super) struct Shelf<'a> {
     receipts: Vec<(Uuid, serde_json::Value)>,
     swept: Vec<String>,
     entries: Vec<(i64, Entry)>,
+    alerts: Vec<Alert>,
     once: Vec<(String, String, String)>,
     cards: Option<Vec<RateCard>>,
     new_cards: Vec<(RateCard, String)>,
@@ -69,7 +72,7 @@ pub(super) struct Shelf<'a> {
     epoch: Option<(u64, i64)>,
     new_epoch: Option<(u64, i64)>,
     /// How much of the lists above belongs to operations before the one under way.
-    marks: [usize; 5],
+    marks: [usize; 6],
 }
 
 impl<'a> Shelf<'a> {
@@ -87,13 +90,14 @@ impl<'a> Shelf<'a> {
             receipts: Vec::new(),
             swept: Vec::new(),
             entries: Vec::new(),
+            alerts: Vec::new(),
             once: Vec::new(),
             cards: None,
             new_cards: Vec::new(),
             keys: Drawer::default(),
             epoch: None,
             new_epoch: None,
-            marks: [0; 5],
+            marks: [0; 6],
         }
     }
 
@@ -108,7 +112,7 @@ impl<'a> Shelf<'a> {
         self.keys.mark();
         let lists = [self.identities.len(), self.receipts.len(), self.entries.len(), self.once.len()];
         let [identities, receipts, entries, once] = lists;
-        self.marks = [identities, receipts, entries, once, self.new_cards.len()];
+        self.marks = [identities, receipts, entries, once, self.new_cards.len(), self.alerts.len()];
     }
 
     /// Forgets what the operation under way has done.
@@ -120,11 +124,12 @@ impl<'a> Shelf<'a> {
         self.attempts.undo();
         self.reservations.undo();
         self.keys.undo();
-        let [identities, receipts, entries, once, cards] = self.marks;
+        let [identities, receipts, entries, once, cards, alerts] = self.marks;
         self.identities.truncate(identities);
         self.receipts.truncate(receipts);
         self.entries.truncate(entries);
         self.once.truncate(once);
+        self.alerts.truncate(alerts);
         self.new_cards.truncate(cards);
         self.cards = None;
         self.granted.clear();
@@ -174,6 +179,7 @@ impl<'a> Shelf<'a> {
             reservations: self.reservations.into_changed(),
             receipts: self.receipts,
             entries: self.entries,
+            alerts: self.alerts,
             once: self.once,
             keys: self.keys.into_changed(),
             epoch: self.new_epoch,
@@ -388,6 +394,10 @@ impl<'a> Shelf<'a> {
             Some((_, body, answer)) => Ok(Some((body.clone(), answer.clone()))),
             None => load::once(self.store, key),
         }
+    }
+
+    pub(super) fn put_alert(&mut self, alert: Alert) {
+        self.alerts.push(alert);
     }
 
     pub(super) fn put_once(&mut self, key: String, body: String, answer: String) {

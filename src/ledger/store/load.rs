@@ -64,6 +64,7 @@ pub(crate) fn period(store: &mut dyn Store, owner: &str, start: i64) -> Loaded<O
             adjusted: row.nanocredits()?,
             charged: row.nanocredits()?,
             held: row.nanocredits()?,
+            alerted: row.int()?,
         })
     })
 }

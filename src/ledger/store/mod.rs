@@ -3,6 +3,7 @@
 //! [`Store`] is a transaction on a database. The statements are the same for all ([`load`], [`save`], [`views`],
 //! [`verify`]): 64-bit integers and text only, `$1` for parameters, which appear in their order.
 
+mod alerts;
 mod ledger;
 pub(super) mod load;
 pub mod postgres;

@@ -1,7 +1,7 @@
 //! What a transaction changed, into a database.
 
 use super::table::{
-    ACCOUNT, ATTEMPT, ENTRY, EPOCH, GRANT, IDENTITY, JOB, KEY, ONCE, PERIOD, RATES, RECEIPT, RESERVATION,
+    ACCOUNT, ALERT, ATTEMPT, ENTRY, EPOCH, GRANT, IDENTITY, JOB, KEY, ONCE, PERIOD, RATES, RECEIPT, RESERVATION,
 };
 use super::{Store, Value};
 use crate::ledger::LedgerError;
@@ -20,6 +20,7 @@ pub(crate) fn save(store: &mut dyn Store, changes: &Changes) -> Result<(), Ledge
     write(&JOB, changes.jobs.iter().map(job).collect())?;
     write(&ATTEMPT, changes.attempts.iter().map(attempt).collect())?;
     write(&RESERVATION, changes.reservations.iter().map(reservation).collect())?;
+    write(&ALERT, changes.alerts.iter().map(super::alerts::values).collect())?;
     write(&IDENTITY, changes.identities.iter().map(|(id, body)| vec![(*id).into(), body.as_str().into()]).collect())?;
     let receipt = |(id, receipt): &(uuid::Uuid, serde_json::Value)| vec![(*id).into(), receipt.to_string().into()];
     write(&RECEIPT, changes.receipts.iter().map(receipt).collect())?;
@@ -65,6 +66,7 @@ fn period(period: &Period) -> Vec<Value> {
         period.adjusted.into(),
         period.charged.into(),
         period.held.into(),
+        period.alerted.into(),
     ]
 }
 

@@ -65,6 +65,7 @@ pub(super) static PERIOD: Table = Table {
         ("adjusted", Int),
         ("charged", Int),
         ("held", Int),
+        ("alerted", Int),
     ],
 };
 
@@ -172,6 +173,25 @@ pub(super) static RESERVATION: Table = Table {
         ("open", Int),
         ("settled_us", Int),
         ("used", Int),
+    ],
+};
+
+/// See [`crate::ledger::book::rows::Alert`].
+pub(super) static ALERT: Table = Table {
+    name: "alert",
+    key_count: 4,
+    append_only: false,
+    fixed: None,
+    columns: &[
+        ("owner", Text),
+        ("period", Int),
+        ("percent", Int),
+        ("at_us", Int),
+        ("spent", Int),
+        ("spendable", Int),
+        ("sent_us", Int),
+        ("tries", Int),
+        ("next_try_us", Int),
     ],
 };
 

@@ -3,6 +3,7 @@
 
 #![allow(clippy::pedantic, reason = "a test, not an interface")]
 
+mod alerts;
 mod changes;
 mod sharing;
 mod tokens;
