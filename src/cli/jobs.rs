@@ -33,8 +33,14 @@ pub(super) fn jobs(jobs: &Jobs, settings: &Settings, out: &Output) -> Result<Exi
             _ => Err(unasked()),
         },
         Jobs::Stop { job, why } => {
-            let change = Change::StopJob { job: job.clone(), by: settings.by.clone(), why: why.clone() };
-            let answer = settings.connect()?.change(&change)?;
+            let mut ledger = settings.connect()?;
+            // People name jobs by the beginnings of their ids; what changes something takes the whole one.
+            let View::Job(Some(found)) = ledger.read(&Query::Job { job: job.clone() })? else {
+                return Err(unasked());
+            };
+            let job = found.job;
+            let answer =
+                ledger.change(&Change::StopJob { job: job.clone(), by: settings.by.clone(), why: why.clone() })?;
             let told = if answer.again {
                 format!("job {job} had been stopped before\n")
             } else {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use jobmeter::ledger::protocol::{Finish, OpenAnswer, OpenRequest, Report, ReportAnswer};
+use jobmeter::ledger::views::{Change, ChangeAnswer};
 
 /// SplitMix64: the same seed is the same world on every machine.
 #[derive(Debug)]
@@ -31,12 +32,15 @@ pub(crate) enum Message {
     Open(OpenRequest),
     Report(Report),
     Finish(Finish),
+    Change(Change),
     Opened(OpenAnswer),
     Answered(ReportAnswer),
     Finished,
+    /// What was asked; `None` where it was refused.
+    Changed(Box<(Change, Option<ChangeAnswer>)>),
 }
 
-/// One message; `sent_us` of a question comes back with its answer.
+/// One message; `sent_us` of a question comes back with its answer. `attempt` is the sidecar's or the chat's number.
 #[derive(Clone, Debug)]
 pub(crate) struct Packet {
     pub attempt: usize,

@@ -6,14 +6,17 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use jobmeter::domain::job::{AccountState, Action, End, Event, Job, Rules};
 use jobmeter::domain::units::Nanocredits;
-use jobmeter::ledger::Ledger;
+use jobmeter::ledger::book::Outcome;
 use jobmeter::ledger::protocol::{Finish, OpenAnswer, Reason, ReportAnswer};
 use jobmeter::ledger::store::sqlite::{SqliteLedger, backup, restore};
 use jobmeter::ledger::views::{Change, PeriodLength, Query, View};
+use jobmeter::ledger::{Ledger, LedgerError};
 use jobmeter::runner::leases;
 use jobmeter::sys::clock::Clock;
 
+use crate::backend::Chat;
 use crate::network::{Chance, Message, Network, Packet};
+use crate::replica::Replica;
 use crate::sidecar::{CPUS, RATE, STOP_US, Sidecar, Stage, last_word, price, usage};
 
 /// From the decision to the standstill, the job burns on for at most this.
@@ -23,6 +26,7 @@ const LATENESS_MAX_US: u64 = 4_000;
 /// A question that was not answered within this is taken as lost.
 const TIMEOUT_US: u64 = 2_000_000;
 const LIFE_US: u64 = 120_000_000;
+const HOSTS: usize = 4;
 
 #[derive(Clone, Debug)]
 struct LedgerClock(Arc<AtomicI64>);
@@ -41,13 +45,19 @@ pub(crate) struct World {
     chance: Chance,
     now_us: u64,
     wall: LedgerClock,
+    /// Of who looks from outside.
     ledger: SqliteLedger,
+    replicas: Vec<Replica>,
+    chats: Vec<Chat>,
+    /// Between this host and this replica, until then.
+    cuts: BTreeMap<(usize, usize), u64>,
     directory: tempfile::TempDir,
     network: Network,
     sidecars: Vec<Sidecar>,
     silent_until_us: u64,
     limit: Nanocredits,
     calls: u64,
+    crashes: u64,
     restores: u64,
     restored_at_us: u64,
     stops: BTreeMap<String, u64>,
@@ -75,19 +85,27 @@ impl World {
         };
         ledger.change(&change).expect("a limit");
         let count = 2 + chance.below(14) as usize;
-        let sidecars = (0..count).map(|at| Sidecar::new(seed, at, &mut chance)).collect();
+        let sidecars: Vec<Sidecar> = (0..count).map(|at| Sidecar::new(seed, at, &mut chance)).collect();
+        let replica = |_| Replica::new(&directory.path().join("l.db"), Box::new(wall.clone()));
+        let replicas = (0..=chance.below(3)).map(replica).collect();
+        let chats =
+            (0..chance.below(3) as usize).map(|at| Chat::new(format!("job-{}", at % count), &mut chance)).collect();
         Self {
             seed,
             chance,
             now_us: 0,
             wall,
             ledger,
+            replicas,
+            chats,
+            cuts: BTreeMap::new(),
             directory,
             network: Network::default(),
             sidecars,
             silent_until_us: 0,
             limit,
             calls: 0,
+            crashes: 0,
             restores: 0,
             restored_at_us: 0,
             stops: BTreeMap::new(),
@@ -98,15 +116,31 @@ impl World {
     pub(crate) fn run(&mut self) {
         while self.now_us < LIFE_US {
             let by_sidecar = self.sidecars.iter().map(|sidecar| sidecar.next_us).min().unwrap_or(LIFE_US);
-            let next_us = self.network.next_at_us().unwrap_or(LIFE_US).min(by_sidecar).max(self.now_us + 1);
+            let by_chat = self.chats.iter().map(|chat| chat.next_us).min().unwrap_or(LIFE_US);
+            let by_replica = self.replicas.iter().filter_map(|replica| replica.post_at_us).min().unwrap_or(LIFE_US);
+            let next_us = self.network.next_at_us().unwrap_or(LIFE_US).min(by_sidecar).min(by_chat).min(by_replica);
+            let next_us = next_us.max(self.now_us + 1);
             self.pass(next_us.min(LIFE_US) - self.now_us);
             self.disturb();
             while let Some(packet) = self.network.arrived(self.now_us) {
                 self.deliver(packet);
             }
+            for at in 0..self.replicas.len() {
+                if self.replicas[at].post_at_us.is_some_and(|at_us| at_us <= self.now_us) {
+                    self.post(at);
+                }
+            }
             for at in 0..self.sidecars.len() {
                 if self.sidecars[at].next_us <= self.now_us {
                     self.wake(at);
+                }
+            }
+            for at in 0..self.chats.len() {
+                if self.chats[at].next_us <= self.now_us
+                    && let Some(change) = self.chats[at].wake(self.now_us, &mut self.chance)
+                {
+                    let packet = Packet { attempt: at, sent_us: self.now_us, message: Message::Change(change) };
+                    self.network.send(&mut self.chance, self.now_us, packet);
                 }
             }
         }
@@ -141,12 +175,31 @@ impl World {
             self.wall.0.fetch_add(step_s * 1_000_000, Ordering::Relaxed);
         }
         self.copy_or_restore();
+        self.disturb_replicas();
         let at = self.chance.below(self.sidecars.len() as u64) as usize;
         if self.chance.below(4_000) == 0 {
             self.crash(at);
         }
         if self.chance.percent(1) {
             self.sidecars[at].load_percent = self.chance.below(101);
+        }
+    }
+
+    /// One of them will die soon, within a transaction or after it; or a host cannot reach it for a while.
+    fn disturb_replicas(&mut self) {
+        let at = self.chance.below(self.replicas.len() as u64) as usize;
+        if self.chance.below(120) == 0 {
+            self.replicas[at].doom(self.chance.below(60));
+        }
+        if self.chance.below(1_000) == 0 {
+            let host = self.chance.below(HOSTS as u64) as usize;
+            self.cuts.insert((host, at), self.now_us + self.chance.below(60_000_000));
+        }
+        if self.chance.below(3_000) == 0 {
+            let limit = Nanocredits(self.limit.0 / 2 + i64::try_from(self.chance.below(40_000_000)).unwrap());
+            let (user, limit, period) = ("u".into(), Some(limit), PeriodLength::Day);
+            let change = Change::SetLimit { user, limit, period, by: "sim".into(), why: String::new() };
+            self.ledger.change(&change).expect("a limit");
         }
     }
 
@@ -187,23 +240,9 @@ impl World {
     }
 
     fn deliver(&mut self, packet: Packet) {
-        let to_ledger = matches!(packet.message, Message::Open(_) | Message::Report(_) | Message::Finish(_));
-        if to_ledger && self.now_us < self.silent_until_us {
-            return;
-        }
-        let answer = match packet.message {
-            Message::Open(request) => self.ledger.open(&request).ok().map(Message::Opened),
-            Message::Report(report) => {
-                let (origin, wall_us) = (self.sidecars[packet.attempt].origin(), self.wall.realtime_us());
-                let answer = origin.report(&mut self.ledger, &report, wall_us);
-                Some(Message::Answered(answer.expect("a report is taken")))
-            }
-            Message::Finish(finish) => {
-                self.last_word(packet.attempt, &finish);
-                Some(Message::Finished)
-            }
-            Message::Opened(answer) => return self.opened(packet.attempt, packet.sent_us, answer),
-            Message::Answered(answer) => return self.answered(packet.attempt, packet.sent_us, answer),
+        match packet.message {
+            Message::Opened(answer) => self.opened(packet.attempt, packet.sent_us, answer),
+            Message::Answered(answer) => self.answered(packet.attempt, packet.sent_us, answer),
             Message::Finished => {
                 // Taken by books that are forgotten since: its spool file says it again.
                 let forgotten = packet.sent_us < self.restored_at_us;
@@ -211,15 +250,66 @@ impl World {
                     self.sidecars[packet.attempt].stage = Stage::Gone;
                     self.sidecars[packet.attempt].last_word = true;
                 }
-                return;
             }
-        };
+            Message::Changed(told) => {
+                let (change, answer) = *told;
+                self.chats[packet.attempt].answered(&change, answer.as_ref(), self.now_us, &mut self.chance);
+            }
+            _ if self.now_us < self.silent_until_us => {}
+            _ => {
+                // A host asks the replica that it is led to, and is led to another now and then.
+                let (host, count) = (packet.attempt % HOSTS, self.replicas.len());
+                let at = if self.chance.percent(10) { self.chance.below(count as u64) as usize } else { host % count };
+                let cut = self.cuts.get(&(host, at)).is_some_and(|until_us| self.now_us < *until_us);
+                if !cut && self.now_us >= self.replicas[at].down_until_us {
+                    let post_at_us = self.now_us + self.chance.below(5_000);
+                    self.replicas[at].take(packet, post_at_us);
+                }
+            }
+        }
+    }
+
+    /// A replica posts what has come to it.
+    fn post(&mut self, at: usize) {
+        for (packet, outcome) in self.replicas[at].post() {
+            let message = match (packet.message, outcome) {
+                (_, Ok(Outcome::Opened(answer))) => Some(Message::Opened(*answer)),
+                (_, Ok(Outcome::Reported { answer, .. })) => Some(Message::Answered(answer)),
+                (_, Ok(Outcome::Finished(_))) => Some(Message::Finished),
+                (Message::Change(change), Ok(Outcome::Changed(answer))) => {
+                    Some(Message::Changed(Box::new((change, Some(answer)))))
+                }
+                (Message::Change(change), Err(LedgerError::Refused(_) | LedgerError::Missing(_))) => {
+                    Some(Message::Changed(Box::new((change, None))))
+                }
+                // The books have forgotten the attempt: its sidecar opens it again.
+                (Message::Report(report), Err(LedgerError::Unknown(_))) => {
+                    let (origin, wall_us) = (self.sidecars[packet.attempt].origin(), self.wall.realtime_us());
+                    origin.report(&mut self.replicas[at].ledger, &report, wall_us).ok().map(Message::Answered)
+                }
+                (Message::Finish(finish), Err(LedgerError::Unknown(_))) => {
+                    let (origin, wall_us) = (self.sidecars[packet.attempt].origin(), self.wall.realtime_us());
+                    let told = origin.finish(&mut self.replicas[at].ledger, &finish, wall_us);
+                    told.ok().map(|_| Message::Finished)
+                }
+                (Message::Open(_), Err(LedgerError::Refused(_))) => None,
+                (message, outcome) => panic!("seed {}: {message:?} is answered by {outcome:?}", self.seed),
+            };
+            if let (Some(message), false) = (message, self.replicas[at].is_dead()) {
+                if let (Message::Finished, Stage::Ended(finish)) = (&message, &self.sidecars[packet.attempt].stage) {
+                    self.sidecars[packet.attempt].said = Some(finish.clone());
+                }
+                let (attempt, sent_us) = (packet.attempt, packet.sent_us);
+                self.network.send(&mut self.chance, self.now_us, Packet { attempt, sent_us, message });
+            }
+        }
+        if self.replicas[at].is_dead() {
+            self.crashes += 1;
+            let down_until_us = self.now_us + self.chance.below(10_000_000);
+            self.replicas[at].restart(down_until_us);
+        }
         self.calls += 1;
         self.check();
-        if let Some(message) = answer {
-            let back = Packet { message, ..packet };
-            self.network.send(&mut self.chance, self.now_us, back);
-        }
     }
 
     /// After every call: the books replay, and nothing that was granted is more than could be spent.
@@ -381,6 +471,7 @@ impl World {
         }
         self.calls = 0;
         self.check();
+        self.compare_tokens();
         for sidecar in &self.sidecars {
             let View::Job(Some(job)) =
                 self.ledger.read(&Query::Job { job: sidecar.job_id() }).unwrap_or(View::Job(None))
@@ -392,19 +483,42 @@ impl World {
             };
             let (charged, overshoot) = (attempt.charged.total, attempt.overshoot);
             let burned = price(sidecar.cpu_us);
+            if self.restores == 0 {
+                // What was burned was held before, so that it can be charged.
+                assert_eq!(overshoot, Nanocredits::ZERO, "seed {}: {}", self.seed, sidecar.id);
+            }
             if sidecar.last_word {
                 assert_eq!(charged.saturating_add(overshoot), burned, "seed {}: {}", self.seed, sidecar.id);
             }
         }
         let stops = &self.stops;
         format!(
-            "{} sidecars, limit {}, {} lost, {} repeated, {} restores, ends {stops:?}",
+            "{} sidecars, {} replicas, {} crashes, limit {}, {} lost, {} repeated, {} restores, ends {stops:?}",
             self.sidecars.len(),
+            self.replicas.len(),
+            self.crashes,
             self.limit,
             self.network.lost,
             self.network.repeated,
             self.restores
         )
+    }
+
+    /// What was settled was charged once, or given up as overshoot; a restore forgets tokens.
+    fn compare_tokens(&mut self) {
+        let mut settled: BTreeMap<String, u64> = BTreeMap::new();
+        for (job, count) in self.chats.iter().map(Chat::settled) {
+            *settled.entry(job).or_default() += count;
+        }
+        for (job, count) in settled {
+            if let Ok(View::Job(Some(found))) = self.ledger.read(&Query::Job { job: job.clone() })
+                && self.restores == 0
+            {
+                // The answer to the last one may be on its way.
+                let most = count + self.chats.iter().map(|chat| chat.unanswered(&job)).sum::<u64>();
+                assert!((count..=most).contains(&found.tokens), "seed {}: {} of {count}", self.seed, found.tokens);
+            }
+        }
     }
 
     fn ended_by_operator(&mut self, at: usize) {

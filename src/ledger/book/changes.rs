@@ -198,16 +198,11 @@ impl Books<'_> {
         Ok(ChangeAnswer { again, ..self.answer(&account)? })
     }
 
-    /// The one job that the text names, to be changed.
-    pub(super) fn known_job(&mut self, text: &str) -> Result<Job, LedgerError> {
-        // The beginnings of other people's jobs are none of their business.
-        let id = if self.only.is_some() { text.to_owned() } else { self.shelf.job_id(text)? };
-        if id != text {
-            // Its account could not be locked by the beginning of its id.
-            self.shelf.lock_job(&id)?;
-        }
+    /// The job of this id. The beginning of an id is for people who look: what changes something must not hit `job-12` where
+    /// `job-1` is not known yet.
+    pub(super) fn known_job(&mut self, id: &str) -> Result<Job, LedgerError> {
         let missing = || LedgerError::Missing(format!("no job {id:?} is known: `jobmeter jobs list` shows them"));
-        self.shelf.job(&id)?.filter(|job| self.may(&job.owner)).ok_or_else(missing)
+        self.shelf.job(id)?.filter(|job| self.may(&job.owner)).ok_or_else(missing)
     }
 }
 

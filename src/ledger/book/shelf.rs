@@ -12,7 +12,7 @@ use crate::domain::rating::RateCard;
 use crate::domain::units::Nanocredits;
 use crate::ledger::LedgerError;
 use crate::ledger::protocol::AttemptIdentity;
-use crate::ledger::store::{Concerned, Store, Value, load};
+use crate::ledger::store::{Store, Value, load};
 
 /// What a transaction writes.
 #[derive(Debug, Default)]
@@ -291,11 +291,6 @@ impl<'a> Shelf<'a> {
             [first, ..] if first == text || found.len() == 1 => Ok(first.clone()),
             _ => Err(LedgerError::Refused(format!("{text:?} is the beginning of several jobs: {}", found.join(", ")))),
         }
-    }
-
-    /// Locks the account of a job.
-    pub(super) fn lock_job(&mut self, id: &str) -> Result<(), LedgerError> {
-        self.store.lock(&Concerned { jobs: vec![id], ..Concerned::default() })
     }
 
     pub(super) fn put_job(&mut self, job: Job) {

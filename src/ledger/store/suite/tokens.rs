@@ -108,3 +108,15 @@ fn a_reservation_outlives_its_period() {
     let credits: Vec<i64> = world.usage_of_days().iter().map(|(_, credits, _)| *credits).collect();
     assert_eq!(credits, [1_500_000]);
 }
+
+/// Found by the simulation: tokens of a job that was not known yet were charged to one whose id begins with its id.
+#[test]
+fn what_is_charged_is_charged_to_the_job_of_that_very_id() {
+    let mut world = World::new();
+    let _ = world.open("job-12", None);
+    let charge = Change::ChargeTokens { job: "job-1".into(), count: 7, by: "b".into(), key: "k".into() };
+    assert!(matches!(world.change(charge), Err(LedgerError::Missing(_))));
+    let stop = Change::StopJob { job: "job-1".into(), by: "b".into(), why: String::new() };
+    assert!(matches!(world.change(stop), Err(LedgerError::Missing(_))));
+    assert_eq!(world.job("job-1").tokens, 0);
+}
