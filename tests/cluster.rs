@@ -22,55 +22,102 @@ fn as_postgres(program: &Path) -> Command {
     command
 }
 
+/// Runs a server on a data directory, until it or this process ends.
+fn run(data: PathBuf, socket: PathBuf, settings: &'static [&'static str]) -> std::thread::JoinHandle<()> {
+    // The death signal comes when the thread ends that started it, which a test's may.
+    std::thread::spawn(move || {
+        let mut command = as_postgres(&programs().expect("PostgreSQL").join("postgres"));
+        for setting in [&["listen_addresses=", "max_connections=200"], settings].concat() {
+            command.args(["-c", setting]);
+        }
+        let mut server = command.arg("-D").arg(data).arg("-k").arg(socket).stderr(Stdio::null()).spawn().unwrap();
+        server.wait().ok();
+    })
+}
+
+fn await_up(directory: &Path, is_up: impl Fn(&str) -> bool) {
+    let came_up = (0..1_000_000).any(|_| {
+        std::thread::yield_now();
+        is_up(&url(directory, "postgres"))
+    });
+    assert!(came_up, "PostgreSQL did not start");
+}
+
+/// A new cluster's directory, with its socket; its data is in `data`.
+fn make(name: &str) -> PathBuf {
+    let programs = programs().expect("PostgreSQL is missing: apt-get install postgresql");
+    let directory = std::env::temp_dir().join(format!("jobmeter-postgres-{}{name}", std::process::id()));
+    remove_old();
+    std::fs::create_dir(&directory).unwrap();
+    if nix::unistd::geteuid().is_root() {
+        let user = nix::unistd::User::from_name("postgres").unwrap().expect("the user postgres");
+        nix::unistd::chown(&directory, Some(user.uid), Some(user.gid)).unwrap();
+    }
+    let made = as_postgres(&programs.join("initdb"))
+        .args(["--no-sync", "--auth=trust", "--username=jobmeter", "--encoding=UTF8", "-D"])
+        .arg(directory.join("data"))
+        .status();
+    assert!(made.unwrap().success(), "initdb failed");
+    directory
+}
+
 /// The directory of this process's cluster, with its socket; `is_up` tries to connect to it.
+#[allow(dead_code, reason = "each test binary uses a part of it")]
 pub(crate) fn start(is_up: impl Fn(&str) -> bool) -> &'static PathBuf {
     static CLUSTER: OnceLock<PathBuf> = OnceLock::new();
     CLUSTER.get_or_init(|| {
-        let programs = programs().expect("PostgreSQL is missing: apt-get install postgresql");
-        let directory = std::env::temp_dir().join(format!("jobmeter-postgres-{}", std::process::id()));
-        remove_old();
-        std::fs::create_dir(&directory).unwrap();
-        if nix::unistd::geteuid().is_root() {
-            let user = nix::unistd::User::from_name("postgres").unwrap().expect("the user postgres");
-            nix::unistd::chown(&directory, Some(user.uid), Some(user.gid)).unwrap();
-        }
-        let (data, socket) = (directory.join("data"), directory.clone());
-        let started = directory.clone();
-        // The death signal comes when the thread ends that started it, which a test's may.
-        std::thread::spawn(move || {
-            let made = as_postgres(&programs.join("initdb"))
-                .args(["--no-sync", "--auth=trust", "--username=jobmeter", "--encoding=UTF8", "-D"])
-                .arg(&data)
-                .status();
-            assert!(made.unwrap().success(), "initdb failed");
-            let mut server = as_postgres(&programs.join("postgres"))
-                .args(["-c", "listen_addresses=", "-c", "fsync=off", "-c", "max_connections=200"])
-                .arg("-D")
-                .arg(&data)
-                .arg("-k")
-                .arg(&socket)
-                .stderr(Stdio::null())
-                .spawn()
-                .unwrap();
-            server.wait().ok();
-        });
-        for _ in 0..1_000_000 {
-            if is_up(&url(&started, "postgres")) {
-                return started;
-            }
-            std::thread::yield_now();
-        }
-        panic!("PostgreSQL did not start");
+        let directory = make("");
+        run(directory.join("data"), directory.clone(), &["fsync=off"]);
+        await_up(&directory, is_up);
+        directory
     })
+}
+
+/// A cluster that is stopped under way, and started again; it syncs, as a real one does.
+#[allow(dead_code, reason = "each test binary uses a part of it")]
+pub(crate) struct Fragile {
+    pub(crate) directory: PathBuf,
+    server: Option<std::thread::JoinHandle<()>>,
+}
+
+#[allow(dead_code, reason = "each test binary uses a part of it")]
+impl Fragile {
+    pub(crate) fn start(name: &str, is_up: impl Fn(&str) -> bool) -> Self {
+        let directory = make(name);
+        let mut cluster = Self { directory, server: None };
+        cluster.again();
+        await_up(&cluster.directory, is_up);
+        cluster
+    }
+
+    pub(crate) fn again(&mut self) {
+        self.server = Some(run(self.directory.join("data"), self.directory.clone(), &[]));
+    }
+
+    /// As `pg_ctl stop -m immediate`: nothing is written that was not.
+    pub(crate) fn stop_immediately(&mut self) {
+        let file = std::fs::read_to_string(self.directory.join("data/postmaster.pid")).unwrap();
+        let pid = nix::unistd::Pid::from_raw(file.lines().next().unwrap().parse().unwrap());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGQUIT).unwrap();
+        self.server.take().unwrap().join().unwrap();
+    }
+}
+
+impl Drop for Fragile {
+    fn drop(&mut self) {
+        if self.server.is_some() && !std::thread::panicking() {
+            self.stop_immediately();
+        }
+        std::fs::remove_dir_all(&self.directory).ok();
+    }
 }
 
 /// A copy of the cluster as it is now, which will be recovered from it and goes on by itself, as after a point-in-time
 /// recovery or a fail-over. It is started by the function that comes back.
 #[allow(dead_code, reason = "each test binary uses a part of it")]
 pub(crate) fn copied(directory: &Path, is_up: impl Fn(&str) -> bool) -> impl FnOnce() -> PathBuf {
-    let programs = programs().expect("PostgreSQL");
     let copy = directory.join("copy");
-    let made = as_postgres(&programs.join("pg_basebackup"))
+    let made = as_postgres(&programs().expect("PostgreSQL").join("pg_basebackup"))
         .args(["--username=jobmeter", "--checkpoint=fast", "--wal-method=stream", "-h"])
         .arg(directory)
         .arg("-D")
@@ -79,35 +126,9 @@ pub(crate) fn copied(directory: &Path, is_up: impl Fn(&str) -> bool) -> impl FnO
     assert!(made.unwrap().success(), "pg_basebackup failed");
     std::fs::write(copy.join("recovery.signal"), "").unwrap();
     move || {
-        let socket = copy.clone();
-        std::thread::spawn(move || {
-            let mut server = as_postgres(&programs.join("postgres"))
-                .args([
-                    "-c",
-                    "listen_addresses=",
-                    "-c",
-                    "fsync=off",
-                    "-c",
-                    "hot_standby=off",
-                    "-c",
-                    "restore_command=false",
-                    "-D",
-                ])
-                .arg(&copy)
-                .arg("-k")
-                .arg(&copy)
-                .stderr(Stdio::null())
-                .spawn()
-                .unwrap();
-            server.wait().ok();
-        });
-        for _ in 0..1_000_000 {
-            if is_up(&url(&socket, "postgres")) {
-                return socket;
-            }
-            std::thread::yield_now();
-        }
-        panic!("the copy did not start");
+        run(copy.clone(), copy.clone(), &["fsync=off", "hot_standby=off", "restore_command=false"]);
+        await_up(&copy, is_up);
+        copy
     }
 }
 
@@ -115,7 +136,8 @@ pub(crate) fn copied(directory: &Path, is_up: impl Fn(&str) -> bool) -> impl FnO
 fn remove_old() {
     for entry in std::fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let pid = name.strip_prefix("jobmeter-postgres-").and_then(|pid| pid.parse::<u32>().ok());
+        let rest = name.strip_prefix("jobmeter-postgres-");
+        let pid = rest.and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
         if pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
             std::fs::remove_dir_all(entry.path()).ok();
         }

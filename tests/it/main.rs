@@ -14,6 +14,8 @@ mod accounts;
 mod bad_input;
 #[path = "../cluster.rs"]
 mod cluster;
+mod faults;
+mod proxy;
 mod run;
 mod service;
 mod socket;

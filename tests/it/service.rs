@@ -43,23 +43,28 @@ impl Service {
     pub(crate) fn start() -> Self {
         let station = Station::new();
         let (child, url) = serve(&station, "127.0.0.1:0", &[]);
+        Self::at(station, child, url)
+    }
+
+    /// One that was started by [`serve`].
+    pub(crate) fn at(station: Station, child: Child, url: String) -> Self {
         let admin = std::fs::read_to_string(station.path("service.db.admin-key")).unwrap().trim().to_owned();
         Self { station, child, url, admin }
     }
 
-    fn address(&self) -> String {
+    pub(crate) fn address(&self) -> String {
         self.url.split("://").nth(1).unwrap().to_owned()
     }
 
     /// The same place, after it has ended.
-    fn again(&mut self) {
+    pub(crate) fn again(&mut self) {
         self.child.wait().unwrap();
         let (child, url) = serve(&self.station, &self.address(), &[]);
         assert_eq!(url, self.url);
         self.child = child;
     }
 
-    fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), signal).unwrap();
     }
 
@@ -354,8 +359,7 @@ fn replicas_on_postgresql_share_the_books() {
     let db = crate::cluster::url(directory, "postgres");
     let station = Station::new();
     let (first, url) = serve(&station, "127.0.0.1:0", &["--db", &db]);
-    let admin = std::fs::read_to_string(station.path("service.db.admin-key")).unwrap().trim().to_owned();
-    let mut service = Service { station, child: first, url, admin };
+    let mut service = Service::at(station, first, url);
     let (mut second, other) = serve(&service.station, "127.0.0.1:0", &["--db", &db]);
     service.json(&["account", "limit", "0.002"]);
     let line = "while :; do :; done";

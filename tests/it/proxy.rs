@@ -1,0 +1,63 @@
+//! A small proxy that delays what it passes on, and cuts connections in the middle.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// It lives as long as the test's process.
+pub(crate) struct Proxy {
+    pub(crate) url: String,
+    pub(crate) cut: Arc<AtomicU64>,
+}
+
+/// SplitMix64.
+fn mixed(state: &AtomicU64) -> u64 {
+    let z = state.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
+    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// Passes on what `from` says, until a cut or its end; with either both directions end.
+fn pass(mut from: TcpStream, mut to: TcpStream, chance: &AtomicU64, cut: &AtomicU64) {
+    let mut buffer = [0; 4096];
+    while let Ok(read @ 1..) = from.read(&mut buffer) {
+        let dice = mixed(chance) % 100;
+        // One in ten waits, one in forty is cut in the middle of what it says.
+        if dice < 10 {
+            std::thread::sleep(Duration::from_millis(mixed(chance) % 300));
+        }
+        let cuts = dice >= 97;
+        let end = if cuts { read / 2 } else { read };
+        if to.write_all(&buffer[..end]).is_err() || cuts {
+            cut.fetch_add(u64::from(cuts), Ordering::Relaxed);
+            break;
+        }
+    }
+    from.shutdown(Shutdown::Both).ok();
+    to.shutdown(Shutdown::Both).ok();
+}
+
+impl Proxy {
+    /// To a service at `address`.
+    pub(crate) fn start(address: &str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let (address, cut) = (address.to_owned(), Arc::new(AtomicU64::new(0)));
+        let (counted, chance) = (Arc::clone(&cut), Arc::new(AtomicU64::new(7)));
+        std::thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                // A service that is away is away here as well.
+                let Ok(server) = TcpStream::connect(&address) else { continue };
+                for (from, to) in [(&client, &server), (&server, &client)] {
+                    let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+                    let (chance, cut) = (Arc::clone(&chance), Arc::clone(&counted));
+                    std::thread::spawn(move || pass(from, to, &chance, &cut));
+                }
+            }
+        });
+        Self { url, cut }
+    }
+}
