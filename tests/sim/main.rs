@@ -20,6 +20,7 @@ mod replica;
 mod sidecar;
 mod world;
 
+use jobmeter::domain::units::Nanocredits;
 use world::World;
 
 fn seeds() -> Vec<u64> {
@@ -45,4 +46,19 @@ fn no_world_overspends_loses_or_kills_without_reason() {
             });
         }
     });
+}
+
+/// A user's jobs on several hosts burn five credits: never more, and next to nothing stays when all of them have stopped.
+#[test]
+fn many_jobs_burn_what_there_is_and_no_more() {
+    let limit = Nanocredits(5_000_000_000);
+    for (seed, count) in [(1, 4), (2, 16), (3, 64), (4, 64), (5, 64)] {
+        let mut world = World::crowd(seed, count, limit);
+        world.run();
+        let charged = world.charged();
+        let told = world.end();
+        let unburned = limit.saturating_sub(charged);
+        println!("{count} jobs: {charged} charged, {unburned} of {limit} unburned; {told}");
+        assert!((0..=limit.0 / 200).contains(&unburned.0), "{count} jobs: {unburned} of {limit} stayed unburned");
+    }
 }

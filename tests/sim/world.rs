@@ -55,6 +55,9 @@ pub(crate) struct World {
     network: Network,
     sidecars: Vec<Sidecar>,
     silent_until_us: u64,
+    life_us: u64,
+    /// Nothing happens but what the network does to messages.
+    calm: bool,
     limit: Nanocredits,
     calls: u64,
     crashes: u64,
@@ -103,6 +106,8 @@ impl World {
             network: Network::default(),
             sidecars,
             silent_until_us: 0,
+            life_us: LIFE_US,
+            calm: false,
             limit,
             calls: 0,
             crashes: 0,
@@ -112,16 +117,45 @@ impl World {
         }
     }
 
+    /// Many jobs of one user at noon, each of which burns as much as it can until it is stopped.
+    pub(crate) fn crowd(seed: u64, count: usize, limit: Nanocredits) -> Self {
+        let mut world = Self::new(seed);
+        world.wall.0.fetch_sub(43_200_000_000, Ordering::Relaxed);
+        (world.calm, world.life_us, world.chats, world.limit) = (true, 4_000_000_000, Vec::new(), limit);
+        let (user, period, by) = ("u".to_owned(), PeriodLength::Day, "sim".to_owned());
+        let change = Change::SetLimit { user, limit: Some(limit), period, by, why: String::new() };
+        world.ledger.change(&change).expect("a limit");
+        let sidecars = (0..count).map(|at| Sidecar {
+            load_percent: 100,
+            stops_us: u64::MAX,
+            ..Sidecar::new(seed, at, &mut world.chance)
+        });
+        world.sidecars = sidecars.collect();
+        world
+    }
+
+    /// What was charged.
+    pub(crate) fn charged(&mut self) -> Nanocredits {
+        match self.ledger.read(&Query::Account { user: "u".into() }).expect("the account") {
+            View::Account(account) => account.current,
+            other => panic!("{other:?}"),
+        }
+    }
+
     /// Lives until all sidecars are gone or the time is over.
     pub(crate) fn run(&mut self) {
-        while self.now_us < LIFE_US {
-            let by_sidecar = self.sidecars.iter().map(|sidecar| sidecar.next_us).min().unwrap_or(LIFE_US);
-            let by_chat = self.chats.iter().map(|chat| chat.next_us).min().unwrap_or(LIFE_US);
-            let by_replica = self.replicas.iter().filter_map(|replica| replica.post_at_us).min().unwrap_or(LIFE_US);
-            let next_us = self.network.next_at_us().unwrap_or(LIFE_US).min(by_sidecar).min(by_chat).min(by_replica);
+        while self.now_us < self.life_us && self.sidecars.iter().any(|sidecar| !matches!(sidecar.stage, Stage::Gone)) {
+            let by_sidecar = self.sidecars.iter().map(|sidecar| sidecar.next_us).min().unwrap_or(self.life_us);
+            let by_chat = self.chats.iter().map(|chat| chat.next_us).min().unwrap_or(self.life_us);
+            let by_replica =
+                self.replicas.iter().filter_map(|replica| replica.post_at_us).min().unwrap_or(self.life_us);
+            let next_us =
+                self.network.next_at_us().unwrap_or(self.life_us).min(by_sidecar).min(by_chat).min(by_replica);
             let next_us = next_us.max(self.now_us + 1);
-            self.pass(next_us.min(LIFE_US) - self.now_us);
-            self.disturb();
+            self.pass(next_us.min(self.life_us) - self.now_us);
+            if !self.calm {
+                self.disturb();
+            }
             while let Some(packet) = self.network.arrived(self.now_us) {
                 self.deliver(packet);
             }
@@ -314,7 +348,8 @@ impl World {
 
     /// After every call: the books replay, and nothing that was granted is more than could be spent.
     fn check(&mut self) {
-        if !self.calls.is_multiple_of(8) {
+        let each = if self.calm { 256 } else { 8 };
+        if !self.calls.is_multiple_of(each) {
             return;
         }
         match self.ledger.read(&Query::Verify).expect("the books") {
