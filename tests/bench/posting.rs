@@ -1,7 +1,7 @@
 //! How many reports a second a store posts durably, handed to it in groups: `cargo bench --bench posting -- [OPTIONS]`.
 //!
 //! `--jobs N` open attempts of one account (1000), `--group N` reports a transaction (500), `--seconds N` (5),
-//! `--ledger PATH` (a new file beside the build).
+//! `--db LOCATION` (a new file beside the build).
 
 #![allow(clippy::pedantic, clippy::print_stdout, missing_docs, reason = "a program for people, not an interface")]
 
@@ -116,7 +116,7 @@ fn measure<S: Store>(name: &str, ledger: &mut StoreLedger<S>) {
 fn main() {
     let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
     let arguments: Vec<String> = std::env::args().collect();
-    let at = arguments.iter().position(|argument| argument == "--ledger");
+    let at = arguments.iter().position(|argument| argument == "--db");
     let new = directory.path().join("l.db").display().to_string();
     let location = Location::parse(at.and_then(|at| arguments.get(at + 1)).unwrap_or(&new));
     measure(&location.to_string(), &mut StoreLedger::new(location.store().expect("a ledger")));
