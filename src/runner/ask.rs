@@ -13,7 +13,8 @@ const COUNT_MAX: u64 = 1 << 53;
 
 /// A question.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Ask {
+#[expect(missing_docs, reason = "the fields are words of the design")]
+pub enum Ask {
     /// How many credits are left.
     Left,
     /// Tokens were used.

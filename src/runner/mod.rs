@@ -9,7 +9,7 @@
 //! The front stays where the user started it; the keeper, forked from it, meters. Each ends the job when the other is
 //! lost. Neither lets the other's death lose a figure: what is not in the ledger is in the spool or in the kernel.
 
-mod ask;
+pub mod ask;
 mod attempt;
 mod dry_run;
 mod ending;

@@ -1,7 +1,8 @@
 //! Server-sent events for whoever watches an account: its balance and what runs in it, each second in which they change.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::extract::{Query as Parameters, State};
@@ -34,7 +35,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
-struct Watched {
+struct WatchOf {
     /// Whose account; that of the key where it is bound to one.
     user: Option<String>,
 }
@@ -58,6 +59,16 @@ struct RunningJob {
     charged: Nanocredits,
 }
 
+/// Accounts that somebody watches, and how many do: what runs in them reports each second.
+#[derive(Debug, Default)]
+pub(super) struct Watched(Mutex<HashMap<String, usize>>);
+
+impl Watched {
+    pub(super) fn holds(&self, owner: &str) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains_key(owner)
+    }
+}
+
 /// What a stream remembers between two events.
 struct Watch {
     app: Arc<App>,
@@ -65,23 +76,36 @@ struct Watch {
     last: Option<Seen>,
 }
 
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let mut watched = self.app.watched.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = watched.get_mut(&self.user) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                watched.remove(&self.user);
+            }
+        }
+    }
+}
+
 #[utoipa::path(
     get,
     path = "/events",
     summary = "Watches an account: server-sent events `account`.",
-    params(Watched),
+    params(WatchOf),
     responses((status = 200, description = "A stream.", body = Seen, content_type = "text/event-stream"), Refusals)
 )]
 async fn events(
     State(app): State<Arc<App>>,
     caller: Caller,
-    watched: Result<Parameters<Watched>, axum::extract::rejection::QueryRejection>,
+    watched: Result<Parameters<WatchOf>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
     let Parameters(watched) = watched.map_err(|error| Problem::malformed(error.body_text()))?;
     let missing = || Problem::malformed("the parameter user says which account to watch");
     let user = watched.user.or_else(|| caller.only()).ok_or_else(missing)?;
     caller.may_see(&user)?;
     super::bounds::name("user", &user)?;
+    *app.watched.0.lock().unwrap_or_else(PoisonError::into_inner).entry(user.clone()).or_default() += 1;
     let stream = unfold(Watch { app, user, last: None }, |mut watch| async move {
         let event = watch.next().await?;
         Some((Ok(event), watch))

@@ -41,6 +41,7 @@ use utoipa_axum::router::OpenApiRouter;
 use uuid::Uuid;
 
 use self::auth::Keys;
+use self::events::Watched;
 use self::metrics::Metrics;
 use self::poster::Poster;
 use self::readers::Readers;
@@ -83,6 +84,7 @@ struct App {
     metrics: Metrics,
     readers: Arc<Readers>,
     waiting: Arc<Waiting>,
+    watched: Arc<Watched>,
     /// True once it stops: streams that never end by themselves end then.
     stopping: watch::Receiver<bool>,
 }
@@ -120,6 +122,7 @@ pub async fn serve(
         metrics,
         readers: Arc::clone(&readers),
         waiting,
+        watched: Arc::default(),
         stopping: stopping.clone(),
     });
     let listener = TcpListener::bind(options.listen)

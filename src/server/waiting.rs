@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 
 use super::App;
 use super::poster::Work;
+use crate::domain::lease::REPORT_SOON_MS;
 use crate::ledger::LedgerError;
 use crate::ledger::book::Outcome;
 use crate::ledger::protocol::{Decision, Report, ReportAnswer};
@@ -49,12 +50,12 @@ pub(super) async fn report(app: &App, report: &Report, only: Option<&str>) -> Re
     let mut stopping = app.stopping.clone();
     loop {
         let work = Work::Report(Box::new(report.clone()));
-        let Outcome::Reported { mut answer, waits_for } = app.poster.ask(work, only.map(str::to_owned)).await? else {
+        let Outcome::Reported { mut answer, owner } = app.poster.ask(work, only.map(str::to_owned)).await? else {
             return Err(LedgerError::unasked());
         };
         let kept_us = SystemClock.boottime_us().saturating_sub(asked_us);
-        match (&mut answer.decision, waits_for) {
-            (Decision::Wait { .. }, Some(owner)) if kept_us < KEPT_MAX_US && !*stopping.borrow() => {
+        match &mut answer.decision {
+            Decision::Wait { .. } if kept_us < KEPT_MAX_US && !*stopping.borrow() => {
                 let freed = app.waiting.of(&owner);
                 tokio::select! {
                     () = freed.notified() => tokio::time::sleep(PACE).await,
@@ -62,16 +63,19 @@ pub(super) async fn report(app: &App, report: &Report, only: Option<&str>) -> Re
                     _ = stopping.changed() => {}
                 }
             }
-            (Decision::Wait { retry_in_ms }, _) => {
+            Decision::Wait { retry_in_ms } => {
                 *retry_in_ms = if *stopping.borrow() { *retry_in_ms } else { 0 };
                 return Ok(answer);
             }
-            (Decision::Lease(lease), _) => {
+            Decision::Lease(lease) => {
+                if app.watched.holds(&owner) {
+                    lease.report_in_ms = lease.report_in_ms.min(REPORT_SOON_MS);
+                }
                 // The sidecar counts from when it has asked.
                 *lease = lease.later(kept_us / 1_000);
                 return Ok(answer);
             }
-            (Decision::Stop(_), _) => return Ok(answer),
+            Decision::Stop(_) => return Ok(answer),
         }
     }
 }

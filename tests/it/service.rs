@@ -290,6 +290,21 @@ fn whoever_watches_an_account_is_told() {
     let mut job = service.command(&worker, &["run", "-q", "--job", "seen", "--", "sh", "-c", line]).spawn().unwrap();
     let running = told.by_ref().find(|seen| seen["running"][0]["job"] == "seen").expect("the job is told of");
     assert_eq!(running["account"]["running"], 1);
+    // Of whoever is watched each second is told; of others, each tenth.
+    for (user, ms) in [("tester", 1_000), ("bob", 10_000)] {
+        let attempt = uuid::Uuid::now_v7();
+        let lease = opened(&service, attempt, user);
+        let decision = reported(&service, attempt, &lease, json!({ "seq": 1 }), json!(0));
+        // And as long as the answer took.
+        let report_in_ms = decision["lease"]["report_in_ms"].as_u64().unwrap();
+        assert!((ms..ms + 1_000).contains(&report_in_ms), "{user}: {decision}");
+        let finish = json!({
+            "attempt": attempt, "usage": { "cpu_used_seconds": 0, "cpu_allocated_seconds": 0 }, "period": lease["period"],
+            "reason": "completed", "receipt": {},
+        });
+        let path = format!("/api/v1/attempts/{attempt}/finish");
+        assert_eq!(service.ask(&service.admin, "POST", &path, &finish.to_string()).0, 200);
+    }
     std::fs::write(service.station.path("go"), "").unwrap();
     assert!(job.wait().unwrap().success());
     let after = told.by_ref().find(|seen| seen["account"]["running"] == 0).expect("its end is told of");
@@ -299,38 +314,42 @@ fn whoever_watches_an_account_is_told() {
     assert!(within(Duration::from_secs(5), || curl.try_wait().unwrap().is_some()));
 }
 
+fn put(service: &Service, path: &str, body: &Value) -> Value {
+    let (status, answer) = service.ask(&service.admin, "PUT", &format!("/api/v1/attempts/{path}"), &body.to_string());
+    assert!(status < 300, "{answer}");
+    answer
+}
+
+/// The lease of an attempt that only says what it is told to say.
+fn opened(service: &Service, attempt: uuid::Uuid, user: &str) -> Value {
+    let identity = json!({
+        "attempt": attempt, "job": attempt.to_string(), "task": "0", "user": user, "kind": "training", "command": [], "host": "h",
+    });
+    let body = json!({ "identity": identity, "resources": { "cpus_ppm": 2_000_000, "gpus": 0, "stop_us": 6000 } });
+    put(service, &attempt.to_string(), &body)["opened"]["lease"].clone()
+}
+
+/// What is decided about its report.
+fn reported(service: &Service, attempt: uuid::Uuid, lease: &Value, more: Value, cpu_seconds: Value) -> Value {
+    let mut report = json!({
+        "attempt": attempt, "usage": { "cpu_used_seconds": cpu_seconds, "cpu_allocated_seconds": 0 },
+        "period": lease["period"], "ceiling_version": lease["version"], "ceiling": lease["ceiling"],
+        "resources": { "cpus_ppm": 2_000_000, "gpus": 0, "stop_us": 6000 },
+    });
+    report.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    put(service, &format!("{attempt}/usage"), &report)["decision"].clone()
+}
+
 /// Others hold what is left: the question is kept, and answered once something is free; or when the service stops.
 #[test]
 fn who_waits_for_credits_is_answered_as_soon_as_there_are_some() {
     let service = Service::start();
     service.json(&["account", "limit", "0.0006", "--user", "u"]);
     let [first, second] = [1_u128, 2].map(uuid::Uuid::from_u128);
-    let put = |path: &str, body: Value| {
-        let (status, answer) =
-            service.ask(&service.admin, "PUT", &format!("/api/v1/attempts/{path}"), &body.to_string());
-        assert!(status < 300, "{answer}");
-        answer
-    };
-    let resources = json!({ "cpus_ppm": 2_000_000, "gpus": 0, "stop_us": 6000 });
-    let lease = |attempt: uuid::Uuid| {
-        let identity = json!({
-            "attempt": attempt, "job": attempt.to_string(), "task": "0", "user": "u", "kind": "training", "command": [],
-            "host": "h",
-        });
-        let answer = put(&attempt.to_string(), json!({ "identity": identity, "resources": resources }));
-        answer["opened"]["lease"].clone()
-    };
-    let (lease, _) = (lease(first), lease(second));
+    let (lease, _) = (opened(&service, first, "u"), opened(&service, second, "u"));
     // A CPU second costs 0.00025 credits: all of the ceiling is burned.
     let burned = jobmeter::domain::units::Microseconds(u64::try_from(nano(&lease["ceiling"]) * 4).unwrap());
-    let usage = json!({ "cpu_used_seconds": burned, "cpu_allocated_seconds": 0 });
-    let waits = |seq: u64| {
-        let report = json!({
-            "attempt": first, "seq": seq, "usage": usage, "period": lease["period"], "ceiling_version": lease["version"],
-            "ceiling": lease["ceiling"], "resources": resources, "waiting": true,
-        });
-        put(&format!("{first}/usage"), report)["decision"].clone()
-    };
+    let waits = |seq: u64| reported(&service, first, &lease, json!({ "seq": seq, "waiting": true }), json!(burned));
     // Nothing becomes free.
     assert_eq!(waits(1)["wait"]["retry_in_ms"], 0);
     std::thread::scope(|scope| {

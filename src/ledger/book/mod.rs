@@ -82,8 +82,8 @@ pub enum Outcome {
     Reported {
         /// For the sidecar.
         answer: ReportAnswer,
-        /// Whose account, where the attempt waits for something to become free in it.
-        waits_for: Option<String>,
+        /// Whose account.
+        owner: String,
     },
     /// Of [`Operation::Finish`].
     Finished(FinishAnswer),

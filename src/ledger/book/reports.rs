@@ -45,7 +45,7 @@ impl Books<'_> {
             let decision = Decision::Stop(StopReason::OperatorStop);
             let balance = self.balance(&account)?;
             let answer = ReportAnswer { seq: report.seq, balance, burn_per_second: Nanocredits::ZERO, decision };
-            return Ok(Outcome::Reported { answer, waits_for: None });
+            return Ok(Outcome::Reported { answer, owner: attempt.owner });
         }
         let newer = report.seq > attempt.seq;
         if newer {
@@ -65,8 +65,7 @@ impl Books<'_> {
         self.keep(attempt)?;
         let burn_per_second = self.shelf.account(&owner)?.map(|account| account.sums.rate).unwrap_or_default();
         let answer = ReportAnswer { seq: report.seq, balance, burn_per_second, decision };
-        let waits_for = matches!(decision, Decision::Wait { .. }).then_some(owner);
-        Ok(Outcome::Reported { answer, waits_for })
+        Ok(Outcome::Reported { answer, owner })
     }
 
     /// Merges a usage, closes a period that ended, and charges what the ceiling covers.

@@ -12,7 +12,7 @@ use crate::domain::rating::RateCard;
 use crate::domain::units::Nanocredits;
 use crate::ledger::LedgerError;
 use crate::ledger::protocol::AttemptIdentity;
-use crate::ledger::store::{Store, Value, load};
+use crate::ledger::store::{Store, load};
 
 /// What a transaction writes.
 #[derive(Debug, Default)]
@@ -29,6 +29,8 @@ pub struct Changes {
     pub jobs: Vec<Job>,
     /// Changed or new.
     pub attempts: Vec<Attempt>,
+    /// Changed, but in the period in which they were, and not ended.
+    pub attempts_that_go_on: Vec<Attempt>,
     /// Changed or new.
     pub reservations: Vec<Reservation>,
     /// Of new attempts; JSON.
@@ -58,6 +60,8 @@ pub(super) struct Shelf<'a> {
     granted: HashMap<String, Vec<i64>>,
     jobs: Drawer<String, Job>,
     attempts: Drawer<Uuid, Attempt>,
+    /// In which period those that had not ended were when they were taken out.
+    periods_of_running: HashMap<Uuid, i64>,
     reservations: Drawer<Uuid, Reservation>,
     identities: Vec<AttemptIdentity>,
     receipts: Vec<(Uuid, serde_json::Value)>,
@@ -85,6 +89,7 @@ impl<'a> Shelf<'a> {
             granted: HashMap::new(),
             jobs: Drawer::default(),
             attempts: Drawer::default(),
+            periods_of_running: HashMap::new(),
             reservations: Drawer::default(),
             identities: Vec::new(),
             receipts: Vec::new(),
@@ -141,13 +146,12 @@ impl<'a> Shelf<'a> {
     pub(super) fn prefetch(&mut self, attempts: &[Uuid]) -> Result<(), LedgerError> {
         self.rate_cards()?;
         let cards = self.cards.as_deref().unwrap_or_default();
-        let ids = Value::Texts(attempts.iter().map(Uuid::to_string).collect());
-        let found = load::attempts(self.store, "id = ANY($1)", &[ids], cards)?;
+        let found = load::attempts(self.store, attempts, cards)?;
         let mut jobs: Vec<String> = found.iter().map(|attempt| attempt.job.clone()).collect();
         jobs.sort_unstable();
         jobs.dedup();
         for attempt in found {
-            self.attempts.take_in(attempt.id, attempt);
+            self.take_in_attempt(attempt);
         }
         for job in load::jobs(self.store, jobs)? {
             self.jobs.take_in(job.id.clone(), job);
@@ -167,6 +171,10 @@ impl<'a> Shelf<'a> {
         let card = |(card, by, since_us): (RateCard, String, i64)| {
             Ok((card.version, serde_json::to_string(&card).map_err(text)?, since_us, by))
         };
+        let running = self.periods_of_running;
+        let goes_on =
+            |attempt: &Attempt| attempt.ended_us.is_none() && running.get(&attempt.id) == Some(&attempt.period);
+        let (attempts_that_go_on, attempts) = self.attempts.into_changed().into_iter().partition(goes_on);
         Ok(Changes {
             now_us,
             identities: self.identities.iter().map(identity).collect::<Result<_, LedgerError>>()?,
@@ -175,7 +183,8 @@ impl<'a> Shelf<'a> {
             periods: self.periods.into_changed(),
             grants: self.grants.into_changed(),
             jobs: self.jobs.into_changed(),
-            attempts: self.attempts.into_changed(),
+            attempts,
+            attempts_that_go_on,
             reservations: self.reservations.into_changed(),
             receipts: self.receipts,
             entries: self.entries,
@@ -302,10 +311,17 @@ impl<'a> Shelf<'a> {
             self.rate_cards()?;
             let cards = self.cards.as_deref().unwrap_or_default();
             if let Some(row) = load::attempt(self.store, id, cards)? {
-                self.attempts.take_in(id, row);
+                self.take_in_attempt(row);
             }
         }
         Ok(self.attempts.get(&id).cloned())
+    }
+
+    fn take_in_attempt(&mut self, attempt: Attempt) {
+        if attempt.ended_us.is_none() {
+            self.periods_of_running.insert(attempt.id, attempt.period);
+        }
+        self.attempts.take_in(attempt.id, attempt);
     }
 
     /// As it was kept last, which is what its account's and its job's sums have of it.

@@ -240,15 +240,17 @@ pub(crate) fn attempt(store: &mut dyn Store, id: Uuid, cards: &[RateCard]) -> Lo
     one(store.query(&sql, &[id.into()])?, |row| read_attempt(row, cards))
 }
 
-/// All that match, oldest first.
-pub(crate) fn attempts(
-    store: &mut dyn Store,
-    condition: &str,
-    parameters: &[Value],
-    cards: &[RateCard],
-) -> Loaded<Vec<Attempt>> {
-    let sql = select(&ATTEMPT, &format!("WHERE {condition} ORDER BY started_us, id"));
-    let rows = store.query(&sql, parameters)?;
+/// All of a job, oldest first.
+pub(crate) fn attempts_of(store: &mut dyn Store, job: &str, cards: &[RateCard]) -> Loaded<Vec<Attempt>> {
+    let sql = select(&ATTEMPT, "WHERE job = $1 ORDER BY started_us, id");
+    let rows = store.query(&sql, &[job.into()])?;
+    rows.into_iter().map(|row| read_attempt(row, cards)).collect()
+}
+
+/// Those of these attempts that there are, in no order.
+pub(crate) fn attempts(store: &mut dyn Store, ids: &[Uuid], cards: &[RateCard]) -> Loaded<Vec<Attempt>> {
+    let sql = select(&ATTEMPT, "WHERE id = ANY($1)");
+    let rows = store.query(&sql, &[Value::Texts(ids.iter().map(Uuid::to_string).collect())])?;
     rows.into_iter().map(|row| read_attempt(row, cards)).collect()
 }
 

@@ -1,7 +1,8 @@
 //! What a transaction changed, into a database.
 
 use super::table::{
-    ACCOUNT, ALERT, ATTEMPT, ENTRY, EPOCH, GRANT, IDENTITY, JOB, KEY, ONCE, PERIOD, RATES, RECEIPT, RESERVATION,
+    ACCOUNT, ALERT, ATTEMPT, ATTEMPT_GOES_ON, ENTRY, EPOCH, GRANT, IDENTITY, JOB, KEY, ONCE, PERIOD, RATES, RECEIPT,
+    RESERVATION,
 };
 use super::{Store, Value};
 use crate::ledger::LedgerError;
@@ -19,6 +20,7 @@ pub(crate) fn save(store: &mut dyn Store, changes: &Changes) -> Result<(), Ledge
     write(&GRANT, changes.grants.iter().map(grant).collect())?;
     write(&JOB, changes.jobs.iter().map(job).collect())?;
     write(&ATTEMPT, changes.attempts.iter().map(attempt).collect())?;
+    write(&ATTEMPT_GOES_ON, changes.attempts_that_go_on.iter().map(attempt).collect())?;
     write(&RESERVATION, changes.reservations.iter().map(reservation).collect())?;
     write(&ALERT, changes.alerts.iter().map(super::alerts::values).collect())?;
     write(&IDENTITY, changes.identities.iter().map(|(id, body)| vec![(*id).into(), body.as_str().into()]).collect())?;

@@ -22,6 +22,9 @@ pub struct Table {
     pub append_only: bool,
     /// A row that is there is written again only where this column of it is the same.
     pub fixed: Option<&'static str>,
+    /// Columns that a row which is there keeps. SQLite writes the indexes of every column that it is told to set, whether
+    /// its value is another or not.
+    pub kept: &'static [&'static str],
 }
 
 use Kind::{Int, Text};
@@ -32,6 +35,7 @@ pub(super) static ACCOUNT: Table = Table {
     key_count: 1,
     append_only: false,
     fixed: None,
+    kept: &[],
     columns: &[
         ("owner", Text),
         ("credit_limit", Int),
@@ -57,6 +61,7 @@ pub(super) static PERIOD: Table = Table {
     key_count: 2,
     append_only: false,
     fixed: None,
+    kept: &[],
     columns: &[
         ("owner", Text),
         ("start", Int),
@@ -75,6 +80,7 @@ pub(super) static GRANT: Table = Table {
     key_count: 2,
     append_only: false,
     fixed: None,
+    kept: &[],
     columns: &[
         ("owner", Text),
         ("id", Int),
@@ -92,6 +98,7 @@ pub(super) static JOB: Table = Table {
     key_count: 1,
     append_only: false,
     fixed: Some("owner"),
+    kept: &["owner", "kind", "name", "started_us"],
     columns: &[
         ("id", Text),
         ("owner", Text),
@@ -115,46 +122,59 @@ pub(super) static ATTEMPT: Table = Table {
     key_count: 1,
     append_only: false,
     fixed: Some("owner"),
-    columns: &[
-        ("id", Text),
-        ("job", Text),
-        ("owner", Text),
-        ("period", Int),
-        ("started_us", Int),
-        ("lease_until_us", Int),
-        ("live", Int),
-        ("ended_us", Int),
-        ("reason", Text),
-        ("told", Int),
-        ("seq", Int),
-        ("rates", Int),
-        ("cpus_ppm", Int),
-        ("gpus", Int),
-        ("stop_us", Int),
-        ("cpu_us", Int),
-        ("cpu_allocated_us", Int),
-        ("gpu_usage", Text),
-        ("tokens", Int),
-        ("told_tokens", Int),
-        ("accounted_cpu", Int),
-        ("accounted_gpu", Int),
-        ("accounted_token", Int),
-        ("told_cpu_us", Int),
-        ("told_gpu_us", Int),
-        ("charged_cpu", Int),
-        ("charged_gpu", Int),
-        ("charged_token", Int),
-        ("overshoot", Int),
-        ("ceilings", Text),
-        ("holds", Text),
-        ("next_period", Int),
-        ("next_amount", Int),
-        ("waits", Int),
-        ("rate", Int),
-        ("rate_since_us", Int),
-        ("rate_from", Int),
-    ],
+    kept: &["job", "owner", "started_us", "rates"],
+    columns: ATTEMPT_COLUMNS,
 };
+
+/// The same, where neither its period nor its end is another: most reports.
+pub(super) static ATTEMPT_GOES_ON: Table = Table {
+    name: "attempt",
+    key_count: 1,
+    append_only: false,
+    fixed: Some("owner"),
+    kept: &["job", "owner", "started_us", "rates", "period", "ended_us"],
+    columns: ATTEMPT_COLUMNS,
+};
+
+const ATTEMPT_COLUMNS: &[(&str, Kind)] = &[
+    ("id", Text),
+    ("job", Text),
+    ("owner", Text),
+    ("period", Int),
+    ("started_us", Int),
+    ("lease_until_us", Int),
+    ("live", Int),
+    ("ended_us", Int),
+    ("reason", Text),
+    ("told", Int),
+    ("seq", Int),
+    ("rates", Int),
+    ("cpus_ppm", Int),
+    ("gpus", Int),
+    ("stop_us", Int),
+    ("cpu_us", Int),
+    ("cpu_allocated_us", Int),
+    ("gpu_usage", Text),
+    ("tokens", Int),
+    ("told_tokens", Int),
+    ("accounted_cpu", Int),
+    ("accounted_gpu", Int),
+    ("accounted_token", Int),
+    ("told_cpu_us", Int),
+    ("told_gpu_us", Int),
+    ("charged_cpu", Int),
+    ("charged_gpu", Int),
+    ("charged_token", Int),
+    ("overshoot", Int),
+    ("ceilings", Text),
+    ("holds", Text),
+    ("next_period", Int),
+    ("next_amount", Int),
+    ("waits", Int),
+    ("rate", Int),
+    ("rate_since_us", Int),
+    ("rate_from", Int),
+];
 
 /// See [`crate::ledger::book::rows::Reservation`].
 pub(super) static RESERVATION: Table = Table {
@@ -162,6 +182,7 @@ pub(super) static RESERVATION: Table = Table {
     key_count: 1,
     append_only: false,
     fixed: Some("owner"),
+    kept: &["job", "owner", "tokens", "rates"],
     columns: &[
         ("id", Text),
         ("job", Text),
@@ -182,6 +203,7 @@ pub(super) static ALERT: Table = Table {
     key_count: 4,
     append_only: false,
     fixed: None,
+    kept: &[],
     columns: &[
         ("owner", Text),
         ("period", Int),
@@ -201,6 +223,7 @@ pub(super) static IDENTITY: Table = Table {
     key_count: 1,
     append_only: true,
     fixed: None,
+    kept: &[],
     columns: &[("attempt", Text), ("body", Text)],
 };
 
@@ -210,6 +233,7 @@ pub(super) static RECEIPT: Table = Table {
     key_count: 1,
     append_only: false,
     fixed: None,
+    kept: &[],
     columns: &[("attempt", Text), ("body", Text)],
 };
 
@@ -219,6 +243,7 @@ pub(super) static ENTRY: Table = Table {
     key_count: 2,
     append_only: true,
     fixed: None,
+    kept: &[],
     columns: &[
         ("owner", Text),
         ("number", Int),
@@ -247,6 +272,7 @@ pub(super) static ONCE: Table = Table {
     key_count: 1,
     append_only: true,
     fixed: None,
+    kept: &[],
     columns: &[("key", Text), ("body", Text), ("answer", Text)],
 };
 
@@ -256,6 +282,7 @@ pub(super) static RATES: Table = Table {
     key_count: 1,
     append_only: true,
     fixed: None,
+    kept: &[],
     columns: &[("version", Int), ("card", Text), ("since_us", Int), ("by", Text)],
 };
 
@@ -265,6 +292,7 @@ pub(super) static KEY: Table = Table {
     key_count: 1,
     append_only: false,
     fixed: None,
+    kept: &[],
     columns: &[
         ("id", Text),
         ("hash", Text),
@@ -282,6 +310,7 @@ pub(super) static EPOCH: Table = Table {
     key_count: 1,
     append_only: true,
     fixed: None,
+    kept: &[],
     columns: &[("number", Int), ("settles_until_us", Int)],
 };
 
@@ -300,7 +329,7 @@ impl Table {
         }
         let name = |(name, _): &(&'static str, Kind)| *name;
         let keys: Vec<_> = self.columns.iter().take(self.key_count).map(name).collect();
-        let others = self.columns.iter().skip(self.key_count).map(name);
+        let others = self.columns.iter().skip(self.key_count).map(name).filter(|column| !self.kept.contains(column));
         let sets: Vec<_> = others.map(|column| format!("{column} = excluded.{column}")).collect();
         let (keys, sets) = (keys.join(", "), sets.join(", "));
         let fixed = self.fixed.map(|column| format!(" WHERE {}.{column} = excluded.{column}", self.name));

@@ -154,7 +154,7 @@ fn job(store: &mut dyn Store, now_us: i64, id: &str, whole: bool) -> Result<JobV
     let missing = || LedgerError::Broken(format!("the books have no job {id}"));
     let job = load::job(store, id)?.ok_or_else(missing)?;
     let cards = load::rate_cards(store)?;
-    let attempts = load::attempts(store, "job = $1", &[id.into()], &cards)?;
+    let attempts = load::attempts_of(store, id, &cards)?;
     let tokens = job.tokens_charged;
     let mut view = JobView {
         job: job.id,

@@ -28,8 +28,8 @@ pub struct Sqlite {
     path: PathBuf,
     inode: u64,
     clock: Box<dyn Clock>,
-    /// By table.
-    statements: HashMap<&'static str, String>,
+    /// By table, and by how much of it is kept.
+    statements: HashMap<(&'static str, usize), String>,
 }
 
 /// The ledger on it.
@@ -167,7 +167,7 @@ impl Store for Sqlite {
     }
 
     fn write(&mut self, table: &Table, rows: Vec<Vec<Value>>) -> Result<(), LedgerError> {
-        let sql = self.statements.entry(table.name).or_insert_with(|| {
+        let sql = self.statements.entry((table.name, table.kept.len())).or_insert_with(|| {
             let places: Vec<String> = (1..=table.columns.len()).map(|at| format!("?{at}")).collect();
             let (name, names, on_conflict) = (table.name, table.names(), table.on_conflict());
             format!("INSERT INTO {name} ({names}) VALUES ({}){on_conflict}", places.join(", "))
