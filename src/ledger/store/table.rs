@@ -29,13 +29,14 @@ pub struct Table {
 
 use Kind::{Int, Text};
 
+/// Rows of it are written again and again.
+const UPSERTED: Table = Table { name: "", key_count: 1, append_only: false, fixed: None, kept: &[], columns: &[] };
+/// Rows of it are written once.
+const APPENDED: Table = Table { append_only: true, ..UPSERTED };
+
 /// See [`crate::ledger::book::rows::Account`].
 pub(super) static ACCOUNT: Table = Table {
     name: "account",
-    key_count: 1,
-    append_only: false,
-    fixed: None,
-    kept: &[],
     columns: &[
         ("owner", Text),
         ("credit_limit", Int),
@@ -53,15 +54,13 @@ pub(super) static ACCOUNT: Table = Table {
         ("waits_until_us", Int),
         ("silent_from_us", Int),
     ],
+    ..UPSERTED
 };
 
 /// See [`crate::ledger::book::rows::Period`].
 pub(super) static PERIOD: Table = Table {
     name: "period",
     key_count: 2,
-    append_only: false,
-    fixed: None,
-    kept: &[],
     columns: &[
         ("owner", Text),
         ("start", Int),
@@ -72,15 +71,13 @@ pub(super) static PERIOD: Table = Table {
         ("held", Int),
         ("alerted", Int),
     ],
+    ..UPSERTED
 };
 
 /// See [`crate::ledger::book::rows::Grant`].
 pub(super) static GRANT: Table = Table {
     name: "credit_grant",
     key_count: 2,
-    append_only: false,
-    fixed: None,
-    kept: &[],
     columns: &[
         ("owner", Text),
         ("id", Int),
@@ -90,13 +87,12 @@ pub(super) static GRANT: Table = Table {
         ("expires_s", Int),
         ("why", Text),
     ],
+    ..UPSERTED
 };
 
 /// See [`crate::ledger::book::rows::Job`].
 pub(super) static JOB: Table = Table {
     name: "job",
-    key_count: 1,
-    append_only: false,
     fixed: Some("owner"),
     kept: &["owner", "kind", "name", "started_us"],
     columns: &[
@@ -114,26 +110,25 @@ pub(super) static JOB: Table = Table {
         ("held", Int),
         ("beyond", Int),
     ],
+    ..UPSERTED
 };
 
 /// See [`crate::ledger::book::rows::Attempt`].
 pub(super) static ATTEMPT: Table = Table {
     name: "attempt",
-    key_count: 1,
-    append_only: false,
     fixed: Some("owner"),
     kept: &["job", "owner", "started_us", "rates"],
     columns: ATTEMPT_COLUMNS,
+    ..UPSERTED
 };
 
 /// The same, where neither its period nor its end is another: most reports.
 pub(super) static ATTEMPT_GOES_ON: Table = Table {
     name: "attempt",
-    key_count: 1,
-    append_only: false,
     fixed: Some("owner"),
     kept: &["job", "owner", "started_us", "rates", "period", "ended_us"],
     columns: ATTEMPT_COLUMNS,
+    ..UPSERTED
 };
 
 const ATTEMPT_COLUMNS: &[(&str, Kind)] = &[
@@ -179,8 +174,6 @@ const ATTEMPT_COLUMNS: &[(&str, Kind)] = &[
 /// See [`crate::ledger::book::rows::Reservation`].
 pub(super) static RESERVATION: Table = Table {
     name: "reservation",
-    key_count: 1,
-    append_only: false,
     fixed: Some("owner"),
     kept: &["job", "owner", "tokens", "rates"],
     columns: &[
@@ -195,15 +188,13 @@ pub(super) static RESERVATION: Table = Table {
         ("settled_us", Int),
         ("used", Int),
     ],
+    ..UPSERTED
 };
 
 /// See [`crate::ledger::book::rows::Alert`].
 pub(super) static ALERT: Table = Table {
     name: "alert",
     key_count: 4,
-    append_only: false,
-    fixed: None,
-    kept: &[],
     columns: &[
         ("owner", Text),
         ("period", Int),
@@ -215,35 +206,20 @@ pub(super) static ALERT: Table = Table {
         ("tries", Int),
         ("next_try_us", Int),
     ],
+    ..UPSERTED
 };
 
 /// Who an attempt is; JSON.
-pub(super) static IDENTITY: Table = Table {
-    name: "identity",
-    key_count: 1,
-    append_only: true,
-    fixed: None,
-    kept: &[],
-    columns: &[("attempt", Text), ("body", Text)],
-};
+pub(super) static IDENTITY: Table =
+    Table { name: "identity", columns: &[("attempt", Text), ("body", Text)], ..APPENDED };
 
 /// What an attempt said last; JSON.
-pub(super) static RECEIPT: Table = Table {
-    name: "receipt",
-    key_count: 1,
-    append_only: false,
-    fixed: None,
-    kept: &[],
-    columns: &[("attempt", Text), ("body", Text)],
-};
+pub(super) static RECEIPT: Table = Table { name: "receipt", columns: &[("attempt", Text), ("body", Text)], ..UPSERTED };
 
 /// See [`crate::ledger::book::rows::Entry`].
 pub(super) static ENTRY: Table = Table {
     name: "entry",
     key_count: 2,
-    append_only: true,
-    fixed: None,
-    kept: &[],
     columns: &[
         ("owner", Text),
         ("number", Int),
@@ -264,35 +240,20 @@ pub(super) static ENTRY: Table = Table {
         ("by", Text),
         ("why", Text),
     ],
+    ..APPENDED
 };
 
 /// A key and its effect are one transaction; the same key with another body is refused.
-pub(super) static ONCE: Table = Table {
-    name: "once",
-    key_count: 1,
-    append_only: true,
-    fixed: None,
-    kept: &[],
-    columns: &[("key", Text), ("body", Text), ("answer", Text)],
-};
+pub(super) static ONCE: Table =
+    Table { name: "once", columns: &[("key", Text), ("body", Text), ("answer", Text)], ..APPENDED };
 
 /// Versions of the rate card; JSON.
-pub(super) static RATES: Table = Table {
-    name: "rates",
-    key_count: 1,
-    append_only: true,
-    fixed: None,
-    kept: &[],
-    columns: &[("version", Int), ("card", Text), ("since_us", Int), ("by", Text)],
-};
+pub(super) static RATES: Table =
+    Table { name: "rates", columns: &[("version", Int), ("card", Text), ("since_us", Int), ("by", Text)], ..APPENDED };
 
 /// Keys of the service.
 pub(super) static KEY: Table = Table {
     name: "api_key",
-    key_count: 1,
-    append_only: false,
-    fixed: None,
-    kept: &[],
     columns: &[
         ("id", Text),
         ("hash", Text),
@@ -302,17 +263,12 @@ pub(super) static KEY: Table = Table {
         ("created_us", Int),
         ("revoked_us", Int),
     ],
+    ..UPSERTED
 };
 
 /// Each restore of a copy begins one.
-pub(super) static EPOCH: Table = Table {
-    name: "epoch",
-    key_count: 1,
-    append_only: true,
-    fixed: None,
-    kept: &[],
-    columns: &[("number", Int), ("settles_until_us", Int)],
-};
+pub(super) static EPOCH: Table =
+    Table { name: "epoch", columns: &[("number", Int), ("settles_until_us", Int)], ..APPENDED };
 
 impl Table {
     /// The names of all columns, for a statement.
