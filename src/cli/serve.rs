@@ -34,6 +34,7 @@ pub(super) fn serve(serve: &Serve, settings: &Settings) -> Result<ExitCode, Fail
     let scheme = if tls.is_some() { "https" } else { "http" };
     let (at, key_file) = (db.to_string(), admin_key_file.display().to_string());
     let options = Options { db, listen: serve.listen, admin_key_file, tls, webhook };
+    many_connections();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::new("no event loop can be made").because(error))?;
     let listening = |address| {
@@ -52,6 +53,14 @@ pub(super) fn serve(serve: &Serve, settings: &Settings) -> Result<ExitCode, Fail
     })?;
     tracing::info!("Stopped.");
     Ok(ExitCode::SUCCESS)
+}
+
+/// As many descriptors as this user may have: each sidecar keeps a connection, and the usual 1024 are soon used up.
+fn many_connections() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        setrlimit(Resource::RLIMIT_NOFILE, most, most).ok();
+    }
 }
 
 /// Until SIGTERM or SIGINT.

@@ -11,13 +11,13 @@ mod admin;
 mod api;
 mod auth;
 mod bounds;
+mod connections;
 mod events;
 mod metrics;
 mod poster;
 mod problem;
 mod readers;
 mod reads;
-mod tls;
 mod waiting;
 mod webhook;
 
@@ -41,11 +41,11 @@ use utoipa_axum::router::OpenApiRouter;
 use uuid::Uuid;
 
 use self::auth::Keys;
+pub use self::connections::TlsFiles;
 use self::events::Watched;
 use self::metrics::Metrics;
 use self::poster::Poster;
 use self::readers::Readers;
-pub use self::tls::TlsFiles;
 use self::waiting::Waiting;
 pub use self::webhook::Webhook;
 use crate::ledger::keys::Secret;
@@ -136,7 +136,7 @@ pub async fn serve(
         stop.await;
         stopped.send(true).ok();
     });
-    tls::serve(listener, acceptor, router, stopping, DRAIN_MAX).await;
+    connections::serve(listener, acceptor, router, stopping, DRAIN_MAX).await;
     readers.close().await;
     // The writer ends when nobody can ask it any more, after the last commit.
     drop(app);
