@@ -20,7 +20,7 @@ use tokio_rustls::TlsAcceptor;
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 /// A client that says nothing for so long, or takes longer for the head of a request, is hung up on: connections that nobody
 /// uses cannot use up the descriptors. A sidecar says something each 10 s.
-const HEAD_MAX: Duration = Duration::from_secs(60);
+const HEAD_MAX: Duration = Duration::from_mins(1);
 /// A client of HTTP/2 that may have gone is asked this often.
 const ALIVE_EACH: Duration = Duration::from_secs(30);
 

@@ -183,7 +183,7 @@ impl Drop for Sending {
 
 /// Names may hold anything, and headers may not.
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 fn event(id: &str, alert: &Alert) -> Value {

@@ -15,9 +15,11 @@
 )]
 
 mod backend;
+mod disturbances;
 mod network;
 mod replica;
 mod sidecar;
+mod sums;
 mod world;
 
 use jobmeter::domain::units::Nanocredits;

@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use jobmeter::domain::job::{AccountState, Action, End, Event, Job, Rules};
 use jobmeter::domain::units::Nanocredits;
 use jobmeter::ledger::book::Outcome;
-use jobmeter::ledger::protocol::{Finish, OpenAnswer, Reason, ReportAnswer};
-use jobmeter::ledger::store::sqlite::{SqliteLedger, backup, restore};
-use jobmeter::ledger::views::{Change, PeriodLength, Query, View};
+use jobmeter::ledger::protocol::{OpenAnswer, Reason, ReportAnswer};
+use jobmeter::ledger::store::sqlite::SqliteLedger;
+use jobmeter::ledger::views::{Change, PeriodLength};
 use jobmeter::ledger::{Ledger, LedgerError};
 use jobmeter::runner::leases;
 use jobmeter::sys::clock::Clock;
@@ -26,10 +26,10 @@ const LATENESS_MAX_US: u64 = 4_000;
 /// A question that was not answered within this is taken as lost.
 const TIMEOUT_US: u64 = 2_000_000;
 const LIFE_US: u64 = 120_000_000;
-const HOSTS: usize = 4;
+pub(crate) const HOSTS: usize = 4;
 
 #[derive(Clone, Debug)]
-struct LedgerClock(Arc<AtomicI64>);
+pub(crate) struct LedgerClock(pub(crate) Arc<AtomicI64>);
 
 impl Clock for LedgerClock {
     fn boottime_us(&self) -> u64 {
@@ -41,29 +41,29 @@ impl Clock for LedgerClock {
 }
 
 pub(crate) struct World {
-    seed: u64,
-    chance: Chance,
-    now_us: u64,
-    wall: LedgerClock,
+    pub(crate) seed: u64,
+    pub(crate) chance: Chance,
+    pub(crate) now_us: u64,
+    pub(crate) wall: LedgerClock,
     /// Of who looks from outside.
-    ledger: SqliteLedger,
-    replicas: Vec<Replica>,
-    chats: Vec<Chat>,
+    pub(crate) ledger: SqliteLedger,
+    pub(crate) replicas: Vec<Replica>,
+    pub(crate) chats: Vec<Chat>,
     /// Between this host and this replica, until then.
-    cuts: BTreeMap<(usize, usize), u64>,
-    directory: tempfile::TempDir,
-    network: Network,
-    sidecars: Vec<Sidecar>,
-    silent_until_us: u64,
-    life_us: u64,
+    pub(crate) cuts: BTreeMap<(usize, usize), u64>,
+    pub(crate) directory: tempfile::TempDir,
+    pub(crate) network: Network,
+    pub(crate) sidecars: Vec<Sidecar>,
+    pub(crate) silent_until_us: u64,
+    pub(crate) life_us: u64,
     /// Nothing happens but what the network does to messages.
-    calm: bool,
-    limit: Nanocredits,
-    calls: u64,
-    crashes: u64,
-    restores: u64,
-    restored_at_us: u64,
-    stops: BTreeMap<String, u64>,
+    pub(crate) calm: bool,
+    pub(crate) limit: Nanocredits,
+    pub(crate) calls: u64,
+    pub(crate) crashes: u64,
+    pub(crate) restores: u64,
+    pub(crate) restored_at_us: u64,
+    pub(crate) stops: BTreeMap<String, u64>,
 }
 
 impl World {
@@ -134,14 +134,6 @@ impl World {
         world
     }
 
-    /// What was charged.
-    pub(crate) fn charged(&mut self) -> Nanocredits {
-        match self.ledger.read(&Query::Account { user: "u".into() }).expect("the account") {
-            View::Account(account) => account.current,
-            other => panic!("{other:?}"),
-        }
-    }
-
     /// Lives until all sidecars are gone or the time is over.
     pub(crate) fn run(&mut self) {
         while self.now_us < self.life_us && self.sidecars.iter().any(|sidecar| !matches!(sidecar.stage, Stage::Gone)) {
@@ -197,79 +189,6 @@ impl World {
                     self.now_us
                 );
             }
-        }
-    }
-
-    fn disturb(&mut self) {
-        if self.chance.below(2_000) == 0 {
-            self.silent_until_us = self.now_us + self.chance.below(40_000_000);
-        }
-        if self.chance.below(3_000) == 0 {
-            let step_s = self.chance.below(172_800) as i64 - 86_400;
-            self.wall.0.fetch_add(step_s * 1_000_000, Ordering::Relaxed);
-        }
-        self.copy_or_restore();
-        self.disturb_replicas();
-        let at = self.chance.below(self.sidecars.len() as u64) as usize;
-        if self.chance.below(4_000) == 0 {
-            self.crash(at);
-        }
-        if self.chance.percent(1) {
-            self.sidecars[at].load_percent = self.chance.below(101);
-        }
-    }
-
-    /// One of them will die soon, within a transaction or after it; or a host cannot reach it for a while.
-    fn disturb_replicas(&mut self) {
-        let at = self.chance.below(self.replicas.len() as u64) as usize;
-        if self.chance.below(120) == 0 {
-            self.replicas[at].doom(self.chance.below(60));
-        }
-        if self.chance.below(1_000) == 0 {
-            let host = self.chance.below(HOSTS as u64) as usize;
-            self.cuts.insert((host, at), self.now_us + self.chance.below(60_000_000));
-        }
-        if self.chance.below(3_000) == 0 {
-            let limit = Nanocredits(self.limit.0 / 2 + i64::try_from(self.chance.below(40_000_000)).unwrap());
-            let (user, limit, period) = ("u".into(), Some(limit), PeriodLength::Day);
-            let change = Change::SetLimit { user, limit, period, by: "sim".into(), why: String::new() };
-            self.ledger.change(&change).expect("a limit");
-        }
-    }
-
-    /// A copy of the ledger is made now and then, and takes its place later. Spools say again what they had said.
-    fn copy_or_restore(&mut self) {
-        let (path, copy) = (self.directory.path().join("l.db"), self.directory.path().join("copy.db"));
-        if self.chance.below(3_000) == 0 && !copy.exists() {
-            backup(&path, &copy).expect("a copy");
-        } else if self.chance.below(2_000) == 0 && copy.exists() {
-            restore(&path, &copy, "sim", "", Box::new(self.wall.clone())).expect("a restore");
-            std::fs::remove_file(&copy).expect("the copy goes");
-            self.restores += 1;
-            self.restored_at_us = self.now_us;
-            for sidecar in &mut self.sidecars {
-                if let (Stage::Gone, Some(said)) = (&sidecar.stage, sidecar.said.take()) {
-                    sidecar.stage = Stage::Ended(said);
-                    sidecar.next_us = self.now_us + 1;
-                }
-            }
-        }
-    }
-
-    fn last_word(&mut self, at: usize, finish: &Finish) {
-        let (origin, wall_us) = (self.sidecars[at].origin(), self.wall.realtime_us());
-        origin.finish(&mut self.ledger, finish, wall_us).expect("a last word is taken");
-        self.sidecars[at].said = Some(finish.clone());
-    }
-
-    /// The sidecar dies, and its job with it; what it has burned stands in its spool, unless the machine is lost too.
-    fn crash(&mut self, at: usize) {
-        let machine_lost = self.chance.percent(30);
-        let sidecar = &mut self.sidecars[at];
-        if let Stage::Running(job) = &sidecar.stage {
-            let finish = last_word(sidecar.id, job, sidecar.cpu_us, Reason::MeterLost);
-            sidecar.stage = if machine_lost { Stage::Gone } else { Stage::Ended(finish) };
-            sidecar.next_us = self.now_us + 1_000_000 + self.chance.below(20_000_000);
         }
     }
 
@@ -344,20 +263,6 @@ impl World {
         }
         self.calls += 1;
         self.check();
-    }
-
-    /// After every call: the books replay, and nothing that was granted is more than could be spent.
-    fn check(&mut self) {
-        let each = if self.calm { 256 } else { 8 };
-        if !self.calls.is_multiple_of(each) {
-            return;
-        }
-        match self.ledger.read(&Query::Verify).expect("the books") {
-            View::Verified(found) => {
-                assert!(found.problems.is_empty(), "seed {} at {} µs: {:?}", self.seed, self.now_us, found.problems);
-            }
-            other => panic!("{other:?}"),
-        }
     }
 
     fn opened(&mut self, at: usize, sent_us: u64, answer: OpenAnswer) {
@@ -491,77 +396,5 @@ impl World {
         let finish = last_word(sidecar.id, job, sidecar.cpu_us, Reason::Completed);
         sidecar.stage = Stage::Ended(finish);
         sidecar.next_us = self.now_us + 1;
-    }
-
-    /// Everything that can still be said is said, and the sums are compared.
-    pub(crate) fn end(&mut self) -> String {
-        for at in 0..self.sidecars.len() {
-            if let Stage::Running(_) = self.sidecars[at].stage {
-                self.ended_by_operator(at);
-            }
-            if let Stage::Ended(finish) = &self.sidecars[at].stage {
-                self.last_word(at, &finish.clone());
-                self.sidecars[at].last_word = true;
-            }
-        }
-        self.calls = 0;
-        self.check();
-        self.compare_tokens();
-        for sidecar in &self.sidecars {
-            let View::Job(Some(job)) =
-                self.ledger.read(&Query::Job { job: sidecar.job_id() }).unwrap_or(View::Job(None))
-            else {
-                continue;
-            };
-            let Some(attempt) = job.attempts.iter().find(|attempt| attempt.identity.attempt == sidecar.id) else {
-                continue;
-            };
-            let (charged, overshoot) = (attempt.charged.total, attempt.overshoot);
-            let burned = price(sidecar.cpu_us);
-            if self.restores == 0 {
-                // What was burned was held before, so that it can be charged.
-                assert_eq!(overshoot, Nanocredits::ZERO, "seed {}: {}", self.seed, sidecar.id);
-            }
-            if sidecar.last_word {
-                assert_eq!(charged.saturating_add(overshoot), burned, "seed {}: {}", self.seed, sidecar.id);
-            }
-        }
-        let stops = &self.stops;
-        format!(
-            "{} sidecars, {} replicas, {} crashes, limit {}, {} lost, {} repeated, {} restores, ends {stops:?}",
-            self.sidecars.len(),
-            self.replicas.len(),
-            self.crashes,
-            self.limit,
-            self.network.lost,
-            self.network.repeated,
-            self.restores
-        )
-    }
-
-    /// What was settled was charged once, or given up as overshoot; a restore forgets tokens.
-    fn compare_tokens(&mut self) {
-        let mut settled: BTreeMap<String, u64> = BTreeMap::new();
-        for (job, count) in self.chats.iter().map(Chat::settled) {
-            *settled.entry(job).or_default() += count;
-        }
-        for (job, count) in settled {
-            if let Ok(View::Job(Some(found))) = self.ledger.read(&Query::Job { job: job.clone() })
-                && self.restores == 0
-            {
-                // The answer to the last one may be on its way.
-                let most = count + self.chats.iter().map(|chat| chat.unanswered(&job)).sum::<u64>();
-                assert!((count..=most).contains(&found.tokens), "seed {}: {} of {count}", self.seed, found.tokens);
-            }
-        }
-    }
-
-    fn ended_by_operator(&mut self, at: usize) {
-        let sidecar = &mut self.sidecars[at];
-        if let Stage::Running(job) = &mut sidecar.stage {
-            job.settle(&usage(sidecar.cpu_us));
-            let finish = last_word(sidecar.id, job, sidecar.cpu_us, Reason::OperatorStop);
-            sidecar.stage = Stage::Ended(finish);
-        }
     }
 }
