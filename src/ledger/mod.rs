@@ -1,7 +1,7 @@
 //! The ledger: what is left, what is held, what was charged, and why.
 //!
-//! [`Ledger`] is what the sidecar and the command line see. The embedded ledger ([`store::sqlite`]) answers it in this
-//! process; the client of the ledger service will answer it over HTTP.
+//! [`Ledger`] is what the sidecar and the command line see. A ledger on a database ([`store`]) answers it in this process,
+//! the client of a ledger service ([`http`]) over HTTP.
 
 pub mod book;
 pub mod http;

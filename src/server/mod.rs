@@ -1,8 +1,8 @@
 //! The ledger service: the HTTP API on a store, for sidecars on many machines.
 //!
 //! ```text
-//! requests ─▶ auth ─▶ api ─┬─▶ poster (one thread, group commit) ─▶ store
-//!                          └─▶ readers (connections of their own) ─▶ store
+//! connections ─▶ auth ─▶ api ─┬─▶ waiting ─▶ poster (one thread, group commit) ─▶ store
+//!                             └─▶ readers (connections of their own) ─▶ store ─▶ webhook
 //! ```
 //!
 //! Architecture Invariant: no rule of the books stands here; a handler says who may ask what, and nothing else.
