@@ -56,7 +56,8 @@ impl Station {
     fn dressed(&self, mut command: Command) -> Command {
         for (variable, _) in std::env::vars_os() {
             let name = variable.to_string_lossy();
-            if name.starts_with("JOBMETER") || name.starts_with("SLURM") {
+            let others = ["JOBMETER", "SLURM", "CUDA", "NVIDIA"];
+            if others.iter().any(|prefix| name.starts_with(prefix)) {
                 command.env_remove(&variable);
             }
         }

@@ -9,10 +9,12 @@ use uuid::Uuid;
 use super::values::{self, Span};
 use crate::domain::rating::{CpuBasis, GpuBasis};
 use crate::domain::units::{Microseconds, Nanocredits};
+use crate::domain::weight::GpuWeight;
 use crate::ledger::keys::Scope;
 use crate::ledger::protocol::JobKind;
 use crate::ledger::views::PeriodLength;
 use crate::meter::CpuSource;
+use crate::meter::gpu::declared::Selection;
 use crate::runner::options::Notice;
 
 /// Runs a job, meters what it really uses, charges credits while it runs, and stops it at zero.
@@ -81,7 +83,11 @@ pub(super) enum Verb {
     /// Serve the ledger over HTTP
     Serve(Serve),
     /// What can be metered and enforced here, and how exactly
-    Doctor,
+    Doctor {
+        /// The NVML library [default: libnvidia-ml.so.1 of the system]
+        #[arg(long, value_name = "PATH")]
+        nvml_library: Option<PathBuf>,
+    },
     /// Write a completion script
     Completions {
         /// For which shell
@@ -139,6 +145,17 @@ pub(super) struct Run {
     /// Meter CPU time by this source or not at all [default: the best one that works]
     #[arg(long, value_name = "SOURCE")]
     pub(super) cpu_source: Option<CpuSource>,
+    /// Which GPUs are the job's from its start: all, none, or UUIDs and indexes such as 0,1 or GPU-8932f937 or 0:1 for a
+    /// MIG device [default: SLURM_JOB_GPUS, CUDA_VISIBLE_DEVICES, else those of the container]. Others are charged from
+    /// the moment at which the job uses them
+    #[arg(long, value_name = "GPUS", allow_hyphen_values = true)]
+    pub(super) gpus: Option<Selection>,
+    /// No other job has these GPUs, so that all that they do is the job's
+    #[arg(long)]
+    pub(super) gpu_exclusive: bool,
+    /// The NVML library [default: libnvidia-ml.so.1 of the system]
+    #[arg(long, value_name = "PATH")]
+    pub(super) nvml_library: Option<PathBuf>,
     /// Write the receipt, JSON, to this file
     #[arg(long, value_name = "FILE")]
     pub(super) receipt: Option<PathBuf>,
@@ -309,9 +326,13 @@ pub(super) struct RatesSet {
     /// Virtual seconds per CPU second, 0 to 1000
     #[arg(long, value_name = "WEIGHT", value_parser = values::weight)]
     pub(super) cpu_weight: Option<Microseconds>,
-    /// Virtual seconds per GPU second, 0 to 1000
+    /// Virtual seconds per second of a GPU that no pattern fits, 0 to 1000
     #[arg(long, value_name = "WEIGHT", value_parser = values::weight)]
     pub(super) gpu_weight: Option<Microseconds>,
+    /// Virtual seconds per second of a GPU whose whole name fits, such as '*H200*=3' or '*MIG 1g.10gb=0.14'; the first
+    /// that fits decides. Those that are given take the place of all before; none takes them away
+    #[arg(long = "gpu-model", value_name = "PATTERN=WEIGHT", value_parser = values::gpu_weight)]
+    pub(super) gpu_models: Vec<Option<GpuWeight>>,
     /// Which CPU time is priced
     #[arg(long, value_name = "BASIS", value_enum)]
     pub(super) cpu_basis: Option<CpuBasis>,

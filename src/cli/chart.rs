@@ -31,16 +31,25 @@ pub(super) fn burn(points: &[BurnPoint], width: usize) -> Option<(String, Nanocr
         before = *point;
     }
     let most = bins.iter().max().copied().filter(|most| *most > 0)?;
-    let blocks = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
-    let draw = |bin: &u128| {
-        if *bin == 0 {
-            return ' ';
-        }
-        blocks.get(usize::try_from((bin * 8).div_ceil(most).saturating_sub(1)).unwrap_or(7)).copied().unwrap_or('█')
-    };
+    let draw = |bin: &u128| block(*bin, most);
     // A bin holds 1/1000 nanocredits.
     let most = i64::try_from(most / 1_000).unwrap_or(i64::MAX);
     Some((bins.iter().map(draw).collect(), Nanocredits(most)))
+}
+
+/// Percentages, at full height for 100.
+pub(super) fn percent(columns: &[u64]) -> String {
+    columns.iter().map(|percent| block(u128::from(*percent), 100)).collect()
+}
+
+/// One of eight heights, and none for nothing.
+fn block(height: u128, most: u128) -> char {
+    const BLOCKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+    if height == 0 {
+        return ' ';
+    }
+    let eighth = (height * 8).div_ceil(most.max(1)).saturating_sub(1);
+    usize::try_from(eighth).ok().and_then(|eighth| BLOCKS.get(eighth)).copied().unwrap_or('█')
 }
 
 /// What was burned between two points, over the bins between them.

@@ -1,5 +1,6 @@
 //! `jobmeter doctor`: what can be metered and enforced here, and how exactly.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use serde::Serialize;
@@ -10,6 +11,11 @@ use super::settings::Settings;
 use crate::domain::units::Microseconds;
 use crate::ledger::views::Query;
 use crate::meter::CpuSource;
+use crate::meter::gpu::device::{Device, Mode};
+use crate::meter::gpu::gpus::sight;
+use crate::meter::gpu::helper::Helper;
+use crate::meter::gpu::identity::DriverFiles;
+use crate::meter::gpu::{place, watch};
 use crate::meter::proof::prove_kill;
 use crate::meter::select::Plan;
 use crate::runner::summary::seconds;
@@ -33,12 +39,13 @@ struct Diagnosis {
     checks: Vec<Check>,
 }
 
-pub(super) fn doctor(settings: &Settings, out: &Output) -> Result<ExitCode, Failure> {
+pub(super) fn doctor(library: Option<&Path>, settings: &Settings, out: &Output) -> Result<ExitCode, Failure> {
     let mut checks = host();
     let (best, sources) = sources();
     checks.extend(sources);
     checks.push(kill_path());
     checks.extend(rights());
+    checks.extend(gpus(library.or(settings.run.nvml_library.as_deref())));
     let ledger = ledger(settings);
     let ledger_works = ledger.works == Some(true);
     checks.push(ledger);
@@ -120,6 +127,47 @@ fn rights() -> [Check; 2] {
             "oom_score_adj cannot be lowered (CAP_SYS_RESOURCE): the meter may be killed before the job",
         ),
     ]
+}
+
+/// The driver, and how each device can be measured by a job that declares nothing.
+fn gpus(library: Option<&Path>) -> Vec<Check> {
+    let check = |what: &str, works: Option<bool>, found: String| Check { what: what.to_owned(), works, found };
+    let files = DriverFiles::default();
+    if library.is_none() && !files.show_a_gpu() {
+        return vec![check("GPUs", None, "no sign of an NVIDIA GPU: /dev/nvidia* is not there".to_owned())];
+    }
+    let place = if place::in_container() { "in a container" } else { "on the host" };
+    let listed = match Helper::start(library).and_then(|mut helper| watch::list(&mut helper)) {
+        Ok(listed) => listed,
+        Err(fault) => {
+            let count = files.devices().len();
+            let found = format!("{}; {count} devices by the driver's files are charged as allocated", fault.why);
+            return vec![check("NVML", Some(false), found)];
+        }
+    };
+    let trust = listed.untrusted.as_ref().map_or(String::new(), |why| format!("; not trusted: {why}"));
+    let found = format!("driver {}, {}, {place}{trust}", listed.driver, listed.library);
+    let mut checks = vec![check("NVML", Some(listed.untrusted.is_none()), found)];
+    let sight = sight(&listed.driver, place::has_host_pids());
+    for info in &listed.devices {
+        let device = Device::new(info.clone(), false, false, 0);
+        let how = match device.figures().mode {
+            _ if listed.untrusted.is_some() => "as allocated".to_owned(),
+            Mode::Mig => "by its GPU instance's counters".to_owned(),
+            Mode::Allocated => format!("as allocated: {}", device.notes().join("; ")),
+            Mode::Shared | Mode::Exclusive if sight.used => {
+                "alone by its samples (± 0.67 s, 1 % of the wall time), shared by samples of which process used it".to_owned()
+            }
+            Mode::Shared | Mode::Exclusive => {
+                "by its samples with --gpu-exclusive, else as allocated: this driver names processes by the host's ids"
+                    .to_owned()
+            }
+        };
+        let found = format!("{} {}: {how}", info.model, info.uuid);
+        checks.push(check(&format!("GPU {}", info.index), Some(device.figures().mode != Mode::Allocated), found));
+    }
+    checks.extend(listed.refused.iter().map(|why| check("GPU", Some(false), why.clone())));
+    checks
 }
 
 fn ledger(settings: &Settings) -> Check {

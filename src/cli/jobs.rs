@@ -7,7 +7,7 @@ use super::args::Jobs;
 use super::chart;
 use super::output::{Failure, Output, Style};
 use super::settings::Settings;
-use crate::domain::units::Nanocredits;
+use crate::domain::units::{Microseconds, Nanocredits};
 use crate::ledger::LedgerError;
 use crate::ledger::protocol::Reason;
 use crate::ledger::views::{AttemptView, Change, JobView, Query, View};
@@ -141,9 +141,17 @@ fn show_attempt(text: &mut String, attempt: &AttemptView, style: &Style) {
         let _ = writeln!(text, "  held      {} credits", credits(attempt.held));
     }
     match &receipt {
-        Some(receipt) => breakdown(text, receipt),
+        Some(receipt) => {
+            breakdown(text, receipt);
+            gpus(text, receipt, style);
+            remarks(text, receipt);
+        }
         None => {
             let _ = writeln!(text, "  CPU       {} s so far", seconds(attempt.usage.cpu_used_seconds));
+            for (uuid, gpu) in &attempt.usage.gpus {
+                let (busy, allocated) = (seconds(gpu.busy_seconds), seconds(gpu.allocated_seconds));
+                let _ = writeln!(text, "  GPU       {busy} s of {allocated} s so far, {} {uuid}", gpu.model);
+            }
         }
     }
     if let Some((drawn, most)) = chart::burn(&attempt.burn, style.width.saturating_sub(12).min(60)) {
@@ -211,8 +219,38 @@ fn breakdown(text: &mut String, receipt: &Receipt) {
     for process in &cpu.busiest {
         line("busiest", format!("{} s  {} ({})", seconds(process.cpu_seconds), process.command, process.pid));
     }
-    line("tamper", receipt.outcome.tamper.clone());
-    for note in &receipt.outcome.degraded {
-        line("note", note.clone());
+}
+
+/// Each device, how its time is known, and when it was busy.
+fn gpus(text: &mut String, receipt: &Receipt, style: &Style) {
+    for device in &receipt.gpu.devices {
+        let mut line = |name: &str, value: String| {
+            let _ = writeln!(text, "  {name:<9} {value}");
+        };
+        let bound = device.error_bound_seconds.map_or("no declared bound".to_owned(), |bound| format!("± {bound} s"));
+        let declared = if device.declared { "" } else { ", which was not declared" };
+        line("GPU", format!("{} {}{declared}", device.name, device.uuid));
+        let (busy, allocated) = (seconds(device.busy_seconds), seconds(device.allocated_seconds));
+        line("", format!("busy {busy} s of {allocated} s, {} ({bound}), weight {}", device.mode.as_str(), device.weight));
+        let apart = [("taken as allocated", device.estimated_seconds), ("nobody's", device.unattributed_seconds)];
+        for (what, time) in apart.into_iter().filter(|(_, time)| *time > Microseconds::ZERO) {
+            line("", format!("{} s {what}", seconds(time)));
+        }
+        let (memory, energy) = (device.memory_peak_bytes / 1_048_576, device.energy_millijoules / 1_000);
+        line("", format!("{memory} MiB at most, {energy} J"));
+        if !device.utilization.percent.is_empty() {
+            line("", chart::percent(&device.utilization.percent));
+            let columns = format!("a column is {} s, full height 100 %", seconds(device.utilization.column_seconds));
+            line("", style.dim(&columns));
+        }
+        device.notes.iter().for_each(|note| line("note", note.clone()));
+    }
+}
+
+fn remarks(text: &mut String, receipt: &Receipt) {
+    let _ = writeln!(text, "  {:<9} {}", "tamper", receipt.outcome.tamper);
+    let notes = receipt.outcome.degraded.iter().cloned();
+    for note in notes.chain(receipt.gpu.notes.iter().map(|note| format!("GPU: {note}"))) {
+        let _ = writeln!(text, "  {:<9} {note}", "note");
     }
 }

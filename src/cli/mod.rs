@@ -64,7 +64,7 @@ fn perform(arguments: Arguments) -> ExitCode {
         Verb::Spool(spool) => spool::spool(&spool, &settings, &out),
         Verb::Key(key) => key::key(key, &settings, &out),
         Verb::Serve(serve) => serve::serve(&serve, &settings),
-        Verb::Doctor => doctor::doctor(&settings, &out),
+        Verb::Doctor { nvml_library } => doctor::doctor(nvml_library.as_deref(), &settings, &out),
         Verb::Completions { shell } => manual::completions(shell, &out),
         Verb::Man { dir } => manual::man(dir.as_deref(), &out),
     });

@@ -14,7 +14,7 @@ use crate::runner::summary::credits;
 pub(super) fn rates(rates: &Rates, settings: &Settings, out: &Output) -> Result<ExitCode, Failure> {
     let mut ledger = settings.connect()?;
     if let Rates::Set(set) = rates {
-        let newest = versions(ledger.as_mut())?.first().map(|version| version.rates).unwrap_or_default();
+        let newest = versions(ledger.as_mut())?.first().map(|version| version.rates.clone()).unwrap_or_default();
         ledger.change(&Change::SetRates { rates: changed(newest, set), by: settings.by.clone() })?;
     }
     let versions = versions(ledger.as_mut())?;
@@ -38,6 +38,10 @@ fn changed(card: RateCard, set: &RatesSet) -> RateCard {
         per_million_tokens: set.per_million_tokens.unwrap_or(card.per_million_tokens),
         cpu_weight_ppm: ppm(set.cpu_weight, card.cpu_weight_ppm),
         gpu_weight_ppm: ppm(set.gpu_weight, card.gpu_weight_ppm),
+        gpu_weights: match set.gpu_models.is_empty() {
+            true => card.gpu_weights,
+            false => set.gpu_models.iter().flatten().cloned().collect(),
+        },
         cpu_basis: set.cpu_basis.unwrap_or(card.cpu_basis),
         gpu_basis: set.gpu_basis.unwrap_or(card.gpu_basis),
     }
@@ -81,5 +85,9 @@ fn text(versions: &[RatesView], style: &Style) -> String {
         "SINCE",
         "BY",
     ];
-    style.table(&header, &versions.iter().map(row).collect::<Vec<_>>())
+    let mut text = style.table(&header, &versions.iter().map(row).collect::<Vec<_>>());
+    for of in versions.first().map(|version| version.rates.gpu_weights.as_slice()).unwrap_or_default() {
+        text.push_str(&format!("GPU × {} for {}\n", weight(of.weight_ppm), of.pattern));
+    }
+    text
 }

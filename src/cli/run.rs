@@ -7,9 +7,11 @@ use uuid::Uuid;
 
 use super::args::Run;
 use super::output::{Failure, Output};
-use super::settings::Settings;
+use super::settings::{RunFile, Settings};
 use super::values;
 use crate::ledger::protocol::JobKind;
+use crate::meter::gpu::declared::Selection;
+use crate::meter::gpu::watch::GpuOptions;
 use crate::runner::options::{RunAs, RunOptions};
 use crate::runner::summary::{credits, credits_or_none, seconds};
 use crate::runner::{self, DryRun};
@@ -71,9 +73,20 @@ fn options(run: &Run, settings: &Settings) -> Result<RunOptions, Failure> {
         linger: run.linger || file.linger,
         run_as: run.run_as.as_deref().map(resolve_user).transpose()?,
         cpu_source: run.cpu_source.or(file.cpu_source),
+        gpus: gpus(run, file)?,
         receipt: receipt.map_err(|error| Failure::new("the receipt's path cannot be found").because(error))?,
         quiet: run.quiet || file.quiet,
         exhausted_status: run.exhausted_status.or(file.exhausted_status).unwrap_or(EXHAUSTED_STATUS),
+    })
+}
+
+fn gpus(run: &Run, file: &RunFile) -> Result<GpuOptions, Failure> {
+    let library = run.nvml_library.as_ref().or(file.nvml_library.as_ref());
+    let library = library.map(std::path::absolute).transpose();
+    Ok(GpuOptions {
+        selection: run.gpus.clone().or(from_file("gpus", file.gpus.as_ref(), str::parse::<Selection>)?),
+        exclusive: run.gpu_exclusive || file.gpu_exclusive,
+        library: library.map_err(|error| Failure::new("the path of the NVML library cannot be found").because(error))?,
     })
 }
 
@@ -105,18 +118,29 @@ fn resolve_user(name: &str) -> Result<RunAs, Failure> {
 fn dry_run_text(user: &str, found: &DryRun) -> String {
     let bound = found.error_bound_seconds.map_or("not declared".to_owned(), |bound| format!("± {bound} s"));
     let lasts = found.lasts_seconds.map_or(String::new(), |lasts| format!(", {} s at that rate", seconds(lasts)));
+    let count: u64 = found.gpus_openable.values().sum();
+    let gpus = if count > 0 { format!(" and {count} GPUs") } else { String::new() };
     let mut text = format!(
-        "CPU source     {} (error bound {bound})\nhighest rate   {} CPUs = {} credits per second\nprice          {} \
-         credits per CPU second\nguard          {} credits stay unburned at a stop\ntamper         {}\nleft           \
+        "CPU source     {} (error bound {bound})\nhighest rate   {} CPUs{gpus} = {} credits per second\nprice          {} \
+         credits per CPU second, {} per GPU second\nguard          {} credits stay unburned at a stop\ntamper         {}\nleft           \
          {} credits for {user}{lasts}\n",
         found.source,
         seconds(crate::domain::units::Microseconds(found.highest_cpus_ppm)),
         credits(found.highest_rate_per_second),
         credits(found.price_per_cpu_second),
+        credits(found.price_per_gpu_second),
         credits(found.guard),
         found.tamper,
         credits_or_none(found.balance.left),
     );
+    for (model, count) in &found.gpus_openable {
+        let model = if model.is_empty() { "of a name that is not known" } else { model };
+        text.push_str(&format!("GPUs           {count} × {model} can be opened\n"));
+    }
+    for device in &found.gpus {
+        let (mode, weight) = (device.mode.as_str(), device.weight);
+        text.push_str(&format!("GPU            {} {}: {mode}, weight {weight}\n", device.name, device.uuid));
+    }
     for degraded in &found.degraded {
         text.push_str(&format!("note           {degraded}\n"));
     }

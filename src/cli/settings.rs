@@ -50,6 +50,10 @@ pub(super) struct RunFile {
     pub(super) quiet: bool,
     pub(super) cpu_source: Option<CpuSource>,
     pub(super) exhausted_status: Option<u8>,
+    pub(super) gpus: Option<String>,
+    #[serde(default)]
+    pub(super) gpu_exclusive: bool,
+    pub(super) nvml_library: Option<PathBuf>,
 }
 
 impl Settings {

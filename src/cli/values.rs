@@ -6,6 +6,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use crate::domain::units::{Microseconds, Nanocredits};
+use crate::domain::weight::GpuWeight;
 use crate::runner::options::Notice;
 
 /// A duration that people type: `30s`, `1h 30m`, `250ms`.
@@ -77,6 +78,17 @@ pub(super) fn limit(text: &str) -> Result<Limit, String> {
 pub(super) fn weight(text: &str) -> Result<Microseconds, String> {
     let weight = Microseconds::from_str(text).map_err(|error| error.to_string())?;
     if weight.0 > 1_000_000_000 { Err("a weight is at most 1000".to_owned()) } else { Ok(weight) }
+}
+
+/// `PATTERN=WEIGHT`; `none` for no pattern at all.
+pub(super) fn gpu_weight(text: &str) -> Result<Option<GpuWeight>, String> {
+    if text == "none" {
+        return Ok(None);
+    }
+    let wrong = || format!("{text:?} is no PATTERN=WEIGHT, such as '*H200*=3'");
+    let (pattern, weight) = text.rsplit_once('=').ok_or_else(wrong)?;
+    let pattern = name(pattern)?;
+    Ok(Some(GpuWeight { pattern, weight_ppm: self::weight(weight)?.0 }))
 }
 
 pub(super) fn span(text: &str) -> Result<Span, String> {
@@ -160,6 +172,9 @@ mod tests {
             assert!(amount_above_zero(bad).is_err(), "{bad}");
         }
         assert_eq!(limit("none"), Ok(Limit(None)));
+        let weight_ppm = 140_000;
+        assert_eq!(gpu_weight("*1g=2*=0.14"), Ok(Some(GpuWeight { pattern: "*1g=2*".to_owned(), weight_ppm })));
+        assert_eq!((gpu_weight("none"), gpu_weight("H200").is_err()), (Ok(None), true));
         assert_eq!(weight("0.5"), Ok(Microseconds(500_000)));
         assert!(weight("1001").is_err());
     }

@@ -20,6 +20,28 @@ pub struct HighestRate {
     pub quota: Option<Quota>,
 }
 
+/// How fast an attempt can burn, and how much of that is unseen when it is stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Its CPUs.
+    pub cpu: HighestRate,
+    /// Weights of all devices that it could open, added up, in parts per million.
+    pub gpus_ppm: u64,
+    /// Tick plus time to stop.
+    pub stop_us: u64,
+    /// How old the newest reading of a device can be.
+    pub gpu_age_us: u64,
+}
+
+impl Bounds {
+    /// The time within which the long-run rate burns at least what can be unseen at a stop: what the ledger is told.
+    #[must_use]
+    pub fn unseen_us(&self) -> u64 {
+        let of_gpus = if self.gpus_ppm > 0 { self.gpu_age_us } else { 0 };
+        self.cpu.stretched_us(self.stop_us).saturating_add(of_gpus)
+    }
+}
+
 fn ceiling_division(dividend: u128, divisor: u128) -> u128 {
     dividend.div_ceil(divisor.max(1))
 }

@@ -25,3 +25,4 @@ pub mod lease;
 pub mod rating;
 pub mod units;
 pub mod usage;
+pub mod weight;

@@ -3,13 +3,17 @@
 //! A price is a pure function of cumulative usage. The three components are cut from one running sum that is floored
 //! at each cut, so cpu + gpu + tokens = total holds to the last nanocredit and rounding never accumulates.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::units::{Microseconds, Nanocredits};
 use super::usage::{GpuUsage, Usage};
+use super::weight::{GpuWeight, weight_of, weight_of_all};
 
 const PPM: u128 = 1_000_000;
+const PPM_IN_ONE: u64 = 1_000_000;
 
 /// Which CPU time is priced.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum, ToSchema)]
@@ -36,7 +40,7 @@ pub enum GpuBasis {
 }
 
 /// The prices, pinned for an attempt when it is opened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RateCard {
     /// Counts up by one with each change.
@@ -49,8 +53,11 @@ pub struct RateCard {
     pub per_million_tokens: Nanocredits,
     /// Weight of a CPU second in parts per million.
     pub cpu_weight_ppm: u64,
-    /// Weight of a GPU second in parts per million.
+    /// Weight of a second of a GPU that no pattern fits, in parts per million.
     pub gpu_weight_ppm: u64,
+    /// Weights by the names of devices; the first that fits decides.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gpu_weights: Vec<GpuWeight>,
     /// Which CPU time is priced.
     pub cpu_basis: CpuBasis,
     /// Which GPU time is priced.
@@ -91,6 +98,7 @@ impl Default for RateCard {
             per_million_tokens: Nanocredits(5_000_000_000),
             cpu_weight_ppm: 1_000_000,
             gpu_weight_ppm: 1_000_000,
+            gpu_weights: Vec::new(),
             cpu_basis: CpuBasis::Used,
             gpu_basis: GpuBasis::Busy,
         }
@@ -100,9 +108,11 @@ impl Default for RateCard {
 /// Time (µs) × weight (ppm) × price (nanocredits per second), in units of 10⁻¹² nanocredits; held at the end of the
 /// range, where the price is beyond every balance anyway.
 fn time_product(time: Microseconds, weight_ppm: u64, price: Nanocredits) -> u128 {
-    u128::from(time.0)
-        .saturating_mul(u128::from(weight_ppm))
-        .saturating_mul(u128::from(price.at_least_zero().0.unsigned_abs()))
+    at_price(u128::from(time.0).saturating_mul(u128::from(weight_ppm)), price)
+}
+
+fn at_price(weighted: u128, price: Nanocredits) -> u128 {
+    weighted.saturating_mul(u128::from(price.at_least_zero().0.unsigned_abs()))
 }
 
 fn floor_nanocredits(product: u128) -> i64 {
@@ -124,19 +134,39 @@ impl RateCard {
         }
     }
 
-    fn gpu_time(&self, usage: &Usage) -> Microseconds {
-        let of_device = |device: &GpuUsage| match self.gpu_basis {
+    fn gpu_time(&self, device: &GpuUsage) -> Microseconds {
+        match self.gpu_basis {
             GpuBasis::Busy => device.busy_seconds,
             GpuBasis::Allocated => device.allocated_seconds,
+        }
+    }
+
+    /// Weight of a second of a device of this name, in parts per million.
+    #[must_use]
+    pub fn gpu_weight_ppm_of(&self, model: &str) -> u64 {
+        weight_of(&self.gpu_weights, self.gpu_weight_ppm, model)
+    }
+
+    /// Weights of so many devices of each model, added up, in parts per million.
+    #[must_use]
+    pub fn gpus_ppm(&self, models: &BTreeMap<String, u64>) -> u64 {
+        weight_of_all(&self.gpu_weights, self.gpu_weight_ppm, models)
+    }
+
+    /// Over all devices: µs × ppm.
+    fn weighted_gpu_time(&self, usage: &Usage) -> u128 {
+        let of = |device: &GpuUsage| {
+            u128::from(self.gpu_time(device).0).saturating_mul(u128::from(self.gpu_weight_ppm_of(&device.model)))
         };
-        usage.gpus.values().map(of_device).fold(Microseconds::ZERO, Microseconds::saturating_add)
+        usage.gpus.values().map(of).fold(0, u128::saturating_add)
     }
 
     /// Virtual seconds of this usage.
     #[must_use]
     pub fn virtual_time(&self, usage: &Usage) -> VirtualTime {
         let cpu_seconds = weighted(self.cpu_time(usage), self.cpu_weight_ppm);
-        let gpu_seconds = weighted(self.gpu_time(usage), self.gpu_weight_ppm);
+        let gpu_us = self.weighted_gpu_time(usage).checked_div(PPM).unwrap_or(0);
+        let gpu_seconds = Microseconds(u64::try_from(gpu_us).unwrap_or(u64::MAX));
         VirtualTime { cpu_seconds, gpu_seconds, total_seconds: cpu_seconds.saturating_add(gpu_seconds) }
     }
 
@@ -145,7 +175,7 @@ impl RateCard {
     pub fn price(&self, usage: &Usage) -> Price {
         let token_price = u128::from(self.per_million_tokens.at_least_zero().0.unsigned_abs());
         let cpu = time_product(self.cpu_time(usage), self.cpu_weight_ppm, self.cpu_per_second);
-        let gpu = time_product(self.gpu_time(usage), self.gpu_weight_ppm, self.gpu_per_second);
+        let gpu = at_price(self.weighted_gpu_time(usage), self.gpu_per_second);
         let tokens = u128::from(usage.tokens).saturating_mul(token_price).saturating_mul(PPM);
         let to_cpu = floor_nanocredits(cpu);
         let to_gpu = floor_nanocredits(cpu.saturating_add(gpu));
@@ -166,13 +196,23 @@ impl RateCard {
         Nanocredits(i64::try_from(credits).unwrap_or(i64::MAX))
     }
 
-    /// The most that a job can burn in one second: `cpus_ppm` millionths of a CPU and `gpus` whole devices.
+    /// The most that a job can burn in one second: `cpus_ppm` millionths of a CPU, and devices whose weights add up to
+    /// `gpus_ppm`.
     #[must_use]
-    pub fn highest_rate_per_second(&self, cpus_ppm: u64, gpus: u64) -> Nanocredits {
+    pub fn highest_rate_per_second(&self, cpus_ppm: u64, gpus_ppm: u64) -> Nanocredits {
         let cpu = time_product(Microseconds(cpus_ppm), self.cpu_weight_ppm, self.cpu_per_second);
-        let gpu = time_product(Microseconds(gpus.saturating_mul(1_000_000)), self.gpu_weight_ppm, self.gpu_per_second);
+        let gpu = time_product(Microseconds(gpus_ppm), PPM_IN_ONE, self.gpu_per_second);
         // Rounded up: a bound that is too low would let a job run past its ceiling.
         Nanocredits(floor_nanocredits(cpu.saturating_add(gpu)).saturating_add(1))
+    }
+
+    /// What the devices alone can burn in one second at most.
+    #[must_use]
+    pub fn highest_gpu_rate_per_second(&self, gpus_ppm: u64) -> Nanocredits {
+        match gpus_ppm {
+            0 => Nanocredits::ZERO,
+            _ => self.highest_rate_per_second(0, gpus_ppm),
+        }
     }
 }
 
@@ -183,7 +223,8 @@ mod tests {
     use super::*;
 
     fn usage(cpu: u64, gpu: u64, tokens: u64) -> Usage {
-        let device = GpuUsage { busy_seconds: Microseconds(gpu), allocated_seconds: Microseconds(gpu) };
+        let (busy_seconds, allocated_seconds) = (Microseconds(gpu), Microseconds(gpu));
+        let device = GpuUsage { model: "NVIDIA H200".to_owned(), busy_seconds, allocated_seconds };
         Usage {
             cpu_used_seconds: Microseconds(cpu),
             cpu_allocated_seconds: Microseconds(cpu),
@@ -204,6 +245,19 @@ mod tests {
     fn the_largest_usage_is_priced_without_overflow() {
         let card = RateCard { cpu_weight_ppm: u64::MAX, cpu_per_second: Nanocredits(i64::MAX), ..RateCard::default() };
         assert_eq!(card.price(&usage(u64::MAX, u64::MAX, u64::MAX)).total, Nanocredits(i64::MAX));
+    }
+
+    #[test]
+    fn a_device_counts_by_its_name() {
+        let weight = GpuWeight { pattern: "*H200*".to_owned(), weight_ppm: 3_000_000 };
+        let card = RateCard { gpu_weights: vec![weight], ..RateCard::default() };
+        let mut both = usage(0, 1_000_000, 0);
+        let plain = GpuUsage { model: "Tesla T4".to_owned(), ..both.gpus["GPU-0"].clone() };
+        both.gpus.insert("GPU-1".to_owned(), plain);
+        assert_eq!(card.price(&both).gpu, Nanocredits(4 * 2_500_000));
+        assert_eq!(card.virtual_time(&both).gpu_seconds, Microseconds(4_000_000));
+        let models = [("NVIDIA H200".to_owned(), 1), ("Tesla T4".to_owned(), 1)].into();
+        assert_eq!(card.highest_rate_per_second(0, card.gpus_ppm(&models)), Nanocredits(4 * 2_500_000 + 1));
     }
 
     proptest! {

@@ -8,9 +8,13 @@ use utoipa::ToSchema;
 use super::units::Microseconds;
 
 /// Time of one GPU, before weights. Always `busy` ≤ `allocated`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GpuUsage {
+    /// As the driver names it; its weight is by this name. What it was first is what it stays. Empty where no driver
+    /// could be asked.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub model: String,
     /// Integral of utilisation.
     pub busy_seconds: Microseconds,
     /// Wall time during which the device was the job's.
@@ -39,7 +43,7 @@ impl Usage {
     pub fn merged(&self, other: &Self) -> Self {
         let mut gpus = self.gpus.clone();
         for (uuid, theirs) in &other.gpus {
-            let ours = gpus.entry(uuid.clone()).or_default();
+            let ours = gpus.entry(uuid.clone()).or_insert_with(|| theirs.clone());
             ours.busy_seconds = ours.busy_seconds.max(theirs.busy_seconds);
             ours.allocated_seconds = ours.allocated_seconds.max(theirs.allocated_seconds);
         }

@@ -84,15 +84,39 @@ pub struct AttemptIdentity {
 }
 
 /// What the attempt can burn at most, and how exactly its meter can stop it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Resources {
     /// Millionths of a CPU, that is µs of CPU time per second.
     pub cpus_ppm: u64,
-    /// Whole GPUs.
+    /// GPUs that it could open and whose names are not known.
     pub gpus: u64,
+    /// Of those whose names are known, how many there are of each name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub gpu_models: BTreeMap<String, u64>,
     /// Tick plus time to stop, in µs: the guard band G is the highest rate times this.
     pub stop_us: u64,
+}
+
+/// The same as the books keep it: at the prices that are pinned for the attempt.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pace {
+    /// Millionths of a CPU.
+    pub cpus_ppm: u64,
+    /// Weights of all GPUs that it could open, added up, in parts per million.
+    pub gpus_ppm: u64,
+    /// Tick plus time to stop, in µs.
+    pub stop_us: u64,
+}
+
+impl Resources {
+    /// At these prices.
+    #[must_use]
+    pub fn pace(&self, rates: &RateCard) -> Pace {
+        let of_unknown = rates.gpu_weight_ppm_of("").saturating_mul(self.gpus);
+        let gpus_ppm = rates.gpus_ppm(&self.gpu_models).saturating_add(of_unknown);
+        Pace { cpus_ppm: self.cpus_ppm, gpus_ppm, stop_us: self.stop_us }
+    }
 }
 
 /// Opens an attempt. Opening the same attempt again returns the same lease.

@@ -20,6 +20,7 @@ pub struct EnclosingMeter {
     start: Reading,
     front: Pid,
     front_us: u64,
+    helpers_us: u64,
     highest_us: u64,
 }
 
@@ -41,8 +42,8 @@ impl EnclosingMeter {
             return Err(unusable(format!("{others} other processes are in {}", group.path().display())));
         }
         let cpu_stat = group.open_file("cpu.stat").map_err(|source| MeterError::Io { what: what.clone(), source })?;
-        let mut meter =
-            Self { what, cpu_stat, start: Reading::default(), front: own, front_us: own_cpu_us(), highest_us: 0 };
+        let (start, front_us) = (Reading::default(), own_cpu_us());
+        let mut meter = Self { what, cpu_stat, start, front: own, front_us, helpers_us: 0, highest_us: 0 };
         meter.start = meter.counter()?;
         Ok(meter)
     }
@@ -56,10 +57,10 @@ impl EnclosingMeter {
         parse_cpu_stat(&self.what, std::str::from_utf8(buffer.get(..length).unwrap_or_default()).unwrap_or_default())
     }
 
-    /// Of front and keeper, since the start.
+    /// Of front, keeper and helpers, since the start.
     fn own_us(&self) -> u64 {
         let keeper_us = if nix::unistd::getpid() == self.front { 0 } else { own_cpu_us() };
-        cpu_us_of(self.front).saturating_sub(self.front_us).saturating_add(keeper_us)
+        cpu_us_of(self.front).saturating_sub(self.front_us).saturating_add(keeper_us).saturating_add(self.helpers_us)
     }
 }
 
@@ -73,6 +74,10 @@ impl Meter for EnclosingMeter {
             user_seconds: now.user_seconds.saturating_sub(self.start.user_seconds),
             system_seconds: now.system_seconds.saturating_sub(self.start.system_seconds),
         })
+    }
+
+    fn set_helpers_us(&mut self, us: u64) {
+        self.helpers_us = us;
     }
 
     fn source(&self) -> CpuSource {

@@ -10,6 +10,7 @@ pub mod breakdown;
 pub mod cgroup1;
 pub mod cgroup2;
 pub mod enclosing;
+pub mod gpu;
 pub mod perf;
 pub mod procfs;
 pub mod proof;
@@ -97,6 +98,9 @@ pub trait Meter: std::fmt::Debug {
     /// # Errors
     /// Where the counter cannot be read any more; the caller ends the job rather than run it unmetered.
     fn read(&mut self) -> Result<Reading, MeterError>;
+
+    /// CPU time that is the meter's own, beside that of front and keeper, where it stands in the same counter.
+    fn set_helpers_us(&mut self, _us: u64) {}
 
     /// Which source it is.
     fn source(&self) -> CpuSource;

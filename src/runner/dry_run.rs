@@ -1,8 +1,12 @@
 //! `--dry-run`: what would be metered, how exactly, at which price, and what is left. Nothing is started.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use uuid::Uuid;
 
+use super::figures::Figures;
+use super::gpu_part::GpuDevice;
 use super::options::RunOptions;
 use crate::domain::lease::burned_in;
 use crate::domain::units::{Microseconds, Nanocredits};
@@ -27,6 +31,12 @@ pub struct DryRun {
     pub highest_cpus_ppm: u64,
     /// A.
     pub price_per_cpu_second: Nanocredits,
+    /// B: of a device of weight 1.
+    pub price_per_gpu_second: Nanocredits,
+    /// Devices that would be the job's from the start.
+    pub gpus: Vec<GpuDevice>,
+    /// How many of each model it could open: all of them count in the highest rate.
+    pub gpus_openable: BTreeMap<String, u64>,
     /// Credits per second at that rate.
     pub highest_rate_per_second: Nanocredits,
     /// G: kept unburned, so that nothing is burned past the ceiling.
@@ -44,11 +54,13 @@ pub struct DryRun {
 pub fn dry_run(options: &RunOptions) -> Result<DryRun, String> {
     let job_uid = options.run_as.as_ref().map_or_else(|| nix::unistd::geteuid().as_raw(), |user| user.uid);
     let plan = Plan::prepare(options.cpu_source, Uuid::now_v7(), job_uid).map_err(|error| error.to_string())?;
-    let rate = plan.highest_rate();
-    let resources = super::leases::resources(&rate, 0, plan.stop_us());
+    let found = asked(options).map_err(|error| error.to_string());
+    let figures = found.and_then(|found| Ok((Figures::new(&plan, &options.gpus)?, found)));
     plan.discard();
-    let (rates, balance) = asked(options).map_err(|error| error.to_string())?;
-    let highest = rates.highest_rate_per_second(resources.cpus_ppm, 0);
+    let (figures, (rates, balance)) = figures?;
+    let resources = super::leases::resources(&figures.bounds(&plan, &rates), figures.gpu_models());
+    let pace = resources.pace(&rates);
+    let highest = rates.highest_rate_per_second(pace.cpus_ppm, pace.gpus_ppm);
     let lasts = balance.left.map(|left| {
         let us = i128::from(left.at_least_zero().0) * 1_000_000 / i128::from(highest.0.max(1));
         Microseconds(u64::try_from(us).unwrap_or(u64::MAX))
@@ -56,10 +68,13 @@ pub fn dry_run(options: &RunOptions) -> Result<DryRun, String> {
     Ok(DryRun {
         source: plan.source().as_str(),
         error_bound_seconds: plan.error_bound(),
-        degraded: plan.degraded(),
+        degraded: plan.degraded().into_iter().chain(figures.gpu_notes()).collect(),
         tamper: plan.tamper(),
         highest_cpus_ppm: resources.cpus_ppm,
         price_per_cpu_second: rates.cpu_per_second,
+        price_per_gpu_second: rates.gpu_per_second,
+        gpus: figures.gpu_part(&rates).devices,
+        gpus_openable: figures.gpu_models().clone(),
         highest_rate_per_second: highest,
         guard: burned_in(highest, resources.stop_us),
         balance,
@@ -70,7 +85,7 @@ pub fn dry_run(options: &RunOptions) -> Result<DryRun, String> {
 fn asked(options: &RunOptions) -> Result<(crate::domain::rating::RateCard, Balance), LedgerError> {
     let mut ledger = options.ledger.connect()?;
     let rates = match ledger.read(&Query::Rates)? {
-        View::Rates(versions) => versions.first().map(|version| version.rates).unwrap_or_default(),
+        View::Rates(versions) => versions.first().map(|version| version.rates.clone()).unwrap_or_default(),
         _ => return Err(LedgerError::unasked()),
     };
     match ledger.read(&Query::Account { user: options.user.clone() })? {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::keeper::{Keeper, Running};
 use super::receipt::{
-    CpuPart, GpuPart, IoPart, JobPart, MemoryPart, MeterPart, OutcomePart, Receipt, TimePart, rfc3339,
+    CpuPart, IoPart, JobPart, MemoryPart, MeterPart, OutcomePart, Receipt, TimePart, rfc3339,
 };
 use super::spool::Record;
 use super::summary;
@@ -18,6 +18,7 @@ use crate::ledger::LedgerError;
 use crate::ledger::protocol::{Balance, ClosedPeriod, Finish, FinishAnswer, Reason, StopReason};
 use crate::ledger::receipt::Credits;
 use crate::meter::breakdown::Breakdown;
+use crate::meter::gpu::watch::END_WAIT_MAX;
 use crate::sys::clock::{Clock, SystemClock};
 use crate::sys::process::{cpu_us_of, own_cpu_us};
 
@@ -47,7 +48,7 @@ struct Settled {
 /// Ends a job that was started.
 pub(super) fn end(keeper: &mut Keeper<'_>, mut running: Running, end: End) -> Ended {
     // The front must not take what is awaited here for a keeper that hangs.
-    keeper.trust_for(FREEZE_WAIT_MAX + KILL_WAIT_MAX);
+    keeper.trust_for(FREEZE_WAIT_MAX + KILL_WAIT_MAX + END_WAIT_MAX);
     let settled = settle(keeper, &mut running);
     keeper.trust_for(Duration::from_micros(FINISH_WAIT_MAX_US) + ANSWER_WAIT_MAX);
     keeper.continue_front();
@@ -60,7 +61,7 @@ pub(super) fn end(keeper: &mut Keeper<'_>, mut running: Running, end: End) -> En
     if settled.unkillable.is_empty() {
         keeper.plan.discard();
     }
-    let receipt = complete(receipt, &answer, &running.rules.rates);
+    let receipt = complete(receipt, &answer, &running.job.rules().rates);
     let mut lines = Vec::new();
     write_receipt(keeper, &receipt, &mut lines);
     match &answer {
@@ -86,7 +87,8 @@ fn settle(keeper: &mut Keeper<'_>, running: &mut Running) -> Settled {
     }
     let now_us = SystemClock.boottime_us();
     running.figures.held_until(now_us);
-    let usage = match running.figures.look(now_us, &mut keeper.plan) {
+    running.figures.cut_gpus(now_us);
+    let mut usage = match running.figures.look(now_us, &mut keeper.plan) {
         Ok(usage) => running.job.usage().merged(&usage),
         Err(_) => running.job.usage().clone(),
     };
@@ -101,6 +103,11 @@ fn settle(keeper: &mut Keeper<'_>, running: &mut Running) -> Settled {
             unkillable = keeper.plan.containment().processes();
         }
         teardown = running.figures.burned_since();
+    }
+    running.figures.finish_gpus(&mut usage, now_us);
+    if usage != *running.job.usage() {
+        running.job.settle(&usage);
+        keeper.write_spool(&running.job);
     }
     let wall = Microseconds(now_us.saturating_sub(keeper.attempt.started_boottime_us));
     Settled { usage, teardown, unkillable, breakdown, wall, ended_at_us: SystemClock.realtime_us() }
@@ -174,12 +181,12 @@ fn receipt(keeper: &Keeper<'_>, running: &Running, settled: &Settled, reason: Re
         cpu,
         memory: MemoryPart { peak_bytes: breakdown.peak_bytes, oom_kills: breakdown.oom_kills },
         io: IoPart { read_bytes: breakdown.read_bytes, written_bytes: breakdown.written_bytes },
-        gpu: GpuPart { source: "none".to_owned(), ..GpuPart::default() },
+        gpu: running.figures.gpu_part(&running.job.rules().rates),
         tokens: settled.usage.tokens,
-        virtual_time: running.rules.rates.virtual_time(&settled.usage),
+        virtual_time: running.job.rules().rates.virtual_time(&settled.usage),
         credits: None,
         meter: MeterPart {
-            cpu_seconds: Microseconds(own_cpu_us() + cpu_us_of(keeper.front)),
+            cpu_seconds: Microseconds(own_cpu_us() + cpu_us_of(keeper.front) + running.figures.helper_cpu_us()),
             readings: figures.readings,
             reports: figures.reports,
             ledger_answers: figures.ledger_answers.clone(),
@@ -209,7 +216,7 @@ fn tell_ledger(
         usage: settled.usage.clone(),
         period: Some(period),
         at_us: settled.ended_at_us,
-        rates_version: Some(running.rules.rates.version),
+        rates_version: Some(running.job.rules().rates.version),
         finish: Some(finish.clone()),
         ..Record::default()
     };

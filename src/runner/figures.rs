@@ -1,17 +1,29 @@
 //! What is measured of one running attempt: the billing meter, the highest rate, and how well the looks kept time.
 
+
+use std::collections::BTreeMap;
+
 use nix::unistd::Pid;
 
+use super::gpu_part::GpuPart;
 use super::receipt::LedgerAnswers;
-use crate::domain::deadline::HighestRate;
+use crate::domain::deadline::{Bounds, HighestRate};
+use crate::domain::job::Job;
+use crate::domain::rating::{GpuBasis, RateCard};
+use crate::domain::lease::burned_in;
 use crate::domain::units::Microseconds;
 use crate::domain::usage::Usage;
 use crate::meter::breakdown::{Breakdown, Sampler};
+use crate::meter::gpu::watch::{GpuOptions, Watch};
 use crate::meter::select::Plan;
 use crate::meter::{CpuSource, Meter, MeterError, Reading};
 use crate::sys::clock::{Clock, SystemClock};
 use crate::sys::shared::SharedPage;
 
+/// From the end of a sample of a device until it can be read: two periods, and what a look takes.
+const GPU_SAMPLE_US: u64 = 400_000;
+/// A device is looked at more often where less is left than its highest rate burns in this time.
+const GPU_HURRY_US: u64 = 4_000_000;
 /// A late wake-up widens the guard band by at most this.
 const LATENESS_MAX_US: u64 = 4_000;
 
@@ -20,6 +32,8 @@ const LATENESS_MAX_US: u64 = 4_000;
 pub(super) struct Figures {
     meter: Option<Box<dyn Meter>>,
     sampler: Option<Sampler>,
+    gpus: Option<Watch>,
+    gpu_models: BTreeMap<String, u64>,
     last: Reading,
     rate: HighestRate,
     allocated_us: u64,
@@ -41,10 +55,16 @@ pub(super) struct Figures {
 }
 
 impl Figures {
-    pub(super) fn new(plan: &Plan) -> Self {
-        Self {
+    /// # Errors
+    /// Where `--gpus` names what is not there, for people.
+    pub(super) fn new(plan: &Plan, gpus: &GpuOptions) -> Result<Self, String> {
+        let gpus = gpus.concern_a_gpu().then(|| Watch::start(gpus, plan.specification())).transpose()?;
+        let gpu_models = gpus.as_ref().map(|watch| watch.with(|gpus| gpus.models())).unwrap_or_default();
+        Ok(Self {
             meter: None,
             sampler: None,
+            gpus,
+            gpu_models,
             last: Reading::default(),
             rate: plan.highest_rate(),
             allocated_us: 0,
@@ -58,7 +78,7 @@ impl Figures {
             reports: 0,
             ledger_answers: LedgerAnswers::default(),
             notice_sent_at_us: None,
-        }
+        })
     }
 
     /// Opens the counter, now that the command's process exists.
@@ -66,12 +86,18 @@ impl Figures {
         self.meter = Some(plan.started(child, shared)?);
         self.allocated_at_us = SystemClock.boottime_us();
         self.spooled_at_us = self.allocated_at_us;
+        if let Some(watch) = &self.gpus {
+            watch.with(|gpus| gpus.begin(child.as_raw(), self.allocated_at_us));
+        }
         Ok(())
     }
 
     /// Reads the counters. Before the command exists there is nothing to read.
     pub(super) fn look(&mut self, now_us: u64, plan: &mut Plan) -> Result<Usage, MeterError> {
         if let Some(meter) = &mut self.meter {
+            if let Some(watch) = &self.gpus {
+                meter.set_helpers_us(watch.helper_cpu_us());
+            }
             self.last = meter.read()?;
             self.readings += 1;
         }
@@ -85,17 +111,77 @@ impl Figures {
         Ok(Usage {
             cpu_used_seconds: self.last.cpu_seconds,
             cpu_allocated_seconds: Microseconds(self.allocated_us),
+            gpus: self.gpus.as_ref().map(|watch| watch.with(|gpus| gpus.usage(now_us))).unwrap_or_default(),
             ..Usage::default()
         })
     }
 
-    /// The highest rate as of the last look.
-    pub(super) fn highest_rate(&self) -> HighestRate {
-        self.rate
+    /// By which the job's end is decided, as of the last look.
+    pub(super) fn bounds(&self, plan: &Plan, rates: &RateCard) -> Bounds {
+        let gpu_age_us = match (&self.gpus, rates.gpu_basis) {
+            (Some(watch), GpuBasis::Busy) => {
+                let age_us = watch.with(|gpus| gpus.age_us(SystemClock.boottime_us()));
+                // Between two looks it is as old as this, and the ledger has to know that beforehand.
+                if age_us == 0 { 0 } else { age_us.max(watch.look_us() + GPU_SAMPLE_US) }
+            }
+            _ => 0,
+        };
+        let gpus_ppm = rates.gpus_ppm(&self.gpu_models);
+        Bounds { cpu: self.rate, gpus_ppm, stop_us: self.stop_us(plan), gpu_age_us }
+    }
+
+    /// How many of each model the job could open.
+    pub(super) fn gpu_models(&self) -> &BTreeMap<String, u64> {
+        &self.gpu_models
+    }
+
+    /// What cannot be metered exactly, as is known at the start.
+    pub(super) fn gpu_notes(&self) -> Vec<String> {
+        self.gpus.as_ref().map(|watch| watch.with(|gpus| gpus.all_notes())).unwrap_or_default()
+    }
+
+    /// Where little is left, devices are looked at more often, so that less stays unburned.
+    pub(super) fn hurry(&self, job: &Job) {
+        if let Some(watch) = &self.gpus {
+            let per_second = job.rules().rates.highest_gpu_rate_per_second(job.bounds().gpus_ppm);
+            watch.hurry(job.left() < burned_in(per_second, GPU_HURRY_US));
+        }
+    }
+
+    /// The job stands still: what devices do after this is not its own.
+    pub(super) fn cut_gpus(&self, now_us: u64) {
+        if let Some(watch) = &self.gpus {
+            watch.cut(now_us);
+        }
+    }
+
+    /// Waits for the last samples of the devices, with which `usage` is complete.
+    pub(super) fn finish_gpus(&mut self, usage: &mut Usage, now_us: u64) {
+        if let Some(watch) = &mut self.gpus {
+            watch.finish();
+            let gpus = watch.with(|gpus| gpus.usage(now_us));
+            *usage = usage.merged(&Usage { gpus, ..Usage::default() });
+        }
+    }
+
+    /// For the receipt.
+    pub(super) fn gpu_part(&self, rates: &RateCard) -> GpuPart {
+        self.gpus.as_ref().map_or_else(GpuPart::none, |watch| watch.with(|gpus| GpuPart::of(gpus, rates)))
+    }
+
+    /// CPU time of the helper that asks the devices.
+    pub(super) fn helper_cpu_us(&self) -> u64 {
+        self.gpus.as_ref().map_or(0, Watch::helper_cpu_us)
+    }
+
+    fn hold_gpus(&self, held: bool, now_us: u64) {
+        if let Some(watch) = &self.gpus {
+            watch.with(|gpus| gpus.hold(held, now_us));
+        }
     }
 
     /// Where the keeper was late lately, it may be late again.
-    pub(super) fn stop_us(&self, plan: &Plan) -> u64 {
+    fn stop_us(&self, plan: &Plan) -> u64 {
         plan.stop_us() + self.lateness_us.min(LATENESS_MAX_US)
     }
 
@@ -107,11 +193,13 @@ impl Figures {
 
     pub(super) fn held_from(&mut self, now_us: u64) {
         self.held_since_us.get_or_insert(now_us);
+        self.hold_gpus(true, now_us);
     }
 
     pub(super) fn held_until(&mut self, now_us: u64) {
         if let Some(since_us) = self.held_since_us.take() {
             self.held_us += now_us.saturating_sub(since_us);
+            self.hold_gpus(false, now_us);
         }
     }
 

@@ -18,10 +18,10 @@ use super::title::Title;
 use super::uplink::{Answer, Answered, Question, Uplink};
 use super::waiting::Woken;
 use super::wire::{Channel, Exit, ExitKind, ToFront, ToKeeper};
-use crate::domain::deadline::HighestRate;
 use crate::domain::job::{Action, End, Event, Job, Rules};
+use crate::domain::rating::RateCard;
 use crate::domain::units::Nanocredits;
-use crate::ledger::protocol::{Balance, ClosedPeriod, OpenAnswer, OpenRequest, StopReason};
+use crate::ledger::protocol::{Balance, ClosedPeriod, OpenAnswer, OpenRequest, Resources, StopReason};
 use crate::meter::select::Plan;
 use crate::sys::clock::{Alarm, Clock, SystemClock};
 use crate::sys::process::{PidFd, StatFile, schedule_first};
@@ -55,7 +55,6 @@ pub(super) struct Keeper<'a> {
 /// A job that runs.
 pub(super) struct Running {
     pub(super) job: Job,
-    pub(super) rules: Rules,
     pub(super) uplink: Uplink,
     pub(super) figures: Figures,
     pub(super) child: Option<PidFd>,
@@ -91,8 +90,13 @@ impl Keeper<'_> {
             Err(error) => return self.failed(&format!("cannot start the ledger's thread: {error}")),
         };
         schedule_first();
-        let rate = self.plan.highest_rate();
-        let answered = match self.open(&uplink, &rate) {
+        let mut figures = match Figures::new(&self.plan, &self.options.gpus) {
+            Ok(figures) => figures,
+            Err(error) => return self.failed(&error),
+        };
+        self.say_of_gpus(&figures);
+        let resources = super::leases::resources(&figures.bounds(&self.plan, &RateCard::default()), figures.gpu_models());
+        let answered = match self.open(&uplink, resources) {
             Ok(answered) => answered,
             Err(ended) => return ended,
         };
@@ -100,7 +104,7 @@ impl Keeper<'_> {
         match answered.answer {
             Answer::Opened(Ok(OpenAnswer::Opened { rates, lease, balance, .. })) => {
                 let rules = Rules {
-                    rates,
+                    rates: rates.clone(),
                     interval_us: micros(self.options.interval),
                     hold_us: micros(self.options.hold),
                     can_hold: self.plan.containment().can_hold(),
@@ -108,9 +112,10 @@ impl Keeper<'_> {
                     spread: self.attempt.identity.attempt.as_u64_pair().1,
                 };
                 let account = account_state(balance, Nanocredits::ZERO, sent_us);
-                let job =
-                    Job::new(rules, super::leases::grant(&lease, sent_us), rate, self.plan.stop_us(), account, sent_us);
-                self.start(job, rules, uplink, balance, answered.took_us)
+                figures.ledger_answered(answered.took_us);
+                let bounds = figures.bounds(&self.plan, &rates);
+                let job = Job::new(rules, super::leases::grant(&lease, sent_us), bounds, account, sent_us);
+                self.start(job, figures, uplink, balance)
             }
             Answer::Opened(Ok(OpenAnswer::Refused { reason, balance, resets_in_ms })) => {
                 ending::refused(self, reason, balance, resets_in_ms)
@@ -127,10 +132,10 @@ impl Keeper<'_> {
 
     /// Asks for the first lease, again for as long as the ledger says `wait`. What a user or a scheduler sends meanwhile
     /// ends it, since there is no command yet that could take it.
-    fn open(&mut self, uplink: &Uplink, rate: &HighestRate) -> Result<Answered, (Vec<String>, Exit, bool)> {
+    fn open(&mut self, uplink: &Uplink, resources: Resources) -> Result<Answered, (Vec<String>, Exit, bool)> {
         let request = OpenRequest {
             identity: self.attempt.identity.clone(),
-            resources: super::leases::resources(rate, 0, self.plan.stop_us()),
+            resources,
             limit: self.options.limit,
             resume: None,
         };
@@ -162,6 +167,15 @@ impl Keeper<'_> {
         }
     }
 
+    /// What cannot be metered exactly is said at the start.
+    fn say_of_gpus(&self, figures: &Figures) {
+        if !self.options.quiet {
+            for note in figures.gpu_notes() {
+                self.channel.send(&ToFront::Say(format!("jobmeter: note: GPU: {note} (`jobmeter doctor` says more)")));
+            }
+        }
+    }
+
     /// Takes away what was prepared.
     pub(super) fn nothing_started(&self) {
         self.spool.discard().ok();
@@ -176,17 +190,15 @@ impl Keeper<'_> {
     fn start(
         &mut self,
         job: Job,
-        rules: Rules,
+        figures: Figures,
         uplink: Uplink,
         balance: Balance,
-        opening_us: u64,
     ) -> (Vec<String>, Exit, bool) {
         self.write_spool(&job);
         let mut running = Running {
             job,
-            rules,
             uplink,
-            figures: Figures::new(&self.plan),
+            figures,
             child: None,
             child_state: None,
             front_state: StatFile::open(self.front).ok(),
@@ -195,7 +207,6 @@ impl Keeper<'_> {
             title: Title::of_terminal(self.options),
             strayed: false,
         };
-        running.figures.ledger_answered(opening_us);
         self.shared.trust_until_us(running.job.trusted_until_us());
         if let Some(socket) = self.socket.take() {
             let (identity, ledger) = (self.attempt.identity.clone(), self.options.ledger.clone());
@@ -292,8 +303,10 @@ impl Keeper<'_> {
         loop {
             let now_us = SystemClock.boottime_us();
             let Ok(usage) = running.figures.look(now_us, &mut self.plan) else { return Some(End::MeterLost) };
-            running.job.set_rate(running.figures.highest_rate(), 0, running.figures.stop_us(&self.plan));
+            let bounds = running.figures.bounds(&self.plan, &running.job.rules().rates);
+            running.job.set_bounds(bounds);
             let actions = running.job.step(now_us, &usage, event);
+            running.figures.hurry(&running.job);
             self.keep_spool(running, now_us);
             event = Event::Looked;
             let mut frozen = false;
@@ -310,7 +323,8 @@ impl Keeper<'_> {
                     }
                     Action::Notice => self.notice(running),
                     Action::Report(due) => {
-                        let report = super::leases::report(self.attempt.identity.attempt, &due, &running.job);
+                        let (attempt, gpus) = (self.attempt.identity.attempt, running.figures.gpu_models());
+                        let report = super::leases::report(attempt, &due, &running.job, gpus);
                         running.uplink.ask(Question::Report(Box::new(report)));
                     }
                     Action::End(end) => return Some(end),

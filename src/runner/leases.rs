@@ -1,9 +1,11 @@
 //! Between the ledger's words, which are durations, and the state machine's, which are times of this machine.
 
+use std::collections::BTreeMap;
+
 use uuid::Uuid;
 
 use super::keeper::end_of;
-use crate::domain::deadline::HighestRate;
+use crate::domain::deadline::Bounds;
 use crate::domain::job::{Grant, Job, NextGrant, ReportDue, Verdict};
 use crate::ledger::protocol::{ClosedPeriod, Decision, Lease, Report, Resources};
 
@@ -40,18 +42,19 @@ pub fn verdict(decision: Decision, sent_us: u64) -> Verdict {
     }
 }
 
-/// What the ledger is told of a job's bounds: the rate that it can keep up, and a time to stop with which that rate gives
+/// What the ledger is told of a job's bounds and of the GPUs that it could open, by their names: the rate that it can keep up, and a time to stop with which that rate gives
 /// at least the guard band by which the sidecar decides. Were the ledger's smaller, it would take a job for running that
 /// its sidecar keeps frozen.
 #[must_use]
-pub fn resources(rate: &HighestRate, gpus: u64, stop_us: u64) -> Resources {
-    Resources { cpus_ppm: rate.sustained_ppm(), gpus, stop_us: rate.stretched_us(stop_us) }
+pub fn resources(bounds: &Bounds, gpus: &BTreeMap<String, u64>) -> Resources {
+    let mut gpu_models = gpus.clone();
+    let gpus = gpu_models.remove("").unwrap_or(0);
+    Resources { cpus_ppm: bounds.cpu.sustained_ppm(), gpus, gpu_models, stop_us: bounds.unseen_us() }
 }
 
 /// The report that the state machine wants.
 #[must_use]
-pub fn report(attempt: Uuid, due: &ReportDue, job: &Job) -> Report {
-    let (rate, gpus, stop_us) = job.bounds();
+pub fn report(attempt: Uuid, due: &ReportDue, job: &Job, gpus: &BTreeMap<String, u64>) -> Report {
     Report {
         attempt,
         seq: due.seq,
@@ -60,7 +63,7 @@ pub fn report(attempt: Uuid, due: &ReportDue, job: &Job) -> Report {
         closed: due.closed.as_ref().map(|(period, usage)| ClosedPeriod { period: *period, usage: usage.clone() }),
         ceiling_version: due.ceiling_version,
         ceiling: job.grant().ceiling,
-        resources: resources(&rate, gpus, stop_us),
+        resources: resources(&job.bounds(), gpus),
         waiting: due.waiting,
     }
 }
@@ -72,7 +75,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::domain::deadline::Quota;
+    use crate::domain::deadline::{HighestRate, Quota};
     use crate::domain::job::{AccountState, Rules};
     use crate::domain::lease::burned_in;
     use crate::domain::rating::RateCard;
@@ -84,16 +87,20 @@ mod tests {
         #[test]
         fn the_ledgers_guard_band_is_never_smaller_than_the_sidecars(
             cpus in 1..512u64, stop_us in 1_000..20_000u64, price in 0..10_000_000i64,
+            gpus in 0..16u64, gpu_age_us in 0..15_000_000u64,
             quota in proptest::option::of((1_000..1_000_000u64, 1_000..1_000_000u64)),
         ) {
             let quota = quota.map(|(quota_us, period_us)| Quota { quota_us, period_us, burst_us: 0 });
-            let rate = HighestRate { cpus_ppm: cpus * 1_000_000, quota };
+            let cpu = HighestRate { cpus_ppm: cpus * 1_000_000, quota };
             let rates = RateCard { cpu_per_second: Nanocredits(price), ..RateCard::default() };
-            let rules = Rules { rates, interval_us: 1, hold_us: 1, can_hold: true, notice_before_us: None, spread: 0 };
+            let rules = Rules { rates: rates.clone(), interval_us: 1, hold_us: 1, can_hold: true, notice_before_us: None, spread: 0 };
             let lease = Lease { version: 1, ceiling: Nanocredits(0), period: 0, lasts_ms: 1, report_in_ms: 1, next: None, last: None };
-            let job = Job::new(rules, grant(&lease, 0), rate, stop_us, AccountState::default(), 0);
-            let declared = resources(&rate, 0, stop_us);
-            let of_ledger = burned_in(rates.highest_rate_per_second(declared.cpus_ppm, 0), declared.stop_us);
+            let models = [("NVIDIA H200".to_owned(), gpus)].into();
+            let bounds = Bounds { cpu, gpus_ppm: rates.gpus_ppm(&models), stop_us, gpu_age_us };
+            let job = Job::new(rules, grant(&lease, 0), bounds, AccountState::default(), 0);
+            let declared = resources(&bounds, &models).pace(&rates);
+            let highest = rates.highest_rate_per_second(declared.cpus_ppm, declared.gpus_ppm);
+            let of_ledger = burned_in(highest, declared.stop_us);
             prop_assert!(of_ledger >= job.guard(), "{of_ledger} < {}", job.guard());
         }
     }

@@ -182,7 +182,7 @@ fn location(header: &Header, known: &Location) -> Location {
 fn tell(ledger: &mut dyn Ledger, header: &Header, record: &Record, finish: &Finish) -> Result<(), LedgerError> {
     let origin = Origin {
         identity: header.identity.clone(),
-        resources: header.resources,
+        resources: header.resources.clone(),
         limit: header.limit,
         rates_version: record.rates_version.unwrap_or(0),
         started_at_us: header.started_at_us,

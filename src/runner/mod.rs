@@ -15,6 +15,7 @@ mod dry_run;
 mod ending;
 mod figures;
 mod front;
+pub mod gpu_part;
 mod keeper;
 pub mod leases;
 pub mod leftovers;
@@ -48,6 +49,7 @@ use self::socket::JobSocket;
 use self::spool::{Header, Spool};
 use self::wire::{Channel, Exit};
 use crate::ledger::location::Location;
+use crate::ledger::protocol::Resources;
 use crate::meter::select::Plan;
 use crate::sys::clock::Alarm;
 use crate::sys::process::{
@@ -188,7 +190,9 @@ fn header(options: &RunOptions, attempt: &Attempt, plan: &Plan, socket: Option<&
         boot_id: boot_id(),
         containment: plan.specification(),
         started_at_us: attempt.started_realtime_us,
-        resources: leases::resources(&plan.highest_rate(), 0, plan.stop_us()),
+        // A job that is told of again after a restore has ended: how fast it could burn plays no part any more.
+        resources: Resources { cpus_ppm: plan.highest_rate().sustained_ppm(), stop_us: plan.stop_us(), ..Resources::default() },
+        slot_bytes: if options.gpus.concern_a_gpu() { spool::SLOT_BYTES_WITH_GPUS } else { spool::SLOT_BYTES },
         limit: options.limit,
         socket: socket.map(|socket| socket.path().to_owned()),
     }

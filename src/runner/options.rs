@@ -11,6 +11,7 @@ use crate::domain::units::Nanocredits;
 use crate::ledger::location::Location;
 use crate::ledger::protocol::JobKind;
 use crate::meter::CpuSource;
+use crate::meter::gpu::watch::GpuOptions;
 
 /// `--notice SIGTERM@30s`: a signal sent once, ahead of the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +74,8 @@ pub struct RunOptions {
     pub run_as: Option<RunAs>,
     /// `--cpu-source`: this one or none.
     pub cpu_source: Option<CpuSource>,
+    /// `--gpus`, `--gpu-exclusive`, `--nvml-library`.
+    pub gpus: GpuOptions,
     /// `--receipt`; absolute.
     pub receipt: Option<PathBuf>,
     /// `--quiet`: no summary.

@@ -69,7 +69,7 @@ impl Origin {
             ceiling: obeyed.ceiling,
             ceiling_version: obeyed.version,
         };
-        let (identity, resources, limit) = (self.identity.clone(), self.resources, self.limit);
+        let (identity, resources, limit) = (self.identity.clone(), self.resources.clone(), self.limit);
         ledger.open(&OpenRequest { identity, resources, limit, resume: Some(resume) })?;
         tell(ledger)
     }

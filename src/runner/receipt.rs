@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::gpu_part::GpuPart;
 use super::spool::Record;
 use super::wire::ExitKind;
 use crate::domain::rating::VirtualTime;
@@ -147,27 +148,10 @@ pub struct IoPart {
     pub written_bytes: Option<u64>,
 }
 
-/// GPU.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct GpuPart {
-    /// `none`: no GPU was metered.
-    pub source: String,
-    /// Sum over devices.
-    pub busy_seconds: Microseconds,
-    /// Sum over devices.
-    pub allocated_seconds: Microseconds,
-    /// Of shared devices, nobody's.
-    pub unattributed_seconds: Microseconds,
-    /// `null` where none can be declared.
-    pub error_bound_seconds: Option<Microseconds>,
-    /// Each device.
-    pub devices: Vec<serde_json::Value>,
-}
-
 /// What metering cost and how well it went.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MeterPart {
-    /// CPU time of front and keeper.
+    /// CPU time of front, keeper and helper.
     pub cpu_seconds: Microseconds,
     /// Looks.
     pub readings: u64,
@@ -270,7 +254,7 @@ impl Receipt {
             },
             memory: MemoryPart { peak_bytes: None, oom_kills: None },
             io: IoPart { read_bytes: None, written_bytes: None },
-            gpu: GpuPart { source: "none".to_owned(), ..GpuPart::default() },
+            gpu: GpuPart::none(),
             tokens: 0,
             virtual_time: VirtualTime::default(),
             credits: None,
@@ -288,6 +272,10 @@ impl Receipt {
         receipt.time.wall_seconds = Microseconds(wall_us);
         receipt.cpu.total_seconds = record.usage.cpu_used_seconds;
         receipt.cpu.allocated_seconds = record.usage.cpu_allocated_seconds;
+        for device in record.usage.gpus.values() {
+            receipt.gpu.busy_seconds = receipt.gpu.busy_seconds.saturating_add(device.busy_seconds);
+            receipt.gpu.allocated_seconds = receipt.gpu.allocated_seconds.saturating_add(device.allocated_seconds);
+        }
         receipt.tokens = record.usage.tokens;
         receipt
     }

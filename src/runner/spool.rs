@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! header, JSON, one line, filled up with spaces to a multiple of 4096 bytes
-//! slot 0, slot 1: a record each, 4096 bytes, written in turn; the newer whole one counts
+//! slot 0, slot 1: a record each, as long as the header says, written in turn; the newer whole one counts
 //! final record: as long as it is; once it is whole, only it counts
 //! ```
 //!
@@ -23,7 +23,10 @@ use crate::domain::units::Nanocredits;
 use crate::domain::usage::Usage;
 use crate::ledger::protocol::{AttemptIdentity, ClosedPeriod, Finish, Resources};
 
-const SLOT_BYTES: usize = 4096;
+/// The header fills a multiple of this, and a reading has as much room at least.
+pub(super) const SLOT_BYTES: usize = 4096;
+/// Room for a reading of many devices: the usage of one takes some 150 bytes, twice where a period has ended.
+pub(super) const SLOT_BYTES_WITH_GPUS: usize = 65_536;
 const HEADER_BYTES_MAX: usize = 1024 * 1024;
 
 /// What does not change, written before the command starts.
@@ -47,6 +50,9 @@ pub struct Header {
     /// The job's own limit.
     #[serde(default)]
     pub limit: Option<Nanocredits>,
+    /// How much room a reading has.
+    #[serde(default = "least_slot_bytes")]
+    pub slot_bytes: usize,
     /// The socket on which it is answered, which goes with it.
     #[serde(default)]
     pub socket: Option<PathBuf>,
@@ -78,7 +84,12 @@ pub struct Spool {
     file: Flock<File>,
     path: PathBuf,
     header_bytes: usize,
+    slot_bytes: usize,
     seq: u64,
+}
+
+fn least_slot_bytes() -> usize {
+    SLOT_BYTES
 }
 
 /// FNV-1a: enough to tell a torn record from a whole one.
@@ -123,7 +134,7 @@ impl Spool {
         bytes.resize(bytes.len().next_multiple_of(SLOT_BYTES), b' ');
         file.write_all_at(&bytes, 0)?;
         std::fs::rename(&hidden, &path)?;
-        Ok(Self { file, path, header_bytes: bytes.len(), seq: 0 })
+        Ok(Self { file, path, header_bytes: bytes.len(), slot_bytes: header.slot_bytes, seq: 0 })
     }
 
     /// Takes over the file of an attempt that nobody meters any more: `None` where it is locked.
@@ -138,8 +149,8 @@ impl Spool {
             return Ok(None);
         }
         let (header, record, header_bytes) = read(&file, path)?;
-        let seq = record.seq;
-        Ok(Some((Self { file, path: path.to_owned(), header_bytes, seq }, header, record)))
+        let (seq, slot_bytes) = (record.seq, header.slot_bytes);
+        Ok(Some((Self { file, path: path.to_owned(), header_bytes, slot_bytes, seq }, header, record)))
     }
 
     /// Reads a file without its lock, for a list.
@@ -182,11 +193,11 @@ impl Spool {
         record.seq = self.seq;
         let bytes = encode(&record)?;
         let is_final = record.finish.is_some();
-        if !is_final && bytes.len() > SLOT_BYTES {
+        if !is_final && bytes.len() > self.slot_bytes {
             return Err(io::Error::other(format!("{}: a record is too long for its slot", self.path.display())));
         }
         let slot = if is_final { 2 } else { usize::try_from(self.seq % 2).unwrap_or(0) };
-        let offset = self.header_bytes + slot * SLOT_BYTES;
+        let offset = self.header_bytes + slot * self.slot_bytes;
         self.file.write_all_at(&bytes, u64::try_from(offset).unwrap_or(u64::MAX))
     }
 
@@ -238,7 +249,7 @@ fn read(file: &File, path: &Path) -> io::Result<(Header, Record, usize)> {
         return Err(not_ours(&format!("has the schema {}, which this version does not know", header.schema)));
     }
     let header_bytes = (line_end + 1).next_multiple_of(SLOT_BYTES);
-    let part = |slot: usize| bytes.get(header_bytes + slot * SLOT_BYTES..).and_then(decode);
+    let part = |slot: usize| bytes.get(header_bytes.saturating_add(slot.saturating_mul(header.slot_bytes))..).and_then(decode);
     let record = part(2)
         .filter(|record| record.finish.is_some())
         .or_else(|| [part(0), part(1)].into_iter().flatten().max_by_key(|record| record.seq));

@@ -29,6 +29,13 @@ pub fn seconds(time: Microseconds) -> String {
     text.get(..text.len().saturating_sub(3)).unwrap_or(&text).to_owned()
 }
 
+fn gpu_seconds(receipt: &Receipt) -> String {
+    match receipt.gpu.devices.is_empty() {
+        true => String::new(),
+        false => format!(", {} s GPU", seconds(receipt.gpu.busy_seconds)),
+    }
+}
+
 fn left(balance: Balance) -> String {
     match (balance.left, balance.limit) {
         (Some(left), Some(limit)) => format!("{} of {} credits left", credits(left), credits(limit)),
@@ -43,8 +50,9 @@ pub(super) fn ended(options: &RunOptions, receipt: &Receipt, answer: &FinishAnsw
         return;
     }
     let mut line = format!(
-        "jobmeter: {} s CPU in {} s, {} credits charged, {}",
+        "jobmeter: {} s CPU{} in {} s, {} credits charged, {}",
         seconds(receipt.cpu.total_seconds),
+        gpu_seconds(receipt),
         seconds(receipt.time.wall_seconds),
         credits(answer.charged.total),
         left(answer.balance),
@@ -72,8 +80,9 @@ fn stopped(receipt: &Receipt) -> Option<String> {
         Reason::Completed | Reason::Failed | Reason::Signalled | Reason::Refused => return None,
     };
     let mut line = format!(
-        "jobmeter: stopped: {what} after {} s CPU (job {}, attempt {})",
+        "jobmeter: stopped: {what} after {} s CPU{} (job {}, attempt {})",
         seconds(receipt.cpu.total_seconds),
+        gpu_seconds(receipt),
         receipt.job.id,
         receipt.job.attempt
     );

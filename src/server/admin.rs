@@ -152,6 +152,7 @@ async fn rates(State(app): State<Arc<App>>, caller: Caller, body: Bytes) -> Answ
     }
     bounds::weight("cpu_weight_ppm", rates.cpu_weight_ppm)?;
     bounds::weight("gpu_weight_ppm", rates.gpu_weight_ppm)?;
+    bounds::gpu_weights(&rates.gpu_weights)?;
     change(&app, &caller, Change::SetRates { rates, by: caller.name() }).await
 }
 

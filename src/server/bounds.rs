@@ -5,6 +5,7 @@ use serde::de::DeserializeOwned;
 use super::problem::Problem;
 use crate::domain::units::{Microseconds, NANOCREDITS_MAX, Nanocredits};
 use crate::domain::usage::Usage;
+use crate::domain::weight::GpuWeight;
 use crate::ledger::protocol::{AttemptIdentity, ClosedPeriod, Finish, OpenRequest, Report, Resources};
 use crate::ledger::views::RESERVED_MAX_MS;
 
@@ -14,6 +15,8 @@ const LABELS_MAX: usize = 64;
 const COMMAND_MAX_BYTES: usize = 16 * 1_024;
 const RECEIPT_MAX_BYTES: usize = 256 * 1_024;
 const GPUS_MAX: usize = 1_024;
+/// No attempt could open more of one kind.
+const GPUS_COUNTED_MAX: u64 = 1_000_000;
 /// 2^53: what every program reads as the same number, in µs 285 years.
 const COUNT_MAX: u64 = 1 << 53;
 /// A million CPUs.
@@ -56,7 +59,12 @@ fn count(what: &str, count: u64) -> Checked {
 
 fn resources(resources: &Resources) -> Checked {
     within(resources.cpus_ppm <= CPUS_PPM_MAX, "cpus_ppm", "a million CPUs at most")?;
-    within(resources.gpus <= 1_000_000, "gpus", "a million at most")?;
+    within(resources.gpus <= GPUS_COUNTED_MAX, "gpus", "a million at most")?;
+    within(resources.gpu_models.len() <= GPUS_MAX, "gpu_models", "1024 at most")?;
+    resources.gpu_models.iter().try_for_each(|(model, count)| {
+        text("the name of a GPU", model)?;
+        within(*count <= GPUS_COUNTED_MAX, "gpu_models", "a million of each at most")
+    })?;
     within(resources.stop_us <= STOP_US_MAX, "stop_us", "600 s at most")
 }
 
@@ -68,6 +76,7 @@ fn usage(usage: &Usage) -> Checked {
     within(usage.gpus.len() <= GPUS_MAX, "gpus", "1024 at most")?;
     usage.gpus.iter().try_for_each(|(uuid, gpu)| {
         name("the UUID of a GPU", uuid)?;
+        text("the name of a GPU", &gpu.model)?;
         seconds("busy_seconds", gpu.busy_seconds)?;
         seconds("allocated_seconds", gpu.allocated_seconds)
     })
@@ -144,4 +153,10 @@ pub(super) fn reserved_ms(ms: u64) -> Checked {
 /// A weight, in parts per million.
 pub(super) fn weight(what: &str, weight_ppm: u64) -> Checked {
     within(weight_ppm <= 1_000_000_000, what, "1000 times a million at most")
+}
+
+/// Weights by the names of devices.
+pub(super) fn gpu_weights(weights: &[GpuWeight]) -> Checked {
+    within(weights.len() <= GPUS_MAX, "gpu_weights", "1024 at most")?;
+    weights.iter().try_for_each(|of| name("pattern", &of.pattern).and_then(|()| weight("weight_ppm", of.weight_ppm)))
 }

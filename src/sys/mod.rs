@@ -6,6 +6,7 @@ pub mod cgroup;
 pub mod cgroup1;
 pub mod clock;
 pub mod containment;
+pub mod nvml;
 pub mod perf;
 pub mod process;
 pub mod shared;

@@ -15,6 +15,7 @@ mod bad_input;
 #[path = "../cluster.rs"]
 mod cluster;
 mod faults;
+mod gpu;
 mod proxy;
 mod run;
 mod service;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use jobmeter::domain::deadline::HighestRate;
+use jobmeter::domain::deadline::{Bounds, HighestRate};
 use jobmeter::domain::job::Job;
 use jobmeter::domain::rating::RateCard;
 use jobmeter::domain::units::{Microseconds, Nanocredits};
@@ -45,7 +45,8 @@ pub struct Sidecar {
 }
 
 pub const RATE: HighestRate = HighestRate { cpus_ppm: CPUS * 1_000_000, quota: None };
-pub const RESOURCES: Resources = Resources { cpus_ppm: CPUS * 1_000_000, gpus: 0, stop_us: STOP_US };
+pub const BOUNDS: Bounds = Bounds { cpu: RATE, gpus_ppm: 0, stop_us: STOP_US, gpu_age_us: 0 };
+pub const RESOURCES: Resources = Resources { cpus_ppm: CPUS * 1_000_000, gpus: 0, gpu_models: BTreeMap::new(), stop_us: STOP_US };
 
 pub fn usage(cpu_us: u64) -> Usage {
     Usage { cpu_used_seconds: Microseconds(cpu_us), ..Usage::default() }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use jobmeter::domain::deadline::Bounds;
 use jobmeter::domain::job::{AccountState, Action, End, Event, Job, Rules};
 use jobmeter::domain::units::Nanocredits;
 use jobmeter::ledger::book::Outcome;
@@ -17,7 +18,7 @@ use jobmeter::sys::clock::Clock;
 use crate::backend::Chat;
 use crate::network::{Chance, Message, Network, Packet};
 use crate::replica::Replica;
-use crate::sidecar::{CPUS, RATE, STOP_US, Sidecar, Stage, last_word, price, usage};
+use crate::sidecar::{BOUNDS, CPUS, STOP_US, Sidecar, Stage, last_word, price, usage};
 
 /// From the decision to the standstill, the job burns on for at most this.
 const FREEZE_US: u64 = 2_000;
@@ -285,7 +286,7 @@ impl World {
                 if grant.ends_us <= now_us {
                     return;
                 }
-                let job = Job::new(rules, grant, RATE, STOP_US, AccountState::default(), now_us);
+                let job = Job::new(rules, grant, BOUNDS, AccountState::default(), now_us);
                 sidecar.stage = Stage::Running(Box::new(job));
                 sidecar.next_us = now_us;
             }
@@ -347,7 +348,7 @@ impl World {
             let sidecar = &mut self.sidecars[at];
             let Stage::Running(job) = &mut sidecar.stage else { return };
             let usage = usage(sidecar.cpu_us.saturating_sub(stale_us));
-            job.set_rate(RATE, 0, STOP_US + sidecar.lateness_us);
+            job.set_bounds(Bounds { stop_us: STOP_US + sidecar.lateness_us, ..BOUNDS });
             let actions = job.step(now_us, &usage, happened);
             for action in actions {
                 match action {
@@ -360,7 +361,7 @@ impl World {
                     Action::Notice => panic!("no notice was asked for"),
                     Action::Report(due) => {
                         sidecar.asked = Some((due.seq, now_us));
-                        let message = Message::Report(leases::report(sidecar.id, &due, job));
+                        let message = Message::Report(leases::report(sidecar.id, &due, job, &BTreeMap::new()));
                         let packet = Packet { attempt: at, sent_us: now_us, message };
                         self.network.send(&mut self.chance, now_us, packet);
                     }

@@ -18,7 +18,7 @@
 mod words;
 
 pub use self::words::{AccountState, Action, End, Event, Grant, NextGrant, ReportDue, Rules, Verdict};
-use super::deadline::HighestRate;
+use super::deadline::Bounds;
 use super::units::Nanocredits;
 use super::usage::Usage;
 
@@ -50,9 +50,7 @@ pub struct Job {
     grant: Grant,
     usage: Usage,
     price: Nanocredits,
-    rate: HighestRate,
-    gpus: u64,
-    stop_us: u64,
+    bounds: Bounds,
     seq: u64,
     outstanding: Option<u64>,
     waiting: bool,
@@ -71,23 +69,14 @@ pub struct Job {
 impl Job {
     /// An attempt with its first lease.
     #[must_use]
-    pub fn new(
-        rules: Rules,
-        grant: Grant,
-        rate: HighestRate,
-        stop_us: u64,
-        account: AccountState,
-        now_us: u64,
-    ) -> Self {
+    pub fn new(rules: Rules, grant: Grant, bounds: Bounds, account: AccountState, now_us: u64) -> Self {
         Self {
             rules,
             state: State::Running,
             grant,
             usage: Usage::default(),
             price: Nanocredits::ZERO,
-            rate,
-            gpus: 0,
-            stop_us,
+            bounds,
             seq: 0,
             outstanding: None,
             waiting: false,
@@ -147,17 +136,21 @@ impl Job {
         self.grant.ends_us.min(self.looked_at_us.saturating_add(self.earliest_us(left)))
     }
 
-    /// The highest rate, GPUs and time to stop by which it decides: what it declares to the ledger.
+    /// By which it decides: what it declares to the ledger.
     #[must_use]
-    pub fn bounds(&self) -> (HighestRate, u64, u64) {
-        (self.rate, self.gpus, self.stop_us)
+    pub fn bounds(&self) -> Bounds {
+        self.bounds
     }
 
-    /// Takes a new figure of the highest rate, and of the time that it takes to stop.
-    pub fn set_rate(&mut self, rate: HighestRate, gpus: u64, stop_us: u64) {
-        self.rate = rate;
-        self.gpus = gpus;
-        self.stop_us = stop_us;
+    /// How much may still be burned as of the last look.
+    #[must_use]
+    pub fn left(&self) -> Nanocredits {
+        self.grant.ceiling.saturating_sub(self.price)
+    }
+
+    /// Takes new figures of how fast it can burn and how long it takes to stop.
+    pub fn set_bounds(&mut self, bounds: Bounds) {
+        self.bounds = bounds;
     }
 
     /// The final reading, after everything stands still.
@@ -209,7 +202,7 @@ impl Job {
                 let by_ceiling = now_us.saturating_add(self.earliest_us(left.at_least_zero()));
                 let by_lease = match self.grant.next {
                     Some(next) => next.starts_us,
-                    None => self.grant.ends_us.saturating_sub(self.stop_us),
+                    None => self.grant.ends_us.saturating_sub(self.bounds.stop_us),
                 };
                 let due = by_ceiling.min(by_lease).min(self.wake_at_us(at_latest));
                 due.max(now_us.saturating_add(LOOK_FLOOR_US)).min(at_latest)
@@ -223,26 +216,27 @@ impl Job {
     }
 
     fn earliest_us(&self, credits: Nanocredits) -> u64 {
-        let per_second = self.rules.rates.highest_rate_per_second(self.rate.cpus_ppm, self.gpus);
+        let per_second = self.rules.rates.highest_rate_per_second(self.bounds.cpu.cpus_ppm, self.bounds.gpus_ppm);
         let scale = |product: u64| {
             let product = u128::from(credits.0.unsigned_abs()).saturating_mul(u128::from(product));
             let scaled = product.checked_div(u128::from(per_second.0.unsigned_abs().max(1))).unwrap_or(0);
             u64::try_from(scaled).unwrap_or(u64::MAX)
         };
-        if self.gpus > 0 {
+        if self.bounds.gpus_ppm > 0 {
             return scale(1_000_000);
         }
         // Credits → CPU time at this rate → the earliest time at which that can have been burned.
-        self.rate.earliest_us(scale(self.rate.cpus_ppm))
+        self.bounds.cpu.earliest_us(scale(self.bounds.cpu.cpus_ppm))
     }
 
-    /// G: what may be burned unseen between the last tick and the stop.
+    /// G: what may be burned unseen between the last tick and the stop, and on a device since it was last read.
     #[must_use]
     pub fn guard(&self) -> Nanocredits {
-        let per_second = self.rules.rates.highest_rate_per_second(self.rate.cpus_ppm, self.gpus);
-        let product = u128::from(per_second.0.unsigned_abs()).saturating_mul(u128::from(self.stop_us));
-        let guard = product.checked_div(1_000_000).unwrap_or(0);
-        Nanocredits(i64::try_from(guard).unwrap_or(i64::MAX))
+        let per_second = self.rules.rates.highest_rate_per_second(self.bounds.cpu.cpus_ppm, self.bounds.gpus_ppm);
+        let of_gpus = self.rules.rates.highest_gpu_rate_per_second(self.bounds.gpus_ppm);
+        let product = |rate: Nanocredits, us: u64| u128::from(rate.0.unsigned_abs()).saturating_mul(u128::from(us));
+        let unseen = product(per_second, self.bounds.stop_us).saturating_add(product(of_gpus, self.bounds.gpu_age_us));
+        Nanocredits(i64::try_from(unseen.checked_div(1_000_000).unwrap_or(0)).unwrap_or(i64::MAX))
     }
 
     fn end(&mut self, end: End) -> Vec<Action> {
@@ -387,7 +381,7 @@ impl Job {
     /// Whether nothing may burn now: the ceiling is reached, less the guard band, or the lease is over.
     fn is_over(&self, now_us: u64) -> bool {
         let left = self.grant.ceiling.saturating_sub(self.price);
-        left <= self.guard() || now_us.saturating_add(self.stop_us) >= self.lease_ends_us()
+        left <= self.guard() || now_us.saturating_add(self.bounds.stop_us) >= self.lease_ends_us()
     }
 
     fn lease_ends_us(&self) -> u64 {

@@ -1,6 +1,7 @@
 #![allow(clippy::pedantic, reason = "a test, not an interface")]
 use proptest::prelude::*;
 
+use crate::domain::deadline::HighestRate;
 use super::*;
 use crate::domain::rating::RateCard;
 use crate::domain::units::Microseconds;
@@ -78,10 +79,11 @@ fn grant(version: u64, ceiling: i64, now_us: u64) -> Grant {
 }
 
 const RATE: HighestRate = HighestRate { cpus_ppm: 2_000_000, quota: None };
+const BOUNDS: Bounds = Bounds { cpu: RATE, gpus_ppm: 0, stop_us: STOP_US, gpu_age_us: 0 };
 
 impl Model {
     fn new(can_hold: bool) -> Self {
-        let job = Job::new(rules(can_hold), grant(1, 300_000, 0), RATE, STOP_US, AccountState::default(), 0);
+        let job = Job::new(rules(can_hold), grant(1, 300_000, 0), BOUNDS, AccountState::default(), 0);
         Self {
             job,
             now_us: 0,
@@ -264,7 +266,7 @@ fn a_held_job_ends_when_the_ledger_stays_silent() {
 fn at_the_end_of_a_period_the_next_one_pays_from_that_reading_on() {
     let next = NextGrant { period: 86_400, starts_us: 500_000, amount: Nanocredits(1_000_000), ends_us: 30_500_000 };
     let first = Grant { ends_us: 500_000, next: Some(next), ..grant(1, 300_000, 0) };
-    let mut job = Job::new(rules(true), first, RATE, STOP_US, AccountState::default(), 0);
+    let mut job = Job::new(rules(true), first, BOUNDS, AccountState::default(), 0);
     assert_eq!(job.look_at_us(), 500_000);
     let usage = Usage { cpu_used_seconds: Microseconds(400_000), ..Usage::default() };
     let actions = job.step(500_000, &usage, Event::Looked);
@@ -291,7 +293,7 @@ fn retries_of_many_attempts_are_spread() {
     let mut at = std::collections::BTreeMap::<u64, u32>::new();
     for spread in 0..10_000_u64 {
         let rules = Rules { spread: spread.wrapping_mul(0x2545_f491_4f6c_dd1d), ..rules(true) };
-        let mut job = Job::new(rules, grant(1, 300_000, 0), RATE, STOP_US, AccountState::default(), 0);
+        let mut job = Job::new(rules, grant(1, 300_000, 0), BOUNDS, AccountState::default(), 0);
         let mut now_us = 0;
         for _ in 0..6 {
             now_us = now_us.max(job.report_at_us);

@@ -5,7 +5,7 @@ use crate::domain::units::Nanocredits;
 use crate::domain::usage::Usage;
 
 /// What never changes while the attempt lives.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Rules {
     /// Pinned prices.
     pub rates: RateCard,

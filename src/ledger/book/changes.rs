@@ -167,7 +167,7 @@ impl Books<'_> {
         if prices.iter().any(|price| *price < Nanocredits::ZERO) {
             return Err(LedgerError::Refused("a price cannot be negative".to_owned()));
         }
-        let rates = RateCard { version: self.rate_card()?.version.saturating_add(1), ..*rates };
+        let rates = RateCard { version: self.rate_card()?.version.saturating_add(1), ..rates.clone() };
         let card = serde_json::to_string(&rates).map_err(|error| LedgerError::Broken(error.to_string()))?;
         self.shelf.put_rate_card(rates, by);
         self.of_ledger("rates", by, &card)?;

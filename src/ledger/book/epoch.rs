@@ -123,7 +123,7 @@ impl Books<'_> {
         self.join_job(request)?;
         // The card that it was opened with, or today's where the restore forgot that as well.
         let cards = self.shelf.rate_cards()?;
-        let pinned = cards.iter().find(|card| card.version == resume.rates_version).copied();
+        let pinned = cards.iter().find(|card| card.version == resume.rates_version).cloned();
         let rates = match pinned {
             Some(rates) => rates,
             None => self.rate_card()?,

@@ -69,7 +69,7 @@ impl Books<'_> {
         let lease = self.lease(&mut attempt, account, lease::REPORT_SOON_MS)?;
         self.note("open", account, &attempt, "meter", why);
         self.shelf.put_identity(request.identity.clone());
-        let rates = attempt.rates;
+        let rates = attempt.rates.clone();
         self.keep(attempt)?;
         Ok(OpenAnswer::Opened { rates, lease, balance: self.balance(account)?, again })
     }
@@ -83,7 +83,7 @@ impl Books<'_> {
         }
         let account = self.account(&attempt.owner)?;
         let lease = self.lease(&mut attempt, &account, lease::REPORT_SOON_MS)?;
-        let rates = attempt.rates;
+        let rates = attempt.rates.clone();
         self.keep(attempt)?;
         Ok(OpenAnswer::Opened { rates, lease, balance: self.balance(&account)?, again: true })
     }
@@ -120,7 +120,7 @@ impl Books<'_> {
     }
 
     pub(super) fn rate_card(&mut self) -> Result<RateCard, LedgerError> {
-        Ok(self.shelf.rate_cards()?.first().copied().unwrap_or_default())
+        Ok(self.shelf.rate_cards()?.first().cloned().unwrap_or_default())
     }
 
     pub(super) fn new_attempt(&self, request: &OpenRequest, account: &Account, rates: RateCard) -> Attempt {
@@ -136,8 +136,8 @@ impl Books<'_> {
             reason: None,
             told: false,
             seq: 0,
+            pace: request.resources.pace(&rates),
             rates,
-            resources: request.resources,
             usage: Usage::default(),
             accounted: Price::default(),
             accounted_time: VirtualTime::default(),

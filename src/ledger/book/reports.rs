@@ -50,7 +50,7 @@ impl Books<'_> {
         let newer = report.seq > attempt.seq;
         if newer {
             attempt.seq = report.seq;
-            attempt.resources = report.resources;
+            attempt.pace = report.resources.pace(&attempt.rates);
             confirm(&mut attempt, report.ceiling_version);
             self.remember_ceiling(&mut attempt, &account, report)?;
         }

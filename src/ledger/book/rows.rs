@@ -9,7 +9,7 @@ use crate::domain::rating::{Price, RateCard, VirtualTime};
 use crate::domain::units::Nanocredits;
 use crate::domain::usage::Usage;
 use crate::ledger::keys::Scope;
-use crate::ledger::protocol::{JobKind, Reason, Resources};
+use crate::ledger::protocol::{JobKind, Reason, Pace};
 use crate::ledger::views::PeriodLength;
 
 /// An account in its current period, and sums over its attempts that save a look at each of them.
@@ -190,8 +190,8 @@ pub struct Attempt {
     pub seq: u64,
     /// Pinned.
     pub rates: RateCard,
-    /// As last declared.
-    pub resources: Resources,
+    /// How fast at most, as last declared.
+    pub pace: Pace,
     /// Merged.
     pub usage: Usage,
     /// What the usage so far was priced at: charged or given up.
@@ -336,13 +336,13 @@ impl Attempt {
     /// Its highest rate by its pinned prices.
     #[must_use]
     pub fn highest_rate(&self) -> Nanocredits {
-        self.rates.highest_rate_per_second(self.resources.cpus_ppm, self.resources.gpus)
+        self.rates.highest_rate_per_second(self.pace.cpus_ppm, self.pace.gpus_ppm)
     }
 
     /// G.
     #[must_use]
     pub fn guard(&self) -> Nanocredits {
-        burned_in(self.highest_rate(), self.resources.stop_us)
+        burned_in(self.highest_rate(), self.pace.stop_us)
     }
 
     /// m.

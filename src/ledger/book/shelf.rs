@@ -167,7 +167,7 @@ impl<'a> Shelf<'a> {
         // The card that a ledger starts with becomes a row of its own with the first change.
         let new = self.new_cards.iter().any(|(card, _)| card.version == first.version.saturating_add(1));
         let cards = new.then(|| (first, "jobmeter".to_owned(), 0)).into_iter();
-        let cards = cards.chain(self.new_cards.iter().map(|(card, by)| (*card, by.clone(), now_us)));
+        let cards = cards.chain(self.new_cards.iter().map(|(card, by)| (card.clone(), by.clone(), now_us)));
         let card = |(card, by, since_us): (RateCard, String, i64)| {
             Ok((card.version, serde_json::to_string(&card).map_err(text)?, since_us, by))
         };
@@ -418,7 +418,7 @@ impl<'a> Shelf<'a> {
     /// The newest first; never empty.
     pub(super) fn rate_cards(&mut self) -> Result<&[RateCard], LedgerError> {
         if self.cards.is_none() {
-            let mut cards: Vec<RateCard> = self.new_cards.iter().rev().map(|(card, _)| *card).collect();
+            let mut cards: Vec<RateCard> = self.new_cards.iter().rev().map(|(card, _)| card.clone()).collect();
             cards.extend(load::rate_cards(self.store)?);
             if cards.is_empty() {
                 cards.push(RateCard::default());

@@ -11,7 +11,7 @@ use crate::domain::usage::Usage;
 use crate::ledger::LedgerError;
 use crate::ledger::book::Paid;
 use crate::ledger::book::rows::{Account, AccountSums, Attempt, Grant, Hold, Job, JobSums, Key, Period, Reservation};
-use crate::ledger::protocol::{Reason, Resources};
+use crate::ledger::protocol::{Reason, Pace};
 
 type Loaded<T> = Result<T, LedgerError>;
 
@@ -177,7 +177,7 @@ fn read_attempt(mut row: Row, cards: &[RateCard]) -> Loaded<Attempt> {
     let (period, started_us, lease_until_us, live) = (row.int()?, row.int()?, row.int()?, row.flag()?);
     let (ended_us, reason, told, seq) = (row.maybe_int()?, row.maybe_text()?, row.flag()?, row.count()?);
     let rates = card_of(cards, row.count()?);
-    let resources = Resources { cpus_ppm: row.count()?, gpus: row.count()?, stop_us: row.count()? };
+    let pace = Pace { cpus_ppm: row.count()?, gpus_ppm: row.count()?, stop_us: row.count()? };
     let (cpu_used_seconds, cpu_allocated_seconds) = (row.microseconds()?, row.microseconds()?);
     let gpus = match row.maybe_text()? {
         Some(text) => serde_json::from_str(&text).map_err(|_| damaged("the GPU usage"))?,
@@ -212,7 +212,7 @@ fn read_attempt(mut row: Row, cards: &[RateCard]) -> Loaded<Attempt> {
         told,
         seq,
         rates,
-        resources,
+        pace,
         usage,
         told_tokens,
         accounted,
@@ -231,7 +231,7 @@ fn read_attempt(mut row: Row, cards: &[RateCard]) -> Loaded<Attempt> {
 
 /// The card of this version; the first one is there before any was set.
 fn card_of(cards: &[RateCard], version: u64) -> RateCard {
-    cards.iter().find(|card| card.version == version).copied().unwrap_or_default()
+    cards.iter().find(|card| card.version == version).cloned().unwrap_or_default()
 }
 
 /// An attempt; `cards` are all cards.

@@ -145,6 +145,7 @@ const ATTEMPT_COLUMNS: &[(&str, Kind)] = &[
     ("seq", Int),
     ("rates", Int),
     ("cpus_ppm", Int),
+    // Their weights, added up, in parts per million.
     ("gpus", Int),
     ("stop_us", Int),
     ("cpu_us", Int),

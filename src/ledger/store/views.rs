@@ -215,7 +215,7 @@ fn attempt(store: &mut dyn Store, now_us: i64, attempt: &Attempt, whole: bool) -
         charged: attempt.charged,
         overshoot: attempt.overshoot,
         held: attempt.held(attempt.period),
-        rates: attempt.rates,
+        rates: attempt.rates.clone(),
         receipt: receipt.map(|text| completed(store, now_us, attempt, &text)).transpose()?,
         burn: if whole { burn(store, attempt)? } else { Vec::new() },
     })

@@ -39,7 +39,7 @@ fn replicas_never_write_over_each_other() {
     let connect = || StoreLedger::new(Postgres::open(&cluster::url(directory, &place.0), None).unwrap());
     let mut ledger = connect();
     let request = suite::World::request("j", None);
-    let (attempt, resources) = (request.identity.attempt, request.resources);
+    let (attempt, resources) = (request.identity.attempt, request.resources.clone());
     assert!(matches!(ledger.open(&request).unwrap(), OpenAnswer::Opened { .. }));
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -56,7 +56,7 @@ fn replicas_never_write_over_each_other() {
                     closed: None,
                     ceiling_version,
                     ceiling: Nanocredits::ZERO,
-                    resources: Resources { cpus_ppm: (1 + seq % 7) * 1_000_000, ..resources },
+                    resources: Resources { cpus_ppm: (1 + seq % 7) * 1_000_000, ..resources.clone() },
                     waiting: false,
                 };
                 if let Decision::Lease(lease) = ledger.report(&report).unwrap().decision {

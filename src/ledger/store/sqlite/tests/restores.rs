@@ -77,7 +77,7 @@ fn after_a_restore_running_attempts_come_back_and_new_ones_wait() {
         closed: None,
         ceiling_version: lease.version,
         ceiling: lease.ceiling,
-        resources: request.resources,
+        resources: request.resources.clone(),
         waiting: false,
     };
     unknown(world.ledger.report(&report));

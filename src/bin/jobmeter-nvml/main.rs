@@ -1,0 +1,84 @@
+//! The helper that reads NVML for jobmeter: questions on standard input, answers on standard output, one JSON document a
+//! line ([`jobmeter::meter::gpu::wire`]). It is a process of its own since a library that crashes takes its process along,
+//! and one that hangs in the kernel keeps its process from exiting.
+
+mod library;
+mod list;
+mod poll;
+
+use std::io::{BufRead, Write};
+use std::process::ExitCode;
+
+use jobmeter::meter::gpu::wire::{Ask, Fault, FaultKind, Told};
+use nvml_wrapper::Nvml;
+use nvml_wrapper::error::NvmlError;
+
+use self::poll::Poller;
+
+fn main() -> ExitCode {
+    let path = std::env::args_os().nth(1);
+    let answered = match library::load(path.as_deref()) {
+        Ok(nvml) => answer_all(&mut Answers { nvml: &nvml, named: path.is_some(), poller: Poller::new(&nvml) }),
+        Err(error) => answer_all(&mut fault(&error)),
+    };
+    answered.map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS)
+}
+
+/// Whoever answers.
+trait Answer {
+    fn answer(&mut self, ask: &Ask) -> Told;
+}
+
+/// The library was loaded.
+struct Answers<'nvml> {
+    nvml: &'nvml Nvml,
+    named: bool,
+    poller: Poller<'nvml>,
+}
+
+impl Answer for Answers<'_> {
+    fn answer(&mut self, ask: &Ask) -> Told {
+        match ask {
+            Ask::List => match list::list(self.nvml, self.named) {
+                Ok(listed) => Told::Listed(Box::new(listed)),
+                Err(error) => Told::Failed(fault(&error)),
+            },
+            Ask::Poll { devices } => Told::Polled(Box::new(self.poller.poll(devices))),
+        }
+    }
+}
+
+/// It was not, and that is the answer to everything.
+impl Answer for Fault {
+    fn answer(&mut self, _ask: &Ask) -> Told {
+        Told::Failed(self.clone())
+    }
+}
+
+/// Until standard input ends, which is the end of jobmeter.
+fn answer_all(answers: &mut dyn Answer) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    for line in std::io::stdin().lock().lines() {
+        let told = match serde_json::from_str(&line?) {
+            Ok(ask) => answers.answer(&ask),
+            Err(error) => Told::Failed(Fault::failed(format!("the question is none: {error}"))),
+        };
+        serde_json::to_writer(&mut out, &told)?;
+        out.write_all(b"\n")?;
+        out.flush()?;
+    }
+    Ok(())
+}
+
+/// What follows from an error of NVML.
+fn fault(error: &NvmlError) -> Fault {
+    let kind = match error {
+        NvmlError::NotSupported | NvmlError::FailedToLoadSymbol(_) | NvmlError::FunctionNotFound => {
+            FaultKind::Unsupported
+        }
+        NvmlError::NoPermission => FaultKind::Denied,
+        NvmlError::GpuLost | NvmlError::ResetRequired => FaultKind::Lost,
+        _ => FaultKind::Failed,
+    };
+    Fault { kind, why: error.to_string() }
+}

@@ -1,0 +1,455 @@
+//! One device: what the job used of it, and how that is known.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use super::chart::Chart;
+use super::integral::{Integral, Window};
+use super::pids::JobPids;
+use super::wire::{AskDevice, Fault, FaultKind, Got, ListedDevice, PolledDevice, Stretch};
+use crate::domain::units::Microseconds;
+use crate::domain::usage::GpuUsage;
+
+/// What is not read for so long is charged as allocated: the driver's ring holds 12 s, so that what comes back sooner is
+/// read from it without loss.
+const STALE_US: u64 = 10_000_000;
+/// A ring that has said nothing for so long is asked for all it has, which shows whether the driver was loaded anew.
+const QUIET_US: u64 = 5_000_000;
+
+/// How the busy time of a device is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// The integral of the whole device, which is the job's alone.
+    Exclusive,
+    /// The job's share of that integral, by samples of which process used it.
+    Shared,
+    /// How busy its GPU instance was, by the device's performance counters.
+    Mig,
+    /// It is not: the wall time is charged.
+    Allocated,
+}
+
+impl Mode {
+    /// The word for it everywhere.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Exclusive => "exclusive",
+            Self::Shared => "shared",
+            Self::Mig => "mig",
+            Self::Allocated => "allocated",
+        }
+    }
+}
+
+/// What can be known about processes here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sight {
+    /// The driver's lists of running processes have ids of this namespace.
+    pub running: bool,
+    /// Its records of use as well.
+    pub used: bool,
+    /// Every process of the machine is listed.
+    pub everybody: bool,
+}
+
+/// What is known of a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Figures {
+    /// How its busy time is known.
+    pub mode: Mode,
+    /// The job's from the start to the end, whether it uses it or not.
+    pub declared: bool,
+    /// Wall time during which it was the job's.
+    pub allocated_us: u64,
+    /// What it did for the job; never more.
+    pub busy_us: u64,
+    /// Busy while the job was on it, and nobody knows for whom.
+    pub unattributed_us: u64,
+    /// Of the busy time, what was taken as allocated.
+    pub estimated_us: u64,
+    /// At the looks.
+    pub memory_peak_bytes: u64,
+    /// Of the whole device.
+    pub energy_mj: u64,
+}
+
+/// One device of the job, or one that it could open.
+#[derive(Clone, Debug)]
+pub struct Device {
+    info: ListedDevice,
+    figures: Figures,
+    exclusive: bool,
+    integral: Integral,
+    quiet_since_us: u64,
+    /// Its processes have it open.
+    present: bool,
+    held: bool,
+    /// It cannot be read at present.
+    blind: bool,
+    counted_until_us: u64,
+    read_at_us: u64,
+    energy_from_mj: Option<u64>,
+    seen: BTreeSet<u32>,
+    chart: Chart,
+    notes: BTreeSet<String>,
+}
+
+impl Device {
+    /// Counted from `from_us` on. `exclusive` is what was declared.
+    #[must_use]
+    pub fn new(info: ListedDevice, declared: bool, exclusive: bool, from_us: u64) -> Self {
+        let mut device = Self {
+            info,
+            figures: Figures {
+                mode: if exclusive && declared { Mode::Exclusive } else { Mode::Shared },
+                declared,
+                allocated_us: 0,
+                busy_us: 0,
+                unattributed_us: 0,
+                estimated_us: 0,
+                memory_peak_bytes: 0,
+                energy_mj: 0,
+            },
+            exclusive,
+            integral: Integral::new(from_us),
+            quiet_since_us: from_us,
+            present: false,
+            held: false,
+            blind: false,
+            counted_until_us: from_us,
+            read_at_us: from_us,
+            energy_from_mj: None,
+            seen: BTreeSet::new(),
+            chart: Chart::default(),
+            notes: BTreeSet::new(),
+        };
+        if let Some(mig) = device.info.mig.clone() {
+            device.figures.mode = Mode::Mig;
+            if let Some(why) = mig.untold {
+                device.give_up(&why);
+            } else if mig.shares_instance {
+                device.give_up("other MIG devices share its GPU instance");
+            }
+        }
+        device
+    }
+
+    /// From now on its wall time is charged.
+    pub fn give_up(&mut self, why: &str) {
+        self.figures.mode = Mode::Allocated;
+        self.notes.insert(why.to_owned());
+    }
+
+    /// Its wall time is charged until it can be read again.
+    pub fn go_blind(&mut self, why: &str) {
+        self.blind = true;
+        self.notes.insert(format!("could not be read for a while, which is charged as allocated: {why}"));
+    }
+
+    fn is_charged_by_time(&self) -> bool {
+        self.blind || self.figures.mode == Mode::Allocated
+    }
+
+    /// Nothing before `now_us` is counted.
+    pub fn begin(&mut self, now_us: u64) {
+        self.integral.begin(now_us);
+        self.chart.begin(now_us);
+        (self.counted_until_us, self.read_at_us, self.quiet_since_us) = (now_us, now_us, now_us);
+    }
+
+    /// Takes what the driver knew before the start.
+    pub fn seed(&mut self, polled: &PolledDevice) {
+        if let Ok(samples) = &polled.samples {
+            self.integral.seed(samples, polled.at_us);
+        }
+        self.energy_from_mj = polled.energy_mj;
+    }
+
+    /// What the helper is asked for.
+    #[must_use]
+    pub fn ask(&self, now_us: u64) -> AskDevice {
+        let quiet = now_us.saturating_sub(self.quiet_since_us) > QUIET_US;
+        AskDevice {
+            uuid: self.info.uuid.clone(),
+            after: if quiet { 0 } else { self.integral.cursor() },
+            by_process: self.figures.mode == Mode::Shared,
+        }
+    }
+
+    /// Whether its time is the job's.
+    fn is_ours(&self) -> bool {
+        self.figures.declared || self.present
+    }
+
+    /// Time passes, while the job is frozen (`held`) or not.
+    pub fn advance(&mut self, now_us: u64, held: bool) {
+        let passed_us = now_us.saturating_sub(self.counted_until_us);
+        self.counted_until_us = self.counted_until_us.max(now_us);
+        if self.is_ours() && !self.held {
+            self.figures.allocated_us += passed_us;
+            if self.is_charged_by_time() {
+                self.estimate(passed_us, now_us);
+            }
+        }
+        self.held = held;
+    }
+
+    fn estimate(&mut self, us: u64, now_us: u64) {
+        let room = self.figures.allocated_us.saturating_sub(self.figures.busy_us);
+        let us = us.min(room);
+        self.figures.busy_us += us;
+        self.figures.estimated_us += us;
+        self.chart.spread(now_us.saturating_sub(us), now_us, us);
+    }
+
+    /// Takes one look of the helper's; what is after `until_us` is not the job's any more.
+    pub fn take(&mut self, polled: &PolledDevice, pids: &JobPids, sight: Sight, until_us: u64) {
+        let at_us = polled.at_us.min(until_us);
+        let was_ours = self.is_ours();
+        let since_us = self.counted_until_us;
+        self.advance(at_us, self.held);
+        self.take_presence(polled, pids, sight);
+        if self.present && !was_ours && !self.held {
+            // It came since the last look, so that it may have had the device since then.
+            let passed_us = at_us.saturating_sub(since_us);
+            self.figures.allocated_us += passed_us;
+            if self.is_charged_by_time() {
+                self.estimate(passed_us, at_us);
+            }
+        }
+        self.take_gauges(polled);
+        let ours = was_ours || self.is_ours();
+        match &polled.instance {
+            Some(instance) => self.take_instance(instance, polled, pids, sight, ours, until_us),
+            None => self.take_samples(polled, pids, sight, ours, until_us),
+        }
+    }
+
+    fn take_presence(&mut self, polled: &PolledDevice, pids: &JobPids, sight: Sight) {
+        if let (true, Ok(running)) = (sight.running, &polled.running) {
+            let mine = running.iter().filter(|(pid, _)| pids.has(*pid));
+            let mine: Vec<_> = mine.copied().collect();
+            self.seen.extend(mine.iter().map(|(pid, _)| *pid));
+            self.present = !mine.is_empty();
+            let bytes = mine.iter().map(|(_, bytes)| *bytes).fold(0, u64::saturating_add);
+            self.figures.memory_peak_bytes = self.figures.memory_peak_bytes.max(bytes);
+        }
+        // A process that came and went between two looks is only in the records of use.
+        if let Ok(used) = &polled.used {
+            self.present |= used.iter().any(|(pid, percent)| *percent > 0 && self.is_mine(*pid, pids, sight));
+        }
+    }
+
+    /// Whether a record of use is the job's. Outside the first PID namespace a record may have the host's number of
+    /// another's process, so that only those count that the lists of running processes have named.
+    fn is_mine(&self, pid: u32, pids: &JobPids, sight: Sight) -> bool {
+        sight.used && pids.has(pid) && (sight.everybody || self.seen.contains(&pid))
+    }
+
+    fn take_gauges(&mut self, polled: &PolledDevice) {
+        if self.figures.mode == Mode::Exclusive || (self.figures.mode == Mode::Mig && self.exclusive) {
+            self.figures.memory_peak_bytes = self.figures.memory_peak_bytes.max(polled.memory_bytes.unwrap_or(0));
+        }
+        let Some(now_mj) = polled.energy_mj else { return };
+        match self.energy_from_mj {
+            // It counts from the load of the driver on.
+            Some(before_mj) if now_mj < before_mj => self.integral.restart(),
+            Some(before_mj) => self.figures.energy_mj += now_mj - before_mj,
+            None => {}
+        }
+        self.energy_from_mj = Some(now_mj);
+    }
+
+    fn take_samples(&mut self, polled: &PolledDevice, pids: &JobPids, sight: Sight, ours: bool, until_us: u64) {
+        let samples = match &polled.samples {
+            Ok(samples) => samples,
+            Err(fault) => return self.take_fault(fault, polled.at_us.min(until_us)),
+        };
+        if samples.iter().any(|(end, _)| *end > self.integral.cursor()) {
+            self.quiet_since_us = polled.at_us;
+        }
+        self.read_at_us = polled.at_us;
+        if std::mem::take(&mut self.blind) {
+            // What the ring has kept of that time is not charged a second time.
+            return self.integral.seed(samples, polled.at_us);
+        }
+        let window = self.integral.take(samples, polled.at_us, until_us);
+        self.note_window(&window);
+        if self.figures.mode == Mode::Allocated || !ours {
+            return;
+        }
+        let share = if self.figures.mode == Mode::Exclusive { Ok(Some((1, 1))) } else { self.share(polled, pids, sight) };
+        match share {
+            Ok(Some((mine, all))) => {
+                let part = |us: u64| {
+                    let us = u128::from(us) * u128::from(mine) / u128::from(all.max(1));
+                    u64::try_from(us).unwrap_or(0)
+                };
+                self.use_up(part(window.busy_us));
+                window.samples.iter().for_each(|(at_us, busy_us)| self.chart.add(*at_us, part(*busy_us)));
+            }
+            Ok(None) => self.figures.unattributed_us += window.busy_us,
+            Err(why) => {
+                self.give_up(&why);
+                self.estimate(window.busy_us, polled.at_us);
+            }
+        }
+    }
+
+    /// Which part of the device's time was the job's: `None` where nobody can tell, an error where nobody ever will.
+    fn share(&self, polled: &PolledDevice, pids: &JobPids, sight: Sight) -> Result<Option<(u64, u64)>, String> {
+        if polled.mps {
+            return Err("MPS: the time of its clients cannot be told apart".to_owned());
+        }
+        let running = polled.running.as_deref().unwrap_or_default();
+        let alone = sight.everybody && !running.is_empty() && running.iter().all(|(pid, _)| pids.has(*pid));
+        if !sight.used && !alone {
+            return Err("this driver names processes by the host's ids, which mean nothing in a container; \
+                        --gpu-exclusive declares that no other job has the device"
+                .to_owned());
+        }
+        let used: Vec<_> = match &polled.used {
+            Ok(used) => used.iter().filter(|(_, percent)| *percent <= 100).collect(),
+            Err(fault) if fault.kind == FaultKind::Failed || alone => Vec::new(),
+            Err(fault) => return Err(format!("its processes cannot be told apart: {}", fault.why)),
+        };
+        let sum = |mine: bool| {
+            let of = used.iter().filter(|(pid, _)| !mine || self.is_mine(*pid, pids, sight));
+            of.map(|(_, percent)| u64::from(*percent)).sum::<u64>()
+        };
+        let (mine, all) = (sum(true), sum(false));
+        if all > 0 {
+            return Ok(Some((mine, all)));
+        }
+        Ok(alone.then_some((1, 1)))
+    }
+
+    fn take_instance(
+        &mut self,
+        instance: &Got<Stretch>,
+        polled: &PolledDevice,
+        pids: &JobPids,
+        sight: Sight,
+        ours: bool,
+        until_us: u64,
+    ) {
+        let stretch = match instance {
+            Ok(stretch) => stretch,
+            Err(fault) => return self.take_fault(fault, polled.at_us.min(until_us)),
+        };
+        let read_at_us = std::mem::replace(&mut self.read_at_us, polled.at_us);
+        if std::mem::take(&mut self.blind) || self.figures.mode == Mode::Allocated || !ours {
+            return;
+        }
+        let foreign = polled.running.as_ref().is_ok_and(|running| running.iter().any(|(pid, _)| !pids.has(*pid)));
+        if foreign && sight.running && !self.exclusive {
+            self.give_up("others use the same MIG device, whose time cannot be told apart");
+            return self.estimate(polled.at_us.min(until_us).saturating_sub(read_at_us), polled.at_us);
+        }
+        let (from_us, until_us) = (stretch.from_us.max(read_at_us), stretch.until_us.min(until_us));
+        let busy = u128::from(until_us.saturating_sub(from_us)) * u128::from(stretch.busy_ppm) / 1_000_000;
+        let busy_us = u64::try_from(busy).unwrap_or(0);
+        self.use_up(busy_us);
+        self.chart.spread(from_us, until_us, busy_us);
+    }
+
+    fn use_up(&mut self, us: u64) {
+        self.figures.busy_us += us.min(self.figures.allocated_us.saturating_sub(self.figures.busy_us));
+    }
+
+    fn note_window(&mut self, window: &Window) {
+        if window.restarted {
+            self.notes.insert("the driver was loaded anew; what it had not told yet is lost".to_owned());
+        }
+        if window.lost_us > 0 && self.is_ours() {
+            self.notes.insert(format!("{} s were not read in time, and are not charged", Microseconds(window.lost_us)));
+        }
+    }
+
+    /// It could not be read. What never works is given up, and what fails for long is charged as allocated.
+    pub fn take_fault(&mut self, fault: &Fault, now_us: u64) {
+        match fault.kind {
+            FaultKind::Unsupported | FaultKind::Denied if self.figures.mode != Mode::Allocated => {
+                self.give_up(&fault.why);
+                self.estimate(now_us.saturating_sub(self.read_at_us), now_us);
+            }
+            FaultKind::Lost | FaultKind::Failed if !self.is_charged_by_time() => {
+                let unread_us = now_us.saturating_sub(self.read_at_us);
+                if unread_us > STALE_US || fault.kind == FaultKind::Lost {
+                    self.go_blind(&fault.why);
+                    if self.is_ours() {
+                        self.estimate(unread_us, now_us);
+                    }
+                }
+            }
+            FaultKind::Unsupported | FaultKind::Denied | FaultKind::Lost | FaultKind::Failed => {}
+        }
+    }
+
+    /// Which.
+    #[must_use]
+    pub fn info(&self) -> &ListedDevice {
+        &self.info
+    }
+
+    /// As of the last [`Self::advance`].
+    #[must_use]
+    pub fn figures(&self) -> Figures {
+        self.figures
+    }
+
+    /// How busy it was: how long a column is, and percent of each.
+    #[must_use]
+    pub fn utilization(&self) -> (u64, Vec<u64>) {
+        self.chart.columns()
+    }
+
+    /// What could not be done exactly, one sentence each.
+    #[must_use]
+    pub fn notes(&self) -> Vec<String> {
+        self.notes.iter().cloned().collect()
+    }
+
+    /// Whether it is the job's, and read.
+    #[must_use]
+    pub fn is_read(&self) -> bool {
+        !self.is_charged_by_time() && self.usage().is_some()
+    }
+
+    /// How much of its time is not known yet.
+    #[must_use]
+    pub fn age_us(&self, now_us: u64) -> u64 {
+        match self.figures.mode {
+            _ if self.is_charged_by_time() => 0,
+            Mode::Allocated => 0,
+            Mode::Mig => now_us.saturating_sub(self.read_at_us),
+            Mode::Exclusive | Mode::Shared => {
+                now_us.saturating_sub(self.read_at_us).saturating_add(2 * self.integral.period_us())
+            }
+        }
+    }
+
+    /// As of the last [`Self::advance`]; `None` where it was not the job's at any time.
+    #[must_use]
+    pub fn usage(&self) -> Option<GpuUsage> {
+        (self.figures.allocated_us > 0 || self.figures.declared).then(|| GpuUsage {
+            model: self.info.model.clone(),
+            busy_seconds: Microseconds(self.figures.busy_us.min(self.figures.allocated_us)),
+            allocated_seconds: Microseconds(self.figures.allocated_us),
+        })
+    }
+
+    /// How far the busy time can be from the truth, as far as a bound can be declared: two samples at the edges, and one
+    /// percent of the wall time that the driver cuts off. The share of a shared device is a sample, with no bound.
+    #[must_use]
+    pub fn error_bound_us(&self) -> Option<u64> {
+        match self.figures.mode {
+            Mode::Allocated => Some(0),
+            Mode::Exclusive => Some(4 * self.integral.period_us() + self.figures.allocated_us / 100),
+            Mode::Mig | Mode::Shared => None,
+        }
+    }
+}

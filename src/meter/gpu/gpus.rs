@@ -1,0 +1,221 @@
+//! All devices that a job could open: which of them are its own, and what it used of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::declared::Declared;
+use super::device::{Device, Sight};
+use super::pids::JobPids;
+use super::wire::{Ask, Fault, Listed, Polled};
+use crate::domain::usage::GpuUsage;
+
+/// From this driver on the lists of running processes have ids of the caller's PID namespace.
+const RUNNING_TRANSLATED: [u32; 3] = [535, 113, 1];
+/// From this one on, its records of use as well.
+const USED_TRANSLATED: [u32; 3] = [570, 86, 15];
+
+/// The devices, as of the last look.
+#[derive(Clone, Debug, Default)]
+pub struct Gpus {
+    devices: Vec<Device>,
+    declared: Declared,
+    pids: JobPids,
+    host_pids: bool,
+    sight: Sight,
+    held: bool,
+    /// After this nothing is the job's any more.
+    until_us: Option<u64>,
+    began: bool,
+    notes: BTreeSet<String>,
+    driver: Option<String>,
+    readings: u64,
+}
+
+/// What is to be said about all of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Said {
+    /// Sentences.
+    pub notes: Vec<String>,
+    /// Version of the driver; `None` where NVML was never asked.
+    pub driver: Option<String>,
+    /// Who has said which are the job's.
+    pub declared_by: String,
+    /// Looks.
+    pub readings: u64,
+}
+
+/// What is known of processes under this driver.
+#[must_use]
+pub fn sight(driver: &str, host_pids: bool) -> Sight {
+    let mut numbers = driver.split('.').map(|number| number.parse::<u32>().unwrap_or(0));
+    let version: [u32; 3] = std::array::from_fn(|_| numbers.next().unwrap_or(0));
+    Sight {
+        running: host_pids || version >= RUNNING_TRANSLATED,
+        used: host_pids || version >= USED_TRANSLATED,
+        everybody: host_pids,
+    }
+}
+
+impl Gpus {
+    /// What the helper listed.
+    #[must_use]
+    pub fn new(listed: &Listed, declared: Declared, host_pids: bool, now_us: u64) -> Self {
+        let mut gpus = Self { declared, host_pids, ..Self::default() };
+        gpus.notes.extend(gpus.declared.notes.iter().cloned());
+        gpus.add(listed, now_us);
+        gpus
+    }
+
+    /// What the files of the driver say, where NVML could not be asked.
+    #[must_use]
+    pub fn blind(listed: &Listed, declared: Declared, host_pids: bool, why: &Fault, now_us: u64) -> Self {
+        let mut gpus = Self::new(listed, declared, host_pids, now_us);
+        gpus.driver = None;
+        gpus.notes.insert(format!("NVML cannot be asked: {}", why.why));
+        gpus.devices.iter_mut().for_each(|device| device.go_blind(&why.why));
+        gpus
+    }
+
+    /// The library could be asked (again): devices that were known by their files alone can be read from now on, and new
+    /// ones are watched. Parts of a device that is charged as a whole are not charged a second time.
+    pub fn add(&mut self, listed: &Listed, now_us: u64) {
+        self.driver = Some(listed.driver.clone());
+        self.sight = sight(&listed.driver, self.host_pids);
+        let known: BTreeSet<String> = self.devices.iter().map(|device| device.info().uuid.clone()).collect();
+        let is_known = |uuid: &String| known.contains(uuid);
+        let new = listed.devices.iter().filter(|info| {
+            !is_known(&info.uuid) && !info.mig.as_ref().is_some_and(|mig| is_known(&mig.parent))
+        });
+        for info in new {
+            let declared = self.declared.uuids.contains(&info.uuid);
+            let mut device = Device::new(info.clone(), declared, self.declared.exclusive, now_us);
+            if self.began {
+                device.begin(now_us);
+            }
+            self.devices.push(device);
+        }
+        if let Some(why) = &listed.untrusted {
+            self.devices.iter_mut().for_each(|device| device.give_up(&format!("the library is not trusted: {why}")));
+        }
+    }
+
+    /// The command's process exists.
+    pub fn begin(&mut self, child: i32, now_us: u64) {
+        self.began = true;
+        self.pids.see(&[child], now_us);
+        self.devices.iter_mut().for_each(|device| device.begin(now_us));
+    }
+
+    /// Nothing after this is the job's.
+    pub fn end(&mut self, now_us: u64) {
+        self.advance(now_us);
+        self.until_us.get_or_insert(now_us);
+    }
+
+    /// From now on the job is frozen, or not.
+    pub fn hold(&mut self, held: bool, now_us: u64) {
+        self.held = held;
+        self.advance(now_us);
+    }
+
+    fn advance(&mut self, now_us: u64) {
+        if self.began {
+            let now_us = now_us.min(self.until_us.unwrap_or(u64::MAX));
+            self.devices.iter_mut().for_each(|device| device.advance(now_us, self.held));
+        }
+    }
+
+    /// What the helper is asked next; `None` where there is nothing to ask.
+    #[must_use]
+    pub fn ask(&self, now_us: u64) -> Option<Ask> {
+        let devices: Vec<_> = self.devices.iter().map(|device| device.ask(now_us)).collect();
+        (!devices.is_empty()).then_some(Ask::Poll { devices })
+    }
+
+    /// Takes one look; `living` are the processes of the job.
+    pub fn take(&mut self, polled: &Polled, living: &[i32], now_us: u64) {
+        if !self.began {
+            for (device, polled) in self.pairs(polled) {
+                device.seed(polled);
+            }
+            return;
+        }
+        self.readings += 1;
+        let mut pids = std::mem::take(&mut self.pids);
+        pids.see(living, now_us);
+        let (sight, until_us) = (self.sight, self.until_us.unwrap_or(u64::MAX));
+        for (device, polled) in self.pairs(polled) {
+            device.take(polled, &pids, sight, until_us);
+        }
+        self.pids = pids;
+    }
+
+    fn pairs<'a>(&'a mut self, polled: &'a Polled) -> impl Iterator<Item = (&'a mut Device, &'a super::wire::PolledDevice)> {
+        let of = |uuid: &str| polled.devices.iter().find(|polled| polled.uuid == uuid);
+        self.devices.iter_mut().filter_map(move |device| of(&device.info().uuid).map(|polled| (device, polled)))
+    }
+
+    /// The helper could not be asked.
+    pub fn fail(&mut self, fault: &Fault, now_us: u64) {
+        let now_us = now_us.min(self.until_us.unwrap_or(u64::MAX));
+        self.advance(now_us);
+        if self.began {
+            self.devices.iter_mut().for_each(|device| device.take_fault(fault, now_us));
+        }
+    }
+
+    /// Of all devices that were the job's at some time, as of now.
+    pub fn usage(&mut self, now_us: u64) -> BTreeMap<String, GpuUsage> {
+        self.advance(now_us);
+        self.devices.iter().filter_map(|device| Some((device.info().uuid.clone(), device.usage()?))).collect()
+    }
+
+    /// How much of the time of some device is not known yet.
+    #[must_use]
+    pub fn age_us(&self, now_us: u64) -> u64 {
+        self.devices.iter().map(|device| device.age_us(now_us)).max().unwrap_or(0)
+    }
+
+    /// Whether a device of the job is read, so that its end is known only a little after the job's.
+    #[must_use]
+    pub fn is_read(&self) -> bool {
+        self.began && self.devices.iter().any(Device::is_read)
+    }
+
+    /// How many of each model could be opened.
+    #[must_use]
+    pub fn models(&self) -> BTreeMap<String, u64> {
+        let mut models = BTreeMap::new();
+        for device in &self.devices {
+            *models.entry(device.info().model.clone()).or_default() += 1;
+        }
+        models
+    }
+
+    /// What is known at the start to be less than exact: of all, and of those that are the job's.
+    #[must_use]
+    pub fn all_notes(&self) -> Vec<String> {
+        let of_devices = self.of_job().flat_map(|device| {
+            let index = device.info().index;
+            device.notes().into_iter().map(move |note| format!("{index}: {note}"))
+        });
+        self.notes.iter().cloned().chain(of_devices).collect()
+    }
+
+    /// Those that were the job's at some time.
+    pub fn of_job(&self) -> impl Iterator<Item = &Device> {
+        self.devices.iter().filter(|device| device.usage().is_some())
+    }
+
+    /// All.
+    #[must_use]
+    pub fn all(&self) -> &[Device] {
+        &self.devices
+    }
+
+    /// What is to be said about all of them.
+    #[must_use]
+    pub fn said(&self) -> Said {
+        let (notes, driver) = (self.notes.iter().cloned().collect(), self.driver.clone());
+        Said { notes, driver, declared_by: self.declared.by.clone(), readings: self.readings }
+    }
+}

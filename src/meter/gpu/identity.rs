@@ -1,0 +1,100 @@
+//! Which devices are here, asked without NVML: by the files of the kernel's driver. Enough to count what is allocated.
+
+use std::path::{Path, PathBuf};
+
+use super::wire::ListedDevice;
+
+/// The files of the driver.
+#[derive(Clone, Debug)]
+pub struct DriverFiles {
+    proc: PathBuf,
+    dev: PathBuf,
+}
+
+impl Default for DriverFiles {
+    fn default() -> Self {
+        Self { proc: PathBuf::from("/proc/driver/nvidia/gpus"), dev: PathBuf::from("/dev") }
+    }
+}
+
+impl DriverFiles {
+    /// Whether anything says that a GPU of NVIDIA's could be used here. It costs a few microseconds and loads nothing.
+    #[must_use]
+    pub fn show_a_gpu(&self) -> bool {
+        // /dev/dxg is the GPU of the host of a Linux under Windows.
+        ["nvidiactl", "nvidia0", "dxg"].iter().any(|name| self.dev.join(name).exists()) || self.proc.exists()
+    }
+
+    /// The devices, by `/proc/driver/nvidia/gpus/*/information`, and what only has a device file, under a name of our own.
+    #[must_use]
+    pub fn devices(&self) -> Vec<ListedDevice> {
+        let directories = std::fs::read_dir(&self.proc).into_iter().flatten().flatten();
+        let mut paths: Vec<PathBuf> = directories.map(|entry| entry.path()).collect();
+        // They are named after their place on the PCI bus, which is the order of the indexes.
+        paths.sort();
+        let mut devices: Vec<ListedDevice> = paths.iter().filter_map(|path| self.device(path)).collect();
+        for minor in self.minors() {
+            if !devices.iter().any(|device| device.minor == Some(minor)) {
+                let uuid = format!("GPU-unknown-{minor}");
+                devices.push(ListedDevice { uuid, index: minor, minor: Some(minor), ..ListedDevice::default() });
+            }
+        }
+        // In a container the kernel may tell of devices that it does not have.
+        let openable = |device: &ListedDevice| device.minor.is_none_or(|minor| self.dev_file(minor).exists());
+        devices.retain(openable);
+        for (index, device) in (0_u32..).zip(&mut devices) {
+            device.index = index;
+        }
+        devices
+    }
+
+    fn dev_file(&self, minor: u32) -> PathBuf {
+        self.dev.join(format!("nvidia{minor}"))
+    }
+
+    fn minors(&self) -> Vec<u32> {
+        let names = std::fs::read_dir(&self.dev).into_iter().flatten().flatten().map(|entry| entry.file_name());
+        let minor = |name: std::ffi::OsString| name.to_str()?.strip_prefix("nvidia")?.parse().ok();
+        let mut minors: Vec<u32> = names.filter_map(minor).collect();
+        minors.sort_unstable();
+        minors
+    }
+
+    fn device(&self, directory: &Path) -> Option<ListedDevice> {
+        let text = std::fs::read_to_string(directory.join("information")).ok()?;
+        let field = |name: &str| {
+            let of = |line: &str| Some(line.strip_prefix(name)?.strip_prefix(':')?.trim().to_owned());
+            text.lines().find_map(of)
+        };
+        let uuid = field("GPU UUID").filter(|uuid| uuid.starts_with("GPU-") && !uuid.contains('?'))?;
+        let minor = field("Device Minor").and_then(|minor| minor.parse().ok());
+        Some(ListedDevice { uuid, model: field("Model").unwrap_or_default(), minor, ..ListedDevice::default() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_the_drivers_files() {
+        let root = tempfile::tempdir().unwrap();
+        let files = DriverFiles { proc: root.path().join("gpus"), dev: root.path().join("dev") };
+        assert!(!files.show_a_gpu() && files.devices().is_empty());
+        let gpu = root.path().join("gpus/0000:3b:00.0");
+        std::fs::create_dir_all(&gpu).unwrap();
+        std::fs::create_dir_all(root.path().join("dev")).unwrap();
+        let text = "Model: \t\t NVIDIA H200\nIRQ:   \t\t 16\nGPU UUID: \t GPU-1b2c3d4e-0000-1111-2222-333344445555\n\
+                    Device Minor: \t 1\nGPU Excluded:\t No\n";
+        std::fs::write(gpu.join("information"), text).unwrap();
+        assert!(files.devices().is_empty(), "its device file is not there");
+        for name in ["nvidia1", "nvidia4", "nvidiactl"] {
+            std::fs::write(root.path().join("dev").join(name), "").unwrap();
+        }
+        let found = files.devices();
+        let names: Vec<_> = found.iter().map(|device| (device.index, device.uuid.as_str(), device.model.as_str())).collect();
+        let expected = [(0, "GPU-1b2c3d4e-0000-1111-2222-333344445555", "NVIDIA H200"), (1, "GPU-unknown-4", "")];
+        assert_eq!(names, expected);
+        assert!(files.show_a_gpu());
+    }
+}

@@ -1,0 +1,175 @@
+//! What jobmeter and its helper `jobmeter-nvml` say to each other: one JSON document a line. The helper decides nothing;
+//! what it reads is judged where it is taken.
+
+use serde::{Deserialize, Serialize};
+
+/// To the helper.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ask {
+    /// Which devices are there.
+    List,
+    /// What they did since.
+    Poll {
+        /// Which.
+        devices: Vec<AskDevice>,
+    },
+}
+
+/// One device of a poll.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AskDevice {
+    /// Which.
+    pub uuid: String,
+    /// Samples after this time of the driver's clock; 0 for all that it has.
+    pub after: u64,
+    /// Whether processes are wanted one by one.
+    pub by_process: bool,
+}
+
+/// From the helper. What could not be had says why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Told {
+    /// The answer to [`Ask::List`].
+    Listed(Box<Listed>),
+    /// The answer to [`Ask::Poll`].
+    Polled(Box<Polled>),
+    /// Nothing can be had.
+    Failed(Fault),
+}
+
+/// Why something could not be had.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fault {
+    /// What follows from it.
+    pub kind: FaultKind,
+    /// For people.
+    pub why: String,
+}
+
+/// What follows from a fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FaultKind {
+    /// It may work the next time.
+    Failed,
+    /// This driver or device never tells that.
+    Unsupported,
+    /// Not to this user.
+    Denied,
+    /// The device has fallen off the bus, or needs a reset.
+    Lost,
+}
+
+/// What was read, or why not.
+pub type Got<T> = Result<T, Fault>;
+
+/// The library, the driver and all devices that can be opened.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listed {
+    /// Where the library was found.
+    pub library: String,
+    /// Why its figures are not charged by; `None` where they are.
+    pub untrusted: Option<String>,
+    /// Such as `570.86.15`.
+    pub driver: String,
+    /// The devices, MIG devices in the place of their parents.
+    pub devices: Vec<ListedDevice>,
+    /// Those that could not be opened, for people.
+    pub refused: Vec<String>,
+}
+
+/// One device that can be opened.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListedDevice {
+    /// For ever.
+    pub uuid: String,
+    /// As the driver names it.
+    pub model: String,
+    /// By the order of the PCI bus, of the parent where it is a MIG device.
+    pub index: u32,
+    /// N of `/dev/nvidiaN`.
+    pub minor: Option<u32>,
+    /// Memory.
+    pub memory_bytes: Option<u64>,
+    /// What a MIG device is part of.
+    pub mig: Option<Mig>,
+}
+
+/// What a MIG device is part of.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mig {
+    /// The whole device.
+    pub parent: String,
+    /// Among the MIG devices of its parent.
+    pub index: u32,
+    /// GPU instance.
+    pub gpu_instance: u32,
+    /// Compute instance.
+    pub compute_instance: u32,
+    /// It is only a part of its GPU instance, whose figures are those of several MIG devices.
+    pub shares_instance: bool,
+    /// Why its GPU instance tells nothing; `None` where it does.
+    pub untold: Option<String>,
+}
+
+/// One look at all devices that were asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Polled {
+    /// In the order in which they were asked for.
+    pub devices: Vec<PolledDevice>,
+    /// CPU time of the helper so far, the library's included.
+    pub cpu_us: u64,
+}
+
+/// One look at one device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolledDevice {
+    /// Which.
+    pub uuid: String,
+    /// `CLOCK_BOOTTIME` when its samples were asked for.
+    pub at_us: u64,
+    /// Of the whole device: end of the sample by the driver's clock, in µs, and percent.
+    pub samples: Got<Vec<(u64, u32)>>,
+    /// Of a MIG device, instead.
+    pub instance: Option<Got<Stretch>>,
+    /// Which processes have it open, and how much of its memory.
+    pub running: Got<Vec<(u32, u64)>>,
+    /// Which processes used it since: process id and percent of the time. Where it was not asked for, none.
+    pub used: Got<Vec<(u32, u32)>>,
+    /// Several processes use it through one (MPS).
+    pub mps: bool,
+    /// Memory in use by anybody.
+    pub memory_bytes: Option<u64>,
+    /// Since the driver was loaded.
+    pub energy_mj: Option<u64>,
+}
+
+/// How busy a GPU instance was in one stretch of `CLOCK_BOOTTIME`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stretch {
+    /// From.
+    pub from_us: u64,
+    /// To.
+    pub until_us: u64,
+    /// Parts per million of it.
+    pub busy_ppm: u32,
+}
+
+impl PolledDevice {
+    /// With nothing read yet.
+    #[must_use]
+    pub fn new(uuid: String, at_us: u64) -> Self {
+        let (samples, running, used) = (Ok(Vec::new()), Ok(Vec::new()), Ok(Vec::new()));
+        Self { uuid, at_us, samples, instance: None, running, used, mps: false, memory_bytes: None, energy_mj: None }
+    }
+}
+
+impl Fault {
+    /// It may work the next time.
+    #[must_use]
+    pub fn failed(why: impl Into<String>) -> Self {
+        Self { kind: FaultKind::Failed, why: why.into() }
+    }
+}

@@ -1,0 +1,135 @@
+//! The GPUs of a job on its receipt.
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::rating::RateCard;
+use crate::domain::units::Microseconds;
+use crate::meter::gpu::device::{Device, Mode};
+use crate::meter::gpu::gpus::Gpus;
+
+/// GPUs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GpuPart {
+    /// `nvml`, `files` (of the driver: NVML could never be asked), or `none`: nothing was metered, since no sign of a GPU
+    /// was seen.
+    pub source: String,
+    /// Version of the driver.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub driver: Option<String>,
+    /// Who has said which devices are the job's: `--gpus`, a variable, `the container`, or nobody.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub declared_by: String,
+    /// Sum over devices.
+    pub busy_seconds: Microseconds,
+    /// Sum over devices.
+    pub allocated_seconds: Microseconds,
+    /// Of shared devices while the job was on them, nobody's.
+    pub unattributed_seconds: Microseconds,
+    /// `null` where none can be declared.
+    pub error_bound_seconds: Option<Microseconds>,
+    /// Each device that was the job's at some time.
+    pub devices: Vec<GpuDevice>,
+    /// What could not be done exactly, one sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+    /// Looks.
+    #[serde(default)]
+    pub readings: u64,
+}
+
+/// One device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GpuDevice {
+    /// For ever.
+    pub uuid: String,
+    /// As the driver names it.
+    pub name: String,
+    /// How its busy time is known.
+    pub mode: Mode,
+    /// Virtual seconds per second, by the rate card.
+    pub weight: Microseconds,
+    /// The job's from the start to the end, whether it used it or not.
+    pub declared: bool,
+    /// Never more than it was allocated.
+    pub busy_seconds: Microseconds,
+    /// Wall time.
+    pub allocated_seconds: Microseconds,
+    /// Busy time, while the job was on it, of which nobody knows whose it was; not charged.
+    pub unattributed_seconds: Microseconds,
+    /// Of the busy time, what could not be read and was taken as allocated.
+    pub estimated_seconds: Microseconds,
+    /// `null` where none can be declared.
+    pub error_bound_seconds: Option<Microseconds>,
+    /// At the looks; of the job's processes on a shared device, else of the device.
+    pub memory_peak_bytes: u64,
+    /// Of the whole device.
+    pub energy_millijoules: u64,
+    /// How busy it was, in equal columns of time.
+    pub utilization: Utilization,
+    /// What could not be done exactly, one sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+}
+
+/// How busy a device was.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Utilization {
+    /// How long a column is.
+    pub column_seconds: Microseconds,
+    /// Of each.
+    pub percent: Vec<u64>,
+}
+
+impl GpuPart {
+    /// No GPU was metered.
+    #[must_use]
+    pub fn none() -> Self {
+        Self { source: "none".to_owned(), ..Self::default() }
+    }
+
+    /// As of the last look.
+    #[must_use]
+    pub fn of(gpus: &Gpus, rates: &RateCard) -> Self {
+        let devices: Vec<GpuDevice> = gpus.of_job().map(|device| GpuDevice::of(device, rates)).collect();
+        let sum = |of: fn(&GpuDevice) -> Microseconds| {
+            devices.iter().map(of).fold(Microseconds::ZERO, Microseconds::saturating_add)
+        };
+        let bounds = devices.iter().map(|device| device.error_bound_seconds.map(|bound| bound.0));
+        let said = gpus.said();
+        Self {
+            source: if said.driver.is_some() { "nvml" } else { "files" }.to_owned(),
+            driver: said.driver,
+            declared_by: said.declared_by,
+            busy_seconds: sum(|device| device.busy_seconds),
+            allocated_seconds: sum(|device| device.allocated_seconds),
+            unattributed_seconds: sum(|device| device.unattributed_seconds),
+            error_bound_seconds: bounds.sum::<Option<u64>>().map(Microseconds),
+            devices,
+            notes: said.notes,
+            readings: said.readings,
+        }
+    }
+}
+
+impl GpuDevice {
+    fn of(device: &Device, rates: &RateCard) -> Self {
+        let figures = device.figures();
+        let (column_us, percent) = device.utilization();
+        Self {
+            uuid: device.info().uuid.clone(),
+            name: device.info().model.clone(),
+            mode: figures.mode,
+            weight: Microseconds(rates.gpu_weight_ppm_of(&device.info().model)),
+            declared: figures.declared,
+            busy_seconds: Microseconds(figures.busy_us),
+            allocated_seconds: Microseconds(figures.allocated_us),
+            unattributed_seconds: Microseconds(figures.unattributed_us),
+            estimated_seconds: Microseconds(figures.estimated_us),
+            error_bound_seconds: device.error_bound_us().map(Microseconds),
+            memory_peak_bytes: figures.memory_peak_bytes,
+            energy_millijoules: figures.energy_mj,
+            utilization: Utilization { column_seconds: Microseconds(column_us), percent },
+            notes: device.notes(),
+        }
+    }
+}
