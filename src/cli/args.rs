@@ -145,17 +145,8 @@ pub(super) struct Run {
     /// Meter CPU time by this source or not at all [default: the best one that works]
     #[arg(long, value_name = "SOURCE")]
     pub(super) cpu_source: Option<CpuSource>,
-    /// Which GPUs are the job's from its start: all, none, or UUIDs and indexes such as 0,1 or GPU-8932f937 or 0:1 for a
-    /// MIG device [default: SLURM_JOB_GPUS, CUDA_VISIBLE_DEVICES, else those of the container]. Others are charged from
-    /// the moment at which the job uses them
-    #[arg(long, value_name = "GPUS", allow_hyphen_values = true)]
-    pub(super) gpus: Option<Selection>,
-    /// No other job has these GPUs, so that all that they do is the job's
-    #[arg(long)]
-    pub(super) gpu_exclusive: bool,
-    /// The NVML library [default: libnvidia-ml.so.1 of the system]
-    #[arg(long, value_name = "PATH")]
-    pub(super) nvml_library: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) gpu: Gpu,
     /// Write the receipt, JSON, to this file
     #[arg(long, value_name = "FILE")]
     pub(super) receipt: Option<PathBuf>,
@@ -171,6 +162,21 @@ pub(super) struct Run {
     /// The command and its arguments
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
     pub(super) command: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Gpu {
+    /// Which GPUs are the job's from its start: all, none, or UUIDs and indexes such as 0,1 or GPU-8932f937 or 0:1 for a
+    /// MIG device [default: SLURM_JOB_GPUS, CUDA_VISIBLE_DEVICES, else those of the container]. Others are charged from
+    /// the moment at which the job uses them
+    #[arg(long, value_name = "GPUS", allow_hyphen_values = true)]
+    pub(super) gpus: Option<Selection>,
+    /// No other job has these GPUs, so that all that they do is the job's
+    #[arg(long)]
+    pub(super) gpu_exclusive: bool,
+    /// The NVML library [default: libnvidia-ml.so.1 of the system]
+    #[arg(long, value_name = "PATH")]
+    pub(super) nvml_library: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -11,9 +11,10 @@ use super::settings::Settings;
 use crate::domain::units::Microseconds;
 use crate::ledger::views::Query;
 use crate::meter::CpuSource;
-use crate::meter::gpu::device::{Device, Mode};
+use crate::meter::gpu::child::Helper;
+use crate::meter::gpu::device::Device;
+use crate::meter::gpu::figures::Mode;
 use crate::meter::gpu::gpus::sight;
-use crate::meter::gpu::helper::Helper;
 use crate::meter::gpu::identity::DriverFiles;
 use crate::meter::gpu::{place, watch};
 use crate::meter::proof::prove_kill;
@@ -156,7 +157,8 @@ fn gpus(library: Option<&Path>) -> Vec<Check> {
             Mode::Mig => "by its GPU instance's counters".to_owned(),
             Mode::Allocated => format!("as allocated: {}", device.notes().join("; ")),
             Mode::Shared | Mode::Exclusive if sight.used => {
-                "alone by its samples (± 0.67 s, 1 % of the wall time), shared by samples of which process used it".to_owned()
+                "alone by its samples (± 0.67 s, 1 % of the wall time), shared by samples of which process used it"
+                    .to_owned()
             }
             Mode::Shared | Mode::Exclusive => {
                 "by its samples with --gpu-exclusive, else as allocated: this driver names processes by the host's ids"

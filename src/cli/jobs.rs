@@ -231,7 +231,10 @@ fn gpus(text: &mut String, receipt: &Receipt, style: &Style) {
         let declared = if device.declared { "" } else { ", which was not declared" };
         line("GPU", format!("{} {}{declared}", device.name, device.uuid));
         let (busy, allocated) = (seconds(device.busy_seconds), seconds(device.allocated_seconds));
-        line("", format!("busy {busy} s of {allocated} s, {} ({bound}), weight {}", device.mode.as_str(), device.weight));
+        line(
+            "",
+            format!("busy {busy} s of {allocated} s, {} ({bound}), weight {}", device.mode.as_str(), device.weight),
+        );
         let apart = [("taken as allocated", device.estimated_seconds), ("nobody's", device.unattributed_seconds)];
         for (what, time) in apart.into_iter().filter(|(_, time)| *time > Microseconds::ZERO) {
             line("", format!("{} s {what}", seconds(time)));

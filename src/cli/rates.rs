@@ -38,9 +38,10 @@ fn changed(card: RateCard, set: &RatesSet) -> RateCard {
         per_million_tokens: set.per_million_tokens.unwrap_or(card.per_million_tokens),
         cpu_weight_ppm: ppm(set.cpu_weight, card.cpu_weight_ppm),
         gpu_weight_ppm: ppm(set.gpu_weight, card.gpu_weight_ppm),
-        gpu_weights: match set.gpu_models.is_empty() {
-            true => card.gpu_weights,
-            false => set.gpu_models.iter().flatten().cloned().collect(),
+        gpu_weights: if set.gpu_models.is_empty() {
+            card.gpu_weights
+        } else {
+            set.gpu_models.iter().flatten().cloned().collect()
         },
         cpu_basis: set.cpu_basis.unwrap_or(card.cpu_basis),
         gpu_basis: set.gpu_basis.unwrap_or(card.gpu_basis),

@@ -81,12 +81,13 @@ fn options(run: &Run, settings: &Settings) -> Result<RunOptions, Failure> {
 }
 
 fn gpus(run: &Run, file: &RunFile) -> Result<GpuOptions, Failure> {
-    let library = run.nvml_library.as_ref().or(file.nvml_library.as_ref());
+    let library = run.gpu.nvml_library.as_ref().or(file.nvml_library.as_ref());
     let library = library.map(std::path::absolute).transpose();
     Ok(GpuOptions {
-        selection: run.gpus.clone().or(from_file("gpus", file.gpus.as_ref(), str::parse::<Selection>)?),
-        exclusive: run.gpu_exclusive || file.gpu_exclusive,
-        library: library.map_err(|error| Failure::new("the path of the NVML library cannot be found").because(error))?,
+        selection: run.gpu.gpus.clone().or(from_file("gpus", file.gpus.as_ref(), str::parse::<Selection>)?),
+        exclusive: run.gpu.gpu_exclusive || file.gpu_exclusive,
+        library: library
+            .map_err(|error| Failure::new("the path of the NVML library cannot be found").because(error))?,
     })
 }
 

@@ -83,7 +83,8 @@ mod tests {
         let weight = |pattern: &str, weight_ppm| GpuWeight { pattern: pattern.to_owned(), weight_ppm };
         let weights = [weight("*MIG 1g.*", 140_000), weight("*H100*", 3_000_000)];
         let models: BTreeMap<String, u64> =
-            [("NVIDIA H100".to_owned(), 2), ("NVIDIA H100 MIG 1g.10gb".to_owned(), 3), ("Tesla T4".to_owned(), 1)].into();
+            [("NVIDIA H100".to_owned(), 2), ("NVIDIA H100 MIG 1g.10gb".to_owned(), 3), ("Tesla T4".to_owned(), 1)]
+                .into();
         assert_eq!(weight_of_all(&weights, 1_000_000, &models), 6_000_000 + 420_000 + 1_000_000);
     }
 

@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use super::keeper::{Keeper, Running};
-use super::receipt::{
-    CpuPart, IoPart, JobPart, MemoryPart, MeterPart, OutcomePart, Receipt, TimePart, rfc3339,
-};
+use super::receipt::{CpuPart, IoPart, JobPart, MemoryPart, MeterPart, OutcomePart, Receipt, TimePart, rfc3339};
 use super::spool::Record;
 use super::summary;
 use super::uplink::{Answer, Question};

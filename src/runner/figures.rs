@@ -1,6 +1,5 @@
 //! What is measured of one running attempt: the billing meter, the highest rate, and how well the looks kept time.
 
-
 use std::collections::BTreeMap;
 
 use nix::unistd::Pid;
@@ -9,8 +8,8 @@ use super::gpu_part::GpuPart;
 use super::receipt::LedgerAnswers;
 use crate::domain::deadline::{Bounds, HighestRate};
 use crate::domain::job::Job;
-use crate::domain::rating::{GpuBasis, RateCard};
 use crate::domain::lease::burned_in;
+use crate::domain::rating::{GpuBasis, RateCard};
 use crate::domain::units::Microseconds;
 use crate::domain::usage::Usage;
 use crate::meter::breakdown::{Breakdown, Sampler};
@@ -87,7 +86,7 @@ impl Figures {
         self.allocated_at_us = SystemClock.boottime_us();
         self.spooled_at_us = self.allocated_at_us;
         if let Some(watch) = &self.gpus {
-            watch.with(|gpus| gpus.begin(child.as_raw(), self.allocated_at_us));
+            watch.begin(child.as_raw(), self.allocated_at_us);
         }
         Ok(())
     }
@@ -119,12 +118,16 @@ impl Figures {
     /// By which the job's end is decided, as of the last look.
     pub(super) fn bounds(&self, plan: &Plan, rates: &RateCard) -> Bounds {
         let gpu_age_us = match (&self.gpus, rates.gpu_basis) {
-            (Some(watch), GpuBasis::Busy) => {
-                let age_us = watch.with(|gpus| gpus.age_us(SystemClock.boottime_us()));
+            (Some(watch), basis) => {
+                let now_us = SystemClock.boottime_us();
+                let age_us = watch.with(|gpus| match basis {
+                    GpuBasis::Busy => gpus.age_us(now_us),
+                    GpuBasis::Allocated => gpus.unseen_us(now_us),
+                });
                 // Between two looks it is as old as this, and the ledger has to know that beforehand.
                 if age_us == 0 { 0 } else { age_us.max(watch.look_us() + GPU_SAMPLE_US) }
             }
-            _ => 0,
+            (None, _) => 0,
         };
         let gpus_ppm = rates.gpus_ppm(&self.gpu_models);
         Bounds { cpu: self.rate, gpus_ppm, stop_us: self.stop_us(plan), gpu_age_us }

@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::rating::RateCard;
 use crate::domain::units::Microseconds;
-use crate::meter::gpu::device::{Device, Mode};
+use crate::meter::gpu::device::Device;
+use crate::meter::gpu::figures::Mode;
 use crate::meter::gpu::gpus::Gpus;
 
 /// GPUs.

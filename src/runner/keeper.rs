@@ -95,7 +95,8 @@ impl Keeper<'_> {
             Err(error) => return self.failed(&error),
         };
         self.say_of_gpus(&figures);
-        let resources = super::leases::resources(&figures.bounds(&self.plan, &RateCard::default()), figures.gpu_models());
+        let resources =
+            super::leases::resources(&figures.bounds(&self.plan, &RateCard::default()), figures.gpu_models());
         let answered = match self.open(&uplink, resources) {
             Ok(answered) => answered,
             Err(ended) => return ended,
@@ -133,12 +134,8 @@ impl Keeper<'_> {
     /// Asks for the first lease, again for as long as the ledger says `wait`. What a user or a scheduler sends meanwhile
     /// ends it, since there is no command yet that could take it.
     fn open(&mut self, uplink: &Uplink, resources: Resources) -> Result<Answered, (Vec<String>, Exit, bool)> {
-        let request = OpenRequest {
-            identity: self.attempt.identity.clone(),
-            resources,
-            limit: self.options.limit,
-            resume: None,
-        };
+        let request =
+            OpenRequest { identity: self.attempt.identity.clone(), resources, limit: self.options.limit, resume: None };
         uplink.ask(Question::Open(Box::new(request.clone())));
         let mut ask_at_us = None;
         let mut told = false;
@@ -187,13 +184,7 @@ impl Keeper<'_> {
         (vec![format!("jobmeter: error: {message}")], Exit::Status(125), false)
     }
 
-    fn start(
-        &mut self,
-        job: Job,
-        figures: Figures,
-        uplink: Uplink,
-        balance: Balance,
-    ) -> (Vec<String>, Exit, bool) {
+    fn start(&mut self, job: Job, figures: Figures, uplink: Uplink, balance: Balance) -> (Vec<String>, Exit, bool) {
         self.write_spool(&job);
         let mut running = Running {
             job,

@@ -191,7 +191,11 @@ fn header(options: &RunOptions, attempt: &Attempt, plan: &Plan, socket: Option<&
         containment: plan.specification(),
         started_at_us: attempt.started_realtime_us,
         // A job that is told of again after a restore has ended: how fast it could burn plays no part any more.
-        resources: Resources { cpus_ppm: plan.highest_rate().sustained_ppm(), stop_us: plan.stop_us(), ..Resources::default() },
+        resources: Resources {
+            cpus_ppm: plan.highest_rate().sustained_ppm(),
+            stop_us: plan.stop_us(),
+            ..Resources::default()
+        },
         slot_bytes: if options.gpus.concern_a_gpu() { spool::SLOT_BYTES_WITH_GPUS } else { spool::SLOT_BYTES },
         limit: options.limit,
         socket: socket.map(|socket| socket.path().to_owned()),

@@ -249,7 +249,8 @@ fn read(file: &File, path: &Path) -> io::Result<(Header, Record, usize)> {
         return Err(not_ours(&format!("has the schema {}, which this version does not know", header.schema)));
     }
     let header_bytes = (line_end + 1).next_multiple_of(SLOT_BYTES);
-    let part = |slot: usize| bytes.get(header_bytes.saturating_add(slot.saturating_mul(header.slot_bytes))..).and_then(decode);
+    let part =
+        |slot: usize| bytes.get(header_bytes.saturating_add(slot.saturating_mul(header.slot_bytes))..).and_then(decode);
     let record = part(2)
         .filter(|record| record.finish.is_some())
         .or_else(|| [part(0), part(1)].into_iter().flatten().max_by_key(|record| record.seq));

@@ -30,10 +30,10 @@ pub fn seconds(time: Microseconds) -> String {
 }
 
 fn gpu_seconds(receipt: &Receipt) -> String {
-    match receipt.gpu.devices.is_empty() {
-        true => String::new(),
-        false => format!(", {} s GPU", seconds(receipt.gpu.busy_seconds)),
+    if receipt.gpu.devices.is_empty() {
+        return String::new();
     }
+    format!(", {} s GPU", seconds(receipt.gpu.busy_seconds))
 }
 
 fn left(balance: Balance) -> String {

@@ -49,7 +49,11 @@ pub fn processes_utilization(nvml: &Nvml, device: &Device<'_>, after: u64) -> Re
     // SAFETY: as before; the array has room for as many records as the count says, and outlives the call.
     nvml_try(unsafe { call(device.handle(), &raw mut info) })?;
     records.truncate(usize::try_from(info.processSamplesCount).unwrap_or(0));
-    Ok(records.into_iter().filter(|record| record.timeStamp > after).map(|record| (record.pid, record.smUtil)).collect())
+    Ok(records
+        .into_iter()
+        .filter(|record| record.timeStamp > after)
+        .map(|record| (record.pid, record.smUtil))
+        .collect())
 }
 
 /// `nvmlDeviceGetGpuInstanceId` and `nvmlDeviceGetComputeInstanceId` of a MIG device.

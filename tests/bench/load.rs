@@ -25,7 +25,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use uuid::Uuid;
 
-const RESOURCES: Resources = Resources { cpus_ppm: 1_000_000, gpus: 0, stop_us: 7_000 };
+const RESOURCES: Resources = Resources { cpus_ppm: 1_000_000, gpus: 0, gpu_models: BTreeMap::new(), stop_us: 7_000 };
 
 fn option(name: &str) -> Option<String> {
     let arguments: Vec<String> = std::env::args().collect();

@@ -20,7 +20,7 @@ use jobmeter::ledger::views::{Change, PeriodLength, Query, View};
 use jobmeter::sys::clock::{Clock, SystemClock};
 use uuid::Uuid;
 
-const RESOURCES: Resources = Resources { cpus_ppm: 1_000_000, gpus: 0, stop_us: 7_000 };
+const RESOURCES: Resources = Resources { cpus_ppm: 1_000_000, gpus: 0, gpu_models: BTreeMap::new(), stop_us: 7_000 };
 
 struct Sidecar {
     attempt: Uuid,

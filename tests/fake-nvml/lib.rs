@@ -316,12 +316,8 @@ unsafe fn running(name: &str, device: Handle, count: *mut c_uint, into: *mut nvm
         // A driver may name one twice.
         pids.extend(pids.first().copied());
         let none = u32::MAX;
-        let process = |pid| nvmlProcessInfo_t {
-            pid,
-            usedGpuMemory: PROCESS_BYTES,
-            gpuInstanceId: none,
-            computeInstanceId: none,
-        };
+        let process =
+            |pid| nvmlProcessInfo_t { pid, usedGpuMemory: PROCESS_BYTES, gpuInstanceId: none, computeInstanceId: none };
         unsafe { list(pids.into_iter().map(process).collect(), count, into) }
     }))
 }

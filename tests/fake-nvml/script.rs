@@ -183,7 +183,8 @@ impl Device {
             Sample { at: clock_us + number * PERIOD_US, value, pid: self.pid_of(number, from_us, until_us) }
         };
         let idle = |number: u64| {
-            number > 0 && busy_ppm(&self.busy, origin_us + (number - 1) * PERIOD_US, origin_us + number * PERIOD_US) == 0
+            number > 0
+                && busy_ppm(&self.busy, origin_us + (number - 1) * PERIOD_US, origin_us + number * PERIOD_US) == 0
         };
         // While it idles the ring runs dry.
         let written = (1..=ended).rev().filter(|number| !(idle(*number) && idle(number - 1)));

@@ -20,7 +20,10 @@ pub(super) fn load(path: Option<&OsStr>) -> Result<Nvml, NvmlError> {
 pub(super) fn path() -> Option<PathBuf> {
     let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
     let paths = maps.lines().filter_map(|line| line.find('/').and_then(|at| line.get(at..)));
-    paths.filter(|path| path.contains("nvml") || path.contains("nvidia-ml")).map(PathBuf::from).find(|path| is_library(path))
+    paths
+        .filter(|path| path.contains("nvml") || path.contains("nvidia-ml"))
+        .map(PathBuf::from)
+        .find(|path| is_library(path))
 }
 
 fn is_library(path: &Path) -> bool {

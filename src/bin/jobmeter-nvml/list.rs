@@ -54,13 +54,7 @@ fn parts(nvml: &Nvml, parent: &Device<'_>, of: &ListedDevice) -> Vec<ListedDevic
     found.filter_map(|(index, device)| part(nvml, parent, of, &device, index)).collect()
 }
 
-fn part(
-    nvml: &Nvml,
-    parent: &Device<'_>,
-    of: &ListedDevice,
-    device: &Device<'_>,
-    index: u32,
-) -> Option<ListedDevice> {
+fn part(nvml: &Nvml, parent: &Device<'_>, of: &ListedDevice, device: &Device<'_>, index: u32) -> Option<ListedDevice> {
     let (gpu_instance, compute_instance) = instance_ids(nvml, device).unwrap_or_default();
     let attributes = device.attributes().ok();
     let untold = match parent.gpm_support() {

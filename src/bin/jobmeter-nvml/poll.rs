@@ -46,7 +46,7 @@ impl<'nvml> Poller<'nvml> {
         if device.mig_is_mig_device_handle().unwrap_or(false) {
             polled.instance = Some(self.instance(&device, &ask.uuid).map_err(|error| fault(&error)));
         } else {
-            polled.samples = samples(&device, ask.after);
+            polled.samples = samples(&device, if ask.whole_ring { 0 } else { ask.after });
             if ask.by_process {
                 polled.used = self.used(&device, ask.after);
             }

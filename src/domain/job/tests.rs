@@ -1,8 +1,8 @@
 #![allow(clippy::pedantic, reason = "a test, not an interface")]
 use proptest::prelude::*;
 
-use crate::domain::deadline::HighestRate;
 use super::*;
+use crate::domain::deadline::HighestRate;
 use crate::domain::rating::RateCard;
 use crate::domain::units::Microseconds;
 

@@ -9,7 +9,7 @@ use crate::domain::rating::{Price, RateCard, VirtualTime};
 use crate::domain::units::Nanocredits;
 use crate::domain::usage::Usage;
 use crate::ledger::keys::Scope;
-use crate::ledger::protocol::{JobKind, Reason, Pace};
+use crate::ledger::protocol::{JobKind, Pace, Reason};
 use crate::ledger::views::PeriodLength;
 
 /// An account in its current period, and sums over its attempts that save a look at each of them.

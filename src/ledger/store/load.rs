@@ -11,7 +11,7 @@ use crate::domain::usage::Usage;
 use crate::ledger::LedgerError;
 use crate::ledger::book::Paid;
 use crate::ledger::book::rows::{Account, AccountSums, Attempt, Grant, Hold, Job, JobSums, Key, Period, Reservation};
-use crate::ledger::protocol::{Reason, Pace};
+use crate::ledger::protocol::{Pace, Reason};
 
 type Loaded<T> = Result<T, LedgerError>;
 

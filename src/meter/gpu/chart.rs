@@ -46,7 +46,8 @@ impl Chart {
         let (mut at_us, mut left_us) = (from_us, busy_us);
         while at_us < until_us {
             let next_us = (at_us + self.column_us / 2).min(until_us);
-            let part_us = u64::try_from(u128::from(busy_us) * u128::from(next_us - at_us) / u128::from(long_us)).unwrap_or(0);
+            let part_us =
+                u64::try_from(u128::from(busy_us) * u128::from(next_us - at_us) / u128::from(long_us)).unwrap_or(0);
             self.add(next_us, part_us.min(left_us));
             (at_us, left_us) = (next_us, left_us.saturating_sub(part_us));
         }

@@ -100,10 +100,7 @@ pub fn declared(
         }
         return Ok(declared);
     }
-    match in_container {
-        true => Ok(Declared { uuids: all(), by: "the container".to_owned(), ..none() }),
-        false => Ok(none()),
-    }
+    Ok(if in_container { Declared { uuids: all(), by: "the container".to_owned(), ..none() } } else { none() })
 }
 
 /// What stands for devices that were named and cannot be seen, where nobody can be asked: they are charged all the same.
@@ -149,7 +146,8 @@ fn take_list(list: &str, devices: &[ListedDevice], declared: &mut Declared) {
 /// The devices of one name: several where it is a device that is cut into MIG devices.
 fn find(name: &str, devices: &[ListedDevice]) -> Option<Vec<String>> {
     let of = |fits: &dyn Fn(&ListedDevice) -> bool| {
-        let found: Vec<String> = devices.iter().filter(|device| fits(device)).map(|device| device.uuid.clone()).collect();
+        let found: Vec<String> =
+            devices.iter().filter(|device| fits(device)).map(|device| device.uuid.clone()).collect();
         (!found.is_empty()).then_some(found)
     };
     if let Some((gpu, mig)) = name.split_once(':') {
@@ -178,9 +176,10 @@ fn find_old_mig(text: &str, devices: &[ListedDevice]) -> Option<Vec<String>> {
     let parent = format!("GPU-{}", parts.next()?);
     let (gpu, compute): (u32, u32) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
     let fits = |device: &&ListedDevice| {
-        device.mig.as_ref().is_some_and(|mig| {
-            mig.parent == parent && mig.gpu_instance == gpu && mig.compute_instance == compute
-        })
+        device
+            .mig
+            .as_ref()
+            .is_some_and(|mig| mig.parent == parent && mig.gpu_instance == gpu && mig.compute_instance == compute)
     };
     devices.iter().find(fits).map(|device| vec![device.uuid.clone()])
 }

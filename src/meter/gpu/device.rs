@@ -2,9 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use serde::{Deserialize, Serialize};
-
 use super::chart::Chart;
+use super::figures::{Figures, Mode, Sight};
 use super::integral::{Integral, Window};
 use super::pids::JobPids;
 use super::wire::{AskDevice, Fault, FaultKind, Got, ListedDevice, PolledDevice, Stretch};
@@ -17,71 +16,11 @@ const STALE_US: u64 = 10_000_000;
 /// A ring that has said nothing for so long is asked for all it has, which shows whether the driver was loaded anew.
 const QUIET_US: u64 = 5_000_000;
 
-/// How the busy time of a device is known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Mode {
-    /// The integral of the whole device, which is the job's alone.
-    Exclusive,
-    /// The job's share of that integral, by samples of which process used it.
-    Shared,
-    /// How busy its GPU instance was, by the device's performance counters.
-    Mig,
-    /// It is not: the wall time is charged.
-    Allocated,
-}
-
-impl Mode {
-    /// The word for it everywhere.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Exclusive => "exclusive",
-            Self::Shared => "shared",
-            Self::Mig => "mig",
-            Self::Allocated => "allocated",
-        }
-    }
-}
-
-/// What can be known about processes here.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Sight {
-    /// The driver's lists of running processes have ids of this namespace.
-    pub running: bool,
-    /// Its records of use as well.
-    pub used: bool,
-    /// Every process of the machine is listed.
-    pub everybody: bool,
-}
-
-/// What is known of a device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Figures {
-    /// How its busy time is known.
-    pub mode: Mode,
-    /// The job's from the start to the end, whether it uses it or not.
-    pub declared: bool,
-    /// Wall time during which it was the job's.
-    pub allocated_us: u64,
-    /// What it did for the job; never more.
-    pub busy_us: u64,
-    /// Busy while the job was on it, and nobody knows for whom.
-    pub unattributed_us: u64,
-    /// Of the busy time, what was taken as allocated.
-    pub estimated_us: u64,
-    /// At the looks.
-    pub memory_peak_bytes: u64,
-    /// Of the whole device.
-    pub energy_mj: u64,
-}
-
 /// One device of the job, or one that it could open.
 #[derive(Clone, Debug)]
 pub struct Device {
     info: ListedDevice,
     figures: Figures,
-    exclusive: bool,
     integral: Integral,
     quiet_since_us: u64,
     /// Its processes have it open.
@@ -91,6 +30,8 @@ pub struct Device {
     blind: bool,
     counted_until_us: u64,
     read_at_us: u64,
+    /// When it was last known whether the job has it open.
+    looked_at_us: u64,
     energy_from_mj: Option<u64>,
     seen: BTreeSet<u32>,
     chart: Chart,
@@ -106,6 +47,7 @@ impl Device {
             figures: Figures {
                 mode: if exclusive && declared { Mode::Exclusive } else { Mode::Shared },
                 declared,
+                exclusive,
                 allocated_us: 0,
                 busy_us: 0,
                 unattributed_us: 0,
@@ -113,7 +55,6 @@ impl Device {
                 memory_peak_bytes: 0,
                 energy_mj: 0,
             },
-            exclusive,
             integral: Integral::new(from_us),
             quiet_since_us: from_us,
             present: false,
@@ -121,6 +62,7 @@ impl Device {
             blind: false,
             counted_until_us: from_us,
             read_at_us: from_us,
+            looked_at_us: from_us,
             energy_from_mj: None,
             seen: BTreeSet::new(),
             chart: Chart::default(),
@@ -157,7 +99,8 @@ impl Device {
     pub fn begin(&mut self, now_us: u64) {
         self.integral.begin(now_us);
         self.chart.begin(now_us);
-        (self.counted_until_us, self.read_at_us, self.quiet_since_us) = (now_us, now_us, now_us);
+        (self.counted_until_us, self.read_at_us) = (now_us, now_us);
+        (self.looked_at_us, self.quiet_since_us) = (now_us, now_us);
     }
 
     /// Takes what the driver knew before the start.
@@ -174,7 +117,8 @@ impl Device {
         let quiet = now_us.saturating_sub(self.quiet_since_us) > QUIET_US;
         AskDevice {
             uuid: self.info.uuid.clone(),
-            after: if quiet { 0 } else { self.integral.cursor() },
+            after: self.integral.cursor(),
+            whole_ring: quiet,
             by_process: self.figures.mode == Mode::Shared,
         }
     }
@@ -209,22 +153,25 @@ impl Device {
     pub fn take(&mut self, polled: &PolledDevice, pids: &JobPids, sight: Sight, until_us: u64) {
         let at_us = polled.at_us.min(until_us);
         let was_ours = self.is_ours();
-        let since_us = self.counted_until_us;
         self.advance(at_us, self.held);
         self.take_presence(polled, pids, sight);
-        if self.present && !was_ours && !self.held {
-            // It came since the last look, so that it may have had the device since then.
-            let passed_us = at_us.saturating_sub(since_us);
-            self.figures.allocated_us += passed_us;
-            if self.is_charged_by_time() {
-                self.estimate(passed_us, at_us);
-            }
-        }
+        self.appeared(was_ours, at_us);
         self.take_gauges(polled);
         let ours = was_ours || self.is_ours();
         match &polled.instance {
             Some(instance) => self.take_instance(instance, polled, pids, sight, ours, until_us),
             None => self.take_samples(polled, pids, sight, ours, until_us),
+        }
+    }
+
+    /// What came since the last look may have had the device since then.
+    fn appeared(&mut self, was_ours: bool, now_us: u64) {
+        let passed_us = now_us.saturating_sub(std::mem::replace(&mut self.looked_at_us, now_us));
+        if self.present && !was_ours && !self.held {
+            self.figures.allocated_us += passed_us;
+            if self.is_charged_by_time() {
+                self.estimate(passed_us, now_us);
+            }
         }
     }
 
@@ -250,7 +197,7 @@ impl Device {
     }
 
     fn take_gauges(&mut self, polled: &PolledDevice) {
-        if self.figures.mode == Mode::Exclusive || (self.figures.mode == Mode::Mig && self.exclusive) {
+        if self.figures.mode == Mode::Exclusive || (self.figures.mode == Mode::Mig && self.figures.exclusive) {
             self.figures.memory_peak_bytes = self.figures.memory_peak_bytes.max(polled.memory_bytes.unwrap_or(0));
         }
         let Some(now_mj) = polled.energy_mj else { return };
@@ -271,6 +218,7 @@ impl Device {
         if samples.iter().any(|(end, _)| *end > self.integral.cursor()) {
             self.quiet_since_us = polled.at_us;
         }
+        let unread_us = polled.at_us.min(until_us).saturating_sub(self.read_at_us);
         self.read_at_us = polled.at_us;
         if std::mem::take(&mut self.blind) {
             // What the ring has kept of that time is not charged a second time.
@@ -281,7 +229,8 @@ impl Device {
         if self.figures.mode == Mode::Allocated || !ours {
             return;
         }
-        let share = if self.figures.mode == Mode::Exclusive { Ok(Some((1, 1))) } else { self.share(polled, pids, sight) };
+        let share =
+            if self.figures.mode == Mode::Exclusive { Ok(Some((1, 1))) } else { self.share(polled, pids, sight) };
         match share {
             Ok(Some((mine, all))) => {
                 let part = |us: u64| {
@@ -294,7 +243,7 @@ impl Device {
             Ok(None) => self.figures.unattributed_us += window.busy_us,
             Err(why) => {
                 self.give_up(&why);
-                self.estimate(window.busy_us, polled.at_us);
+                self.estimate(unread_us, polled.at_us.min(until_us));
             }
         }
     }
@@ -345,7 +294,7 @@ impl Device {
             return;
         }
         let foreign = polled.running.as_ref().is_ok_and(|running| running.iter().any(|(pid, _)| !pids.has(*pid)));
-        if foreign && sight.running && !self.exclusive {
+        if foreign && sight.running && !self.figures.exclusive {
             self.give_up("others use the same MIG device, whose time cannot be told apart");
             return self.estimate(polled.at_us.min(until_us).saturating_sub(read_at_us), polled.at_us);
         }
@@ -367,6 +316,16 @@ impl Device {
         if window.lost_us > 0 && self.is_ours() {
             self.notes.insert(format!("{} s were not read in time, and are not charged", Microseconds(window.lost_us)));
         }
+    }
+
+    /// Nobody can be asked: whether the job has it open is told by its files.
+    pub fn take_open_file(&mut self, open: &BTreeSet<u32>, now_us: u64) {
+        let was_ours = self.is_ours();
+        // Of a device that is cut into MIG devices the file does not tell which of them is used.
+        if let (Some(minor), None) = (self.info.minor, &self.info.mig) {
+            self.present = open.contains(&minor);
+        }
+        self.appeared(was_ours, now_us);
     }
 
     /// It could not be read. What never works is given up, and what fails for long is charged as allocated.
@@ -419,11 +378,17 @@ impl Device {
         !self.is_charged_by_time() && self.usage().is_some()
     }
 
+    /// Since when it is not known whether the job has it open: were it opened then, the next look would tell.
+    #[must_use]
+    pub fn unseen_us(&self, now_us: u64) -> u64 {
+        if self.is_ours() { 0 } else { now_us.saturating_sub(self.looked_at_us) }
+    }
+
     /// How much of its time is not known yet.
     #[must_use]
     pub fn age_us(&self, now_us: u64) -> u64 {
         match self.figures.mode {
-            _ if self.is_charged_by_time() => 0,
+            _ if self.is_charged_by_time() => self.unseen_us(now_us),
             Mode::Allocated => 0,
             Mode::Mig => now_us.saturating_sub(self.read_at_us),
             Mode::Exclusive | Mode::Shared => {
@@ -448,7 +413,9 @@ impl Device {
     pub fn error_bound_us(&self) -> Option<u64> {
         match self.figures.mode {
             Mode::Allocated => Some(0),
-            Mode::Exclusive => Some(4 * self.integral.period_us() + self.figures.allocated_us / 100),
+            Mode::Exclusive => {
+                Some(4 * self.integral.period_us() + self.figures.allocated_us / 100 + self.figures.estimated_us)
+            }
             Mode::Mig | Mode::Shared => None,
         }
     }

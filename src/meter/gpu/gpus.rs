@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::declared::Declared;
-use super::device::{Device, Sight};
+use super::device::Device;
+use super::figures::Sight;
 use super::pids::JobPids;
 use super::wire::{Ask, Fault, Listed, Polled};
 use crate::domain::usage::GpuUsage;
@@ -82,9 +83,10 @@ impl Gpus {
         self.sight = sight(&listed.driver, self.host_pids);
         let known: BTreeSet<String> = self.devices.iter().map(|device| device.info().uuid.clone()).collect();
         let is_known = |uuid: &String| known.contains(uuid);
-        let new = listed.devices.iter().filter(|info| {
-            !is_known(&info.uuid) && !info.mig.as_ref().is_some_and(|mig| is_known(&mig.parent))
-        });
+        let new = listed
+            .devices
+            .iter()
+            .filter(|info| !is_known(&info.uuid) && !info.mig.as_ref().is_some_and(|mig| is_known(&mig.parent)));
         for info in new {
             let declared = self.declared.uuids.contains(&info.uuid);
             let mut device = Device::new(info.clone(), declared, self.declared.exclusive, now_us);
@@ -149,17 +151,23 @@ impl Gpus {
         self.pids = pids;
     }
 
-    fn pairs<'a>(&'a mut self, polled: &'a Polled) -> impl Iterator<Item = (&'a mut Device, &'a super::wire::PolledDevice)> {
+    fn pairs<'a>(
+        &'a mut self,
+        polled: &'a Polled,
+    ) -> impl Iterator<Item = (&'a mut Device, &'a super::wire::PolledDevice)> {
         let of = |uuid: &str| polled.devices.iter().find(|polled| polled.uuid == uuid);
         self.devices.iter_mut().filter_map(move |device| of(&device.info().uuid).map(|polled| (device, polled)))
     }
 
-    /// The helper could not be asked.
-    pub fn fail(&mut self, fault: &Fault, now_us: u64) {
+    /// The helper could not be asked; `open` are the numbers of the device files that the job has open.
+    pub fn fail(&mut self, fault: &Fault, open: &BTreeSet<u32>, now_us: u64) {
         let now_us = now_us.min(self.until_us.unwrap_or(u64::MAX));
         self.advance(now_us);
         if self.began {
-            self.devices.iter_mut().for_each(|device| device.take_fault(fault, now_us));
+            for device in &mut self.devices {
+                device.take_open_file(open, now_us);
+                device.take_fault(fault, now_us);
+            }
         }
     }
 
@@ -173,6 +181,12 @@ impl Gpus {
     #[must_use]
     pub fn age_us(&self, now_us: u64) -> u64 {
         self.devices.iter().map(|device| device.age_us(now_us)).max().unwrap_or(0)
+    }
+
+    /// Since when it is not known of some device whether the job has it open.
+    #[must_use]
+    pub fn unseen_us(&self, now_us: u64) -> u64 {
+        self.devices.iter().map(|device| device.unseen_us(now_us)).max().unwrap_or(0)
     }
 
     /// Whether a device of the job is read, so that its end is known only a little after the job's.

@@ -1,8 +1,12 @@
 //! Which devices are here, asked without NVML: by the files of the kernel's driver. Enough to count what is allocated.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::wire::ListedDevice;
+
+/// One look for open files looks at no more processes.
+const LOOKED_AT_MAX: usize = 256;
 
 /// The files of the driver.
 #[derive(Clone, Debug)]
@@ -46,6 +50,19 @@ impl DriverFiles {
             device.index = index;
         }
         devices
+    }
+
+    /// Which devices these processes have open, by the numbers of their files, as far as they may be looked at. CUDA opens
+    /// every device that it may use, so that this says more than is used, and never less.
+    #[must_use]
+    pub fn open_by(&self, pids: &[i32]) -> BTreeSet<u32> {
+        let links = pids.iter().take(LOOKED_AT_MAX).filter_map(|pid| std::fs::read_dir(format!("/proc/{pid}/fd")).ok());
+        let links = links.flatten().flatten().filter_map(|entry| std::fs::read_link(entry.path()).ok());
+        links.filter_map(|path| self.minor_of(&path)).collect()
+    }
+
+    fn minor_of(&self, path: &Path) -> Option<u32> {
+        path.strip_prefix(&self.dev).ok()?.to_str()?.strip_prefix("nvidia")?.parse().ok()
     }
 
     fn dev_file(&self, minor: u32) -> PathBuf {
@@ -92,9 +109,15 @@ mod tests {
             std::fs::write(root.path().join("dev").join(name), "").unwrap();
         }
         let found = files.devices();
-        let names: Vec<_> = found.iter().map(|device| (device.index, device.uuid.as_str(), device.model.as_str())).collect();
+        let names: Vec<_> =
+            found.iter().map(|device| (device.index, device.uuid.as_str(), device.model.as_str())).collect();
         let expected = [(0, "GPU-1b2c3d4e-0000-1111-2222-333344445555", "NVIDIA H200"), (1, "GPU-unknown-4", "")];
         assert_eq!(names, expected);
         assert!(files.show_a_gpu());
+        let held = std::fs::File::open(root.path().join("dev/nvidia4")).unwrap();
+        let own = i32::try_from(std::process::id()).unwrap();
+        assert_eq!(files.open_by(&[own]), BTreeSet::from([4]));
+        drop(held);
+        assert_eq!(files.open_by(&[own, i32::MAX]), BTreeSet::new());
     }
 }

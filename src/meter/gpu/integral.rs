@@ -197,12 +197,13 @@ impl Integral {
     /// The first quarter, since gaps and lost samples only make longer ones; and the shortest that was found so.
     fn measure_period(&mut self, ends: &[u64]) {
         let mut long: Vec<u64> = ends.windows(2).map(|pair| pair[1].saturating_sub(pair[0])).collect();
-        if long.len() < 3 {
-            return;
-        }
         long.sort_unstable();
         let (least, most) = PERIOD_RANGE_US;
-        let found = long[long.len() / 4].clamp(least, most);
+        let Some(found) = long.get(long.len() / 4).map(|us| (*us).clamp(least, most)) else { return };
+        // What is longer than usual may be gaps, unless many say so.
+        if long.len() < if found > PERIOD_DEFAULT_US * 6 / 5 { 12 } else { 3 } {
+            return;
+        }
         self.period_us = if self.measured { self.period_us.min(found) } else { found };
         self.measured = true;
     }

@@ -1,8 +1,8 @@
 //! GPU time: what the devices of a job really did.
 //!
 //! ```text
-//! jobmeter-nvml ──pipe──▶ helper ─▶ watch (a thread) ─▶ gpus ─▶ device ─▶ integral
-//!   the library            asked       each second       whose?   how?      samples → µs
+//! jobmeter-nvml ──pipe──▶ child ─▶ watch (a thread) ─▶ gpus ─▶ device ─▶ integral
+//!   the library           asked     each second         whose?   how?     samples → µs
 //! ```
 //!
 //! `allocated` is the wall time during which a device was the job's; `busy` the integral of what the device did for it,
@@ -10,13 +10,17 @@
 //! happens to library, driver or device stops a job.
 
 pub mod chart;
+pub mod child;
 pub mod declared;
 pub mod device;
+pub mod figures;
 pub mod gpus;
-pub mod helper;
 pub mod identity;
 pub mod integral;
 pub mod pids;
 pub mod place;
 pub mod watch;
 pub mod wire;
+
+#[cfg(test)]
+mod tests;

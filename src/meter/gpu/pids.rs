@@ -20,10 +20,10 @@ impl JobPids {
     fn see_with(&mut self, living: &[i32], now_us: u64, start_of: impl Fn(i32) -> Option<u64>) {
         for pid in living {
             let known = self.0.get(pid).map(|(start, _)| *start);
-            // A number that comes to mean another process means one of the job all the same: it is in the job's group.
-            if let Some(start) = known.or_else(|| start_of(*pid)) {
-                self.0.insert(*pid, (start, now_us));
-            }
+            // A number that comes to mean another process means one of the job all the same: it is in the job's group. So
+            // does one that has gone since the list was made, whose start nobody knows.
+            let start = known.or_else(|| start_of(*pid)).unwrap_or(0);
+            self.0.insert(*pid, (start, now_us));
         }
         let gone = |pid: i32, start: u64| start_of(pid).is_some_and(|now| now != start);
         self.0.retain(|pid, (start, seen_us)| {

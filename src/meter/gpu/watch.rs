@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use nix::unistd::Pid;
 
+use super::child::Helper;
 use super::declared::{Declared, Selection, declared, unseen};
 use super::gpus::Gpus;
-use super::helper::Helper;
 use super::identity::DriverFiles;
 use super::place;
 use super::wire::{Ask, Fault, Listed, Polled, Told};
@@ -48,18 +48,28 @@ impl GpuOptions {
     /// Whether there could be anything to meter: without a sign of a device nothing is started.
     #[must_use]
     pub fn concern_a_gpu(&self) -> bool {
-        self.library.is_some() || DriverFiles::default().show_a_gpu() || matches!(self.selection, Some(Selection::These(_)))
+        self.library.is_some()
+            || DriverFiles::default().show_a_gpu()
+            || matches!(self.selection, Some(Selection::These(_)))
     }
+}
+
+/// How far the thread has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Stage {
+    #[default]
+    Starting,
+    Looking,
+    Ended,
 }
 
 #[derive(Debug, Default)]
 struct Orders {
-    listed: bool,
+    stage: Stage,
     soon: bool,
     /// Look now.
     now: bool,
     last: bool,
-    ended: bool,
     helper_pid: Option<u32>,
     /// CPU time of helpers that have ended.
     helpers_us: u64,
@@ -103,7 +113,7 @@ impl Watch {
         });
         let thread = thread.map_err(|error| format!("no thread for the GPUs: {error}"))?;
         let watch = Self { shared, thread: Some(thread) };
-        watch.wait_for(POLL_WAIT_MAX, |orders| orders.listed);
+        watch.wait_for(POLL_WAIT_MAX, |orders| orders.stage != Stage::Starting);
         Ok(watch)
     }
 
@@ -136,6 +146,12 @@ impl Watch {
         u64::try_from(look.as_micros()).unwrap_or(0)
     }
 
+    /// The command's process exists. A look at this moment tells what was before it from what comes.
+    pub fn begin(&self, child: i32, now_us: u64) {
+        self.with(|gpus| gpus.begin(child, now_us));
+        self.order(|orders| orders.now = true);
+    }
+
     /// The job stands still or has ended: nothing after this is its own. The driver's clock is compared once more.
     pub fn cut(&self, now_us: u64) {
         self.with(|gpus| gpus.end(now_us));
@@ -145,7 +161,7 @@ impl Watch {
     /// Waits for the last look, and ends the thread.
     pub fn finish(&mut self) {
         self.order(|orders| orders.last = true);
-        self.wait_for(END_WAIT_MAX, |orders| orders.ended);
+        self.wait_for(END_WAIT_MAX, |orders| orders.stage == Stage::Ended);
         // A thread that waits for a helper that hangs is left behind.
         self.thread.take().filter(JoinHandle::is_finished).map(JoinHandle::join);
     }
@@ -222,7 +238,7 @@ impl Watcher {
         let job = Containment::reopen(&self.job).ok().flatten();
         loop {
             self.look(job.as_ref());
-            self.set(|orders| orders.listed = true);
+            self.set(|orders| orders.stage = Stage::Looking);
             if !self.wait() {
                 break;
             }
@@ -231,7 +247,7 @@ impl Watcher {
             pause(LAST_LOOK);
             self.look(job.as_ref());
         }
-        self.set(|orders| orders.ended = true);
+        self.set(|orders| orders.stage = Stage::Ended);
     }
 
     fn set(&self, change: impl FnOnce(&mut Orders)) {
@@ -259,7 +275,7 @@ impl Watcher {
         match polled {
             Ok(None) => {}
             Ok(Some(polled)) => gpus.take(&polled, &living, now_us),
-            Err(fault) => gpus.fail(&fault, now_us),
+            Err(fault) => gpus.fail(&fault, &DriverFiles::default().open_by(&living), now_us),
         }
     }
 

@@ -21,8 +21,10 @@ pub enum Ask {
 pub struct AskDevice {
     /// Which.
     pub uuid: String,
-    /// Samples after this time of the driver's clock; 0 for all that it has.
+    /// What is after this time of the driver's clock.
     pub after: u64,
+    /// All samples that the ring has, whatever `after` is.
+    pub whole_ring: bool,
     /// Whether processes are wanted one by one.
     pub by_process: bool,
 }

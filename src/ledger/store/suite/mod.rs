@@ -30,7 +30,8 @@ use crate::sys::clock::Clock;
 /// 2026-11-24 12:00:00 UTC.
 pub(crate) const NOON_S: i64 = 1_795_521_600;
 pub(crate) const DAY_S: i64 = 86_400;
-const RESOURCES: Resources = Resources { cpus_ppm: 2_000_000, gpus: 0, gpu_models: std::collections::BTreeMap::new(), stop_us: 6_000 };
+const RESOURCES: Resources =
+    Resources { cpus_ppm: 2_000_000, gpus: 0, gpu_models: std::collections::BTreeMap::new(), stop_us: 6_000 };
 
 #[derive(Clone, Debug)]
 pub(crate) struct HandClock(pub(crate) Arc<AtomicI64>);

@@ -77,7 +77,8 @@ impl Helper {
     }
 
     fn line(&mut self, wait_max: Duration) -> Result<Vec<u8>, Fault> {
-        let until_us = SystemClock.boottime_us().saturating_add(u64::try_from(wait_max.as_micros()).unwrap_or(u64::MAX));
+        let until_us =
+            SystemClock.boottime_us().saturating_add(u64::try_from(wait_max.as_micros()).unwrap_or(u64::MAX));
         let mut chunk = vec![0_u8; 64 * 1024];
         loop {
             if let Some(end) = self.unread.iter().position(|byte| *byte == b'\n') {
