@@ -247,7 +247,12 @@ impl Watcher {
             pause(LAST_LOOK);
             self.look(job.as_ref());
         }
-        self.set(|orders| orders.stage = Stage::Ended);
+        let ended_us = self.helper_us;
+        self.set(|orders| {
+            orders.stage = Stage::Ended;
+            orders.helper_pid = None;
+            orders.helpers_us = orders.helpers_us.saturating_add(ended_us);
+        });
     }
 
     fn set(&self, change: impl FnOnce(&mut Orders)) {
