@@ -10,15 +10,17 @@ use crate::sys::tree::{self, Stat, TICK_US};
 #[derive(Debug)]
 pub struct ProcfsMeter {
     front: i32,
+    before_us: u64,
     shared: Option<SharedPage>,
     highest: Reading,
 }
 
 impl ProcfsMeter {
-    /// Of everything below `front`, which tells by `shared` to the µs what it has waited for.
+    /// Of everything below `front`, which tells by `shared` to the µs what it has waited for; `before_us` it had waited for
+    /// before.
     #[must_use]
-    pub fn new(front: i32, shared: Option<SharedPage>) -> Self {
-        Self { front, shared, highest: Reading::default() }
+    pub fn new(front: i32, before_us: u64, shared: Option<SharedPage>) -> Self {
+        Self { front, before_us, shared, highest: Reading::default() }
     }
 }
 
@@ -35,7 +37,7 @@ impl Meter for ProcfsMeter {
             system += stat.system + stat.children_system;
         }
         let time = |ticks: u64| Microseconds(ticks.saturating_mul(TICK_US));
-        let reaped = time(front.children_user + front.children_system);
+        let reaped = time(front.children_user + front.children_system).saturating_sub(Microseconds(self.before_us));
         let reaped = reaped.max(Microseconds(self.shared.map_or(0, |shared| shared.reaped_us())));
         let reading = Reading {
             cpu_seconds: time(user + system).saturating_add(reaped),

@@ -128,7 +128,9 @@ impl Plan {
                 Box::new(self.enclosing.take().ok_or_else(|| unusable("it was opened before"))?)
             }
             (CpuSource::Perf, _) => Box::new(PerfMeter::new(child, shared)?),
-            (CpuSource::Procfs, Containment::Tree { front, .. }) => Box::new(ProcfsMeter::new(*front, Some(shared))),
+            (CpuSource::Procfs, Containment::Tree { front, before_us, .. }) => {
+                Box::new(ProcfsMeter::new(*front, *before_us, Some(shared)))
+            }
             (CpuSource::Cgroup2 | CpuSource::Procfs, _) => {
                 return Err(unusable("it has no containment"));
             }

@@ -32,6 +32,8 @@ pub(super) struct Front<'a> {
     pub(super) signals: Signals,
     pub(super) alarm: Alarm,
     pub(super) keeper: Pid,
+    /// Of children that this process had before it became jobmeter.
+    pub(super) reaped_before_us: u64,
     pub(super) plan: &'a Plan,
     pub(super) command: Command,
     pub(super) program: String,
@@ -185,7 +187,7 @@ impl Front<'_> {
             };
             let pid = status.pid();
             if pid != Some(self.keeper) {
-                self.shared.set_reaped_us(reaped_cpu_us());
+                self.shared.set_reaped_us(reaped_cpu_us().saturating_sub(self.reaped_before_us));
             }
             if pid == Some(self.keeper) {
                 match status {

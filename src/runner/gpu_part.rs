@@ -11,7 +11,7 @@ use crate::meter::gpu::gpus::Gpus;
 /// GPUs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GpuPart {
-    /// `nvml`, `files` (of the driver: NVML could never be asked), or `none`: nothing was metered, since no sign of a GPU
+    /// `nvml`, `files` (of the driver: NVML could never be asked), `spool` (the meter was killed), or `none`: nothing was metered, since no sign of a GPU
     /// was seen.
     pub source: String,
     /// Version of the driver.

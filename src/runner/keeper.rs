@@ -373,6 +373,8 @@ impl Keeper<'_> {
             period: Some(period),
             closed: closed.map(|(period, usage)| ClosedPeriod { period: *period, usage: usage.clone() }),
             at_us: SystemClock.realtime_us(),
+            boot_us: SystemClock.boottime_us(),
+            gpu_age_us: job.bounds().gpu_age_us,
             rates_version: Some(job.rules().rates.version),
             finish: None,
         };

@@ -213,6 +213,9 @@ fn end_job(header: &Header, record: &mut Record) -> Result<(), String> {
     if let Some(read) = read(&containment) {
         record.usage.cpu_used_seconds = record.usage.cpu_used_seconds.max(read);
     }
+    if containment.is_populated() {
+        take_gpus_as_allocated(record);
+    }
     record.at_us = SystemClock.realtime_us();
     containment.kill();
     if !containment.wait_empty(KILL_WAIT_MAX) {
@@ -222,13 +225,25 @@ fn end_job(header: &Header, record: &mut Record) -> Result<(), String> {
     Ok(())
 }
 
+/// Nobody has read its GPUs since the last record, while it went on.
+fn take_gpus_as_allocated(record: &mut Record) {
+    let passed = Microseconds(SystemClock.boottime_us().saturating_sub(record.boot_us));
+    let unread = passed.saturating_add(Microseconds(record.gpu_age_us));
+    if record.boot_us > 0 {
+        for gpu in record.usage.gpus.values_mut() {
+            gpu.allocated_seconds = gpu.allocated_seconds.saturating_add(passed);
+            gpu.busy_seconds = gpu.busy_seconds.saturating_add(unread).min(gpu.allocated_seconds);
+        }
+    }
+}
+
 fn read(containment: &Containment) -> Option<Microseconds> {
     let reading = match containment {
         Containment::Cgroup2(group) => Cgroup2Meter::new(group).ok()?.read(),
         Containment::Cgroup1 { others, .. } => {
             others.first().map(|group| V1Group::at(group.path())).map(Cgroup1Meter::new)?.read()
         }
-        Containment::Tree { front, .. } => ProcfsMeter::new(*front, None).read(),
+        Containment::Tree { front, before_us, .. } => ProcfsMeter::new(*front, *before_us, None).read(),
     };
     reading.ok().map(|reading| reading.cpu_seconds)
 }

@@ -53,7 +53,7 @@ use crate::ledger::protocol::Resources;
 use crate::meter::select::Plan;
 use crate::sys::clock::Alarm;
 use crate::sys::process::{
-    PidFd, become_subreaper, boot_id, exit_now, forbid_tracing, fork, leave_session, lower_oom_score,
+    PidFd, become_subreaper, boot_id, exit_now, forbid_tracing, fork, leave_session, lower_oom_score, reaped_cpu_us,
 };
 use crate::sys::shared::SharedPage;
 use crate::sys::signals::Signals;
@@ -105,6 +105,7 @@ fn start(options: &RunOptions, attempt: &Attempt, socket: &mut Option<JobSocket>
     let shared = SharedPage::map().map_err(told("no shared memory"))?;
     let (to_keeper, to_front) = Channel::pair().map_err(told("no channel"))?;
     let own = nix::unistd::getpid();
+    let reaped_before_us = reaped_cpu_us();
     let (alarm, keepers_alarm) = (Alarm::new().map_err(told("no timer"))?, Alarm::new().map_err(told("no timer"))?);
     let front_fd = PidFd::open(own).map_err(told("pidfd_open"))?;
     let Some(keeper) = fork().map_err(told("cannot fork the keeper"))? else {
@@ -130,8 +131,8 @@ fn start(options: &RunOptions, attempt: &Attempt, socket: &mut Option<JobSocket>
     // Its file is the keeper's from now on.
     drop((to_front, front_fd, keepers_alarm, socket.take()));
     let program = options.command.first().map(|program| program.to_string_lossy().into_owned()).unwrap_or_default();
-    let mut front =
-        Front { channel: to_keeper, shared: &shared, signals, alarm, keeper, plan: &plan, command, program };
+    let (channel, shared, plan) = (to_keeper, &shared, &plan);
+    let mut front = Front { channel, shared, signals, alarm, keeper, reaped_before_us, plan, command, program };
     match front.run() {
         Outcome::Done { lines, exit } => Ok(front::leave(&lines, exit)),
         Outcome::KeeperLost { why, child } => {

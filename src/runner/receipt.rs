@@ -276,6 +276,10 @@ impl Receipt {
             receipt.gpu.busy_seconds = receipt.gpu.busy_seconds.saturating_add(device.busy_seconds);
             receipt.gpu.allocated_seconds = receipt.gpu.allocated_seconds.saturating_add(device.allocated_seconds);
         }
+        if !record.usage.gpus.is_empty() {
+            let note = "what was not read any more was taken as allocated".to_owned();
+            receipt.gpu = GpuPart { source: "spool".to_owned(), notes: vec![note], ..receipt.gpu };
+        }
         receipt.tokens = record.usage.tokens;
         receipt
     }

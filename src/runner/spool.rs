@@ -71,6 +71,12 @@ pub struct Record {
     pub closed: Option<ClosedPeriod>,
     /// µs since 1970.
     pub at_us: i64,
+    /// The same by `CLOCK_BOOTTIME`.
+    #[serde(default)]
+    pub boot_us: u64,
+    /// How much of what its GPUs did was not read yet.
+    #[serde(default)]
+    pub gpu_age_us: u64,
     /// Of the rate card that the attempt was opened with.
     #[serde(default)]
     pub rates_version: Option<u64>,

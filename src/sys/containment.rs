@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::cgroup::{Group, Waited};
 use super::cgroup1::{V1Group, group_of};
 use super::clock::{Clock, SystemClock, pause};
+use super::process::reaped_cpu_us;
 use super::tree;
 
 /// Between two looks of a kill that has no event to wait for.
@@ -42,6 +43,9 @@ pub enum ContainmentSpec {
         front: i32,
         /// Its start, in ticks since boot.
         start: u64,
+        /// CPU time of children that its process had before it became jobmeter (a script that ends with `exec`), in µs.
+        #[serde(default)]
+        before_us: u64,
     },
 }
 
@@ -64,6 +68,8 @@ pub enum Containment {
         front: i32,
         /// Its start, in ticks since boot.
         start: u64,
+        /// CPU time of children that its process had before it became jobmeter (a script that ends with `exec`), in µs.
+        before_us: u64,
     },
 }
 
@@ -72,7 +78,8 @@ impl Containment {
     #[must_use]
     pub fn tree_of_self() -> Self {
         let front = nix::unistd::getpid().as_raw();
-        Self::Tree { front, start: tree::Stat::read(front).map_or(0, |stat| stat.start) }
+        let start = tree::Stat::read(front).map_or(0, |stat| stat.start);
+        Self::Tree { front, start, before_us: reaped_cpu_us() }
     }
 
     /// For the spool.
@@ -86,7 +93,9 @@ impl Containment {
                 freezer: freezer.path().to_owned(),
                 others: others.iter().map(|group| group.path().to_owned()).collect(),
             },
-            Self::Tree { front, start } => ContainmentSpec::Tree { front: *front, start: *start },
+            Self::Tree { front, start, before_us } => {
+                ContainmentSpec::Tree { front: *front, start: *start, before_us: *before_us }
+            }
         }
     }
 
@@ -106,9 +115,9 @@ impl Containment {
                 let (freezer, others) = (V1Group::at(freezer), others.iter().map(|path| V1Group::at(path)).collect());
                 Ok(freezer.exists().then_some(Self::Cgroup1 { freezer, others }))
             }
-            ContainmentSpec::Tree { front, start } => {
+            ContainmentSpec::Tree { front, start, before_us } => {
                 let same = tree::Stat::read(*front).is_some_and(|stat| stat.start == *start);
-                Ok(same.then_some(Self::Tree { front: *front, start: *start }))
+                Ok(same.then_some(Self::Tree { front: *front, start: *start, before_us: *before_us }))
             }
         }
     }

@@ -3,8 +3,11 @@
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
+use std::time::Duration;
 
-use jobmeter::sys::clock::{Clock, SystemClock};
+use jobmeter::sys::clock::{Clock, SystemClock, pause};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use crate::station::{Called, Station, micros, nano};
@@ -215,6 +218,26 @@ fn a_mig_device_is_read_by_its_instance() {
     assert_close(micros(&whole["busy_seconds"]), 900_000);
     assert_eq!(shares["busy_seconds"], shares["allocated_seconds"]);
     assert_eq!(micros(&whole["weight"]), 250_000);
+}
+
+#[test]
+fn what_a_dead_keeper_has_not_read_is_charged_as_allocated() {
+    let station = Station::new();
+    script(&station, 30_000, json!({ "devices": [{ "uuid": "GPU-a", "busy": [{ "percent": 100, "pids": [77] }] }] }));
+    let line =
+        "ps -o pid=,ppid= --ppid $(ps -o ppid= $$) | grep -v \"^ *$$ \" | awk '{print $1}' > $DIR/keeper; sleep 30";
+    let mut child = command(&station, "j", &["--gpus", "0", "--gpu-exclusive"], line).spawn().unwrap();
+    pause(Duration::from_millis(3_000));
+    // The front's other child.
+    let keeper: i32 =
+        std::fs::read_to_string(station.path("keeper")).unwrap().trim().lines().next().unwrap().trim().parse().unwrap();
+    kill(Pid::from_raw(keeper), Signal::SIGKILL).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(125));
+    let gpu = gpu(&station, "j");
+    let busy = micros(&gpu["busy_seconds"]);
+    assert!((2_600_000..3_400_000).contains(&busy), "{gpu}");
+    assert!(!gpu["notes"].as_array().unwrap().is_empty(), "{gpu}");
+    station.verify();
 }
 
 #[test]

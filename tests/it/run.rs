@@ -37,6 +37,23 @@ fn the_exit_status_is_the_commands() {
     station.verify();
 }
 
+/// A script of a scheduler that prepares something and ends with `exec`: what its children burned is not the job's.
+#[test]
+fn what_ran_before_jobmeter_is_not_charged() {
+    let station = Station::new();
+    for source in ["perf", "procfs"] {
+        let line = format!(
+            "python3 -c 'sum(range(20000000))'; exec \"$JOBMETER\" run --job {source} --cpu-source {source} -- sleep 0.1"
+        );
+        let called = station.sh(&line);
+        assert!(called.status == 0 || called.err.contains("not usable"), "{called:?}");
+        if called.status == 0 {
+            let burned = micros(&station.receipt(source)["cpu"]["total_seconds"]);
+            assert!(burned < 100_000, "{source}: {burned} µs");
+        }
+    }
+}
+
 #[test]
 fn ledger_and_key_never_reach_the_command() {
     let station = Station::new();

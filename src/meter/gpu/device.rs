@@ -357,7 +357,9 @@ impl Device {
     /// As of the last [`Self::advance`].
     #[must_use]
     pub fn figures(&self) -> Figures {
-        self.figures
+        // One that could never be read was charged by its time alone.
+        let never_read = self.figures.estimated_us > 0 && self.figures.estimated_us == self.figures.busy_us;
+        Figures { mode: if never_read { Mode::Allocated } else { self.figures.mode }, ..self.figures }
     }
 
     /// How busy it was: how long a column is, and percent of each.
