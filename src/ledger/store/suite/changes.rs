@@ -1,6 +1,9 @@
 //! Grants, tokens, rates, stops and corrections.
 
 use super::*;
+use crate::domain::lease::burned_in;
+use crate::domain::usage::GpuUsage;
+use crate::domain::weight::GpuWeight;
 
 #[test]
 fn the_allowance_is_spent_first_and_then_the_grant_that_expires_first() {
@@ -101,6 +104,38 @@ fn rates_are_pinned_for_an_attempt() {
     assert_eq!(answer.charged.total.0, 250_000);
     let (attempt, lease) = world.open("k", None);
     assert_eq!(world.finish(attempt, &seconds("1"), lease.period).charged.total.0, 500_000);
+    world.check();
+}
+
+#[test]
+fn gpus_are_charged_by_their_names() {
+    let mut world = World::new();
+    let weight = |pattern: &str, weight_ppm| GpuWeight { pattern: pattern.to_owned(), weight_ppm };
+    let gpu_weights = vec![weight("*MIG 1g.*", 250_000), weight("*H200*", 4_000_000)];
+    world.change(Change::SetRates { rates: RateCard { gpu_weights, ..RateCard::default() }, by: "t".into() }).unwrap();
+    // A whole H200, a part of one, and one of a name that nobody knows: 5.25 of weight together.
+    let mut request = World::request("j", None);
+    let (whole, part) = ("NVIDIA H200".to_owned(), "NVIDIA H200 MIG 1g.18gb".to_owned());
+    request.resources.gpu_models = [(whole.clone(), 1), (part.clone(), 1)].into();
+    request.resources.gpus = 1;
+    let OpenAnswer::Opened { lease, rates, .. } = world.ledger.open(&request).unwrap() else { panic!() };
+    let pace = request.resources.pace(&rates);
+    assert_eq!(pace.gpus_ppm, 5_250_000);
+    assert!(lease.ceiling >= burned_in(rates.highest_rate_per_second(pace.cpus_ppm, pace.gpus_ppm), 500_000));
+    let gpu = |model: &str, busy: &str| GpuUsage {
+        model: model.to_owned(),
+        busy_seconds: busy.parse().unwrap(),
+        allocated_seconds: "10".parse().unwrap(),
+    };
+    let gpus = [("GPU-a".to_owned(), gpu(&whole, "0.5")), ("MIG-b".to_owned(), gpu(&part, "1"))].into();
+    let mut used = Usage { gpus, ..Usage::default() };
+    let mut told = report(request.identity.attempt, 1, &used, &lease, false);
+    told.resources = request.resources.clone();
+    world.ledger.report(&told).unwrap();
+    // What it was called first is what it is priced as, and time does not go back.
+    used.gpus.insert("GPU-a".to_owned(), gpu("Tesla T4", "0.4"));
+    let answer = world.finish(request.identity.attempt, &used, lease.period);
+    assert_eq!((answer.charged.gpu.0, answer.charged.total.0), (5_625_000, 5_625_000));
     world.check();
 }
 
