@@ -160,7 +160,6 @@ fn show_attempt(text: &mut String, attempt: &AttemptView, style: &Style) {
     }
 }
 
-/// One sentence.
 fn why(attempt: &AttemptView, receipt: Option<&Receipt>) -> String {
     let Some(reason) = attempt.reason else {
         return match attempt.state.as_str() {
@@ -168,23 +167,8 @@ fn why(attempt: &AttemptView, receipt: Option<&Receipt>) -> String {
             _ => "It runs.".to_owned(),
         };
     };
-    let code = receipt.and_then(|receipt| receipt.outcome.exit_code);
-    let signal = receipt.and_then(|receipt| receipt.outcome.signal);
-    match reason {
-        Reason::Completed => "The command ended by itself with status 0.".to_owned(),
-        Reason::Failed => format!("The command ended by itself with status {}.", code.unwrap_or(1)),
-        Reason::Signalled => format!("The command died of signal {}.", signal.unwrap_or(0)),
-        Reason::CreditsExhausted => "It was stopped: the account's credits were used up.".to_owned(),
-        Reason::JobLimit => "It was stopped: the job's own limit was reached.".to_owned(),
-        Reason::Refused => "It never ran: no credits were left.".to_owned(),
-        Reason::OperatorStop => "It was stopped by an operator.".to_owned(),
-        Reason::LeaseExpired => {
-            "It was stopped: the ledger was silent until the lease and the hold were over.".to_owned()
-        }
-        Reason::Oom => "The kernel killed it for want of memory.".to_owned(),
-        Reason::MeterLost => "It was stopped: jobmeter itself was killed, stopped or hung.".to_owned(),
-        Reason::Unkillable => "It was stopped, but some of its processes did not die.".to_owned(),
-    }
+    let outcome = receipt.map(|receipt| &receipt.outcome);
+    reason.sentence(outcome.and_then(|outcome| outcome.exit_code), outcome.and_then(|outcome| outcome.signal))
 }
 
 fn breakdown(text: &mut String, receipt: &Receipt) {

@@ -60,6 +60,17 @@ impl Nanocredits {
         Self(self.0.saturating_sub(other.0))
     }
 
+    /// Four significant digits at least, no more zeros than that needs.
+    #[must_use]
+    pub fn for_people(self) -> String {
+        let text = self.to_string();
+        let (whole, fraction) = text.split_once('.').unwrap_or((&text, ""));
+        let first = fraction.find(|digit| digit != '0').unwrap_or(0);
+        let digits = if whole.trim_start_matches('-') == "0" { first.saturating_add(4) } else { 4 };
+        let fraction = fraction.get(..digits.min(fraction.len())).unwrap_or(fraction).trim_end_matches('0');
+        if fraction.is_empty() { whole.to_owned() } else { format!("{whole}.{fraction}") }
+    }
+
     /// The amount, or zero where it is negative.
     #[must_use]
     pub fn at_least_zero(self) -> Self {
@@ -70,6 +81,13 @@ impl Nanocredits {
 impl Microseconds {
     /// No time.
     pub const ZERO: Self = Self(0);
+
+    /// To the millisecond.
+    #[must_use]
+    pub fn for_people(self) -> String {
+        let text = self.to_string();
+        text.get(..text.len().saturating_sub(3)).unwrap_or(&text).to_owned()
+    }
 
     /// The sum, held at the end of the range.
     #[must_use]

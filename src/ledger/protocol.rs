@@ -342,6 +342,25 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Why an attempt ended, in one plain sentence.
+    #[must_use]
+    pub fn sentence(self, exit_code: Option<i32>, signal: Option<i32>) -> String {
+        match self {
+            Self::Completed => "The command ended by itself with status 0.",
+            Self::Failed => return format!("The command ended by itself with status {}.", exit_code.unwrap_or(1)),
+            Self::Signalled => return format!("The command died of signal {}.", signal.unwrap_or(0)),
+            Self::CreditsExhausted => "It was stopped: the account's credits were used up.",
+            Self::JobLimit => "It was stopped: the job's own limit was reached.",
+            Self::Refused => "It never ran: no credits were left.",
+            Self::OperatorStop => "It was stopped by an operator.",
+            Self::LeaseExpired => "It was stopped: the ledger was silent until the lease and the hold were over.",
+            Self::Oom => "The kernel killed it for want of memory.",
+            Self::MeterLost => "It was stopped: jobmeter itself was killed, stopped or hung.",
+            Self::Unkillable => "It was stopped, but some of its processes did not die.",
+        }
+        .to_owned()
+    }
+
     /// The reason of this word.
     #[must_use]
     pub fn named(word: &str) -> Option<Self> {

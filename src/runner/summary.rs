@@ -5,15 +5,10 @@ use super::receipt::Receipt;
 use crate::domain::units::{Microseconds, Nanocredits};
 use crate::ledger::protocol::{Balance, FinishAnswer, Reason, StopReason};
 
-/// Credits for people: four significant digits at least, no more zeros than that needs.
+/// Credits for people.
 #[must_use]
 pub fn credits(amount: Nanocredits) -> String {
-    let text = amount.to_string();
-    let (whole, fraction) = text.split_once('.').unwrap_or((&text, ""));
-    let first = fraction.find(|digit| digit != '0').unwrap_or(0);
-    let digits = if whole.trim_start_matches('-') == "0" { first + 4 } else { 4 };
-    let fraction = fraction.get(..digits.min(fraction.len())).unwrap_or(fraction).trim_end_matches('0');
-    if fraction.is_empty() { whole.to_owned() } else { format!("{whole}.{fraction}") }
+    amount.for_people()
 }
 
 /// The same, where there may be no limit.
@@ -22,11 +17,10 @@ pub fn credits_or_none(amount: Option<Nanocredits>) -> String {
     amount.map_or("no limit".to_owned(), credits)
 }
 
-/// Seconds for people, to the millisecond.
+/// Seconds for people.
 #[must_use]
 pub fn seconds(time: Microseconds) -> String {
-    let text = time.to_string();
-    text.get(..text.len().saturating_sub(3)).unwrap_or(&text).to_owned()
+    time.for_people()
 }
 
 fn gpu_seconds(receipt: &Receipt) -> String {
@@ -112,19 +106,4 @@ pub(super) fn refused(options: &RunOptions, reason: StopReason, balance: Balance
         minutes / 60,
         minutes % 60
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn people_see_four_digits() {
-        for (nanocredits, text) in
-            [(0, "0"), (5_000_000_000, "5"), (1_203_456, "0.001203"), (4_998_765_432, "4.9987"), (-500_000_000, "-0.5")]
-        {
-            assert_eq!(credits(Nanocredits(nanocredits)), text);
-        }
-        assert_eq!(seconds(Microseconds(1_234_567)), "1.234");
-    }
 }

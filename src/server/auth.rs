@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use axum::extract::FromRequestParts;
-use axum::http::header::AUTHORIZATION;
+use axum::http::header::{AUTHORIZATION, COOKIE};
 use axum::http::request::Parts;
+use axum::http::{HeaderMap, Method};
 
 use super::App;
 use super::problem::Problem;
@@ -75,13 +76,44 @@ impl Caller {
     }
 }
 
+/// The cookie of the pages.
+pub(super) const COOKIE_NAME: &str = "jobmeter-key";
+/// The header of the platform's own client.
+const PLATFORM_HEADER: &str = "x-mostly-api-key";
+
+/// The key that a request shows. The cookie, which a browser sends by itself, is good for reading alone.
+fn secret_of(parts: &Parts) -> Option<Secret> {
+    let text = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok());
+    let shown = match text(AUTHORIZATION.as_str()) {
+        Some(header) => header.strip_prefix("Bearer "),
+        None => text(PLATFORM_HEADER),
+    };
+    match shown {
+        Some(text) => text.parse().ok(),
+        None if parts.method == Method::GET || parts.method == Method::HEAD => secret_of_cookie(&parts.headers),
+        None => None,
+    }
+}
+
+/// The key in the cookie of the pages.
+pub(super) fn secret_of_cookie(headers: &HeaderMap) -> Option<Secret> {
+    let cookies = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
+    let mut pairs = cookies.flat_map(|text| text.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    pairs.find(|(name, _)| *name == COOKIE_NAME).and_then(|(_, text)| text.parse().ok())
+}
+
 impl FromRequestParts<Arc<App>> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Problem> {
-        let header = parts.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let secret = header.and_then(|header| header.strip_prefix("Bearer ")).and_then(|text| text.parse().ok());
-        let secret: Secret = secret.ok_or_else(Problem::unauthorized)?;
+        let secret = secret_of(parts).ok_or_else(Problem::unauthorized)?;
+        Self::of(&secret, app).await
+    }
+}
+
+impl Caller {
+    /// The holder of this key.
+    pub(super) async fn of(secret: &Secret, app: &Arc<App>) -> Result<Self, Problem> {
         let now_us = SystemClock.boottime_us();
         let key = match app.keys.known(secret.id(), now_us) {
             Some(key) => key,

@@ -1,7 +1,7 @@
 //! The ledger service: the HTTP API on a store, for sidecars on many machines.
 //!
 //! ```text
-//! connections ─▶ auth ─▶ api ─┬─▶ waiting ─▶ poster (one thread, group commit) ─▶ store
+//! connections ─▶ auth ─▶ api, pages ─┬─▶ waiting ─▶ poster (one thread, group commit) ─▶ store
 //!                             └─▶ readers (connections of their own) ─▶ store ─▶ webhook
 //! ```
 //!
@@ -14,6 +14,8 @@ mod bounds;
 mod connections;
 mod events;
 mod metrics;
+mod pages;
+mod platform;
 mod poster;
 mod problem;
 mod readers;
@@ -85,6 +87,8 @@ struct App {
     readers: Arc<Readers>,
     waiting: Arc<Waiting>,
     watched: Arc<Watched>,
+    /// Whether cookies are for encrypted connections alone.
+    tls: bool,
     /// True once it stops: streams that never end by themselves end then.
     stopping: watch::Receiver<bool>,
 }
@@ -123,6 +127,7 @@ pub async fn serve(
         readers: Arc::clone(&readers),
         waiting,
         watched: Arc::default(),
+        tls: options.tls.is_some(),
         stopping: stopping.clone(),
     });
     let listener = TcpListener::bind(options.listen)
@@ -175,6 +180,8 @@ fn router(app: Arc<App>) -> Router {
     router
         .route("/api/v1/openapi.json", axum::routing::get(|| async { document }))
         .merge(reads::health())
+        .merge(pages::routes())
+        .merge(platform::routes())
         .fallback(|| async { problem::Problem::missing("no such path: see /api/v1") })
         .method_not_allowed_fallback(|| async { problem::Problem::malformed("this path takes another method") })
         .layer(axum::middleware::from_fn_with_state(Arc::clone(&app), logged))
@@ -193,7 +200,8 @@ async fn logged(State(app): State<Arc<App>>, request: Request, next: Next) -> Re
         problem::Problem::from(late).into_response()
     });
     // What the framework refused by itself is told as everything else is.
-    let is_problem = response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == "application/problem+json");
+    let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let is_problem = kind == "application/problem+json" || kind.starts_with("text/html");
     if response.status().as_u16() >= 400 && !is_problem {
         response = problem::Problem::of_status(response.status()).into_response();
     }

@@ -84,6 +84,12 @@ impl Problem {
         Self::new(status, "malformed", "The request cannot be understood.", detail)
     }
 
+    /// For a page: status, title and detail.
+    pub(super) fn told(&self) -> (StatusCode, String, String) {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        (status, self.title.to_owned(), self.detail.clone())
+    }
+
     /// No credits: nothing was started.
     pub(super) fn exhausted(answer: serde_json::Value) -> Self {
         let problem = Self::new(

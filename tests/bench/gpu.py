@@ -34,7 +34,7 @@ class Place:
 
     def script(self, devices):
         start_us = int(time.time() * 1e6) - 30_000_000
-        script = {"start_us": start_us, "clock_us": 123_456_789, "devices": devices}
+        script = {"start_us": start_us, "clock_us": start_us % 1_000_003, "devices": devices}
         (self.directory / "script.json").write_text(json.dumps(script))
 
     def start(self, name, options, command, library=True):

@@ -180,7 +180,7 @@ impl Device {
             let percent = busy_ppm(&self.busy, from_us, until_us) / 10_000;
             let garbage = self.garbage_each.is_some_and(|each| number.is_multiple_of(each));
             let value = if garbage { GARBAGE } else { u32::try_from(percent).unwrap_or(u32::MAX) };
-            Sample { at: clock_us + number * PERIOD_US, value, pid: self.pid_of(number, from_us, until_us) }
+            Sample { at: clock_us + number * PERIOD_US, value, pid: self.pid_of(clock_us + number, from_us, until_us) }
         };
         let idle = |number: u64| {
             number > 0
@@ -194,7 +194,7 @@ impl Device {
     }
 
     /// The driver gives each sample to the one process that was active when it was taken: by chance.
-    fn pid_of(&self, number: u64, from_us: u64, until_us: u64) -> Option<u32> {
+    fn pid_of(&self, seed: u64, from_us: u64, until_us: u64) -> Option<u32> {
         let weight = |stretch: &Stretch| overlap_us(stretch, from_us, until_us) * stretch.percent;
         let mut all: Vec<(&Pid, u64)> = Vec::new();
         for stretch in &self.busy {
@@ -203,7 +203,7 @@ impl Device {
         }
         let sum: u64 = all.iter().map(|(_, weight)| weight).sum();
         // The mixing of SplitMix64.
-        let mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mixed = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let mut at = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb).checked_rem(sum)?;
         for (pid, weight) in all {

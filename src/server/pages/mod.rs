@@ -1,0 +1,141 @@
+//! Pages for people: rendered here, complete without a script, nothing loaded from elsewhere.
+
+mod credits;
+mod jobs;
+mod session;
+mod usage;
+
+use std::sync::Arc;
+
+use askama::Template;
+use axum::Router;
+use axum::http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::middleware::map_response;
+use axum::response::{Html, IntoResponse, Redirect, Response};
+use axum::routing::{get, post};
+
+use self::session::Visitor;
+use super::App;
+use super::problem::Problem;
+
+/// Scripts, styles and pictures are our own, forms go to us, and nobody frames a page of ours.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+                      form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+/// But the status bar, which the platform's own pages may show.
+const POLICY_OF_WIDGET: &str = "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'";
+
+/// Their routes.
+pub(super) fn routes() -> Router<Arc<App>> {
+    let asset = |kind: &'static str, text: &'static str| {
+        get(move || async move { ([(CONTENT_TYPE, kind), (CACHE_CONTROL, "max-age=3600")], text) })
+    };
+    let widget = Router::new().route("/widget/credits", get(credits::widget)).layer(map_response(secured_widget));
+    Router::new()
+        .route("/", get(|| async { Redirect::to("/jobs") }))
+        .route("/sign-in", get(session::ask).post(session::enter))
+        .route("/sign-out", post(session::leave))
+        .route("/jobs", get(jobs::list))
+        .route("/jobs/{job}", get(jobs::one))
+        .route("/jobs/{job}/stop", post(jobs::stop))
+        .route("/usage", get(usage::report))
+        .route("/usage.csv", get(usage::csv))
+        .route("/usage.json", get(usage::json))
+        .route("/assets/style.css", asset("text/css; charset=utf-8", include_str!("assets/style.css")))
+        .route("/assets/live.js", asset("text/javascript; charset=utf-8", include_str!("assets/live.js")))
+        .route("/assets/icon.svg", asset("image/svg+xml", include_str!("assets/icon.svg")))
+        .layer(map_response(secured))
+        .merge(widget)
+}
+
+/// Headers that hold for every page.
+async fn secured(response: Response) -> Response {
+    with_policy(response, POLICY)
+}
+
+async fn secured_widget(response: Response) -> Response {
+    with_policy(response, POLICY_OF_WIDGET)
+}
+
+fn with_policy(mut response: Response, policy: &'static str) -> Response {
+    let mut set = |name: HeaderName, value: &'static str| {
+        response.headers_mut().entry(name).or_insert(HeaderValue::from_static(value));
+    };
+    set(CONTENT_SECURITY_POLICY, policy);
+    set(X_CONTENT_TYPE_OPTIONS, "nosniff");
+    set(REFERRER_POLICY, "same-origin");
+    set(CACHE_CONTROL, "no-store");
+    response
+}
+
+/// What every page has around it.
+struct Page {
+    /// Which entry of the navigation it is.
+    here: &'static str,
+    url: String,
+    /// The status bar.
+    bar: String,
+    bar_url: String,
+    /// Whether it changes while jobs run.
+    live: bool,
+    /// Whether accounts of others may be seen.
+    everybody: bool,
+    may_stop: bool,
+}
+
+impl Page {
+    async fn new(
+        app: &Arc<App>,
+        visitor: &Visitor,
+        here: &'static str,
+        url: String,
+        live: bool,
+    ) -> Result<Self, Problem> {
+        let user = visitor.account();
+        let bar = credits::bar(app, user.as_deref()).await?;
+        let bar_url = user
+            .map_or_else(|| "/widget/credits".to_owned(), |user| format!("/widget/credits?user={}", encoded(&user)));
+        let (everybody, may_stop) = (visitor.sees_everybody(), visitor.may_administer());
+        Ok(Self { here, url, bar, bar_url, live, everybody, may_stop })
+    }
+}
+
+/// A part of a URL.
+fn encoded(text: &str) -> String {
+    askama::filters::urlencode_strict(text).map(|encoded| encoded.to_string()).unwrap_or_default()
+}
+
+fn rendered(template: &impl Template) -> Response {
+    match template.render() {
+        Ok(text) => Html(text).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "A page cannot be rendered.");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}
+
+/// What went wrong, as a page.
+#[derive(Template)]
+#[template(path = "trouble.html", config = "src/server/pages/askama.toml")]
+struct Trouble {
+    page: Page,
+    title: String,
+    detail: String,
+}
+
+/// A page, or what went wrong.
+async fn page_or(app: &Arc<App>, visitor: &Visitor, made: Result<Response, Problem>) -> Response {
+    let problem = match made {
+        Ok(response) => return response,
+        Err(problem) => problem,
+    };
+    let (status, title, detail) = problem.told();
+    match Page::new(app, visitor, "", "/".to_owned(), false).await {
+        Ok(page) => (status, rendered(&Trouble { page, title, detail })).into_response(),
+        // Not even the bar can be read.
+        Err(problem) => problem.into_response(),
+    }
+}

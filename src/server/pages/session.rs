@@ -1,0 +1,131 @@
+//! Who looks at a page: a key in a cookie that no script can read and no other site can send.
+
+use std::sync::Arc;
+
+use askama::Template;
+use axum::Form;
+use axum::extract::{FromRequestParts, Query as Parameters, State};
+use axum::http::header::{HOST, ORIGIN, SET_COOKIE};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, Method, StatusCode};
+use axum::response::{IntoResponse, Redirect, Response};
+use serde::Deserialize;
+
+use super::super::App;
+use super::super::auth::{COOKIE_NAME, Caller, secret_of_cookie};
+use super::super::problem::Problem;
+use super::{encoded, rendered};
+use crate::ledger::keys::Secret;
+
+/// A month, in seconds.
+const LASTS_S: u32 = 30 * 86_400;
+
+/// Whoever has signed in.
+pub(super) struct Visitor {
+    pub(super) caller: Caller,
+    asked_for: Option<String>,
+}
+
+impl Visitor {
+    /// The account whose credits stand in the bar: the key's own, or the one that is looked at.
+    pub(super) fn account(&self) -> Option<String> {
+        self.caller.only().or_else(|| self.asked_for.clone().filter(|user| !user.is_empty()))
+    }
+
+    pub(super) fn sees_everybody(&self) -> bool {
+        self.caller.only().is_none()
+    }
+
+    pub(super) fn may_administer(&self) -> bool {
+        self.caller.may_administer().is_ok()
+    }
+}
+
+impl FromRequestParts<Arc<App>> for Visitor {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Response> {
+        if parts.method != Method::GET && parts.method != Method::HEAD && !is_of_this_site(&parts.headers) {
+            return Err(Problem::forbidden("a form of another site may not do that").into_response());
+        }
+        let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+        let sign_in = || Redirect::to(&format!("/sign-in?next={}", encoded(path))).into_response();
+        let secret = secret_of_cookie(&parts.headers).ok_or_else(sign_in)?;
+        let caller = match Caller::of(&secret, app).await {
+            Ok(caller) => caller,
+            Err(problem) if problem.told().0 == StatusCode::UNAUTHORIZED => return Err(sign_in()),
+            Err(problem) => return Err(problem.into_response()),
+        };
+        let asked_for = Parameters::<AskedFor>::try_from_uri(&parts.uri).ok().and_then(|of| of.0.user);
+        Ok(Self { caller, asked_for })
+    }
+}
+
+#[derive(Deserialize)]
+struct AskedFor {
+    user: Option<String>,
+}
+
+/// Browsers say where a form was: `Sec-Fetch-Site`, or in older ones `Origin`.
+fn is_of_this_site(headers: &HeaderMap) -> bool {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    match (text("sec-fetch-site"), text(ORIGIN.as_str()), text(HOST.as_str())) {
+        (Some(site), ..) => site == "same-origin",
+        (None, Some(origin), Some(host)) => origin.split_once("://").is_some_and(|(_, from)| from == host),
+        _ => false,
+    }
+}
+
+#[derive(Template)]
+#[template(path = "sign_in.html", config = "src/server/pages/askama.toml")]
+struct SignIn {
+    next: String,
+    wrong: bool,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Next {
+    next: Option<String>,
+}
+
+/// Only to a path of ours.
+fn path_of(next: Option<String>) -> String {
+    next.filter(|next| next.starts_with('/') && !next.starts_with("//") && !next.contains('\\'))
+        .unwrap_or_else(|| "/".to_owned())
+}
+
+pub(super) async fn ask(Parameters(next): Parameters<Next>) -> Response {
+    rendered(&SignIn { next: path_of(next.next), wrong: false })
+}
+
+#[derive(Deserialize)]
+pub(super) struct Given {
+    key: String,
+    next: Option<String>,
+}
+
+pub(super) async fn enter(State(app): State<Arc<App>>, headers: HeaderMap, Form(given): Form<Given>) -> Response {
+    let next = path_of(given.next);
+    if !is_of_this_site(&headers) {
+        return Problem::forbidden("a form of another site may not do that").into_response();
+    }
+    let wrong = || (StatusCode::UNAUTHORIZED, rendered(&SignIn { next: next.clone(), wrong: true })).into_response();
+    let Ok(secret) = given.key.trim().parse::<Secret>() else { return wrong() };
+    match Caller::of(&secret, &app).await {
+        Ok(_) => ([(SET_COOKIE, cookie(secret.text(), LASTS_S, app.tls))], Redirect::to(&next)).into_response(),
+        Err(problem) if problem.told().0 == StatusCode::UNAUTHORIZED => wrong(),
+        Err(problem) => problem.into_response(),
+    }
+}
+
+pub(super) async fn leave(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
+    if !is_of_this_site(&headers) {
+        return Problem::forbidden("a form of another site may not do that").into_response();
+    }
+    ([(SET_COOKIE, cookie("", 0, app.tls))], Redirect::to("/sign-in")).into_response()
+}
+
+fn cookie(value: &str, lasts_s: u32, tls: bool) -> String {
+    let secure = if tls { "; Secure" } else { "" };
+    format!("{COOKIE_NAME}={value}; Path=/; HttpOnly; SameSite=Strict; Max-Age={lasts_s}{secure}")
+}

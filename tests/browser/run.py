@@ -1,0 +1,209 @@
+#!/usr/bin/env python3
+"""The pages as people use them, in Debian's Chromium: tests/browser/run.py JOBMETER. Needs playwright and
+axe-playwright-python (tests/run makes an environment that has them)."""
+
+import csv
+import io
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import expect, sync_playwright
+
+JOBMETER = sys.argv[1]
+BURN = "while True: pass"
+
+
+class Service:
+    """A ledger service of its own, with keys for two users and an administrator."""
+
+    def __init__(self):
+        self.directory = pathlib.Path(tempfile.mkdtemp(prefix="jobmeter-browser-"))
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.url = f"http://127.0.0.1:{free.getsockname()[1]}"
+        db = self.directory / "ledger.db"
+        keep = {name: value for name, value in os.environ.items() if not name.startswith("JOBMETER")}
+        self.env = dict(keep, JOBMETER_LEDGER=self.url, JOBMETER_KEY=f"{db}.admin-key")
+        self.env["JOBMETER_SPOOL"] = str(self.directory / "spool")
+        log = open(self.directory / "log", "w")
+        line = [JOBMETER, "serve", "--db", str(db), "--listen", self.url.removeprefix("http://")]
+        self.process = subprocess.Popen(line, env=keep, stdout=log, stderr=log)
+        until = time.monotonic() + 20
+        while time.monotonic() < until:
+            try:
+                urllib.request.urlopen(f"{self.url}/readyz", timeout=1)
+                break
+            except OSError:
+                time.sleep(0.05)
+        self.keys = {"admin": (pathlib.Path(f"{db}.admin-key")).read_text().strip()}
+        for user in ("ann", "bob"):
+            path = self.directory / f"{user}.key"
+            self.call("--user", user, "key", "create", user, "--scope", "read", "--only-user", "--to", str(path))
+            self.keys[user] = path.read_text().strip()
+
+    def call(self, *arguments, check=True):
+        return subprocess.run([JOBMETER, *arguments], env=self.env, capture_output=True, text=True, check=check)
+
+    def start(self, user, job, *command):
+        line = [JOBMETER, "--user", user, "run", "-q", "--job", job, "--", *command]
+        return subprocess.Popen(line, env=self.env, stderr=subprocess.DEVNULL)
+
+
+class Reader:
+    """Somebody at a browser. What the console or the network says that it should not is a failure."""
+
+    def __init__(self, browser, service, **options):
+        self.service = service
+        self.context = browser.new_context(accept_downloads=True, **options)
+        self.page = self.context.new_page()
+        self.wrong = []
+        self.page.on("console", lambda message: message.type == "error" and self.wrong.append(message.text))
+        self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
+        self.page.on("request", lambda request: self.seen(request.url))
+
+    def seen(self, url):
+        if not url.startswith((self.service.url, "data:", "blob:")):
+            self.wrong.append(f"a request to {url}")
+
+    def sign_in(self, user):
+        self.page.goto(self.service.url)
+        self.page.get_by_label("Key").fill(self.service.keys[user])
+        self.page.get_by_role("button", name="Sign in").click()
+        self.page.wait_for_url("**/jobs")
+
+    def accessible(self):
+        found = Axe().run(self.page)
+        assert found.violations_count == 0, f"{self.page.url}: {found.generate_report()}"
+
+    def nothing_wrong(self):
+        assert not self.wrong, self.wrong
+
+
+def a_job_burns_to_zero_before_their_eyes(browser, service):
+    service.call("--user", "ann", "account", "limit", "0.002")
+    reader = Reader(browser, service)
+    reader.page.goto(service.url)
+    reader.accessible()
+    reader.page.get_by_label("Key").fill("jm_nonsense")
+    reader.page.get_by_role("button", name="Sign in").click()
+    expect(reader.page.get_by_role("alert")).to_be_visible()
+    # The browser itself calls the refusal an error.
+    reader.wrong.clear()
+    reader.sign_in("ann")
+    expect(reader.page.locator("#credits .label")).to_have_text("0.002 of 0.002 credits left")
+    reader.accessible()
+    job = service.start("ann", "burner", sys.executable, "-c", BURN)
+    page = reader.page
+    expect(page.locator("td .state.running")).to_be_visible(timeout=10_000)
+    expect(page.locator("#credits .label")).not_to_have_text("0.002 of 0.002 credits left", timeout=10_000)
+    page.locator("#credits .credits").hover()
+    expect(page.get_by_role("tooltip")).to_be_visible()
+    reader.accessible()
+    assert job.wait(timeout=60) == 75
+    expect(page.locator("#credits .credits.red")).to_contain_text("Used up", timeout=10_000)
+    page.get_by_role("link", name="burner").click()
+    expect(page.locator("main")).to_contain_text("It was stopped: the account's credits were used up.")
+    expect(page.get_by_role("heading", name="Training status")).to_be_visible()
+    reader.accessible()
+    charged = json.loads(service.call("--json", "jobs", "show", "burner").stdout)["charged"]["total"]
+    expect(page.locator("main")).to_contain_text(f"{charged:.9f}"[:8])
+    reader.nothing_wrong()
+
+
+def the_report_is_what_the_ledger_says(browser, service):
+    service.call("--user", "ann", "account", "limit", "5")
+    service.call("--user", "ann", "tokens", "burner", "1234", "--key", "turn-1")
+    reader = Reader(browser, service, color_scheme="dark", viewport={"width": 390, "height": 800})
+    reader.sign_in("ann")
+    page = reader.page
+    page.get_by_role("link", name="Usage", exact=True).click()
+    expect(page.locator("tfoot")).to_contain_text("1234")
+    reader.accessible()
+    with page.expect_download() as download:
+        page.get_by_role("link", name="CSV").click()
+    rows = list(csv.DictReader(io.StringIO(pathlib.Path(download.value.path()).read_text())))
+    with page.expect_download() as download:
+        page.get_by_role("link", name="JSON").click()
+    days = json.loads(pathlib.Path(download.value.path()).read_text(), parse_float=str)
+    month = json.loads(service.call("--user", "ann", "--json", "usage").stdout, parse_float=str)[-1]
+    assert [row["credits"] for row in rows] == [month["totalCredits"]] == [day["totalCredits"] for day in days], (rows, month)
+    page.get_by_role("link", name="Month before").click()
+    expect(page.locator("main")).to_contain_text("Nothing was used in this month.")
+    reader.nothing_wrong()
+
+
+def nobody_sees_anothers(browser, service):
+    reader = Reader(browser, service)
+    reader.sign_in("bob")
+    expect(reader.page.locator("main")).to_contain_text("There is no such job yet.")
+    for path in ("/jobs/burner", "/usage?user=ann", "/jobs?user=ann", "/jobs/burn"):
+        answer = reader.page.goto(service.url + path)
+        assert answer.status == 404, (path, answer.status)
+        expect(reader.page.get_by_role("heading", name="There is no such thing.")).to_be_visible()
+        assert "credits_exhausted" not in reader.page.content()
+    # A cookie alone changes nothing: neither by the API nor by a form of another site.
+    for path, body in (("/api/v1/users/bob/limit", '{"limit":9}'), ("/jobs/burner/stop", "why=x")):
+        made = urllib.request.Request(service.url + path, data=body.encode(), method="PUT" if "api" in path else "POST")
+        made.add_header("Cookie", f"jobmeter-key={service.keys['admin']}")
+        made.add_header("Origin", "https://elsewhere.example")
+        try:
+            urllib.request.urlopen(made)
+            raise AssertionError(path)
+        except urllib.error.HTTPError as error:
+            assert error.code in (401, 403), (path, error.code)
+    reader.page.goto(service.url + "/jobs")
+    reader.page.get_by_role("button", name="Sign out").click()
+    reader.page.wait_for_url("**/sign-in")
+    reader.page.goto(service.url + "/usage")
+    assert "/sign-in?next=" in reader.page.url
+
+
+def an_administrator_stops_a_job(browser, service):
+    reader = Reader(browser, service)
+    reader.sign_in("admin")
+    job = service.start("ann", "endless", "sleep", "600")
+    page = reader.page
+    expect(page.locator("#credits")).to_contain_text("all accounts")
+    page.goto(f"{service.url}/jobs?user=ann&running=true")
+    expect(page.locator("#credits")).to_contain_text("credits left")
+    page.wait_for_timeout(500)
+    page.reload()
+    page.get_by_role("link", name="endless").click()
+    reader.accessible()
+    page.get_by_label("Why").fill("wrong data")
+    page.get_by_role("button", name="Stop this job").click()
+    assert job.wait(timeout=30) == 137
+    page.reload()
+    expect(page.locator("main")).to_contain_text("It was stopped by an operator.")
+    reader.nothing_wrong()
+
+
+def main():
+    service = Service()
+    try:
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+            for test in (
+                a_job_burns_to_zero_before_their_eyes,
+                the_report_is_what_the_ledger_says,
+                nobody_sees_anothers,
+                an_administrator_stops_a_job,
+            ):
+                test(browser, service)
+                print(f"browser: {test.__name__} ... ok", flush=True)
+            browser.close()
+        print(service.call("ledger", "verify").stdout.strip())
+    finally:
+        service.process.terminate()
+        service.process.wait(timeout=30)
+
+
+main()
