@@ -184,6 +184,9 @@ pub(super) struct Status {
     /// Wait until so many credits are free for a new job: for the period's reset or a grant
     #[arg(long, value_name = "CREDITS", value_parser = values::amount_above_zero)]
     pub(super) wait_for: Option<Nanocredits>,
+    /// One line of a few characters, for a prompt
+    #[arg(long, short)]
+    pub(super) short: bool,
     /// Wait at most so long; exit 75 when that is over
     #[arg(long, value_name = "TIME", requires = "wait_for", value_parser = values::span)]
     pub(super) timeout: Option<Span>,

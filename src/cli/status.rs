@@ -25,7 +25,7 @@ pub(super) fn status(status: &Status, settings: &Settings, out: &Output) -> Resu
         let account = account_of(ledger.as_mut(), &settings.user)?;
         let enough = |wanted: Nanocredits| account.available.is_none_or(|available| available >= wanted);
         if status.wait_for.is_none_or(enough) {
-            return out.print(&account, |style| text(&account, style));
+            return out.print(&account, |style| if status.short { short(&account) } else { text(&account, style) });
         }
         let waited = Duration::from_micros(SystemClock.boottime_us().saturating_sub(started_us));
         if status.timeout.is_some_and(|timeout| waited >= timeout.0) {
@@ -41,6 +41,18 @@ pub(super) fn account_of(ledger: &mut dyn Ledger, user: &str) -> Result<AccountV
     match ledger.read(&Query::Account { user: user.to_owned() })? {
         View::Account(account) => Ok(account),
         _ => Err(LedgerError::unasked().into()),
+    }
+}
+
+/// What is left of what could be spent; without a limit, what was charged. What burns is marked.
+fn short(account: &AccountView) -> String {
+    let burning = if account.running > 0 { "↓" } else { "" };
+    match account.left.filter(|_| account.limit.is_some()) {
+        Some(left) => {
+            let whole = left.at_least_zero().saturating_add(account.current);
+            format!("{}/{}{burning}\n", credits(left), credits(whole))
+        }
+        None => format!("{}{burning}\n", credits(account.current)),
     }
 }
 

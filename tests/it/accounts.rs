@@ -7,6 +7,15 @@ use std::time::Duration;
 use crate::station::{Station, nano, within};
 
 #[test]
+fn a_prompt_gets_a_few_characters() {
+    let station = Station::new();
+    station.ok(&["account", "limit", "2"]);
+    assert_eq!(station.ok(&["status", "--short"]).out, "2/2\n");
+    station.ok(&["account", "limit", "none"]);
+    assert!(station.ok(&["status", "--short"]).out.len() < 12);
+}
+
+#[test]
 fn credits_are_limited_granted_corrected_and_listed() {
     let station = Station::new();
     assert_eq!(nano(&station.credits()["available"]), 5_000_000_000);
