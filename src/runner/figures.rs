@@ -143,11 +143,11 @@ impl Figures {
         self.gpus.as_ref().map(|watch| watch.with(|gpus| gpus.all_notes())).unwrap_or_default()
     }
 
-    /// Where little is left, devices are looked at more often, so that less stays unburned.
+    /// Where the last credits burn, devices are looked at more often, so that fewer stay unburned.
     pub(super) fn hurry(&self, job: &Job) {
         if let Some(watch) = &self.gpus {
             let per_second = job.rules().rates.highest_gpu_rate_per_second(job.bounds().gpus_ppm);
-            watch.hurry(job.left() < burned_in(per_second, GPU_HURRY_US));
+            watch.hurry(job.is_last() && job.left() < burned_in(per_second, GPU_HURRY_US));
         }
     }
 

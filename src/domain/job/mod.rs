@@ -148,6 +148,12 @@ impl Job {
         self.grant.ceiling.saturating_sub(self.price)
     }
 
+    /// Whether nothing more can be had: what is left is burned to the end.
+    #[must_use]
+    pub fn is_last(&self) -> bool {
+        self.grant.last.is_some()
+    }
+
     /// Takes new figures of how fast it can burn and how long it takes to stop.
     pub fn set_bounds(&mut self, bounds: Bounds) {
         self.bounds = bounds;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::chart::Chart;
 use super::figures::{Figures, Mode, Sight};
+use super::identity::OpenFiles;
 use super::integral::{Integral, Window};
 use super::pids::JobPids;
 use super::wire::{AskDevice, Fault, FaultKind, Got, ListedDevice, PolledDevice, Stretch};
@@ -36,6 +37,8 @@ pub struct Device {
     seen: BTreeSet<u32>,
     chart: Chart,
     notes: BTreeSet<String>,
+    /// Written over in the driver's ring before it was read.
+    lost_us: u64,
 }
 
 impl Device {
@@ -67,6 +70,7 @@ impl Device {
             seen: BTreeSet::new(),
             chart: Chart::default(),
             notes: BTreeSet::new(),
+            lost_us: 0,
         };
         if let Some(mig) = device.info.mig.clone() {
             device.figures.mode = Mode::Mig;
@@ -179,6 +183,7 @@ impl Device {
         if let (true, Ok(running)) = (sight.running, &polled.running) {
             let mine = running.iter().filter(|(pid, _)| pids.has(*pid));
             let mine: Vec<_> = mine.copied().collect();
+            self.seen.retain(|pid| pids.has(*pid));
             self.seen.extend(mine.iter().map(|(pid, _)| *pid));
             self.present = !mine.is_empty();
             let bytes = mine.iter().map(|(_, bytes)| *bytes).fold(0, u64::saturating_add);
@@ -204,7 +209,7 @@ impl Device {
         match self.energy_from_mj {
             // It counts from the load of the driver on.
             Some(before_mj) if now_mj < before_mj => self.integral.restart(),
-            Some(before_mj) => self.figures.energy_mj += now_mj - before_mj,
+            Some(before_mj) => self.figures.energy_mj = self.figures.energy_mj.saturating_add(now_mj - before_mj),
             None => {}
         }
         self.energy_from_mj = Some(now_mj);
@@ -313,17 +318,17 @@ impl Device {
         if window.restarted {
             self.notes.insert("the driver was loaded anew; what it had not told yet is lost".to_owned());
         }
-        if window.lost_us > 0 && self.is_ours() {
-            self.notes.insert(format!("{} s were not read in time, and are not charged", Microseconds(window.lost_us)));
+        if self.is_ours() {
+            self.lost_us += window.lost_us;
         }
     }
 
-    /// Nobody can be asked: whether the job has it open is told by its files.
-    pub fn take_open_file(&mut self, open: &BTreeSet<u32>, now_us: u64) {
+    /// Where the driver cannot tell whether the job has it open, its files do.
+    pub fn take_open_file(&mut self, open: &OpenFiles, now_us: u64) {
         let was_ours = self.is_ours();
         // Of a device that is cut into MIG devices the file does not tell which of them is used.
         if let (Some(minor), None) = (self.info.minor, &self.info.mig) {
-            self.present = open.contains(&minor);
+            self.present = open.minors.contains(&minor) || (self.present && !open.complete);
         }
         self.appeared(was_ours, now_us);
     }
@@ -346,6 +351,21 @@ impl Device {
             }
             FaultKind::Unsupported | FaultKind::Denied | FaultKind::Lost | FaultKind::Failed => {}
         }
+    }
+
+    /// Nobody reads it any more. What of its last time could not be read is charged as allocated.
+    pub fn close(&mut self, until_us: u64) {
+        let unread_us = until_us.saturating_sub(self.read_at_us);
+        if self.is_read() && self.is_ours() && unread_us > 0 {
+            self.notes.insert("its last seconds could not be read, and are charged as allocated".to_owned());
+            self.estimate(unread_us, until_us);
+        }
+    }
+
+    /// It is there since now; its past is not known.
+    pub fn join(&mut self, now_us: u64) {
+        self.begin(now_us);
+        self.blind = true;
     }
 
     /// Which.
@@ -371,7 +391,9 @@ impl Device {
     /// What could not be done exactly, one sentence each.
     #[must_use]
     pub fn notes(&self) -> Vec<String> {
-        self.notes.iter().cloned().collect()
+        let lost = (self.lost_us > 0)
+            .then(|| format!("{} s were not read in time, and are not charged", Microseconds(self.lost_us)));
+        self.notes.iter().cloned().chain(lost).collect()
     }
 
     /// Whether it is the job's, and read.

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::declared::Declared;
 use super::device::Device;
 use super::figures::Sight;
+use super::identity::OpenFiles;
 use super::pids::JobPids;
 use super::wire::{Ask, Fault, Listed, Polled};
 use crate::domain::usage::GpuUsage;
@@ -91,7 +92,7 @@ impl Gpus {
             let declared = self.declared.uuids.contains(&info.uuid);
             let mut device = Device::new(info.clone(), declared, self.declared.exclusive, now_us);
             if self.began {
-                device.begin(now_us);
+                device.join(now_us);
             }
             self.devices.push(device);
         }
@@ -111,6 +112,13 @@ impl Gpus {
     pub fn end(&mut self, now_us: u64) {
         self.advance(now_us);
         self.until_us.get_or_insert(now_us);
+    }
+
+    /// Nobody reads the devices any more.
+    pub fn close(&mut self) {
+        if let (Some(until_us), true) = (self.until_us, self.began) {
+            self.devices.iter_mut().for_each(|device| device.close(until_us));
+        }
     }
 
     /// From now on the job is frozen, or not.
@@ -133,8 +141,14 @@ impl Gpus {
         (!devices.is_empty()).then_some(Ask::Poll { devices })
     }
 
-    /// Takes one look; `living` are the processes of the job.
-    pub fn take(&mut self, polled: &Polled, living: &[i32], now_us: u64) {
+    /// Whether the driver's lists tell nothing of the job's processes here, so that open files have to.
+    #[must_use]
+    pub fn needs_files(&self) -> bool {
+        !self.sight.running
+    }
+
+    /// Takes one look; `living` are the processes of the job, and `open` what they have open, where that is needed.
+    pub fn take(&mut self, polled: &Polled, living: &[i32], open: Option<&OpenFiles>, now_us: u64) {
         if !self.began {
             for (device, polled) in self.pairs(polled) {
                 device.seed(polled);
@@ -146,6 +160,9 @@ impl Gpus {
         pids.see(living, now_us);
         let (sight, until_us) = (self.sight, self.until_us.unwrap_or(u64::MAX));
         for (device, polled) in self.pairs(polled) {
+            if let Some(open) = open {
+                device.take_open_file(open, polled.at_us.min(until_us));
+            }
             device.take(polled, &pids, sight, until_us);
         }
         self.pids = pids;
@@ -159,8 +176,8 @@ impl Gpus {
         self.devices.iter_mut().filter_map(move |device| of(&device.info().uuid).map(|polled| (device, polled)))
     }
 
-    /// The helper could not be asked; `open` are the numbers of the device files that the job has open.
-    pub fn fail(&mut self, fault: &Fault, open: &BTreeSet<u32>, now_us: u64) {
+    /// The helper could not be asked.
+    pub fn fail(&mut self, fault: &Fault, open: &OpenFiles, now_us: u64) {
         let now_us = now_us.min(self.until_us.unwrap_or(u64::MAX));
         self.advance(now_us);
         if self.began {

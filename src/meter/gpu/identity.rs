@@ -8,6 +8,15 @@ use super::wire::ListedDevice;
 /// One look for open files looks at no more processes.
 const LOOKED_AT_MAX: usize = 256;
 
+/// Which device files processes have open.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OpenFiles {
+    /// N of `/dev/nvidiaN`.
+    pub minors: BTreeSet<u32>,
+    /// All of the processes were looked at.
+    pub complete: bool,
+}
+
 /// The files of the driver.
 #[derive(Clone, Debug)]
 pub struct DriverFiles {
@@ -52,13 +61,22 @@ impl DriverFiles {
         devices
     }
 
-    /// Which devices these processes have open, by the numbers of their files, as far as they may be looked at. CUDA opens
-    /// every device that it may use, so that this says more than is used, and never less.
+    /// Which devices these processes have open, by the numbers of their files. CUDA opens every device that it may use, so
+    /// that this says more than is used, and never less where all of them may be looked at.
     #[must_use]
-    pub fn open_by(&self, pids: &[i32]) -> BTreeSet<u32> {
-        let links = pids.iter().take(LOOKED_AT_MAX).filter_map(|pid| std::fs::read_dir(format!("/proc/{pid}/fd")).ok());
-        let links = links.flatten().flatten().filter_map(|entry| std::fs::read_link(entry.path()).ok());
-        links.filter_map(|path| self.minor_of(&path)).collect()
+    pub fn open_by(&self, pids: &[i32]) -> OpenFiles {
+        let mut found = OpenFiles { minors: BTreeSet::new(), complete: pids.len() <= LOOKED_AT_MAX };
+        for pid in pids.iter().take(LOOKED_AT_MAX) {
+            match std::fs::read_dir(format!("/proc/{pid}/fd")) {
+                Ok(entries) => {
+                    let links = entries.flatten().filter_map(|entry| std::fs::read_link(entry.path()).ok());
+                    found.minors.extend(links.filter_map(|path| self.minor_of(&path)));
+                }
+                // One that has gone has nothing open.
+                Err(error) => found.complete &= error.kind() == std::io::ErrorKind::NotFound,
+            }
+        }
+        found
     }
 
     fn minor_of(&self, path: &Path) -> Option<u32> {
@@ -116,8 +134,8 @@ mod tests {
         assert!(files.show_a_gpu());
         let held = std::fs::File::open(root.path().join("dev/nvidia4")).unwrap();
         let own = i32::try_from(std::process::id()).unwrap();
-        assert_eq!(files.open_by(&[own]), BTreeSet::from([4]));
+        assert_eq!(files.open_by(&[own]), OpenFiles { minors: BTreeSet::from([4]), complete: true });
         drop(held);
-        assert_eq!(files.open_by(&[own, i32::MAX]), BTreeSet::new());
+        assert_eq!(files.open_by(&[own, i32::MAX]), OpenFiles { minors: BTreeSet::new(), complete: true });
     }
 }

@@ -10,6 +10,7 @@ use super::declared::Declared;
 use super::device::Device as Metered;
 use super::figures::{Mode, Sight};
 use super::gpus::{Gpus, sight};
+use super::identity::OpenFiles;
 use super::wire::{Ask, AskDevice, Fault, FaultKind, Listed, ListedDevice, Polled, PolledDevice};
 
 #[path = "../../../tests/fake-nvml/script.rs"]
@@ -74,7 +75,7 @@ impl Job {
     fn look(&mut self, device: &Device, now_us: u64) {
         let Some(Ask::Poll { devices }) = self.gpus.ask(now_us) else { panic!("nothing is asked") };
         let devices = devices.iter().map(|ask| polled(device, ask, now_us)).collect();
-        self.gpus.take(&Polled { devices, cpu_us: 0 }, &[self.pid], now_us);
+        self.gpus.take(&Polled { devices, cpu_us: 0 }, &[self.pid], None, now_us);
     }
 
     fn begin(&mut self, device: &Device) {
@@ -152,7 +153,7 @@ fn a_hang_is_charged_as_allocated_and_never_twice() {
     for second in 1..=60 {
         let now_us = START_US + second * SECOND;
         if (11..=40).contains(&second) {
-            job.gpus.fail(&fault, &BTreeSet::new(), now_us)
+            job.gpus.fail(&fault, &OpenFiles::default(), now_us)
         } else {
             job.look(&device, now_us)
         }
@@ -173,7 +174,7 @@ fn a_hang_that_the_ring_outlasts_costs_nothing() {
     for second in 1..=20 {
         let now_us = START_US + second * SECOND;
         if (5..=13).contains(&second) {
-            job.gpus.fail(&fault, &BTreeSet::new(), now_us)
+            job.gpus.fail(&fault, &OpenFiles::default(), now_us)
         } else {
             job.look(&device, now_us)
         }
@@ -207,7 +208,7 @@ fn in_a_container_anothers_number_is_not_ours() {
         let Some(Ask::Poll { devices }) = job.gpus.ask(at_us) else { panic!() };
         let mut polled = polled(&device, &devices[0], at_us);
         polled.running = Ok(Vec::new());
-        job.gpus.take(&Polled { devices: vec![polled], cpu_us: 0 }, &[7], at_us);
+        job.gpus.take(&Polled { devices: vec![polled], cpu_us: 0 }, &[7], None, at_us);
     }
     assert_eq!(job.gpus.usage(end_us)["GPU-a"].busy_seconds.0, 0);
     // Under an older driver nothing can be matched at all: it is charged as allocated, and told.
@@ -264,12 +265,28 @@ fn a_frozen_job_has_no_device() {
 }
 
 #[test]
+fn what_could_not_be_read_at_the_end_is_charged_as_allocated() {
+    let device = device(vec![stretch(0, 200_000, 50, &[9])]);
+    let mut job = Job::here(7, true);
+    job.begin(&device);
+    let fault = Fault { kind: FaultKind::Failed, why: "NVML did not answer".to_owned() };
+    (1..=4).for_each(|second| job.look(&device, START_US + second * SECOND));
+    (5..=9).for_each(|second| job.gpus.fail(&fault, &OpenFiles::default(), START_US + second * SECOND));
+    job.gpus.end(START_US + 10 * SECOND);
+    job.gpus.close();
+    let busy = job.gpus.usage(START_US + 11 * SECOND)["GPU-a"].busy_seconds.0;
+    assert!(busy.abs_diff(2 * SECOND + 6 * SECOND) < 200_000, "{busy}");
+    assert!(job.said("last seconds"));
+}
+
+#[test]
 fn without_the_library_open_files_tell() {
     let mut job = Job::new(7, false, false, "570.124.06", true);
     job.gpus.begin(7, START_US);
     let fault = Fault { kind: FaultKind::Failed, why: "no library".to_owned() };
     for second in 1..=30 {
-        let open = if second > 10 { BTreeSet::from([0]) } else { BTreeSet::new() };
+        let minors = if second > 10 { BTreeSet::from([0]) } else { BTreeSet::new() };
+        let open = OpenFiles { minors, complete: true };
         job.gpus.fail(&fault, &open, START_US + second * SECOND);
     }
     let usage = job.gpus.usage(START_US + 30 * SECOND);

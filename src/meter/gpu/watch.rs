@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 use super::child::Helper;
 use super::declared::{Declared, Selection, declared, unseen};
 use super::gpus::Gpus;
-use super::identity::DriverFiles;
+use super::identity::{DriverFiles, OpenFiles};
 use super::place;
 use super::wire::{Ask, Fault, Listed, Polled, Told};
 use crate::sys::clock::{Clock, SystemClock, pause};
@@ -162,6 +162,7 @@ impl Watch {
     pub fn finish(&mut self) {
         self.order(|orders| orders.last = true);
         self.wait_for(END_WAIT_MAX, |orders| orders.stage == Stage::Ended);
+        self.with(Gpus::close);
         // A thread that waits for a helper that hangs is left behind.
         self.thread.take().filter(JoinHandle::is_finished).map(JoinHandle::join);
     }
@@ -268,19 +269,22 @@ impl Watcher {
         let as_before = |orders: &mut Orders| !orders.now && !orders.last && orders.soon == soon;
         let waited = self.shared.bell.wait_timeout_while(orders, look, as_before);
         let mut orders = waited.map_or_else(|error| error.into_inner().0, |waited| waited.0);
-        orders.now = false;
-        !orders.last
+        // What is wanted now is done before the end.
+        std::mem::take(&mut orders.now) || !orders.last
     }
 
     fn look(&mut self, job: Option<&Containment>) {
         let polled = self.poll();
         let living = job.map(Containment::processes).unwrap_or_default();
+        // Not under the lock, since the keeper looks meanwhile.
+        let needs_files = polled.is_err() || locked(&self.shared.gpus).needs_files();
+        let open = if needs_files { DriverFiles::default().open_by(&living) } else { OpenFiles::default() };
         let now_us = SystemClock.boottime_us();
         let mut gpus = locked(&self.shared.gpus);
         match polled {
             Ok(None) => {}
-            Ok(Some(polled)) => gpus.take(&polled, &living, now_us),
-            Err(fault) => gpus.fail(&fault, &DriverFiles::default().open_by(&living), now_us),
+            Ok(Some(polled)) => gpus.take(&polled, &living, needs_files.then_some(&open), now_us),
+            Err(fault) => gpus.fail(&fault, &open, now_us),
         }
     }
 
