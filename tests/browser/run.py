@@ -186,6 +186,40 @@ def an_administrator_stops_a_job(browser, service):
     reader.nothing_wrong()
 
 
+def an_administrator_changes_an_account(browser, service):
+    reader = Reader(browser, service)
+    reader.sign_in("admin")
+    page = reader.page
+    page.get_by_role("link", name="Administration").click()
+    reader.accessible()
+    page.get_by_label("User").fill("carol")
+    page.get_by_role("button", name="Show").click()
+    for name, amount in (("Limit, or none", "2.5"), ("Extra credits", "1.5"), ("Give back", "-0.25")):
+        form = page.get_by_role("form", name=name)
+        form.get_by_label(name).fill(amount)
+        form.get_by_label("Why").fill("agreed")
+        form.get_by_label("I am sure").check()
+        form.get_by_role("button").click()
+        expect(page.get_by_text("It stands in the entries")).to_be_visible()
+    reader.accessible()
+    account = json.loads(service.call("--user", "carol", "--json", "status").stdout)
+    assert (account["limit"], account["left"]) == (2.5, 3.75), account
+    page.get_by_role("row", name="bob").get_by_label("I am sure").check()
+    page.get_by_role("button", name="Revoke bob").click()
+    expect(page.get_by_text("The key is revoked.")).to_be_visible()
+    reader.nothing_wrong()
+    other = Reader(browser, service)
+    other.sign_in("ann")
+    assert other.page.goto(service.url + "/admin").status == 403
+    expect(other.page.get_by_role("heading", name="This key may not do that.")).to_be_visible()
+    answer = other.context.request.post(
+        service.url + "/admin/grant",
+        form={"user": "ann", "amount": "5", "why": "x", "key": "k", "sure": "yes"},
+        headers={"Origin": service.url},
+    )
+    assert answer.status == 403, answer.status
+
+
 def main():
     service = Service()
     try:
@@ -196,6 +230,7 @@ def main():
                 the_report_is_what_the_ledger_says,
                 nobody_sees_anothers,
                 an_administrator_stops_a_job,
+                an_administrator_changes_an_account,
             ):
                 test(browser, service)
                 print(f"browser: {test.__name__} ... ok", flush=True)

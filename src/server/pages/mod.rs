@@ -1,5 +1,6 @@
 //! Pages for people: rendered here, complete without a script, nothing loaded from elsewhere.
 
+mod admin;
 mod credits;
 mod jobs;
 mod session;
@@ -40,6 +41,11 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/jobs", get(jobs::list))
         .route("/jobs/{job}", get(jobs::one))
         .route("/jobs/{job}/stop", post(jobs::stop))
+        .route("/admin", get(admin::show))
+        .route("/admin/limit", post(admin::limit))
+        .route("/admin/grant", post(admin::grant))
+        .route("/admin/adjust", post(admin::adjust))
+        .route("/admin/revoke", post(admin::revoke))
         .route("/usage", get(usage::report))
         .route("/usage.csv", get(usage::csv))
         .route("/usage.json", get(usage::json))
@@ -82,7 +88,7 @@ struct Page {
     live: bool,
     /// Whether accounts of others may be seen.
     everybody: bool,
-    may_stop: bool,
+    administers: bool,
 }
 
 impl Page {
@@ -97,8 +103,8 @@ impl Page {
         let bar = credits::bar(app, user.as_deref()).await?;
         let bar_url = user
             .map_or_else(|| "/widget/credits".to_owned(), |user| format!("/widget/credits?user={}", encoded(&user)));
-        let (everybody, may_stop) = (visitor.sees_everybody(), visitor.may_administer());
-        Ok(Self { here, url, bar, bar_url, live, everybody, may_stop })
+        let (everybody, administers) = (visitor.sees_everybody(), visitor.may_administer());
+        Ok(Self { here, url, bar, bar_url, live, everybody, administers })
     }
 }
 

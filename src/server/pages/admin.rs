@@ -1,0 +1,266 @@
+//! Accounts, the rate card and keys, for administrators. Every change has a reason, is confirmed, and stands in the entries.
+
+use std::str::FromStr;
+use std::sync::Arc;
+
+use askama::Template;
+use axum::Form;
+use axum::extract::{Query as Parameters, State};
+use axum::response::{IntoResponse, Redirect, Response};
+use serde::Deserialize;
+use uuid::Uuid;
+
+use super::super::api::change;
+use super::super::problem::Problem;
+use super::super::{App, bounds};
+use super::session::Visitor;
+use super::{Page, encoded, page_or, rendered};
+use crate::domain::units::{Microseconds, Nanocredits};
+use crate::ledger::LedgerError;
+use crate::ledger::views::{Change, PeriodLength, Query, View};
+
+const ENTRIES: u32 = 20;
+
+#[derive(Deserialize)]
+pub(super) struct ShownOf {
+    user: Option<String>,
+    done: Option<String>,
+}
+
+struct Action {
+    action: &'static str,
+    title: &'static str,
+    example: &'static str,
+    button: &'static str,
+}
+
+const FORMS: [Action; 3] = [
+    Action { action: "limit", title: "Limit, or none", example: "5", button: "Set the limit" },
+    Action { action: "grant", title: "Extra credits", example: "10", button: "Grant" },
+    Action { action: "adjust", title: "Give back, or take by a minus", example: "-0.25", button: "Correct" },
+];
+
+struct Entry {
+    id: i64,
+    at: String,
+    kind: String,
+    amount: String,
+    job: String,
+    by: String,
+    why: String,
+}
+
+struct Key {
+    id: String,
+    name: String,
+    scope: &'static str,
+    user: String,
+    valid: bool,
+}
+
+#[derive(Template)]
+#[template(path = "admin.html", config = "src/server/pages/askama.toml")]
+struct Admin {
+    page: Page,
+    done: Option<String>,
+    user: String,
+    /// Of the next change: sent twice, it is made once.
+    key: String,
+    facts: Vec<(&'static str, String)>,
+    forms: &'static [Action],
+    entries: Vec<Entry>,
+    rates: Vec<(String, String)>,
+    keys: Vec<Key>,
+}
+
+pub(super) async fn show(
+    State(app): State<Arc<App>>,
+    visitor: Visitor,
+    Parameters(of): Parameters<ShownOf>,
+) -> Response {
+    let made = shown(&app, &visitor, of).await;
+    page_or(&app, &visitor, made).await
+}
+
+async fn shown(app: &Arc<App>, visitor: &Visitor, of: ShownOf) -> Result<Response, Problem> {
+    visitor.caller.may_administer()?;
+    let user = of.user.unwrap_or_default();
+    let (mut facts, mut entries) = (Vec::new(), Vec::new());
+    if !user.is_empty() {
+        bounds::name("user", &user)?;
+        facts = account(app, &user).await?;
+        entries = newest(app, &user).await?;
+    }
+    let done = of.done.map(|done| done.chars().take(200).collect());
+    let page = Page::new(app, visitor, "admin", format!("/admin?user={}", encoded(&user)), false).await?;
+    let (rates, keys, key) = (rates(app).await?, keys(app).await?, Uuid::new_v4().to_string());
+    Ok(rendered(&Admin { page, done, user, key, facts, forms: &FORMS, entries, rates, keys }))
+}
+
+async fn account(app: &Arc<App>, user: &str) -> Result<Vec<(&'static str, String)>, Problem> {
+    let View::Account(account) = app.readers.read(Query::Account { user: user.to_owned() }).await? else {
+        return Err(LedgerError::unasked().into());
+    };
+    let or_none = |amount: Option<Nanocredits>| amount.map_or_else(|| "no limit".to_owned(), Nanocredits::for_people);
+    let mut facts = vec![
+        ("Limit", format!("{} a {}", or_none(account.limit), account.period.as_str())),
+        ("Left", or_none(account.left)),
+        ("Free for new jobs", or_none(account.available)),
+        ("Charged", account.current.for_people()),
+        ("Held", account.held.for_people()),
+        ("Provisional", account.provisional.for_people()),
+        ("Tasks that run", account.running.to_string()),
+    ];
+    facts.extend(account.grants.iter().map(|grant| {
+        let until = grant.expires_at.as_deref().map(|at| format!(" until {}", super::jobs::minute(at)));
+        ("Grant", format!("{} of {}{}", grant.left.for_people(), grant.amount.for_people(), until.unwrap_or_default()))
+    }));
+    Ok(facts)
+}
+
+async fn newest(app: &Arc<App>, user: &str) -> Result<Vec<Entry>, Problem> {
+    let query = Query::Entries { user: user.to_owned(), count_max: ENTRIES };
+    let View::Entries(entries) = app.readers.read(query).await? else { return Err(LedgerError::unasked().into()) };
+    let entry = |entry: crate::ledger::views::EntryView| Entry {
+        id: entry.id,
+        at: super::jobs::minute(&entry.at),
+        kind: entry.kind,
+        amount: entry.amount.to_string(),
+        job: entry.job.unwrap_or_default(),
+        by: entry.by,
+        why: entry.why,
+    };
+    Ok(entries.into_iter().map(entry).collect())
+}
+
+async fn rates(app: &Arc<App>) -> Result<Vec<(String, String)>, Problem> {
+    let View::Rates(versions) = app.readers.read(Query::Rates).await? else {
+        return Err(LedgerError::unasked().into());
+    };
+    let Some(newest) = versions.into_iter().next() else { return Ok(Vec::new()) };
+    let card = newest.rates;
+    // A weight has six digits as a time has.
+    let weight = |ppm: u64| Microseconds(ppm).for_people();
+    let mut rows = vec![
+        ("Version".to_owned(), card.version.to_string()),
+        ("A, per virtual CPU second".to_owned(), card.cpu_per_second.for_people()),
+        ("B, per virtual GPU second".to_owned(), card.gpu_per_second.for_people()),
+        ("Per million tokens".to_owned(), card.per_million_tokens.for_people()),
+        ("Weight of a CPU".to_owned(), weight(card.cpu_weight_ppm)),
+        ("Weight of another GPU".to_owned(), weight(card.gpu_weight_ppm)),
+    ];
+    rows.extend(card.gpu_weights.iter().map(|of| (format!("Weight of {}", of.pattern), weight(of.weight_ppm))));
+    rows.push(("Set by".to_owned(), newest.by));
+    Ok(rows)
+}
+
+async fn keys(app: &Arc<App>) -> Result<Vec<Key>, Problem> {
+    let View::Keys(keys) = app.readers.read(Query::Keys { id: None }).await? else {
+        return Err(LedgerError::unasked().into());
+    };
+    let key = |key: crate::ledger::keys::KeyView| Key {
+        id: key.id,
+        name: key.name,
+        scope: key.scope.as_str(),
+        user: key.user.unwrap_or_default(),
+        valid: key.revoked_at.is_none(),
+    };
+    Ok(keys.into_iter().map(key).collect())
+}
+
+#[derive(Deserialize)]
+pub(super) struct Given {
+    user: String,
+    amount: String,
+    why: String,
+    key: String,
+    period: Option<String>,
+    sure: Option<String>,
+}
+
+pub(super) async fn limit(State(app): State<Arc<App>>, visitor: Visitor, Form(given): Form<Given>) -> Response {
+    let made = changed(&app, &visitor, given, |given, by| {
+        let limit = match given.amount.trim() {
+            "none" => None,
+            text => Some(not_negative(amount(text)?)?),
+        };
+        let period = given.period.as_deref().unwrap_or("day");
+        let period = PeriodLength::from_str(period).map_err(Problem::malformed)?;
+        Ok(Change::SetLimit { user: given.user.clone(), limit, period, by, why: given.why.clone() })
+    });
+    let made = made.await;
+    page_or(&app, &visitor, made).await
+}
+
+pub(super) async fn grant(State(app): State<Arc<App>>, visitor: Visitor, Form(given): Form<Given>) -> Response {
+    let made = changed(&app, &visitor, given, |given, by| {
+        let (user, amount, why) = (given.user.clone(), amount(&given.amount)?, given.why.clone());
+        Ok(Change::Grant { user, amount, expires_at: None, by, why, key: format!("page: {}", given.key) })
+    });
+    let made = made.await;
+    page_or(&app, &visitor, made).await
+}
+
+pub(super) async fn adjust(State(app): State<Arc<App>>, visitor: Visitor, Form(given): Form<Given>) -> Response {
+    let made = changed(&app, &visitor, given, |given, by| {
+        let (user, amount, why) = (given.user.clone(), amount(&given.amount)?, given.why.clone());
+        Ok(Change::Adjust { user, amount, by, why, key: format!("page: {}", given.key) })
+    });
+    let made = made.await;
+    page_or(&app, &visitor, made).await
+}
+
+fn amount(text: &str) -> Result<Nanocredits, Problem> {
+    let amount = Nanocredits::from_str(text.trim()).map_err(|error| Problem::malformed(error.to_string()))?;
+    bounds::amount("amount", amount)?;
+    Ok(amount)
+}
+
+fn not_negative(amount: Nanocredits) -> Result<Nanocredits, Problem> {
+    let below = || Problem::malformed(format!("a limit of {amount} is below zero: write none for no limit"));
+    Some(amount).filter(|amount| *amount >= Nanocredits::ZERO).ok_or_else(below)
+}
+
+async fn changed(
+    app: &Arc<App>,
+    visitor: &Visitor,
+    given: Given,
+    of: impl FnOnce(&Given, String) -> Result<Change, Problem>,
+) -> Result<Response, Problem> {
+    visitor.caller.may_administer()?;
+    confirmed(given.sure.as_deref())?;
+    bounds::name("user", &given.user)?;
+    bounds::name("why", &given.why)?;
+    bounds::name("key", &given.key)?;
+    let made = of(&given, visitor.caller.name())?;
+    let answer = change(app, &visitor.caller, made).await?;
+    let done = if answer.again { "That had been done before." } else { "Done. It stands in the entries." };
+    let url = format!("/admin?user={}&done={}", encoded(&given.user), encoded(done));
+    Ok(Redirect::to(&url).into_response())
+}
+
+fn confirmed(sure: Option<&str>) -> Result<(), Problem> {
+    let unsure = || Problem::malformed("nothing was changed: tick the box that you are sure");
+    sure.filter(|sure| *sure == "yes").map(|_| ()).ok_or_else(unsure)
+}
+
+#[derive(Deserialize)]
+pub(super) struct Revoked {
+    id: String,
+    user: String,
+    sure: Option<String>,
+}
+
+pub(super) async fn revoke(State(app): State<Arc<App>>, visitor: Visitor, Form(of): Form<Revoked>) -> Response {
+    let made = revoked(&app, &visitor, of).await;
+    page_or(&app, &visitor, made).await
+}
+
+async fn revoked(app: &Arc<App>, visitor: &Visitor, of: Revoked) -> Result<Response, Problem> {
+    visitor.caller.may_administer()?;
+    confirmed(of.sure.as_deref())?;
+    bounds::name("id", &of.id)?;
+    let _answer = change(app, &visitor.caller, Change::RevokeKey { id: of.id, by: visitor.caller.name() }).await?;
+    let url = format!("/admin?user={}&done={}", encoded(&of.user), encoded("The key is revoked."));
+    Ok(Redirect::to(&url).into_response())
+}
