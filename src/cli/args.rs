@@ -58,6 +58,12 @@ pub(super) enum Verb {
     Run(Box<Run>),
     /// Credits left in this period, burn rate, time to zero
     Status(Status),
+    /// A live view of what burns now
+    Top {
+        /// The jobs of every user
+        #[arg(long)]
+        all: bool,
+    },
     /// Jobs, and the time breakdown of one
     #[command(subcommand)]
     Jobs(Jobs),

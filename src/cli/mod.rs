@@ -16,6 +16,7 @@ mod settings;
 mod spool;
 mod status;
 mod tokens;
+mod top;
 mod usage;
 mod values;
 
@@ -55,6 +56,7 @@ fn perform(arguments: Arguments) -> ExitCode {
     let done = Settings::new(&arguments.global, asks_ledger).and_then(|settings| match arguments.verb {
         Verb::Run(run) => run::run(&run, &settings, &out),
         Verb::Status(status) => status::status(&status, &settings, &out),
+        Verb::Top { all } => top::top(all, &settings),
         Verb::Jobs(jobs) => jobs::jobs(&jobs, &settings, &out),
         Verb::Usage(usage) => usage::usage(&usage, &settings, &out),
         Verb::Tokens(tokens) => tokens::tokens(&tokens, &settings, &out),

@@ -45,7 +45,7 @@ pub(super) fn account_of(ledger: &mut dyn Ledger, user: &str) -> Result<AccountV
 }
 
 /// What is left of what could be spent; without a limit, what was charged. What burns is marked.
-fn short(account: &AccountView) -> String {
+pub(super) fn short(account: &AccountView) -> String {
     let burning = if account.running > 0 { "↓" } else { "" };
     match account.left.filter(|_| account.limit.is_some()) {
         Some(left) => {
