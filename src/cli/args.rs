@@ -447,6 +447,9 @@ pub(super) struct Serve {
     /// Serve with TLS: the private key, PEM
     #[arg(long, value_name = "FILE", requires = "tls_certificate")]
     pub(super) tls_key: Option<PathBuf>,
+    /// Believe this header when it names a user: only behind a proxy that signs users in and lets nobody else set it
+    #[arg(long, value_name = "NAME")]
+    pub(super) trust_header: Option<String>,
     /// Where accounts that have spent 80 or 95 % or everything are told, as CloudEvents
     #[arg(
         long,

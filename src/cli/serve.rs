@@ -30,10 +30,13 @@ pub(super) fn serve(serve: &Serve, settings: &Settings) -> Result<ExitCode, Fail
     let tls = files.map(|(certificate, key)| TlsFiles { certificate, key });
     let webhook = serve.webhook.as_deref().zip(serve.webhook_secret_file.as_deref());
     let webhook = webhook.map(|(url, secret)| Webhook::new(url, secret)).transpose().map_err(Failure::new)?;
+    let trust_header = serve.trust_header.as_deref().map(str::parse).transpose();
+    let trust_header =
+        trust_header.map_err(|error| Failure::new("--trust-header: this is no name of a header").because(error))?;
     log();
     let scheme = if tls.is_some() { "https" } else { "http" };
     let (at, key_file) = (db.to_string(), admin_key_file.display().to_string());
-    let options = Options { db, listen: serve.listen, admin_key_file, tls, webhook };
+    let options = Options { db, listen: serve.listen, admin_key_file, tls, trust_header, webhook };
     many_connections();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::new("no event loop can be made").because(error))?;

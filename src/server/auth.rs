@@ -106,12 +106,39 @@ impl FromRequestParts<Arc<App>> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Problem> {
+        if let Some(caller) = Self::named_by_proxy(&parts.headers, app)? {
+            return Ok(caller);
+        }
         let secret = secret_of(parts).ok_or_else(Problem::unauthorized)?;
         Self::of(&secret, app).await
     }
 }
 
 impl Caller {
+    /// Whom the proxy in front has signed in, where one is trusted (`--trust-header`): they read, and see themselves alone.
+    pub(super) fn named_by_proxy(headers: &HeaderMap, app: &App) -> Result<Option<Self>, Problem> {
+        let Some(name) = app.trust_header.as_ref().filter(|_| !headers.contains_key(AUTHORIZATION)) else {
+            return Ok(None);
+        };
+        let mut values = headers.get_all(name).iter();
+        let (Some(value), None) = (values.next(), values.next()) else {
+            // None came; or two, of which one is somebody else's.
+            let twice = headers.contains_key(name).then(Problem::unauthorized);
+            return twice.map_or(Ok(None), Err);
+        };
+        let user = value.to_str().map_err(|_| Problem::unauthorized())?.to_owned();
+        super::bounds::name("user", &user)?;
+        Ok(Some(Self(Arc::new(KeyView {
+            id: "proxy".to_owned(),
+            name: name.to_string(),
+            scope: Scope::Read,
+            user: Some(user),
+            created_at: String::new(),
+            revoked_at: None,
+            hash: String::new(),
+        }))))
+    }
+
     /// The holder of this key.
     pub(super) async fn of(secret: &Secret, app: &Arc<App>) -> Result<Self, Problem> {
         let now_us = SystemClock.boottime_us();

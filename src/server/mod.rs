@@ -75,6 +75,8 @@ pub struct Options {
     pub admin_key_file: PathBuf,
     /// With TLS.
     pub tls: Option<TlsFiles>,
+    /// A proxy in front signs users in and names them in this header, which it takes away from what others send.
+    pub trust_header: Option<HeaderName>,
     /// Where alerts go.
     pub webhook: Option<Webhook>,
 }
@@ -87,6 +89,8 @@ struct App {
     readers: Arc<Readers>,
     waiting: Arc<Waiting>,
     watched: Arc<Watched>,
+    /// In which a proxy in front names users.
+    trust_header: Option<HeaderName>,
     /// Whether cookies are for encrypted connections alone.
     tls: bool,
     /// True once it stops: streams that never end by themselves end then.
@@ -128,6 +132,7 @@ pub async fn serve(
         waiting,
         watched: Arc::default(),
         tls: options.tls.is_some(),
+        trust_header: options.trust_header,
         stopping: stopping.clone(),
     });
     let listener = TcpListener::bind(options.listen)

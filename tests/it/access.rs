@@ -202,3 +202,31 @@ fn with_tls_and_a_certificate_of_our_own() {
     assert_eq!(trusted.status, 0, "{trusted:?}");
     assert!(untrusted.status != 0 && untrusted.err.contains("certificate"), "{untrusted:?}");
 }
+
+#[test]
+fn a_proxys_word_is_taken_only_where_that_was_said() {
+    rustls::crypto::ring::default_provider().install_default().ok();
+    let client = reqwest::blocking::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+    let status = |url: &str, method: &str, users: &[&str]| {
+        let mut request = client.request(method.parse().unwrap(), url).body("{\"limit\":9}");
+        for user in users {
+            request = request.header("x-forwarded-user", *user);
+        }
+        request.send().unwrap().status().as_u16()
+    };
+    let plain = Service::start();
+    assert_eq!(status(&format!("{}/api/v1/users/ann/credits", plain.url), "GET", &["ann"]), 401);
+    assert_eq!(status(&format!("{}/jobs", plain.url), "GET", &["ann"]), 303);
+    let station = Station::new();
+    let (child, url) = serve(&station, "127.0.0.1:0", &["--trust-header", "X-Forwarded-User"]);
+    let service = Service::at(station, child, url);
+    let of = |path: &str, method: &str, users: &[&str]| status(&format!("{}{path}", service.url), method, users);
+    assert_eq!(of("/jobs", "GET", &["ann"]), 200);
+    assert_eq!(of("/jobs", "GET", &[]), 303);
+    assert_eq!(of("/api/v1/users/ann/credits", "GET", &["ann"]), 200);
+    assert_eq!(of("/api/v1/users/bob/credits", "GET", &["ann"]), 404);
+    // Two names: one of them is not the proxy's.
+    assert_eq!(of("/api/v1/users/ann/credits", "GET", &["ann", "bob"]), 401);
+    assert_eq!(of("/api/v1/users/ann/limit", "PUT", &["ann"]), 403);
+    assert_eq!(of("/admin", "GET", &["ann"]), 403);
+}

@@ -50,8 +50,12 @@ impl FromRequestParts<Arc<App>> for Visitor {
         }
         let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
         let sign_in = || Redirect::to(&format!("/sign-in?next={}", encoded(path))).into_response();
-        let secret = secret_of_cookie(&parts.headers).ok_or_else(sign_in)?;
-        let caller = match Caller::of(&secret, app).await {
+        let by_proxy = Caller::named_by_proxy(&parts.headers, app).map_err(IntoResponse::into_response)?;
+        let known = match by_proxy {
+            Some(caller) => Ok(caller),
+            None => Caller::of(&secret_of_cookie(&parts.headers).ok_or_else(sign_in)?, app).await,
+        };
+        let caller = match known {
             Ok(caller) => caller,
             Err(problem) if problem.told().0 == StatusCode::UNAUTHORIZED => return Err(sign_in()),
             Err(problem) => return Err(problem.into_response()),
