@@ -208,6 +208,9 @@ pub(super) enum Jobs {
         /// Only those that run
         #[arg(long)]
         running: bool,
+        /// Only those of this kind
+        #[arg(long, value_enum, value_name = "KIND")]
+        kind: Option<JobKind>,
         /// At most so many
         #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
         count: u32,
@@ -244,6 +247,9 @@ pub(super) struct Usage {
     /// One row for each
     #[arg(long, value_enum, value_name = "LENGTH")]
     pub(super) by: Option<PeriodLength>,
+    /// Of all accounts together
+    #[arg(long)]
+    pub(super) all: bool,
 }
 
 #[derive(Debug, Args)]

@@ -16,9 +16,10 @@ use crate::runner::summary::{credits, seconds};
 
 pub(super) fn jobs(jobs: &Jobs, settings: &Settings, out: &Output) -> Result<ExitCode, Failure> {
     match jobs {
-        Jobs::List { all, running, count, before } => {
+        Jobs::List { all, running, kind, count, before } => {
             let user = (!all).then(|| settings.user.clone());
-            let query = Query::Jobs { user, running_only: *running, count_max: *count, before: before.clone() };
+            let query =
+                Query::Jobs { user, kind: *kind, running_only: *running, count_max: *count, before: before.clone() };
             match settings.connect()?.read(&query)? {
                 View::Jobs { jobs, cursor } => {
                     let page = serde_json::json!({ "jobs": jobs, "cursor": cursor });

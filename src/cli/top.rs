@@ -143,8 +143,13 @@ impl Top {
             },
             None => None,
         };
-        let query =
-            Query::Jobs { user: user.map(str::to_owned), running_only: true, count_max: JOBS_MAX, before: None };
+        let query = Query::Jobs {
+            user: user.map(str::to_owned),
+            kind: None,
+            running_only: true,
+            count_max: JOBS_MAX,
+            before: None,
+        };
         let View::Jobs { jobs, .. } = ledger.read(&query)? else { return Err(LedgerError::unasked()) };
         self.take(jobs, SystemClock.boottime_us());
         Ok(())

@@ -5,16 +5,16 @@ use std::process::ExitCode;
 use super::args;
 use super::output::{Failure, Output, Style};
 use super::settings::Settings;
-use crate::domain::units::{Microseconds, Nanocredits};
 use crate::ledger::LedgerError;
 use crate::ledger::usage_range::UsageRange;
-use crate::ledger::views::{PeriodLength, Query, UsageRow, View};
+use crate::ledger::views::{PeriodLength, Query, UsageRow, View, Whose};
 use crate::runner::summary::seconds;
 
 pub(super) fn usage(usage: &args::Usage, settings: &Settings, out: &Output) -> Result<ExitCode, Failure> {
     let range = UsageRange::new(usage.month.as_deref(), usage.from.as_deref(), usage.to.as_deref(), usage.by);
     let range = range.map_err(|why| Failure { status: 2, ..Failure::new(why) })?;
-    let query = Query::Usage { user: settings.user.clone(), range };
+    let whose = if usage.all { Whose::All } else { Whose::User(settings.user.clone()) };
+    let query = Query::Usage { whose, range };
     match settings.connect()?.read(&query)? {
         View::Usage(rows) => out.print(&rows, |style| text(&rows, range.by == PeriodLength::Day, style)),
         _ => Err(LedgerError::unasked().into()),
@@ -27,21 +27,7 @@ fn text(rows: &[UsageRow], by_day: bool, style: &Style) -> String {
     }
     let start = |row: &UsageRow| row.period_start.get(..if by_day { 10 } else { 7 }).unwrap_or_default().to_owned();
     let mut table: Vec<Vec<String>> = rows.iter().map(|row| cells(start(row), row)).collect();
-    let zero = UsageRow {
-        period_start: String::new(),
-        period_end: String::new(),
-        total_credits: Nanocredits::ZERO,
-        total_virtual_cpu_time: Microseconds::ZERO,
-        total_virtual_gpu_time: Microseconds::ZERO,
-        total_tokens_consumed: 0,
-    };
-    let total = rows.iter().fold(zero, |sum, row| UsageRow {
-        total_credits: sum.total_credits.saturating_add(row.total_credits),
-        total_virtual_cpu_time: sum.total_virtual_cpu_time.saturating_add(row.total_virtual_cpu_time),
-        total_virtual_gpu_time: sum.total_virtual_gpu_time.saturating_add(row.total_virtual_gpu_time),
-        total_tokens_consumed: sum.total_tokens_consumed.saturating_add(row.total_tokens_consumed),
-        ..sum
-    });
+    let total = rows.iter().fold(UsageRow::default(), UsageRow::plus);
     table.push(cells("total".to_owned(), &total));
     style.table(&[if by_day { "DAY" } else { "MONTH" }, "CREDITS", "VIRTUAL CPU S", "VIRTUAL GPU S", "TOKENS"], &table)
 }

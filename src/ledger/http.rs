@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::keys::Secret;
 use super::protocol::{Finish, FinishAnswer, OpenAnswer, OpenRequest, Report, ReportAnswer};
-use super::views::{Change, ChangeAnswer, Query, View};
+use super::views::{Change, ChangeAnswer, Query, View, Whose};
 use super::{Ledger, LedgerError};
 
 const CONNECT_MAX: Duration = Duration::from_secs(5);
@@ -231,9 +231,10 @@ impl Ledger for HttpLedger {
             Query::Entries { user, count_max } => {
                 View::Entries(self.get(&["users", user, "entries"], &[("count", count_max.to_string())])?)
             }
-            Query::Jobs { user, running_only, count_max, before } => {
+            Query::Jobs { user, kind, running_only, count_max, before } => {
                 let mut parameters = vec![("count", count_max.to_string()), ("running", running_only.to_string())];
                 parameters.extend(user.iter().map(|user| ("user", user.clone())));
+                parameters.extend(kind.iter().map(|kind| ("kind", kind.to_string())));
                 parameters.extend(before.iter().map(|before| ("before", before.clone())));
                 let Page { jobs, cursor } = self.get(&["jobs"], &parameters)?;
                 View::Jobs { jobs, cursor }
@@ -241,14 +242,19 @@ impl Ledger for HttpLedger {
             Query::Job { job } => View::Job(Some(self.get(&["jobs", job], &[])?)),
             Query::Stopped { job } => View::Stopped(self.get(&["jobs", job, "stopped"], &[])?),
             Query::Keys { .. } => View::Keys(self.get(&["keys"], &[])?),
-            Query::Usage { user, range } => {
+            Query::Usage { whose, range } => {
                 let mut parameters = vec![("by", range.by.as_str().to_owned())];
                 for (name, at_s) in [("from", range.from_s), ("to", range.to_s)] {
                     // What has no end is not said.
                     let time = jiff::Timestamp::from_second(at_s).ok();
                     parameters.extend(time.map(|time| (name, time.to_string())));
                 }
-                View::Usage(self.get(&["users", user, "usage"], &parameters)?)
+                let path = match whose {
+                    Whose::User(user) => vec!["users", user, "usage"],
+                    Whose::All | Whose::Each => vec!["usage"],
+                };
+                parameters.extend((*whose == Whose::Each).then(|| ("each", "true".to_owned())));
+                View::Usage(self.get(&path, &parameters)?)
             }
             Query::Rates => View::Rates(self.get(&["rates"], &[])?),
             Query::Verify => View::Verified(self.get(&["ledger", "verify"], &[])?),

@@ -129,8 +129,9 @@ pub enum Query {
     Account { user: String },
     /// → [`View::Entries`]: the newest first.
     Entries { user: String, count_max: u32 },
-    /// → [`View::Jobs`]: newest first, of one user or of all; `before` is the `cursor` of the last page.
-    Jobs { user: Option<String>, running_only: bool, count_max: u32, before: Option<String> },
+    /// → [`View::Jobs`]: newest first, of one user or of all, of one kind or of all; `before` is the `cursor` of the last
+    /// page.
+    Jobs { user: Option<String>, kind: Option<JobKind>, running_only: bool, count_max: u32, before: Option<String> },
     /// → [`View::Job`]; `None` inside where there is none. `job` may be a unique prefix of at least 4 characters.
     Job { job: String },
     /// → [`View::Stopped`]: a look that costs next to nothing, for a sidecar between two reports.
@@ -138,11 +139,23 @@ pub enum Query {
     /// → [`View::Keys`]: all of them, or the one of this id.
     Keys { id: Option<String> },
     /// → [`View::Usage`]: days or months.
-    Usage { user: String, range: UsageRange },
+    Usage { whose: Whose, range: UsageRange },
     /// → [`View::Rates`]: all versions, newest first.
     Rates,
     /// → [`View::Verified`]: replays all entries and compares every balance.
     Verify,
+}
+
+/// Whose usage.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Whose {
+    /// Of this account.
+    User(String),
+    /// Of all accounts together.
+    All,
+    /// Of all accounts, a row for each.
+    Each,
 }
 
 /// Answer to a [`Query`].
@@ -316,9 +329,12 @@ pub struct BurnPoint {
 }
 
 /// A row of the usage report. Field names are those of the platform's client.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct UsageRow {
+    /// Whose, where each account has its rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
     /// RFC 3339, UTC.
     pub period_start: String,
     /// RFC 3339, UTC.
@@ -333,6 +349,32 @@ pub struct UsageRow {
     pub total_virtual_gpu_time: crate::domain::units::Microseconds,
     /// Tokens.
     pub total_tokens_consumed: u64,
+    /// What of the credits was for CPU time.
+    #[serde(default)]
+    pub cpu_credits: Nanocredits,
+    /// What of them was for GPU time.
+    #[serde(default)]
+    pub gpu_credits: Nanocredits,
+    /// What of them was for tokens.
+    #[serde(default)]
+    pub token_credits: Nanocredits,
+}
+
+impl UsageRow {
+    /// Both together, at the place of this one.
+    #[must_use]
+    pub fn plus(self, other: &Self) -> Self {
+        Self {
+            total_credits: self.total_credits.saturating_add(other.total_credits),
+            total_virtual_cpu_time: self.total_virtual_cpu_time.saturating_add(other.total_virtual_cpu_time),
+            total_virtual_gpu_time: self.total_virtual_gpu_time.saturating_add(other.total_virtual_gpu_time),
+            total_tokens_consumed: self.total_tokens_consumed.saturating_add(other.total_tokens_consumed),
+            cpu_credits: self.cpu_credits.saturating_add(other.cpu_credits),
+            gpu_credits: self.gpu_credits.saturating_add(other.gpu_credits),
+            token_credits: self.token_credits.saturating_add(other.token_credits),
+            ..self
+        }
+    }
 }
 
 /// A version of the rate card.

@@ -76,6 +76,14 @@ impl Caller {
     }
 }
 
+impl Caller {
+    /// Every account.
+    pub(super) fn may_see_all(&self) -> Result<(), Problem> {
+        let own = self.0.user.is_some();
+        if own { Err(Problem::forbidden("this key sees its own account alone")) } else { Ok(()) }
+    }
+}
+
 /// The cookie of the pages.
 pub(super) const COOKIE_NAME: &str = "jobmeter-key";
 /// The header of the platform's own client.

@@ -145,7 +145,7 @@ impl Watch {
             return Ok(Seen { account, running: Vec::new() });
         }
         let user = Some(self.user.clone());
-        let query = Query::Jobs { user, running_only: true, count_max: JOBS_MAX, before: None };
+        let query = Query::Jobs { user, kind: None, running_only: true, count_max: JOBS_MAX, before: None };
         let View::Jobs { jobs, .. } = self.app.readers.read(query).await? else { return Err(LedgerError::unasked()) };
         let running = jobs.into_iter().map(|job| RunningJob {
             job: job.job,

@@ -16,9 +16,10 @@ use super::problem::{Problem, Refusals};
 use super::{App, bounds};
 use crate::ledger::LedgerError;
 use crate::ledger::keys::KeyView;
+use crate::ledger::protocol::JobKind;
 use crate::ledger::usage_range::UsageRange;
 use crate::ledger::views::{
-    AccountView, EntryView, JobView, PeriodLength, Query, RatesView, UsageRow, Verification, View,
+    AccountView, EntryView, JobView, PeriodLength, Query, RatesView, UsageRow, Verification, View, Whose,
 };
 
 /// Its routes.
@@ -29,6 +30,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(stopped))
         .routes(routes!(credits))
         .routes(routes!(usage))
+        .routes(routes!(usage_of_all))
         .routes(routes!(entries))
         .routes(routes!(rates))
         .routes(routes!(keys))
@@ -71,6 +73,7 @@ struct JobsFound {
 #[serde(deny_unknown_fields)]
 struct JobsPage {
     user: Option<String>,
+    kind: Option<JobKind>,
     #[serde(default)]
     running: bool,
     count: Option<u32>,
@@ -89,7 +92,7 @@ async fn jobs(
         caller.may_see(user)?;
     }
     let count_max = page.count.unwrap_or(20);
-    let query = Query::Jobs { user, running_only: page.running, count_max, before: page.before };
+    let query = Query::Jobs { user, kind: page.kind, running_only: page.running, count_max, before: page.before };
     match app.readers.read(query).await? {
         View::Jobs { jobs, cursor } => Ok(Json(serde_json::json!({ "jobs": jobs, "cursor": cursor })).into_response()),
         _ => Err(unasked()),
@@ -154,7 +157,41 @@ async fn usage(
     caller.may_see(&user)?;
     let Parameters(UsageOf { month, from, to, by }) = of.map_err(|error| Problem::malformed(error.body_text()))?;
     let range = UsageRange::new(month.as_deref(), from.as_deref(), to.as_deref(), by).map_err(Problem::malformed)?;
-    match app.readers.read(Query::Usage { user, range }).await? {
+    match app.readers.read(Query::Usage { whose: Whose::User(user), range }).await? {
+        View::Usage(rows) => Ok(Json(rows).into_response()),
+        _ => Err(unasked()),
+    }
+}
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct UsageOfAll {
+    /// As of one account.
+    month: Option<String>,
+    /// As of one account.
+    from: Option<String>,
+    /// As of one account.
+    to: Option<String>,
+    /// As of one account.
+    by: Option<PeriodLength>,
+    /// A row for each account, and not for all together.
+    #[serde(default)]
+    each: bool,
+}
+
+#[utoipa::path(get, path = "/usage", summary = "Usage of all accounts by day or by month.", params(UsageOfAll), responses((status = 200, description = "Oldest first.", body = Vec<UsageRow>), Refusals))]
+async fn usage_of_all(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    of: Result<Parameters<UsageOfAll>, axum::extract::rejection::QueryRejection>,
+) -> Result<Response, Problem> {
+    caller.may_see_all()?;
+    let Parameters(UsageOfAll { month, from, to, by, each }) =
+        of.map_err(|error| Problem::malformed(error.body_text()))?;
+    let range = UsageRange::new(month.as_deref(), from.as_deref(), to.as_deref(), by).map_err(Problem::malformed)?;
+    let whose = if each { Whose::Each } else { Whose::All };
+    match app.readers.read(Query::Usage { whose, range }).await? {
         View::Usage(rows) => Ok(Json(rows).into_response()),
         _ => Err(unasked()),
     }

@@ -69,7 +69,7 @@ impl Books<'_> {
 }
 
 /// The highest threshold that was reached; zero for none.
-fn reached(spent: Nanocredits, spendable: Nanocredits) -> i64 {
+pub(crate) fn reached(spent: Nanocredits, spendable: Nanocredits) -> i64 {
     let (spent, spendable) = (i128::from(spent.0), i128::from(spendable.0));
     let found = THRESHOLDS.into_iter().find(|percent| spent * 100 >= spendable * i128::from(*percent));
     found.unwrap_or(0)

@@ -7,7 +7,7 @@
 //! Architecture Invariant: no SQL here, no clock, and no rule in the stores. Rows come and go through [`Shelf`] alone.
 
 mod accounts;
-mod alerts;
+pub(crate) mod alerts;
 mod changes;
 mod correction;
 mod drawer;

@@ -11,13 +11,15 @@ mod row;
 mod save;
 pub mod sqlite;
 mod table;
+mod usage;
 mod verify;
 mod views;
 
 use uuid::Uuid;
 
 /// What the tables became with each version, for every database.
-const MIGRATIONS: [&str; 2] = [include_str!("migrations/1.sql"), include_str!("migrations/2.sql")];
+const MIGRATIONS: [&str; 3] =
+    [include_str!("migrations/1.sql"), include_str!("migrations/2.sql"), include_str!("migrations/3.sql")];
 
 pub use self::ledger::StoreLedger;
 pub use self::row::{Row, Value};

@@ -1,15 +1,21 @@
 //! What a transaction changed, into a database.
 
+use std::collections::BTreeMap;
+
 use super::table::{
     ACCOUNT, ALERT, ATTEMPT, ATTEMPT_GOES_ON, ENTRY, EPOCH, GRANT, IDENTITY, JOB, KEY, ONCE, PERIOD, RATES, RECEIPT,
-    RESERVATION,
+    RESERVATION, USAGE_DAY,
 };
 use super::{Store, Value};
+use crate::domain::rating::{Price, VirtualTime};
 use crate::ledger::LedgerError;
 use crate::ledger::book::Changes;
 use crate::ledger::book::rows::{Account, Attempt, Entry, Grant, Hold, Job, Key, Period, Reservation};
 use crate::ledger::protocol::Reason;
 use crate::ledger::views::PeriodLength;
+
+/// Entries of these kinds are what an account used.
+const USED: [&str; 3] = ["charge", "correct", "tokens"];
 
 /// Writes everything.
 pub(crate) fn save(store: &mut dyn Store, changes: &Changes) -> Result<(), LedgerError> {
@@ -27,6 +33,7 @@ pub(crate) fn save(store: &mut dyn Store, changes: &Changes) -> Result<(), Ledge
     let receipt = |(id, receipt): &(uuid::Uuid, serde_json::Value)| vec![(*id).into(), receipt.to_string().into()];
     write(&RECEIPT, changes.receipts.iter().map(receipt).collect())?;
     write(&ENTRY, changes.entries.iter().map(|(number, entry)| self::entry(*number, entry, now_us)).collect())?;
+    write(&USAGE_DAY, days(&changes.entries))?;
     let text = |text: &String| Value::from(text.as_str());
     write(&ONCE, changes.once.iter().map(|(key, body, answer)| vec![text(key), text(body), text(answer)]).collect())?;
     let cards = changes
@@ -182,6 +189,27 @@ pub(super) fn attempt(attempt: &Attempt) -> Vec<Value> {
         attempt.rate_since_us.into(),
         attempt.rate_from.into(),
     ]
+}
+
+/// What the entries add to each day of each account.
+fn days(entries: &[(i64, Entry)]) -> Vec<Vec<Value>> {
+    let mut days = BTreeMap::<(&str, i64), (Price, VirtualTime, u64)>::new();
+    for (_, entry) in entries.iter().filter(|(_, entry)| USED.contains(&entry.kind)) {
+        let (credits, time, tokens) = days.entry((&entry.owner, entry.day)).or_default();
+        credits.cpu = credits.cpu.saturating_add(entry.parts.cpu);
+        credits.gpu = credits.gpu.saturating_add(entry.parts.gpu);
+        credits.tokens = credits.tokens.saturating_add(entry.parts.tokens);
+        credits.total = credits.total.saturating_add(entry.amount);
+        time.cpu_seconds = time.cpu_seconds.saturating_add(entry.time.cpu_seconds);
+        time.gpu_seconds = time.gpu_seconds.saturating_add(entry.time.gpu_seconds);
+        *tokens = tokens.saturating_add(entry.tokens);
+    }
+    let row = |((owner, day), (credits, time, tokens)): ((&str, i64), (Price, VirtualTime, u64))| {
+        let credits = [credits.total, credits.cpu, credits.gpu, credits.tokens].map(Value::from);
+        let counts = [time.cpu_seconds.into(), time.gpu_seconds.into(), tokens.into()];
+        [owner.into(), day.into()].into_iter().chain(credits).chain(counts).collect()
+    };
+    days.into_iter().map(row).collect()
 }
 
 fn entry(number: i64, entry: &Entry, now_us: i64) -> Vec<Value> {

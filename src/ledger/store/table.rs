@@ -25,12 +25,15 @@ pub struct Table {
     /// Columns that a row which is there keeps. SQLite writes the indexes of every column that it is told to set, whether
     /// its value is another or not.
     pub kept: &'static [&'static str],
+    /// What a row that is there has is added to, and not replaced.
+    pub summed: bool,
 }
 
 use Kind::{Int, Text};
 
 /// Rows of it are written again and again.
-const UPSERTED: Table = Table { name: "", key_count: 1, append_only: false, fixed: None, kept: &[], columns: &[] };
+const UPSERTED: Table =
+    Table { name: "", key_count: 1, append_only: false, fixed: None, kept: &[], summed: false, columns: &[] };
 /// Rows of it are written once.
 const APPENDED: Table = Table { append_only: true, ..UPSERTED };
 
@@ -244,6 +247,25 @@ pub(super) static ENTRY: Table = Table {
     ..APPENDED
 };
 
+/// What an account used on a day: sums over its entries.
+pub(super) static USAGE_DAY: Table = Table {
+    name: "usage_day",
+    key_count: 2,
+    summed: true,
+    columns: &[
+        ("owner", Text),
+        ("day", Int),
+        ("amount", Int),
+        ("cpu", Int),
+        ("gpu", Int),
+        ("token", Int),
+        ("cpu_us", Int),
+        ("gpu_us", Int),
+        ("tokens", Int),
+    ],
+    ..UPSERTED
+};
+
 /// A key and its effect are one transaction; the same key with another body is refused.
 pub(super) static ONCE: Table =
     Table { name: "once", columns: &[("key", Text), ("body", Text), ("answer", Text)], ..APPENDED };
@@ -287,7 +309,12 @@ impl Table {
         let name = |(name, _): &(&'static str, Kind)| *name;
         let keys: Vec<_> = self.columns.iter().take(self.key_count).map(name).collect();
         let others = self.columns.iter().skip(self.key_count).map(name).filter(|column| !self.kept.contains(column));
-        let sets: Vec<_> = others.map(|column| format!("{column} = excluded.{column}")).collect();
+        let there = if self.summed { format!("{}.", self.name) } else { String::new() };
+        let set = |column| match there.as_str() {
+            "" => format!("{column} = excluded.{column}"),
+            there => format!("{column} = {there}{column} + excluded.{column}"),
+        };
+        let sets: Vec<_> = others.map(set).collect();
         let (keys, sets) = (keys.join(", "), sets.join(", "));
         let fixed = self.fixed.map(|column| format!(" WHERE {}.{column} = excluded.{column}", self.name));
         format!(" ON CONFLICT ({keys}) DO UPDATE SET {sets}{}", fixed.unwrap_or_default())

@@ -38,6 +38,7 @@ impl Sums {
 pub(super) fn verify(store: &mut dyn Store) -> Result<Verification, LedgerError> {
     let mut found = Verification { problems: store.check()?, ..Verification::default() };
     entries(store, &mut found)?;
+    days(store, &mut found)?;
     let mut sums = Sums::default();
     attempts(store, &mut found, &mut sums)?;
     reservations(store, &mut sums)?;
@@ -64,6 +65,32 @@ fn entries(store: &mut dyn Store, found: &mut Verification) -> Result<(), Ledger
         let wrong = row.int()?;
         if wrong > 0 {
             found.problems.push(format!("in {wrong} charges cpu + gpu + tokens is not the amount"));
+        }
+    }
+    Ok(())
+}
+
+/// The sums by which reports are made.
+fn days(store: &mut dyn Store, found: &mut Verification) -> Result<(), LedgerError> {
+    let columns = ["amount", "cpu", "gpu", "token", "cpu_us", "gpu_us", "tokens"];
+    let differs = columns.map(|column| format!("d.{column} <> e.{column}")).join(" OR ");
+    let sums = columns.map(|column| format!("CAST(sum({column}) AS BIGINT) AS {column}")).join(", ");
+    let of_entries = format!(
+        "(SELECT owner, day, {sums} FROM entry WHERE kind IN ('charge', 'correct', 'tokens') GROUP BY owner, day)"
+    );
+    for sql in [
+        format!(
+            "SELECT e.owner, e.day, e.amount, d.amount FROM {of_entries} e LEFT JOIN usage_day d ON d.owner = e.owner \
+                 AND d.day = e.day WHERE d.owner IS NULL OR {differs}"
+        ),
+        "SELECT d.owner, d.day, 0, d.amount FROM usage_day d WHERE NOT EXISTS (SELECT 1 FROM entry e WHERE e.owner = \
+         d.owner AND e.day = d.day AND e.kind IN ('charge', 'correct', 'tokens'))"
+            .to_owned(),
+    ] {
+        for mut row in store.query(&sql, &[])? {
+            let (owner, day) = (row.text()?, row.int()?);
+            let (said, kept) = (row.nanocredits()?, row.maybe_nanocredits()?.unwrap_or_default());
+            found.problems.push(format!("{owner}, day {day}: {kept} credits are summed up, the entries say {said}"));
         }
     }
     Ok(())
@@ -124,13 +151,13 @@ fn compare(store: &mut dyn Store, attempt: &Attempt, problems: &mut Vec<String>)
 
 fn periods(store: &mut dyn Store, found: &mut Verification, sums: &Sums) -> Result<(), LedgerError> {
     let sql = "SELECT p.owner, p.start, p.credit_limit, p.adjusted, p.charged, p.held, \
-               (SELECT CAST(coalesce(sum(amount), 0) AS BIGINT) FROM entry e WHERE e.owner = p.owner AND \
-               e.period = p.start AND e.source = 0 AND e.kind IN ('charge', 'correct', 'tokens')), \
-               (SELECT CAST(coalesce(sum(amount), 0) AS BIGINT) FROM entry e WHERE e.owner = p.owner AND \
-               e.period = p.start AND e.kind = 'adjust'), \
-               (SELECT max(amount) FROM entry e WHERE e.owner = p.owner AND e.period = p.start AND e.kind = 'limit'), \
+               coalesce(e.charged, 0), coalesce(e.adjusted, 0), e.highest, \
                (SELECT max(ends) FROM period q WHERE q.owner = p.owner AND q.start < p.start) \
-               FROM period p ORDER BY p.owner, p.start";
+               FROM period p LEFT JOIN (SELECT owner, period, \
+               CAST(sum(CASE WHEN source = 0 AND kind IN ('charge', 'correct', 'tokens') THEN amount END) AS BIGINT) AS charged, \
+               CAST(sum(CASE WHEN kind = 'adjust' THEN amount END) AS BIGINT) AS adjusted, \
+               max(CASE WHEN kind = 'limit' THEN amount END) AS highest FROM entry GROUP BY owner, period) e \
+               ON e.owner = p.owner AND e.period = p.start ORDER BY p.owner, p.start";
     for mut row in store.query(sql, &[])? {
         let (owner, start, limit) = (row.text()?, row.int()?, row.maybe_nanocredits()?);
         let (adjusted, charged, held) = (row.nanocredits()?, row.nanocredits()?, row.nanocredits()?);

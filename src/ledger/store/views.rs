@@ -1,20 +1,19 @@
 //! What people and programs read.
 
+use super::usage::usage;
 use super::verify::verify;
 use super::{Row, Store, Value, load};
 use crate::domain::book::{plus, sum};
-use crate::domain::calendar::{civil, day_end, month_end, month_start};
 use crate::domain::rating::{Price, RateCard, VirtualTime};
-use crate::domain::units::{Microseconds, Nanocredits};
+use crate::domain::units::Nanocredits;
 use crate::ledger::LedgerError;
 use crate::ledger::book::rows::{Account, Attempt, Key};
 use crate::ledger::book::{Books, Shown};
 use crate::ledger::keys::KeyView;
-use crate::ledger::protocol::AttemptIdentity;
+use crate::ledger::protocol::{AttemptIdentity, JobKind};
 use crate::ledger::receipt::Credits;
-use crate::ledger::usage_range::UsageRange;
 use crate::ledger::views::{
-    AccountView, AttemptView, BurnPoint, EntryView, GrantView, JobView, PeriodLength, Query, RatesView, UsageRow, View,
+    AccountView, AttemptView, BurnPoint, EntryView, GrantView, JobView, Query, RatesView, View,
 };
 
 /// No page is longer.
@@ -22,11 +21,11 @@ const ROWS_MAX: u32 = 1_000;
 /// Points of the burn chart.
 const BURN_POINTS_MAX: usize = 96;
 
-fn rfc3339(us: i64) -> String {
+pub(super) fn rfc3339(us: i64) -> String {
     jiff::Timestamp::from_microsecond(us).map_or_else(|_| String::new(), |time| time.to_string())
 }
 
-fn rfc3339_s(seconds: i64) -> String {
+pub(super) fn rfc3339_s(seconds: i64) -> String {
     rfc3339(seconds.saturating_mul(1_000_000))
 }
 
@@ -35,11 +34,12 @@ pub(super) fn read(store: &mut dyn Store, now_us: i64, query: &Query) -> Result<
     Ok(match query {
         Query::Account { user } => View::Account(account(store, now_us, user)?),
         Query::Entries { user, count_max } => View::Entries(entries(store, user, *count_max)?),
-        Query::Jobs { user, running_only, count_max, before } => {
-            jobs(store, now_us, user.as_deref(), *running_only, *count_max, before.as_deref())?
+        Query::Jobs { user, kind, running_only, count_max, before } => {
+            let page = Page { count_max: *count_max, before: before.as_deref() };
+            jobs(store, now_us, &conditions(user.as_deref(), *kind, *running_only), &page)?
         }
         Query::Job { job } => View::Job(Some(Box::new(one_job(store, now_us, job)?))),
-        Query::Usage { user, range } => View::Usage(usage(store, user, range)?),
+        Query::Usage { whose, range } => View::Usage(usage(store, whose, range)?),
         Query::Rates => View::Rates(rates(store)?),
         Query::Keys { id } => View::Keys(keys(store, id.as_deref())?),
         Query::Verify => View::Verified(verify(store)?),
@@ -104,29 +104,40 @@ fn entries(store: &mut dyn Store, owner: &str, count_max: u32) -> Result<Vec<Ent
     store.query(sql, &[owner.into(), count.into()])?.into_iter().map(read).collect()
 }
 
+/// Which page.
+struct Page<'a> {
+    count_max: u32,
+    before: Option<&'a str>,
+}
+
+/// What jobs must be, and the values in it. Conditions are put together, so that each search has its index.
+fn conditions(owner: Option<&str>, kind: Option<JobKind>, running_only: bool) -> (Vec<String>, Vec<Value>) {
+    let (mut conditions, mut parameters) = (vec!["1 = 1".to_owned()], Vec::<Value>::new());
+    let named = [("owner", owner), ("kind", kind.map(JobKind::as_str))];
+    for (column, value) in named.into_iter().filter_map(|(column, value)| Some((column, value?))) {
+        parameters.push(value.into());
+        conditions.push(format!("{column} = ${}", parameters.len()));
+    }
+    if running_only {
+        // Few run, and an index has them: looking at each job would take as long as there are jobs.
+        conditions.push("id IN (SELECT a.job FROM attempt a WHERE a.ended_us IS NULL)".to_owned());
+    }
+    (conditions, parameters)
+}
+
 fn jobs(
     store: &mut dyn Store,
     now_us: i64,
-    owner: Option<&str>,
-    running_only: bool,
-    count_max: u32,
-    before: Option<&str>,
+    (conditions, parameters): &(Vec<String>, Vec<Value>),
+    page: &Page<'_>,
 ) -> Result<View, LedgerError> {
-    let count = count_max.clamp(1, ROWS_MAX);
-    // Conditions are put together, so that each search has its index.
-    let (mut conditions, mut parameters) = (vec!["1 = 1".to_owned()], Vec::<Value>::new());
-    if let Some(owner) = owner {
-        parameters.push(owner.into());
-        conditions.push(format!("owner = ${}", parameters.len()));
-    }
-    if let Some(before) = before {
+    let count = page.count_max.clamp(1, ROWS_MAX);
+    let (mut conditions, mut parameters) = (conditions.clone(), parameters.clone());
+    if let Some(before) = page.before {
         let last = load::job(store, before)?;
         let last = last.ok_or_else(|| LedgerError::Missing(format!("{before:?} is no cursor of a page of jobs")))?;
         parameters.extend([last.started_us.into(), last.id.into()]);
         conditions.push(format!("(started_us, id) < (${}, ${})", parameters.len() - 1, parameters.len()));
-    }
-    if running_only {
-        conditions.push("EXISTS (SELECT 1 FROM attempt a WHERE a.job = job.id AND a.ended_us IS NULL)".to_owned());
     }
     parameters.push(i64::from(count.saturating_add(1)).into());
     let sql = format!(
@@ -141,20 +152,21 @@ fn jobs(
         ids.pop();
     }
     let cursor = ids.last().filter(|_| more).cloned();
-    let jobs = ids.iter().map(|id| job(store, now_us, id, false)).collect::<Result<_, _>>()?;
+    let cards = load::rate_cards(store)?;
+    let jobs = ids.iter().map(|id| job(store, now_us, id, &cards, false)).collect::<Result<_, _>>()?;
     Ok(View::Jobs { jobs, cursor })
 }
 
 fn one_job(store: &mut dyn Store, now_us: i64, text: &str) -> Result<JobView, LedgerError> {
     let id = Books::new(store, now_us).job_named(text)?;
-    job(store, now_us, &id, true)
+    let cards = load::rate_cards(store)?;
+    job(store, now_us, &id, &cards, true)
 }
 
-fn job(store: &mut dyn Store, now_us: i64, id: &str, whole: bool) -> Result<JobView, LedgerError> {
+fn job(store: &mut dyn Store, now_us: i64, id: &str, cards: &[RateCard], whole: bool) -> Result<JobView, LedgerError> {
     let missing = || LedgerError::Broken(format!("the books have no job {id}"));
     let job = load::job(store, id)?.ok_or_else(missing)?;
-    let cards = load::rate_cards(store)?;
-    let attempts = load::attempts_of(store, id, &cards)?;
+    let attempts = load::attempts_of(store, id, cards)?;
     let tokens = job.tokens_charged;
     let mut view = JobView {
         job: job.id,
@@ -253,46 +265,6 @@ fn burn(store: &mut dyn Store, attempt: &Attempt) -> Result<Vec<BurnPoint>, Ledg
     let step = points.len().div_ceil(BURN_POINTS_MAX).max(1);
     let last = points.len().saturating_sub(1);
     Ok(points.into_iter().enumerate().filter(|(at, _)| at % step == 0 || *at == last).map(|(_, point)| point).collect())
-}
-
-/// Days or months.
-fn usage(store: &mut dyn Store, owner: &str, range: &UsageRange) -> Result<Vec<UsageRow>, LedgerError> {
-    let by_month = range.by == PeriodLength::Month;
-    let sql = "SELECT day, CAST(coalesce(sum(amount), 0) AS BIGINT), CAST(sum(cpu_us) AS BIGINT), \
-               CAST(sum(gpu_us) AS BIGINT), CAST(sum(tokens) AS BIGINT) FROM entry WHERE owner = $1 AND day >= $2 AND \
-               day < $3 AND kind IN ('charge', 'correct', 'tokens') GROUP BY day ORDER BY day";
-    let mut sums: Vec<UsageRow> = Vec::new();
-    let mut last = None;
-    for mut row in store.query(sql, &[owner.into(), range.from_s.into(), range.to_s.into()])? {
-        let day = row.int()?;
-        let of_day = UsageRow {
-            period_start: rfc3339_s(day),
-            period_end: rfc3339_s(day_end(day)),
-            total_credits: row.nanocredits()?,
-            total_virtual_cpu_time: Microseconds(row.count()?),
-            total_virtual_gpu_time: Microseconds(row.count()?),
-            total_tokens_consumed: row.count()?,
-        };
-        let (year, of_year, _) = civil(day);
-        match sums.last_mut().filter(|_| by_month && last == Some((year, of_year))) {
-            Some(sum) => add(sum, &of_day),
-            None if !by_month => sums.push(of_day),
-            None => sums.push(UsageRow {
-                period_start: rfc3339_s(month_start(day)),
-                period_end: rfc3339_s(month_end(day)),
-                ..of_day
-            }),
-        }
-        last = Some((year, of_year));
-    }
-    Ok(sums)
-}
-
-fn add(sum: &mut UsageRow, row: &UsageRow) {
-    sum.total_credits = sum.total_credits.saturating_add(row.total_credits);
-    sum.total_virtual_cpu_time = sum.total_virtual_cpu_time.saturating_add(row.total_virtual_cpu_time);
-    sum.total_virtual_gpu_time = sum.total_virtual_gpu_time.saturating_add(row.total_virtual_gpu_time);
-    sum.total_tokens_consumed = sum.total_tokens_consumed.saturating_add(row.total_tokens_consumed);
 }
 
 fn keys(store: &mut dyn Store, id: Option<&str>) -> Result<Vec<KeyView>, LedgerError> {

@@ -8,7 +8,8 @@ mod suite;
 
 use super::*;
 use crate::ledger::Ledger;
-use crate::ledger::views::{Query, View};
+use crate::ledger::usage_range::UsageRange;
+use crate::ledger::views::{Query, View, Whose};
 
 type Place = tempfile::TempDir;
 
@@ -62,5 +63,18 @@ fn a_file_of_the_version_before_is_brought_forward() {
         assert_eq!((found.problems, found.entries), (Vec::new(), 1));
         let View::Account(account) = ledger.read(&Query::Account { user: "u".into() }).unwrap() else { panic!() };
         assert_eq!(account.current.0, 7);
+        let range = UsageRange::new(Some("2026-11"), None, None, None).unwrap();
+        let query = Query::Usage { whose: Whose::User("u".into()), range };
+        let View::Usage(days) = ledger.read(&query).unwrap() else { panic!() };
+        let days: Vec<_> = days.iter().map(|day| (day.total_credits.0, day.total_virtual_cpu_time.0)).collect();
+        assert_eq!(days, [(7, 28)]);
+    }
+    // What the sums of days say is held against the entries, too.
+    for (damage, problems) in [("UPDATE usage_day SET cpu_us = 27", 1), ("UPDATE usage_day SET day = day + 86400", 2)] {
+        let db = Connection::open(&path).unwrap();
+        db.execute_batch(damage).unwrap();
+        let mut ledger = SqliteLedger::open_file(&path, Box::new(crate::sys::clock::SystemClock)).unwrap();
+        let View::Verified(found) = ledger.read(&Query::Verify).unwrap() else { panic!() };
+        assert_eq!(found.problems.len(), problems, "{:?}", found.problems);
     }
 }

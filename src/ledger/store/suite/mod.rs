@@ -166,7 +166,7 @@ impl World {
     /// Of this month: the day, its credits, and its CPU time in µs.
     pub(crate) fn usage_of_days(&mut self) -> Vec<(String, i64, u64)> {
         let range = crate::ledger::usage_range::UsageRange::new(Some("2026-11"), None, None, None).unwrap();
-        let query = Query::Usage { user: "u".into(), range };
+        let query = Query::Usage { whose: crate::ledger::views::Whose::User("u".into()), range };
         let View::Usage(days) = self.ledger.read(&query).unwrap() else { panic!() };
         let row = |day: &crate::ledger::views::UsageRow| {
             (day.period_start.clone(), day.total_credits.0, day.total_virtual_cpu_time.0)
