@@ -143,16 +143,7 @@ async fn settle(State(app): State<Arc<App>>, caller: Caller, Path(attempt): Path
 async fn rates(State(app): State<Arc<App>>, caller: Caller, body: Bytes) -> Answered {
     caller.may_administer()?;
     let rates: RateCard = bounds::json(&body)?;
-    for (what, price) in [
-        ("cpu_per_second", rates.cpu_per_second),
-        ("gpu_per_second", rates.gpu_per_second),
-        ("per_million_tokens", rates.per_million_tokens),
-    ] {
-        bounds::amount(what, price)?;
-    }
-    bounds::weight("cpu_weight_ppm", rates.cpu_weight_ppm)?;
-    bounds::weight("gpu_weight_ppm", rates.gpu_weight_ppm)?;
-    bounds::gpu_weights(&rates.gpu_weights)?;
+    bounds::rates(&rates)?;
     change(&app, &caller, Change::SetRates { rates, by: caller.name() }).await
 }
 

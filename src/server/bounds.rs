@@ -3,6 +3,7 @@
 use serde::de::DeserializeOwned;
 
 use super::problem::Problem;
+use crate::domain::rating::RateCard;
 use crate::domain::units::{Microseconds, NANOCREDITS_MAX, Nanocredits};
 use crate::domain::usage::Usage;
 use crate::domain::weight::GpuWeight;
@@ -159,4 +160,17 @@ pub(super) fn weight(what: &str, weight_ppm: u64) -> Checked {
 pub(super) fn gpu_weights(weights: &[GpuWeight]) -> Checked {
     within(weights.len() <= GPUS_MAX, "gpu_weights", "1024 at most")?;
     weights.iter().try_for_each(|of| name("pattern", &of.pattern).and_then(|()| weight("weight_ppm", of.weight_ppm)))
+}
+/// A rate card.
+pub(super) fn rates(rates: &RateCard) -> Result<(), Problem> {
+    for (what, price) in [
+        ("cpu_per_second", rates.cpu_per_second),
+        ("gpu_per_second", rates.gpu_per_second),
+        ("per_million_tokens", rates.per_million_tokens),
+    ] {
+        amount(what, price)?;
+    }
+    weight("cpu_weight_ppm", rates.cpu_weight_ppm)?;
+    weight("gpu_weight_ppm", rates.gpu_weight_ppm)?;
+    gpu_weights(&rates.gpu_weights)
 }

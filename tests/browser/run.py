@@ -3,6 +3,7 @@
 axe-playwright-python (tests/run makes an environment that has them)."""
 
 import csv
+import decimal
 import io
 import json
 import os
@@ -134,9 +135,30 @@ def the_report_is_what_the_ledger_says(browser, service):
         page.get_by_role("link", name="JSON").click()
     days = json.loads(pathlib.Path(download.value.path()).read_text(), parse_float=str)
     month = json.loads(service.call("--user", "ann", "--json", "usage").stdout, parse_float=str)[-1]
+    assert [row["user"] for row in rows] == ["ann"]
     assert [row["credits"] for row in rows] == [month["totalCredits"]] == [day["totalCredits"] for day in days], (rows, month)
+    with page.expect_download() as download:
+        page.get_by_role("link", name="FOCUS").click()
+    skus = list(csv.DictReader(io.StringIO(pathlib.Path(download.value.path()).read_text())))
+    costs = sum(decimal.Decimal(sku["BilledCost"]) for sku in skus)
+    assert {sku["SkuId"] for sku in skus} == {"cpu", "tokens"} and costs == decimal.Decimal(month["totalCredits"]), skus
     page.get_by_role("link", name="Month before").click()
     expect(page.locator("main")).to_contain_text("Nothing was used in this month.")
+    reader.nothing_wrong()
+    # All accounts together, for who may see them, and each of them in the file.
+    service.call("--user", "dave", "run", "-q", "--job", "other", "--", sys.executable, "-c", "sum(range(3000000))")
+    reader = Reader(browser, service)
+    reader.sign_in("admin")
+    page = reader.page
+    page.get_by_role("link", name="Usage", exact=True).click()
+    expect(page.get_by_role("row", name="ann")).to_be_visible()
+    reader.accessible()
+    with page.expect_download() as download:
+        page.get_by_role("link", name="CSV").click()
+    rows = list(csv.DictReader(io.StringIO(pathlib.Path(download.value.path()).read_text())))
+    assert [row["user"] for row in rows] == ["ann", "dave"], rows
+    all_days = json.loads(service.call("--json", "usage", "--all", "--month", rows[0]["day"][:7]).stdout, parse_float=decimal.Decimal)
+    assert sum(decimal.Decimal(row["credits"]) for row in rows) == sum(day["totalCredits"] for day in all_days), (rows, all_days)
     reader.nothing_wrong()
 
 
@@ -192,7 +214,7 @@ def an_administrator_changes_an_account(browser, service):
     page = reader.page
     page.get_by_role("link", name="Administration").click()
     reader.accessible()
-    page.get_by_label("User").fill("carol")
+    page.get_by_role("textbox", name="User").first.fill("carol")
     page.get_by_role("button", name="Show").click()
     for name, amount in (("Limit, or none", "2.5"), ("Extra credits", "1.5"), ("Give back", "-0.25")):
         form = page.get_by_role("form", name=name)
@@ -204,6 +226,31 @@ def an_administrator_changes_an_account(browser, service):
     reader.accessible()
     account = json.loads(service.call("--user", "carol", "--json", "status").stdout)
     assert (account["limit"], account["left"]) == (2.5, 3.75), account
+    # A key is told once, and works; the next page does not know it any more.
+    form = page.get_by_role("form", name="New key")
+    form.get_by_label("Name").fill("node-7")
+    form.get_by_label("Scope").select_option("report")
+    form.get_by_label("I am sure").check()
+    form.get_by_role("button").click()
+    reader.accessible()
+    made = page.get_by_label("Key").input_value()
+    path = service.directory / "node-7.key"
+    path.write_text(made)
+    path.chmod(0o600)
+    subprocess.run([JOBMETER, "--user", "carol", "run", "-q", "--", "true"], env=dict(service.env, JOBMETER_KEY=str(path)), check=True)
+    page.get_by_role("link", name="Back to administration").click()
+    assert made not in page.content()
+    # A rate card that was changed meanwhile is not overwritten unseen.
+    other = reader.context.new_page()
+    other.goto(service.url + "/admin")
+    for tab, price, told in ((page, "0.0005", "A new rate card counts"), (other, "0.0009", "is at version")):
+        form = tab.get_by_role("form", name="New rate card")
+        form.get_by_label("A, per virtual CPU second").fill(price)
+        form.get_by_label("I am sure").check()
+        form.get_by_role("button").click()
+        expect(tab.locator("main")).to_contain_text(told)
+    rates = json.loads(service.call("--json", "rates", "show").stdout, parse_float=str)
+    assert rates[0]["rates"]["cpu_per_second"] == "0.000500000", rates[0]
     page.get_by_role("row", name="bob").get_by_label("I am sure").check()
     page.get_by_role("button", name="Revoke bob").click()
     expect(page.get_by_text("The key is revoked.")).to_be_visible()

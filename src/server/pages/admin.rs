@@ -1,4 +1,5 @@
-//! Accounts, the rate card and keys, for administrators. Every change has a reason, is confirmed, and stands in the entries.
+//! The page of administrators: accounts, the rate card and keys. Every change has a reason, is confirmed, and stands in the
+//! entries.
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -13,9 +14,11 @@ use uuid::Uuid;
 use super::super::api::change;
 use super::super::problem::Problem;
 use super::super::{App, bounds};
+use super::keys::{self, Key};
+use super::rates::{self, Rates};
 use super::session::Visitor;
 use super::{Page, encoded, page_or, rendered};
-use crate::domain::units::{Microseconds, Nanocredits};
+use crate::domain::units::Nanocredits;
 use crate::ledger::LedgerError;
 use crate::ledger::views::{Change, PeriodLength, Query, View};
 
@@ -50,14 +53,6 @@ struct Entry {
     why: String,
 }
 
-struct Key {
-    id: String,
-    name: String,
-    scope: &'static str,
-    user: String,
-    valid: bool,
-}
-
 #[derive(Template)]
 #[template(path = "admin.html", config = "src/server/pages/askama.toml")]
 struct Admin {
@@ -69,7 +64,7 @@ struct Admin {
     facts: Vec<(&'static str, String)>,
     forms: &'static [Action],
     entries: Vec<Entry>,
-    rates: Vec<(String, String)>,
+    rates: Rates,
     keys: Vec<Key>,
 }
 
@@ -93,7 +88,7 @@ async fn shown(app: &Arc<App>, visitor: &Visitor, of: ShownOf) -> Result<Respons
     }
     let done = of.done.map(|done| done.chars().take(200).collect());
     let page = Page::new(app, visitor, "admin", format!("/admin?user={}", encoded(&user)), false).await?;
-    let (rates, keys, key) = (rates(app).await?, keys(app).await?, Uuid::new_v4().to_string());
+    let (rates, keys, key) = (rates::newest(app).await?.into(), keys::all(app).await?, Uuid::new_v4().to_string());
     Ok(rendered(&Admin { page, done, user, key, facts, forms: &FORMS, entries, rates, keys }))
 }
 
@@ -131,41 +126,6 @@ async fn newest(app: &Arc<App>, user: &str) -> Result<Vec<Entry>, Problem> {
         why: entry.why,
     };
     Ok(entries.into_iter().map(entry).collect())
-}
-
-async fn rates(app: &Arc<App>) -> Result<Vec<(String, String)>, Problem> {
-    let View::Rates(versions) = app.readers.read(Query::Rates).await? else {
-        return Err(LedgerError::unasked().into());
-    };
-    let Some(newest) = versions.into_iter().next() else { return Ok(Vec::new()) };
-    let card = newest.rates;
-    // A weight has six digits as a time has.
-    let weight = |ppm: u64| Microseconds(ppm).for_people();
-    let mut rows = vec![
-        ("Version".to_owned(), card.version.to_string()),
-        ("A, per virtual CPU second".to_owned(), card.cpu_per_second.for_people()),
-        ("B, per virtual GPU second".to_owned(), card.gpu_per_second.for_people()),
-        ("Per million tokens".to_owned(), card.per_million_tokens.for_people()),
-        ("Weight of a CPU".to_owned(), weight(card.cpu_weight_ppm)),
-        ("Weight of another GPU".to_owned(), weight(card.gpu_weight_ppm)),
-    ];
-    rows.extend(card.gpu_weights.iter().map(|of| (format!("Weight of {}", of.pattern), weight(of.weight_ppm))));
-    rows.push(("Set by".to_owned(), newest.by));
-    Ok(rows)
-}
-
-async fn keys(app: &Arc<App>) -> Result<Vec<Key>, Problem> {
-    let View::Keys(keys) = app.readers.read(Query::Keys { id: None }).await? else {
-        return Err(LedgerError::unasked().into());
-    };
-    let key = |key: crate::ledger::keys::KeyView| Key {
-        id: key.id,
-        name: key.name,
-        scope: key.scope.as_str(),
-        user: key.user.unwrap_or_default(),
-        valid: key.revoked_at.is_none(),
-    };
-    Ok(keys.into_iter().map(key).collect())
 }
 
 #[derive(Deserialize)]
@@ -239,28 +199,7 @@ async fn changed(
     Ok(Redirect::to(&url).into_response())
 }
 
-fn confirmed(sure: Option<&str>) -> Result<(), Problem> {
+pub(super) fn confirmed(sure: Option<&str>) -> Result<(), Problem> {
     let unsure = || Problem::malformed("nothing was changed: tick the box that you are sure");
     sure.filter(|sure| *sure == "yes").map(|_| ()).ok_or_else(unsure)
-}
-
-#[derive(Deserialize)]
-pub(super) struct Revoked {
-    id: String,
-    user: String,
-    sure: Option<String>,
-}
-
-pub(super) async fn revoke(State(app): State<Arc<App>>, visitor: Visitor, Form(of): Form<Revoked>) -> Response {
-    let made = revoked(&app, &visitor, of).await;
-    page_or(&app, &visitor, made).await
-}
-
-async fn revoked(app: &Arc<App>, visitor: &Visitor, of: Revoked) -> Result<Response, Problem> {
-    visitor.caller.may_administer()?;
-    confirmed(of.sure.as_deref())?;
-    bounds::name("id", &of.id)?;
-    let _answer = change(app, &visitor.caller, Change::RevokeKey { id: of.id, by: visitor.caller.name() }).await?;
-    let url = format!("/admin?user={}&done={}", encoded(&of.user), encoded("The key is revoked."));
-    Ok(Redirect::to(&url).into_response())
 }

@@ -9,14 +9,15 @@ use axum::response::{Html, IntoResponse, Response};
 use super::super::App;
 use super::super::problem::Problem;
 use super::session::Visitor;
-use crate::domain::units::Nanocredits;
+use crate::domain::units::{Microseconds, Nanocredits};
 use crate::ledger::LedgerError;
+use crate::ledger::book::alerts::reached;
 use crate::ledger::usage_range::UsageRange;
-use crate::ledger::views::{AccountView, PeriodLength, Query, UsageRow, View};
+use crate::ledger::views::{AccountView, PeriodLength, Query, UsageRow, View, Whose};
 
 #[derive(Template)]
 #[template(path = "credits.html", config = "src/server/pages/askama.toml")]
-struct Bar {
+pub(super) struct Bar {
     user: String,
     state: &'static str,
     headline: String,
@@ -61,22 +62,28 @@ pub(super) async fn bar(app: &Arc<App>, user: Option<&str>) -> Result<String, Pr
 async fn used(app: &Arc<App>, account: &AccountView) -> Result<Option<UsageRow>, Problem> {
     let (from, to) = (account.period_start.as_str(), account.period_end.as_str());
     let range = UsageRange::new(None, Some(from), Some(to), Some(account.period)).map_err(Problem::malformed)?;
-    match app.readers.read(Query::Usage { user: account.user.clone(), range }).await? {
+    match app.readers.read(Query::Usage { whose: Whose::User(account.user.clone()), range }).await? {
         View::Usage(rows) => Ok(rows.into_iter().next_back()),
         _ => Err(LedgerError::unasked().into()),
     }
 }
 
-fn of(account: &AccountView, used: Option<&UsageRow>) -> Bar {
+pub(super) fn of(account: &AccountView, used: Option<&UsageRow>) -> Bar {
     let period = match account.period {
         PeriodLength::Day => "today",
         PeriodLength::Month => "this month",
     };
     let mut rows = vec![("Charged", account.current.for_people())];
     if let Some(used) = used {
-        rows.push(("CPU, virtual", format!("{} s", used.total_virtual_cpu_time.for_people())));
-        rows.push(("GPU, virtual", format!("{} s", used.total_virtual_gpu_time.for_people())));
-        rows.push(("Tokens", used.total_tokens_consumed.to_string()));
+        let of = |credits: Nanocredits, what: String| format!("{} for {what}", credits.for_people());
+        let seconds = |time: Microseconds| format!("{} s", time.for_people());
+        rows.push(("by CPU", of(used.cpu_credits, seconds(used.total_virtual_cpu_time))));
+        if used.total_virtual_gpu_time > Microseconds::ZERO {
+            rows.push(("by GPU", of(used.gpu_credits, seconds(used.total_virtual_gpu_time))));
+        }
+        if used.total_tokens_consumed > 0 {
+            rows.push(("by tokens", of(used.token_credits, format!("{} tokens", used.total_tokens_consumed))));
+        }
     }
     rows.push(("Held by running jobs", account.held.for_people()));
     rows.push(("Burning now", format!("{} a second", account.burn_per_second.for_people())));
@@ -91,14 +98,14 @@ fn of(account: &AccountView, used: Option<&UsageRow>) -> Bar {
     };
     let whole = left.at_least_zero().saturating_add(account.current);
     let percent = percent_of(left, whole);
-    let (state, advice) = match percent {
+    let (state, advice) = match (percent, reached(account.current, whole)) {
         // What is less than a hundredth is less than a job is started with, as a rule.
-        0 => (
+        (0, _) | (_, 100) => (
             "red",
             format!("Used up {period}: running jobs are stopped, and new ones start after the reset or a grant."),
         ),
-        1..=5 => ("red", format!("Almost nothing is left {period}.")),
-        6..=20 => ("amber", format!("Little is left {period}.")),
+        (_, 95) => ("red", format!("Almost nothing is left {period}.")),
+        (_, 80) => ("amber", format!("Little is left {period}.")),
         _ => ("ok", format!("{} of {} credits are left {period}.", left.for_people(), whole.for_people())),
     };
     let headline = format!("{} of {} credits left", left.for_people(), whole.for_people());

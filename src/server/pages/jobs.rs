@@ -26,6 +26,8 @@ const PAGE_OF: u32 = 50;
 #[derive(Deserialize)]
 pub(super) struct ListOf {
     user: Option<String>,
+    /// Empty: every kind.
+    kind: Option<String>,
     #[serde(default)]
     running: bool,
     before: Option<String>,
@@ -49,6 +51,7 @@ struct Row {
 struct Jobs {
     page: Page,
     of_user: String,
+    kinds: [(&'static str, bool); 3],
     running: bool,
     jobs: Vec<Row>,
     next: Option<String>,
@@ -77,11 +80,14 @@ async fn listed(app: &Arc<App>, visitor: &Visitor, of: ListOf) -> Result<Respons
     if let Some(user) = &user {
         visitor.caller.may_see(user)?;
     }
-    let query =
-        Query::Jobs { user: user.clone(), running_only: of.running, count_max: PAGE_OF, before: of.before.clone() };
+    let kind = of.kind.filter(|kind| !kind.is_empty()).map(|kind| kind.parse::<JobKind>());
+    let kind = kind.transpose().map_err(Problem::malformed)?;
+    let (user_of, before) = (user.clone(), of.before.clone());
+    let query = Query::Jobs { user: user_of, kind, running_only: of.running, count_max: PAGE_OF, before };
     let View::Jobs { jobs, cursor } = app.readers.read(query).await? else { return Err(LedgerError::unasked().into()) };
     let url = |before: Option<&str>| {
         let mut url = format!("/jobs?running={}", of.running);
+        url.extend(kind.iter().map(|kind| format!("&kind={kind}")));
         url.extend(user.iter().map(|user| format!("&user={}", encoded(user))));
         url.extend(before.map(|before| format!("&before={}", encoded(before))));
         url
@@ -100,7 +106,9 @@ async fn listed(app: &Arc<App>, visitor: &Visitor, of: ListOf) -> Result<Respons
     };
     let page = Page::new(app, visitor, "jobs", url(of.before.as_deref()), true).await?;
     let (of_user, next) = (user.clone().unwrap_or_default(), cursor.map(|cursor| url(Some(&cursor))));
-    Ok(rendered(&Jobs { page, of_user, running: of.running, jobs: jobs.into_iter().map(row).collect(), next }))
+    let kinds =
+        [JobKind::Training, JobKind::Generation, JobKind::PythonSession].map(|one| (one.as_str(), kind == Some(one)));
+    Ok(rendered(&Jobs { page, of_user, kinds, running: of.running, jobs: jobs.into_iter().map(row).collect(), next }))
 }
 
 fn ended_as(job: &JobView) -> &str {
@@ -131,6 +139,8 @@ struct Attempt {
     wall: String,
     facts: Vec<(&'static str, String)>,
     gpus: Vec<Gpu>,
+    /// By samples of `/proc`: id, command, CPU time.
+    busiest: Vec<(u64, String, String)>,
     notes: Vec<String>,
 }
 
@@ -163,24 +173,27 @@ async fn shown(app: &Arc<App>, visitor: &Visitor, job: &str) -> Result<Response,
         return Err(missing());
     }
     let url = format!("/jobs/{}", encoded(&found.job));
-    let page = Page::new(app, visitor, "jobs", url.clone(), found.state != "ended").await?;
-    let last = found.attempts.last().map(why).unwrap_or_default();
-    Ok(rendered(&Job {
-        page,
-        title: title(&found),
-        kind: found.kind.to_string(),
-        user: found.user.clone(),
-        state: found.state.clone(),
-        why: last,
-        section: match found.kind {
+    let page = Page::new(app, visitor, "jobs", url, found.state != "ended").await?;
+    Ok(rendered(&page_of(page, &found)))
+}
+
+pub(super) fn page_of(page: Page, job: &JobView) -> impl Template {
+    Job {
+        title: title(job),
+        kind: job.kind.to_string(),
+        user: job.user.clone(),
+        state: job.state.clone(),
+        why: job.attempts.last().map(why).unwrap_or_default(),
+        section: match job.kind {
             JobKind::Training => "Training status",
             JobKind::Generation => "Generation status",
             JobKind::PythonSession => "Python session status",
         },
-        facts: facts(&found),
-        stop_url: format!("{url}/stop"),
-        attempts: found.attempts.iter().map(attempt).collect(),
-    }))
+        facts: facts(job),
+        stop_url: format!("{}/stop", page.url),
+        attempts: job.attempts.iter().map(attempt).collect(),
+        page,
+    }
 }
 
 fn facts(job: &JobView) -> Vec<(&'static str, String)> {
@@ -255,9 +268,15 @@ fn attempt(attempt: &AttemptView) -> Attempt {
         credits: attempt.charged.total.for_people(),
         wall: seconds("time", "wall_seconds").unwrap_or_else(|| "the time so far".to_owned()),
         facts,
+        busiest: receipt["cpu"]["busiest"].as_array().into_iter().flatten().filter_map(process).collect(),
         gpus: receipt["gpu"]["devices"].as_array().into_iter().flatten().map(gpu).collect(),
         notes,
     }
+}
+
+fn process(sample: &Value) -> Option<(u64, String, String)> {
+    let command = sample["command"].as_str()?.to_owned();
+    Some((sample["pid"].as_u64()?, command, number(&sample["cpu_seconds"])?))
 }
 
 fn mebibytes(bytes: u64) -> String {

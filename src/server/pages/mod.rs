@@ -2,8 +2,14 @@
 
 mod admin;
 mod credits;
+mod downloads;
+mod focus;
 mod jobs;
+mod keys;
+mod rates;
 mod session;
+#[cfg(test)]
+mod tests;
 mod usage;
 
 use std::sync::Arc;
@@ -45,10 +51,13 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/admin/limit", post(admin::limit))
         .route("/admin/grant", post(admin::grant))
         .route("/admin/adjust", post(admin::adjust))
-        .route("/admin/revoke", post(admin::revoke))
+        .route("/admin/revoke", post(keys::revoke))
+        .route("/admin/key", post(keys::create))
+        .route("/admin/rates", post(rates::set))
         .route("/usage", get(usage::report))
-        .route("/usage.csv", get(usage::csv))
-        .route("/usage.json", get(usage::json))
+        .route("/usage.csv", get(downloads::csv))
+        .route("/usage.json", get(downloads::json))
+        .route("/usage.focus.csv", get(downloads::focus))
         .route("/assets/style.css", asset("text/css; charset=utf-8", include_str!("assets/style.css")))
         .route("/assets/live.js", asset("text/javascript; charset=utf-8", include_str!("assets/live.js")))
         .route("/assets/icon.svg", asset("image/svg+xml", include_str!("assets/icon.svg")))

@@ -1,12 +1,10 @@
-//! The usage report of a month, by day, and its downloads.
+//! The usage report of a month, by day.
 
 use std::sync::Arc;
 
 use askama::Template;
-use axum::Json;
 use axum::extract::{Query as Parameters, State};
-use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use serde::Deserialize;
 
 use super::super::App;
@@ -15,16 +13,26 @@ use super::jobs::{Bar, bars};
 use super::session::Visitor;
 use super::{Page, encoded, page_or, rendered};
 use crate::domain::calendar::{day_start, month_end};
-use crate::domain::units::{Microseconds, Nanocredits};
+use crate::domain::units::Nanocredits;
 use crate::ledger::LedgerError;
 use crate::ledger::usage_range::UsageRange;
-use crate::ledger::views::{Query, UsageRow, View};
+use crate::ledger::views::{PeriodLength, Query, UsageRow, View, Whose};
 use crate::sys::clock::{Clock, SystemClock};
 
 #[derive(Deserialize)]
 pub(super) struct ReportOf {
     month: Option<String>,
     user: Option<String>,
+}
+
+/// Accounts that the report of all of them lists; the downloads have every one.
+const ACCOUNTS_MAX: usize = 200;
+
+/// What an account used in the month.
+struct Account {
+    user: String,
+    url: String,
+    credits: Nanocredits,
 }
 
 struct Row {
@@ -42,20 +50,27 @@ struct Report {
     month: String,
     before: String,
     after: String,
+    /// Empty: all of them.
     user: String,
     rows: Vec<Row>,
     total: Row,
     bars: Vec<Bar>,
-    csv: String,
-    json: String,
+    accounts: Vec<Account>,
+    downloads: [(&'static str, String); 3],
 }
 
-/// A month's rows, and whose.
-struct Found {
-    user: String,
-    month: String,
-    from_s: i64,
-    rows: Vec<UsageRow>,
+/// Which month of which account, or of all.
+pub(super) struct Asked {
+    pub(super) user: Option<String>,
+    pub(super) month: String,
+    pub(super) from_s: i64,
+}
+
+impl Asked {
+    /// A month of the same account, or of all.
+    fn query(&self, month: &str) -> String {
+        format!("?month={month}&user={}", encoded(self.user.as_deref().unwrap_or_default()))
+    }
 }
 
 /// `2026-11` of a time.
@@ -63,16 +78,30 @@ fn month_of(s: i64) -> String {
     jiff::Timestamp::from_second(s).map_or_else(|_| String::new(), |time| time.to_string().chars().take(7).collect())
 }
 
-async fn find(app: &Arc<App>, visitor: &Visitor, of: ReportOf) -> Result<Found, Problem> {
-    let chosen = || Problem::malformed("this key is of no account: say whose usage by ?user=NAME");
-    let user = of.user.filter(|user| !user.is_empty()).or_else(|| visitor.caller.only()).ok_or_else(chosen)?;
-    visitor.caller.may_see(&user)?;
-    super::super::bounds::name("user", &user)?;
+pub(super) fn asked(visitor: &Visitor, of: ReportOf) -> Result<Asked, Problem> {
+    let user = of.user.filter(|user| !user.is_empty()).or_else(|| visitor.caller.only());
+    if let Some(user) = &user {
+        visitor.caller.may_see(user)?;
+        super::super::bounds::name("user", user)?;
+    }
     let now_s = SystemClock.realtime_us().div_euclid(1_000_000);
     let month = of.month.unwrap_or_else(|| month_of(now_s));
     let range = UsageRange::new(Some(&month), None, None, None).map_err(Problem::malformed)?;
-    match app.readers.read(Query::Usage { user: user.clone(), range }).await? {
-        View::Usage(rows) => Ok(Found { user, month, from_s: range.from_s, rows }),
+    Ok(Asked { user, month, from_s: range.from_s })
+}
+
+/// The rows of a month by `by`; without a user those of all accounts together, or of each.
+pub(super) async fn rows(
+    app: &Arc<App>,
+    asked: &Asked,
+    by: PeriodLength,
+    of_each: bool,
+) -> Result<Vec<UsageRow>, Problem> {
+    let range = UsageRange::new(Some(&asked.month), None, None, Some(by)).map_err(Problem::malformed)?;
+    let of_all = if of_each { Whose::Each } else { Whose::All };
+    let whose = asked.user.clone().map_or(of_all, Whose::User);
+    match app.readers.read(Query::Usage { whose, range }).await? {
+        View::Usage(rows) => Ok(rows),
         _ => Err(LedgerError::unasked().into()),
     }
 }
@@ -87,34 +116,56 @@ pub(super) async fn report(
 }
 
 async fn reported(app: &Arc<App>, visitor: &Visitor, of: ReportOf) -> Result<Response, Problem> {
-    let found = find(app, visitor, of).await?;
-    let query = |month: &str| format!("?month={month}&user={}", encoded(&found.user));
-    let (here, before_s, after_s) = (query(&found.month), day_start(found.from_s - 1), month_end(found.from_s));
-    let highest = found.rows.iter().map(|row| row.total_credits.at_least_zero().0.unsigned_abs()).max().unwrap_or(0);
-    let heights: Vec<(u64, String)> = days(&found);
-    let page = Page::new(app, visitor, "usage", format!("/usage{here}"), false).await?;
-    Ok(rendered(&Report {
+    let asked = asked(visitor, of)?;
+    let found = rows(app, &asked, PeriodLength::Day, false).await?;
+    let of_each = match asked.user {
+        Some(_) => Vec::new(),
+        None => rows(app, &asked, PeriodLength::Month, true).await?,
+    };
+    let page = Page::new(app, visitor, "usage", format!("/usage{}", asked.query(&asked.month)), false).await?;
+    Ok(rendered(&page_of(page, asked, &found, of_each)))
+}
+
+pub(super) fn page_of(page: Page, asked: Asked, found: &[UsageRow], of_each: Vec<UsageRow>) -> impl Template {
+    let (here, before_s, after_s) = (asked.query(&asked.month), day_start(asked.from_s - 1), month_end(asked.from_s));
+    let highest = found.iter().map(|row| row.total_credits.at_least_zero().0.unsigned_abs()).max().unwrap_or(0);
+    let heights: Vec<(u64, String)> = days(&asked, found);
+    Report {
         page,
-        before: format!("/usage{}", query(&month_of(before_s))),
-        after: format!("/usage{}", query(&month_of(after_s))),
-        rows: found.rows.iter().map(row).collect(),
-        total: row(&total(&found.rows)),
+        before: format!("/usage{}", asked.query(&month_of(before_s))),
+        after: format!("/usage{}", asked.query(&month_of(after_s))),
+        rows: found.iter().map(row).collect(),
+        total: row(&found.iter().fold(UsageRow::default(), UsageRow::plus)),
         bars: bars(&heights, highest, (620, 100)),
-        csv: format!("/usage.csv{here}"),
-        json: format!("/usage.json{here}"),
-        user: found.user,
-        month: found.month,
-    }))
+        accounts: accounts(of_each, &asked.month),
+        downloads: [("CSV", "csv"), ("JSON", "json"), ("FOCUS 1.2", "focus.csv")]
+            .map(|(name, kind)| (name, format!("/usage.{kind}{here}"))),
+        user: asked.user.unwrap_or_default(),
+        month: asked.month,
+    }
+}
+
+/// Those that used most first.
+fn accounts(rows: Vec<UsageRow>, month: &str) -> Vec<Account> {
+    let account = |row: UsageRow| {
+        let user = row.user.unwrap_or_default();
+        let url = format!("/usage?month={month}&user={}", encoded(&user));
+        Account { user, url, credits: row.total_credits }
+    };
+    let mut accounts: Vec<_> = rows.into_iter().map(account).collect();
+    accounts.sort_by(|a, b| b.credits.cmp(&a.credits).then_with(|| a.user.cmp(&b.user)));
+    accounts.truncate(ACCOUNTS_MAX);
+    accounts
 }
 
 /// Credits of each day of the month, also of those without any.
-fn days(found: &Found) -> Vec<(u64, String)> {
-    let count = month_end(found.from_s).saturating_sub(found.from_s) / 86_400;
+fn days(asked: &Asked, rows: &[UsageRow]) -> Vec<(u64, String)> {
+    let count = month_end(asked.from_s).saturating_sub(asked.from_s) / 86_400;
     let day = |at: i64| {
-        let text = jiff::Timestamp::from_second(found.from_s + at * 86_400)
+        let text = jiff::Timestamp::from_second(asked.from_s + at * 86_400)
             .map_or_else(|_| String::new(), |time| time.to_string());
         let text = text.get(..10).unwrap_or_default().to_owned();
-        let row = found.rows.iter().find(|row| row.period_start.starts_with(&text));
+        let row = rows.iter().find(|row| row.period_start.starts_with(&text));
         let credits = row.map_or(Nanocredits::ZERO, |row| row.total_credits);
         (credits.at_least_zero().0.unsigned_abs(), format!("{text}: {} credits", credits.for_people()))
     };
@@ -128,72 +179,5 @@ fn row(row: &UsageRow) -> Row {
         cpu: row.total_virtual_cpu_time.for_people(),
         gpu: row.total_virtual_gpu_time.for_people(),
         tokens: row.total_tokens_consumed,
-    }
-}
-
-fn total(rows: &[UsageRow]) -> UsageRow {
-    let none = UsageRow {
-        period_start: String::new(),
-        period_end: String::new(),
-        total_credits: Nanocredits::ZERO,
-        total_virtual_cpu_time: Microseconds::ZERO,
-        total_virtual_gpu_time: Microseconds::ZERO,
-        total_tokens_consumed: 0,
-    };
-    rows.iter().fold(none, |sum, row| UsageRow {
-        total_credits: sum.total_credits.saturating_add(row.total_credits),
-        total_virtual_cpu_time: sum.total_virtual_cpu_time.saturating_add(row.total_virtual_cpu_time),
-        total_virtual_gpu_time: sum.total_virtual_gpu_time.saturating_add(row.total_virtual_gpu_time),
-        total_tokens_consumed: sum.total_tokens_consumed.saturating_add(row.total_tokens_consumed),
-        ..sum
-    })
-}
-
-/// Every digit.
-pub(super) async fn csv(
-    State(app): State<Arc<App>>,
-    visitor: Visitor,
-    Parameters(of): Parameters<ReportOf>,
-) -> Response {
-    let made = find(&app, &visitor, of).await.map(|found| {
-        let mut text = "day,user,credits,virtual_cpu_seconds,virtual_gpu_seconds,tokens\r\n".to_owned();
-        for row in &found.rows {
-            let day = row.period_start.get(..10).unwrap_or_default();
-            let (credits, cpu, gpu) = (row.total_credits, row.total_virtual_cpu_time, row.total_virtual_gpu_time);
-            let user = quoted(&found.user);
-            text.push_str(&format!("{day},{user},{credits},{cpu},{gpu},{}\r\n", row.total_tokens_consumed));
-        }
-        let name = format!("attachment; filename=\"usage-{}.csv\"", found.month);
-        ([(CONTENT_TYPE, "text/csv; charset=utf-8".to_owned()), (CONTENT_DISPOSITION, name)], text).into_response()
-    });
-    page_or(&app, &visitor, made).await
-}
-
-/// RFC 4180; and no cell that a spreadsheet would take for a formula.
-fn quoted(text: &str) -> String {
-    let guard = if text.starts_with(['=', '+', '-', '@']) { "'" } else { "" };
-    format!("\"{guard}{}\"", text.replace('"', "\"\""))
-}
-
-pub(super) async fn json(
-    State(app): State<Arc<App>>,
-    visitor: Visitor,
-    Parameters(of): Parameters<ReportOf>,
-) -> Response {
-    let made = find(&app, &visitor, of).await.map(|found| {
-        let name = format!("attachment; filename=\"usage-{}.json\"", found.month);
-        ([(CONTENT_DISPOSITION, name)], Json(found.rows)).into_response()
-    });
-    page_or(&app, &visitor, made).await
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_cell_is_no_formula() {
-        assert_eq!(quoted("=1+\"1\""), "\"'=1+\"\"1\"\"\"");
-        assert_eq!(quoted("ann"), "\"ann\"");
     }
 }
