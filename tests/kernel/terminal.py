@@ -120,4 +120,57 @@ def modes():
         sys.exit("the terminal's modes were not restored")
 
 
+class Screen:
+    """What stands on the screen of a full-screen program, which writes only what has changed."""
+
+    def __init__(self, terminal):
+        self.terminal = terminal
+        self.rows = [[" "] * 101 for _ in range(33)]
+        self.at = [0, 0]
+
+    def expect(self, text, seconds=10):
+        until = time.monotonic() + seconds
+        while not any(text in "".join(row) for row in self.rows):
+            left = until - time.monotonic()
+            if left <= 0 or not select.select([self.terminal.fd], [], [], left)[0]:
+                sys.exit(f"{text!r} is not on the screen:\n" + "\n".join("".join(row).rstrip() for row in self.rows))
+            self.draw(os.read(self.terminal.fd, 65536).decode(errors="replace"))
+
+    def draw(self, text):
+        for place, letter in re.findall(r"\x1b\[([0-9;?]*[A-Za-z])|([^\x1b])", text):
+            if place.endswith("H"):
+                row, _, column = place[:-1].partition(";")
+                self.at = [int(row or 1) - 1, int(column or 1) - 1]
+            elif letter and letter.isprintable() and self.at[0] < 33 and self.at[1] < 101:
+                self.rows[self.at[0]][self.at[1]] = letter
+                self.at[1] += 1
+
+
+def top():
+    terminal = Terminal()
+    for job in ("endless", "other"):
+        terminal.line(f"{JOBMETER} run -q --job {job} -- sleep 600 &")
+        terminal.line(f"until {JOBMETER} jobs show {job} 2>/dev/null | grep -q running; do sleep 0.1; done; echo {job} ru\"\"ns")
+        terminal.expect(f"{job} runs")
+    terminal.line(f"{JOBMETER} top")
+    screen = Screen(terminal)
+    for keys, text in (
+        ("", "other"),
+        ("/endl\r", "sorted by burn"),
+        ("s", "sorted by credits"),
+        ("jx", "stop all tasks of endless?"),
+        ("n", "endless runs on"),
+        ("x", "stop all tasks of endless?"),
+        ("y", "endless is being stopped"),
+    ):
+        terminal.send(keys)
+        screen.expect(text)
+    terminal.send("q")
+    terminal.expect("ready> ")
+    terminal.line("wait %1; echo status $?")
+    terminal.expect("status 137")
+    terminal.line("kill %2; wait %2; echo then $?")
+    terminal.expect("then 143")
+
+
 globals()[sys.argv[1]]()
