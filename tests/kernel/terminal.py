@@ -165,6 +165,8 @@ def top():
     ):
         terminal.send(keys)
         screen.expect(text)
+    # What came before the screen is not what comes after it.
+    terminal.seen = ""
     terminal.send("q")
     terminal.expect("ready> ")
     terminal.line("wait %1; echo status $?")
