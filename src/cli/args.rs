@@ -88,6 +88,13 @@ pub(super) enum Verb {
     Key(Key),
     /// Serve the ledger over HTTP
     Serve(Serve),
+    /// Carry a job's burn to the ledger for a wrapper that holds no key
+    Relay(Relay),
+    /// Copy the wrapper to where another container finds it
+    Install {
+        /// Into this directory
+        directory: PathBuf,
+    },
     /// What can be metered and enforced here, and how exactly
     Doctor {
         /// The NVML library [default: libnvidia-ml.so.1 of the system]
@@ -168,6 +175,37 @@ pub(super) struct Run {
     /// The command and its arguments
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
     pub(super) command: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The container that is metered runs `jobmeter-wrapper --relay SOCKET -- COMMAND` as its first process."
+)]
+pub(super) struct Relay {
+    /// The job's id
+    #[arg(long, value_name = "ID", value_parser = values::name)]
+    pub(super) job: String,
+    /// The task within the job
+    #[arg(long, value_name = "ID", default_value = "0", value_parser = values::name)]
+    pub(super) task: String,
+    /// What the job is for [default: training]
+    #[arg(long)]
+    pub(super) kind: Option<JobKind>,
+    /// A name for people
+    #[arg(long, value_name = "TEXT", value_parser = values::name)]
+    pub(super) name: Option<String>,
+    /// Stop this job, over all its tasks, at so many credits
+    #[arg(long, value_name = "CREDITS", value_parser = values::amount_above_zero)]
+    pub(super) limit: Option<Nanocredits>,
+    /// Where the wrapper finds it
+    #[arg(long, value_name = "PATH", default_value = "/run/jobmeter/relay.sock")]
+    pub(super) socket: PathBuf,
+    /// How long a wrapper may be away before its attempt is settled without it [default: 10s]
+    #[arg(long, value_name = "TIME", value_parser = values::span)]
+    pub(super) lost_after: Option<Span>,
+    /// At SIGTERM, how long to wait for a wrapper that is still there [default: 20s]
+    #[arg(long, value_name = "TIME", value_parser = values::span)]
+    pub(super) grace: Option<Span>,
 }
 
 #[derive(Debug, Args)]

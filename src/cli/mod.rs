@@ -10,6 +10,7 @@ mod ledger;
 mod manual;
 mod output;
 mod rates;
+mod relay;
 mod run;
 mod serve;
 mod settings;
@@ -52,7 +53,8 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
 fn perform(arguments: Arguments) -> ExitCode {
     let is_run = matches!(arguments.verb, Verb::Run(_));
     let out = Output::new(arguments.global.json);
-    let asks_ledger = !matches!(arguments.verb, Verb::Serve(_) | Verb::Completions { .. } | Verb::Man { .. });
+    let asks_ledger =
+        !matches!(arguments.verb, Verb::Serve(_) | Verb::Install { .. } | Verb::Completions { .. } | Verb::Man { .. });
     let done = Settings::new(&arguments.global, asks_ledger).and_then(|settings| match arguments.verb {
         Verb::Run(run) => run::run(&run, &settings, &out),
         Verb::Status(status) => status::status(&status, &settings, &out),
@@ -65,6 +67,8 @@ fn perform(arguments: Arguments) -> ExitCode {
         Verb::Ledger(ledger) => ledger::ledger(ledger, &settings, &out),
         Verb::Spool(spool) => spool::spool(&spool, &settings, &out),
         Verb::Key(key) => key::key(key, &settings, &out),
+        Verb::Relay(relay) => relay::relay(&relay, &settings),
+        Verb::Install { directory } => relay::install(&directory, &out),
         Verb::Serve(serve) => serve::serve(&serve, &settings),
         Verb::Doctor { nvml_library } => doctor::doctor(nvml_library.as_deref(), &settings, &out),
         Verb::Completions { shell } => manual::completions(shell, &out),

@@ -9,6 +9,7 @@ use super::args::Run;
 use super::output::{Failure, Output};
 use super::settings::{RunFile, Settings};
 use super::values;
+use crate::ledger::location::Location;
 use crate::ledger::protocol::JobKind;
 use crate::meter::gpu::declared::Selection;
 use crate::meter::gpu::watch::GpuOptions;
@@ -55,7 +56,8 @@ fn options(run: &Run, settings: &Settings) -> Result<RunOptions, Failure> {
     Ok(RunOptions {
         command: run.command.clone(),
         ledger: settings.ledger.clone(),
-        spool_dir: settings.spool_dir.clone(),
+        connect: Location::connect,
+        spool_dir: Some(settings.spool_dir.clone()),
         user: settings.user.clone(),
         job: run.job.clone().or_else(|| of_scheduler(&JOB_VARIABLES)).unwrap_or_else(|| Uuid::now_v7().to_string()),
         task: run.task.clone().or_else(|| of_scheduler(&TASK_VARIABLES)).unwrap_or_else(|| "0".to_owned()),
@@ -75,6 +77,7 @@ fn options(run: &Run, settings: &Settings) -> Result<RunOptions, Failure> {
         cpu_source: run.cpu_source.or(file.cpu_source),
         gpus: gpus(run, file)?,
         receipt: receipt.map_err(|error| Failure::new("the receipt's path cannot be found").because(error))?,
+        termination_log: None,
         quiet: run.quiet || file.quiet,
         exhausted_status: run.exhausted_status.or(file.exhausted_status).unwrap_or(EXHAUSTED_STATUS),
     })

@@ -79,7 +79,7 @@ fn stopped() -> std::io::Result<impl Future<Output = ()> + Send + 'static> {
 }
 
 /// One JSON document a line on standard error; `JOBMETER_LOG=debug` says more.
-fn log() {
+pub(super) fn log() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("JOBMETER_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
     tracing_subscriber::fmt().json().flatten_event(true).with_env_filter(filter).with_writer(std::io::stderr).init();

@@ -19,7 +19,9 @@ pub(super) fn spool(spool: &Spool, settings: &Settings, out: &Output) -> Result<
             out.print(&files, |style| text(&files, "nothing is in the spool\n", style))
         }
         Spool::Flush { acknowledged } => {
-            let mut flushed = leftovers::flush(&settings.spool_dir, &settings.ledger).map_err(unreadable)?;
+            let mut flushed =
+                leftovers::flush(&settings.spool_dir, &settings.ledger, crate::ledger::location::Location::connect)
+                    .map_err(unreadable)?;
             if *acknowledged {
                 let again = leftovers::resend(&settings.spool_dir, &settings.ledger).map_err(unreadable)?;
                 flushed.settled.extend(again.settled);

@@ -1,10 +1,11 @@
-//! Where a ledger is: a path, `postgres://…` or `http(s)://…`.
+//! Where a ledger is: a path, `postgres://…` or `http(s)://…`; for a wrapper without a key, behind a relay.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::http::HttpLedger;
 use super::keys::Secret;
+use super::relay::{RelayLedger, Session};
 use super::store::postgres::Postgres;
 use super::store::sqlite::Sqlite;
 use super::store::{Store, StoreLedger};
@@ -20,7 +21,12 @@ pub enum Location {
     Postgres(String),
     /// A ledger service, and the key for it.
     Service(String, Option<Secret>),
+    /// A relay, by its socket, and the session with it.
+    Relay(PathBuf, Session),
 }
+
+/// How a ledger is opened. The wrapper opens relays alone, so that no database and no HTTP is linked into it.
+pub type Connect = fn(&Location) -> Result<Box<dyn Ledger>, LedgerError>;
 
 impl Location {
     /// Reads what was given by `--ledger` or `JOBMETER_LEDGER`.
@@ -85,6 +91,7 @@ impl Location {
             Self::File(path) => Box::new(StoreLedger::new(Sqlite::open(path, Box::new(SystemClock))?)),
             Self::Service(url, key) => Box::new(HttpLedger::new(url, key.clone())?),
             Self::Postgres(_) => Box::new(StoreLedger::new(self.store()?)),
+            Self::Relay(socket, session) => Box::new(RelayLedger::resume(socket, session)?),
         })
     }
 
@@ -96,7 +103,7 @@ impl Location {
         match self {
             Self::File(path) => Ok(Box::new(Sqlite::open(path, Box::new(SystemClock))?.with_much_memory()?)),
             Self::Postgres(url) => Ok(Box::new(Postgres::open(url, None)?)),
-            Self::Service(..) => {
+            Self::Service(..) | Self::Relay(..) => {
                 Err(LedgerError::Refused(format!("{self} is no database: name a file or postgres://…")))
             }
         }
@@ -107,6 +114,7 @@ impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(path) => path.display().fmt(f),
+            Self::Relay(socket, _) => write!(f, "behind the relay {}", socket.display()),
             // A URL may carry a password between "//" and "@", which no message may show.
             Self::Postgres(url) | Self::Service(url, _) => match (url.find("://"), url.rfind('@')) {
                 (Some(start), Some(end)) if start + 3 < end => write!(f, "{}***{}", &url[..start + 3], &url[end..]),

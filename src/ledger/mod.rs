@@ -9,6 +9,7 @@ pub mod keys;
 pub mod location;
 pub mod protocol;
 pub mod receipt;
+pub mod relay;
 pub mod store;
 pub mod usage_range;
 pub mod views;

@@ -19,6 +19,7 @@ use crate::domain::job::LOOK_FLOOR_US;
 use crate::sys::cgroup::{Group, own_group_path};
 use crate::sys::cgroup1::{V1Group, own_group};
 use crate::sys::containment::{Containment, ContainmentSpec};
+use crate::sys::process::in_own_pid_namespace;
 use crate::sys::shared::SharedPage;
 use crate::sys::user_scope;
 
@@ -37,6 +38,7 @@ pub struct Plan {
     rate: RateReader,
     tick_us: u64,
     same_user: bool,
+    front_is_first: bool,
     degraded: Vec<String>,
 }
 
@@ -90,6 +92,7 @@ impl Plan {
             rate: RateReader::new(group.as_deref()),
             tick_us: tick_us(),
             same_user: nix::unistd::geteuid().as_raw() == job_uid || job_uid == 0,
+            front_is_first: std::process::id() == 1 && in_own_pid_namespace(),
             degraded,
         }
     }
@@ -137,6 +140,14 @@ impl Plan {
         })
     }
 
+    /// What the enclosing group's counter says when the keeper, which had been reading it, is lost; it burned so much.
+    #[must_use]
+    pub fn last_reading(&mut self, keeper_us: u64) -> Option<crate::domain::units::Microseconds> {
+        let meter = self.enclosing.as_mut()?;
+        meter.set_helpers_us(keeper_us);
+        meter.read().ok().map(|reading| reading.cpu_seconds)
+    }
+
     /// How the job is held and ended.
     #[must_use]
     pub fn containment(&self) -> &Containment {
@@ -173,10 +184,12 @@ impl Plan {
         self.containment.remove();
     }
 
-    /// Whether the job could have reached the meter.
+    /// Whether the job could have reached the meter. The front cannot be killed or stopped from within where it is the
+    /// first process of its PID namespace, and nothing leaves a container's own group; who kills the keeper ends the job.
     #[must_use]
     pub fn tamper(&self) -> &'static str {
-        if self.same_user { "possible" } else { "none" }
+        let out_of_reach = self.source == CpuSource::Enclosing && self.front_is_first;
+        if self.same_user && !out_of_reach { "possible" } else { "none" }
     }
 
     /// What cannot be done exactly here, one sentence each.

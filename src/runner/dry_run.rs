@@ -58,7 +58,8 @@ pub fn dry_run(options: &RunOptions) -> Result<DryRun, String> {
     let figures = found.and_then(|found| Ok((Figures::new(&plan, &options.gpus)?, found)));
     plan.discard();
     let (figures, (rates, balance)) = figures?;
-    let resources = super::leases::resources(&figures.bounds(&plan, &rates), figures.gpu_models());
+    let resources =
+        super::leases::resources(&figures.bounds(&plan, &rates), figures.gpu_models(), plan.containment().can_hold());
     let pace = resources.pace(&rates);
     let highest = rates.highest_rate_per_second(pace.cpus_ppm, pace.gpus_ppm);
     let lasts = balance.left.map(|left| {
@@ -83,7 +84,7 @@ pub fn dry_run(options: &RunOptions) -> Result<DryRun, String> {
 }
 
 fn asked(options: &RunOptions) -> Result<(crate::domain::rating::RateCard, Balance), LedgerError> {
-    let mut ledger = options.ledger.connect()?;
+    let mut ledger = (options.connect)(&options.ledger)?;
     let rates = match ledger.read(&Query::Rates)? {
         View::Rates(versions) => versions.first().map(|version| version.rates.clone()).unwrap_or_default(),
         _ => return Err(LedgerError::unasked()),

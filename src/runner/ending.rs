@@ -62,14 +62,14 @@ pub(super) fn end(keeper: &mut Keeper<'_>, mut running: Running, end: End) -> En
     let receipt = complete(receipt, &answer, &running.job.rules().rates);
     let mut lines = Vec::new();
     write_receipt(keeper, &receipt, &mut lines);
+    super::termination::of_receipt(keeper.options.termination_log.as_deref(), &receipt);
     match &answer {
         Ok(answer) => summary::ended(keeper.options, &receipt, answer, &mut lines),
         Err(error) => {
             summary::ended_unacknowledged(&receipt, &mut lines);
             lines.push(format!(
-                "jobmeter: warning: the ledger did not take the last usage: {error}\n  it is kept in {}; \
-                 `jobmeter spool flush` sends it",
-                keeper.spool.path().display()
+                "jobmeter: warning: the ledger did not take the last usage: {error}\n  {}",
+                keeper.spool.kept_in()
             ));
         }
     }
@@ -280,5 +280,6 @@ pub(super) fn refused(keeper: &mut Keeper<'_>, reason: StopReason, balance: Bala
     let receipt = Receipt::bare(&keeper.attempt.identity, keeper.plan.source(), outcome, started_us, now_us);
     let mut lines = vec![summary::refused(keeper.options, reason, balance, resets_in_ms)];
     write_receipt(keeper, &receipt, &mut lines);
+    super::termination::of_receipt(keeper.options.termination_log.as_deref(), &receipt);
     (lines, Exit::Status(keeper.options.exhausted_status), false)
 }

@@ -45,13 +45,20 @@ pub(super) enum Outcome {
     /// As the keeper said.
     Done { lines: Vec<String>, exit: Exit },
     /// The keeper died, was stopped, or hung past its deadline: the front must end the job.
-    KeeperLost { why: &'static str, child: Option<Pid> },
+    KeeperLost { why: &'static str, child: Option<Pid>, keeper_us: u64 },
 }
 
 #[derive(Debug, Default)]
 struct Watch {
     child: Option<Pid>,
     child_running: bool,
+}
+
+impl Watch {
+    /// It is not reaped yet.
+    fn keeper_lost(&self, why: &'static str) -> Outcome {
+        Outcome::KeeperLost { why, child: self.child, keeper_us: 0 }
+    }
 }
 
 impl Front<'_> {
@@ -69,7 +76,7 @@ impl Front<'_> {
                 return outcome;
             }
             if rung && self.keeper_hangs() {
-                return Outcome::KeeperLost { why: "hung past its deadline", child: watch.child };
+                return watch.keeper_lost("hung past its deadline");
             }
         }
     }
@@ -100,7 +107,7 @@ impl Front<'_> {
                 return Some(Outcome::Done { lines, exit });
             }
             Ok(None) | Err(_) => {
-                return Some(Outcome::KeeperLost { why: "closed its channel", child: watch.child });
+                return Some(watch.keeper_lost("closed its channel"));
             }
         }
         None
@@ -179,6 +186,7 @@ impl Front<'_> {
     fn reap(&self, watch: &mut Watch, terminal: Option<&Terminal>) -> Option<Outcome> {
         let flags = WaitPidFlag::WNOHANG | WaitPidFlag::WUNTRACED | WaitPidFlag::WCONTINUED;
         loop {
+            let before_us = reaped_cpu_us();
             let status = match waitpid(None, Some(flags)) {
                 Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return None,
                 Ok(status) => status,
@@ -192,10 +200,11 @@ impl Front<'_> {
             if pid == Some(self.keeper) {
                 match status {
                     WaitStatus::Exited(..) | WaitStatus::Signaled(..) if !self.shared.settled() => {
-                        return Some(Outcome::KeeperLost { why: "was killed", child: watch.child });
+                        let keeper_us = reaped_cpu_us().saturating_sub(before_us);
+                        return Some(Outcome::KeeperLost { why: "was killed", child: watch.child, keeper_us });
                     }
                     WaitStatus::Stopped(..) if !self.shared.settled() => {
-                        return Some(Outcome::KeeperLost { why: "was stopped", child: watch.child });
+                        return Some(watch.keeper_lost("was stopped"));
                     }
                     _ => {}
                 }

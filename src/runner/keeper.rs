@@ -84,7 +84,8 @@ impl Keeper<'_> {
     }
 
     fn attempt_to_end(&mut self) -> (Vec<String>, Exit, bool) {
-        let started = Uplink::start(self.options.ledger.clone(), self.attempt.started_realtime_us);
+        let started =
+            Uplink::start(self.options.ledger.clone(), self.options.connect, self.attempt.started_realtime_us);
         let uplink = match started {
             Ok(uplink) => uplink,
             Err(error) => return self.failed(&format!("cannot start the ledger's thread: {error}")),
@@ -95,8 +96,9 @@ impl Keeper<'_> {
             Err(error) => return self.failed(&error),
         };
         self.say_of_gpus(&figures);
-        let resources =
-            super::leases::resources(&figures.bounds(&self.plan, &RateCard::default()), figures.gpu_models());
+        let bounds = figures.bounds(&self.plan, &RateCard::default());
+        let can_hold = self.plan.containment().can_hold();
+        let resources = super::leases::resources(&bounds, figures.gpu_models(), can_hold);
         let answered = match self.open(&uplink, resources) {
             Ok(answered) => answered,
             Err(ended) => return ended,
@@ -181,6 +183,7 @@ impl Keeper<'_> {
 
     fn failed(&mut self, message: &str) -> (Vec<String>, Exit, bool) {
         self.nothing_started();
+        super::termination::of_failure(self.options.termination_log.as_deref(), "error", message);
         (vec![format!("jobmeter: error: {message}")], Exit::Status(125), false)
     }
 
@@ -201,10 +204,10 @@ impl Keeper<'_> {
         self.shared.trust_until_us(running.job.trusted_until_us());
         if let Some(socket) = self.socket.take() {
             let (identity, ledger) = (self.attempt.identity.clone(), self.options.ledger.clone());
-            socket.serve(identity, self.plan.specification(), ledger);
+            socket.serve(identity, self.plan.specification(), ledger, self.options.connect);
         }
         self.channel.send(&ToFront::Start);
-        self.leftovers = super::settle_leftovers(&self.options.spool_dir, &self.options.ledger);
+        self.leftovers = super::settle_leftovers(self.options);
         loop {
             match self.wait(&running.uplink, None) {
                 Woken::Front(ToKeeper::Cloned { pid }) => {

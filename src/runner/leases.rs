@@ -9,6 +9,9 @@ use crate::domain::deadline::Bounds;
 use crate::domain::job::{Grant, Job, NextGrant, ReportDue, Verdict};
 use crate::ledger::protocol::{ClosedPeriod, Decision, Lease, Report, Resources};
 
+/// In which a ledger answers, on a machine whose every CPU the job keeps busy.
+const ANSWER_US: u64 = 500_000;
+
 fn after_ms(sent_us: u64, ms: u64) -> u64 {
     sent_us.saturating_add(ms.saturating_mul(1_000))
 }
@@ -42,14 +45,22 @@ pub fn verdict(decision: Decision, sent_us: u64) -> Verdict {
     }
 }
 
-/// What the ledger is told of a job's bounds and of the GPUs that it could open, by their names: the rate that it can keep up, and a time to stop with which that rate gives
+/// What the ledger is told of a job's bounds and of the GPUs that it could open, by their names: the rate that it can
+/// keep up, and a time to stop with which that rate gives
 /// at least the guard band by which the sidecar decides. Were the ledger's smaller, it would take a job for running that
-/// its sidecar keeps frozen.
+/// its sidecar keeps frozen. A job that cannot be frozen at its ceiling is killed there, so that its slices have to last
+/// until the ledger has answered, be the machine as busy as it may.
 #[must_use]
-pub fn resources(bounds: &Bounds, gpus: &BTreeMap<String, u64>) -> Resources {
+pub fn resources(bounds: &Bounds, gpus: &BTreeMap<String, u64>, can_hold: bool) -> Resources {
     let mut gpu_models = gpus.clone();
     let gpus = gpu_models.remove("").unwrap_or(0);
-    Resources { cpus_ppm: bounds.cpu.sustained_ppm(), gpus, gpu_models, stop_us: bounds.unseen_us() }
+    let answer_us = if can_hold { 0 } else { ANSWER_US };
+    Resources {
+        cpus_ppm: bounds.cpu.sustained_ppm(),
+        gpus,
+        gpu_models,
+        stop_us: bounds.unseen_us().saturating_add(answer_us),
+    }
 }
 
 /// The report that the state machine wants.
@@ -63,7 +74,7 @@ pub fn report(attempt: Uuid, due: &ReportDue, job: &Job, gpus: &BTreeMap<String,
         closed: due.closed.as_ref().map(|(period, usage)| ClosedPeriod { period: *period, usage: usage.clone() }),
         ceiling_version: due.ceiling_version,
         ceiling: job.grant().ceiling,
-        resources: resources(&job.bounds(), gpus),
+        resources: resources(&job.bounds(), gpus, job.rules().can_hold),
         waiting: due.waiting,
     }
 }
@@ -98,7 +109,7 @@ mod tests {
             let models = [("NVIDIA H200".to_owned(), gpus)].into();
             let bounds = Bounds { cpu, gpus_ppm: rates.gpus_ppm(&models), stop_us, gpu_age_us };
             let job = Job::new(rules, grant(&lease, 0), bounds, AccountState::default(), 0);
-            let declared = resources(&bounds, &models).pace(&rates);
+            let declared = resources(&bounds, &models, true).pace(&rates);
             let highest = rates.highest_rate_per_second(declared.cpus_ppm, declared.gpus_ppm);
             let of_ledger = burned_in(highest, declared.stop_us);
             prop_assert!(of_ledger >= job.guard(), "{of_ledger} < {}", job.guard());

@@ -12,7 +12,7 @@ use super::origin::Origin;
 use super::receipt::Receipt;
 use super::spool::{Header, Record, Spool};
 use crate::domain::units::Microseconds;
-use crate::ledger::location::Location;
+use crate::ledger::location::{Connect, Location};
 use crate::ledger::protocol::{Finish, Reason};
 use crate::ledger::{Ledger, LedgerError};
 use crate::meter::cgroup1::Cgroup1Meter;
@@ -113,11 +113,11 @@ pub fn list(directory: &Path) -> io::Result<Vec<LeftOver>> {
 ///
 /// # Errors
 /// Where the directory cannot be read; a file that cannot be settled is kept, and says why.
-pub fn flush(directory: &Path, known: &Location) -> io::Result<Flushed> {
+pub fn flush(directory: &Path, known: &Location, connect: Connect) -> io::Result<Flushed> {
     let mut flushed = Flushed::default();
     for path in files(directory)? {
         match Spool::adopt(&path) {
-            Ok(Some((spool, header, record))) => match settle(spool, &header, record, known) {
+            Ok(Some((spool, header, record))) => match settle(spool, &header, record, known, connect) {
                 Ok(record) => flushed.settled.push(described(&path, &header, &record, "settled".to_owned())),
                 Err((record, why)) => flushed.kept.push(described(&path, &header, &record, why)),
             },
@@ -143,6 +143,7 @@ pub(super) fn settle(
     header: &Header,
     mut record: Record,
     known: &Location,
+    connect: Connect,
 ) -> Result<Record, (Record, String)> {
     if let Some(socket) = header.socket.as_deref().filter(|path| path.extension() == Some("sock".as_ref())) {
         std::fs::remove_file(socket).ok();
@@ -161,7 +162,7 @@ pub(super) fn settle(
             return Err((record, format!("{}: {error}", spool.path().display())));
         }
     }
-    let told = location(header, known).connect().and_then(|mut ledger| {
+    let told = connect(&location(header, known)).and_then(|mut ledger| {
         record.finish.as_ref().map(|finish| tell(ledger.as_mut(), header, &record, finish)).transpose()
     });
     match told {

@@ -23,16 +23,18 @@ pub mod options;
 pub mod origin;
 pub mod receipt;
 mod receipt_file;
+pub mod relay;
 mod socket;
 pub mod spool;
 pub mod summary;
+mod termination;
 mod title;
 mod uplink;
 mod waiting;
 mod wire;
+pub mod wrapper;
 
 use std::ffi::OsString;
-use std::path::Path;
 use std::process::ExitCode;
 use std::thread::JoinHandle;
 
@@ -48,7 +50,6 @@ use self::options::{RunAs, RunOptions};
 use self::socket::JobSocket;
 use self::spool::{Header, Spool};
 use self::wire::{Channel, Exit};
-use crate::ledger::location::Location;
 use crate::ledger::protocol::Resources;
 use crate::meter::select::Plan;
 use crate::sys::clock::Alarm;
@@ -76,6 +77,7 @@ pub fn run(options: &RunOptions) -> ExitCode {
             if let Some(socket) = socket {
                 socket.remove();
             }
+            termination::of_failure(options.termination_log.as_deref(), "error", &message);
             front::leave(&[format!("jobmeter: error: {message}")], Exit::Status(125))
         }
     }
@@ -94,13 +96,7 @@ fn start(options: &RunOptions, attempt: &Attempt, socket: &mut Option<JobSocket>
         front::say(&format!("jobmeter: note: {mode} (`jobmeter doctor` says why)"));
     }
     let header = header(options, attempt, &plan, socket.as_ref());
-    let spool = Spool::create(&options.spool_dir, &header).map_err(|error| {
-        plan.discard();
-        format!(
-            "cannot write the spool directory {}: {error}: name another by --spool-dir",
-            options.spool_dir.display()
-        )
-    })?;
+    let spool = spool(options, &header).inspect_err(|_| plan.discard())?;
     let told = |what: &'static str| move |error: std::io::Error| format!("{what}: {error}");
     let shared = SharedPage::map().map_err(told("no shared memory"))?;
     let (to_keeper, to_front) = Channel::pair().map_err(told("no channel"))?;
@@ -131,54 +127,71 @@ fn start(options: &RunOptions, attempt: &Attempt, socket: &mut Option<JobSocket>
     // Its file is the keeper's from now on.
     drop((to_front, front_fd, keepers_alarm, socket.take()));
     let program = options.command.first().map(|program| program.to_string_lossy().into_owned()).unwrap_or_default();
-    let (channel, shared, plan) = (to_keeper, &shared, &plan);
-    let mut front = Front { channel, shared, signals, alarm, keeper, reaped_before_us, plan, command, program };
+    let channel = to_keeper;
+    let mut front =
+        Front { channel, shared: &shared, signals, alarm, keeper, reaped_before_us, plan: &plan, command, program };
     match front.run() {
         Outcome::Done { lines, exit } => Ok(front::leave(&lines, exit)),
-        Outcome::KeeperLost { why, child } => {
-            Ok(end_without_keeper(keeper, why, child, spool, &header, &options.ledger))
+        Outcome::KeeperLost { why, child, keeper_us } => {
+            let lost = Lost { keeper, why, child, keeper_us };
+            Ok(end_without_keeper(&lost, plan, spool, &header, options))
         }
     }
 }
 
-/// The front does what the keeper cannot do any more: freeze, read, kill, and tell the ledger.
-fn end_without_keeper(
+/// The keeper that was lost.
+struct Lost {
     keeper: Pid,
-    why: &str,
+    why: &'static str,
+    /// The command.
     child: Option<Pid>,
-    spool: Spool,
-    header: &Header,
-    known: &Location,
-) -> ExitCode {
-    kill(keeper, Signal::SIGKILL).ok();
-    waitpid(keeper, None).ok();
-    let path = spool.path().to_owned();
-    let record = spool.newest().unwrap_or_default();
-    let settled = leftovers::settle(spool, header, record, known);
-    if let Some(child) = child {
+    /// What it burned, where it was reaped.
+    keeper_us: u64,
+}
+
+fn spool(options: &RunOptions, header: &Header) -> Result<Spool, String> {
+    match &options.spool_dir {
+        Some(directory) => Spool::create(directory, header).map_err(|error| {
+            format!("cannot write the spool directory {}: {error}: name another by --spool-dir", directory.display())
+        }),
+        None => Spool::in_memory(header).map_err(|error| format!("no memory for the spool: {error}")),
+    }
+}
+
+/// The front does what the keeper cannot do any more: freeze, read, kill, and tell the ledger.
+fn end_without_keeper(lost: &Lost, mut plan: Plan, spool: Spool, header: &Header, options: &RunOptions) -> ExitCode {
+    kill(lost.keeper, Signal::SIGKILL).ok();
+    let before_us = reaped_cpu_us();
+    waitpid(lost.keeper, None).ok();
+    let keeper_us = lost.keeper_us.saturating_add(reaped_cpu_us().saturating_sub(before_us));
+    let kept_in = spool.kept_in();
+    let mut record = spool.newest().unwrap_or_default();
+    if let Some(read) = plan.last_reading(keeper_us) {
+        record.usage.cpu_used_seconds = record.usage.cpu_used_seconds.max(read);
+    }
+    let settled = leftovers::settle(spool, header, record, &options.ledger, options.connect);
+    if let Some(child) = lost.child {
         waitpid(child, None).ok();
     }
-    let mut lines = vec![format!(
-        "jobmeter: stopped: the meter was lost: the keeper {why} (job {}, attempt {})",
-        header.identity.job, header.identity.attempt
-    )];
+    let why = format!("the meter was lost: the keeper {}", lost.why);
+    termination::of_failure(options.termination_log.as_deref(), "meter_lost", &why);
+    let (job, attempt) = (&header.identity.job, header.identity.attempt);
+    let mut lines = vec![format!("jobmeter: stopped: {why} (job {job}, attempt {attempt})")];
     if let Err((_, why)) = settled {
-        lines.push(format!(
-            "jobmeter: warning: {why}\n  its burn is kept in {}; `jobmeter spool flush` sends it",
-            path.display()
-        ));
+        lines.push(format!("jobmeter: warning: {why}\n  {kept_in}"));
     }
     front::leave(&lines, Exit::Status(125))
 }
 
 /// On a thread of its own, since the kill of what is left over may take long.
-fn settle_leftovers(directory: &Path, known: &Location) -> Option<JoinHandle<()>> {
+fn settle_leftovers(options: &RunOptions) -> Option<JoinHandle<()>> {
+    let directory = options.spool_dir.as_ref()?;
     // The own file is always there.
     let files = std::fs::read_dir(directory).ok()?.flatten();
     let others = files.filter(|file| file.path().extension().is_some_and(|extension| extension == "spool")).count() > 1;
-    let (directory, known) = (directory.to_owned(), known.clone());
+    let (directory, known, connect) = (directory.clone(), options.ledger.clone(), options.connect);
     let settle = move || {
-        leftovers::flush(&directory, &known).ok();
+        leftovers::flush(&directory, &known, connect).ok();
     };
     others.then(|| std::thread::Builder::new().name("leftovers".to_owned()).spawn(settle).ok()).flatten()
 }

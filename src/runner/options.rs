@@ -8,7 +8,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use crate::domain::units::Nanocredits;
-use crate::ledger::location::Location;
+use crate::ledger::location::{Connect, Location};
 use crate::ledger::protocol::JobKind;
 use crate::meter::CpuSource;
 use crate::meter::gpu::watch::GpuOptions;
@@ -46,8 +46,10 @@ pub struct RunOptions {
     pub command: Vec<OsString>,
     /// Where the ledger is; absolute.
     pub ledger: Location,
-    /// Where spool files are kept; absolute.
-    pub spool_dir: PathBuf,
+    /// How it is opened.
+    pub connect: Connect,
+    /// Where spool files are kept; absolute. Without it they are kept in memory, for whom a relay keeps what was reported.
+    pub spool_dir: Option<PathBuf>,
     /// Whose credits.
     pub user: String,
     /// `--job`, or the scheduler's, or a `UUIDv7`.
@@ -78,6 +80,8 @@ pub struct RunOptions {
     pub gpus: GpuOptions,
     /// `--receipt`; absolute.
     pub receipt: Option<PathBuf>,
+    /// Where the kubelet reads why a container ended.
+    pub termination_log: Option<PathBuf>,
     /// `--quiet`: no summary.
     pub quiet: bool,
     /// `--exhausted-status`.

@@ -28,7 +28,7 @@ use uuid::Uuid;
 
 use super::ask::Ask;
 use crate::domain::units::Nanocredits;
-use crate::ledger::location::Location;
+use crate::ledger::location::{Connect, Location};
 use crate::ledger::protocol::AttemptIdentity;
 use crate::ledger::views::{Change, ChangeAnswer, Query, RESERVED_MS, View};
 use crate::ledger::{Ledger, LedgerError};
@@ -58,6 +58,7 @@ struct Service {
     identity: AttemptIdentity,
     containment: ContainmentSpec,
     location: Location,
+    connect: Connect,
     ledger: Option<Box<dyn Ledger>>,
     left: Option<(u64, Value)>,
 }
@@ -106,8 +107,14 @@ impl JobSocket {
     }
 
     /// Answers for as long as this process lives.
-    pub(super) fn serve(self, identity: AttemptIdentity, containment: ContainmentSpec, location: Location) {
-        let mut service = Service { identity, containment, location, ledger: None, left: None };
+    pub(super) fn serve(
+        self,
+        identity: AttemptIdentity,
+        containment: ContainmentSpec,
+        location: Location,
+        connect: Connect,
+    ) {
+        let mut service = Service { identity, containment, location, connect, ledger: None, left: None };
         // Without the thread the job is not answered; it is metered all the same.
         std::thread::Builder::new()
             .name("socket".to_owned())
@@ -220,7 +227,7 @@ impl Service {
     fn with_ledger<T>(&mut self, ask: impl FnOnce(&mut dyn Ledger) -> Result<T, LedgerError>) -> Result<T, String> {
         let ledger = match &mut self.ledger {
             Some(ledger) => ledger,
-            none => none.insert(self.location.connect().map_err(|error| error.to_string())?),
+            none => none.insert((self.connect)(&self.location).map_err(|error| error.to_string())?),
         };
         let answer = ask(ledger.as_mut());
         if matches!(answer, Err(LedgerError::Unavailable(_) | LedgerError::Broken(_))) {

@@ -17,6 +17,7 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
 
 use crate::domain::units::Nanocredits;
@@ -27,6 +28,8 @@ use crate::ledger::protocol::{AttemptIdentity, ClosedPeriod, Finish, Resources};
 pub(super) const SLOT_BYTES: usize = 4096;
 /// Room for a reading of many devices: the usage of one takes some 150 bytes, twice where a period has ended.
 pub(super) const SLOT_BYTES_WITH_GPUS: usize = 65_536;
+/// No path of a file: those are absolute.
+const IN_MEMORY: &str = "memory";
 const HEADER_BYTES_MAX: usize = 1024 * 1024;
 
 /// What does not change, written before the command starts.
@@ -135,11 +138,22 @@ impl Spool {
         let hidden = directory.join(format!(".{}.new", header.identity.attempt));
         let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&hidden)?;
         let file = lock(file, &hidden)?;
-        let mut bytes = serde_json::to_vec(header)?;
-        bytes.push(b'\n');
-        bytes.resize(bytes.len().next_multiple_of(SLOT_BYTES), b' ');
+        let bytes = laid_out(header)?;
         file.write_all_at(&bytes, 0)?;
         std::fs::rename(&hidden, &path)?;
+        Ok(Self { file, path, header_bytes: bytes.len(), slot_bytes: header.slot_bytes, seq: 0 })
+    }
+
+    /// In memory, where nothing can be kept on a disk and something else keeps what was reported.
+    ///
+    /// # Errors
+    /// Where the kernel has no memory left.
+    pub fn in_memory(header: &Header) -> io::Result<Self> {
+        let path = PathBuf::from(IN_MEMORY);
+        let file = File::from(memfd_create(c"spool", MFdFlags::MFD_CLOEXEC)?);
+        let bytes = laid_out(header)?;
+        file.write_all_at(&bytes, 0)?;
+        let file = lock(file, &path)?;
         Ok(Self { file, path, header_bytes: bytes.len(), slot_bytes: header.slot_bytes, seq: 0 })
     }
 
@@ -183,6 +197,19 @@ impl Spool {
         Flock::lock(file, FlockArg::LockSharedNonblock).is_err()
     }
 
+    /// What becomes of what the ledger did not take, for people.
+    #[must_use]
+    pub(super) fn kept_in(&self) -> String {
+        if self.is_in_memory() {
+            return "the relay settles it with what it was told last".to_owned();
+        }
+        format!("it is kept in {}; `jobmeter spool flush` sends it", self.path.display())
+    }
+
+    fn is_in_memory(&self) -> bool {
+        self.path == Path::new(IN_MEMORY)
+    }
+
     /// Where it is.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -220,6 +247,9 @@ impl Spool {
     /// # Errors
     /// Where the directory cannot be written.
     pub fn acknowledge(&self) -> io::Result<()> {
+        if self.is_in_memory() {
+            return Ok(());
+        }
         let directory = self.path.parent().unwrap_or(Path::new(".")).join("acknowledged");
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
         let name = self.path.file_name().unwrap_or_default();
@@ -231,8 +261,19 @@ impl Spool {
     /// # Errors
     /// Where the directory cannot be written.
     pub fn discard(&self) -> io::Result<()> {
+        if self.is_in_memory() {
+            return Ok(());
+        }
         std::fs::remove_file(&self.path)
     }
+}
+
+/// The header's line, filled up.
+fn laid_out(header: &Header) -> io::Result<Vec<u8>> {
+    let mut bytes = serde_json::to_vec(header)?;
+    bytes.push(b'\n');
+    bytes.resize(bytes.len().next_multiple_of(SLOT_BYTES), b' ');
+    Ok(bytes)
 }
 
 fn read(file: &File, path: &Path) -> io::Result<(Header, Record, usize)> {

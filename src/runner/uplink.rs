@@ -11,7 +11,7 @@ use std::time::Duration;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::origin::Origin;
-use crate::ledger::location::Location;
+use crate::ledger::location::{Connect, Location};
 use crate::ledger::protocol::{Finish, FinishAnswer, OpenAnswer, OpenRequest, Report, ReportAnswer};
 use crate::ledger::views::{Query, View};
 use crate::ledger::{Ledger, LedgerError};
@@ -64,7 +64,7 @@ pub(super) struct Uplink {
 
 impl Uplink {
     /// Starts the thread; the ledger is opened with the first question.
-    pub(super) fn start(location: Location, started_at_us: i64) -> io::Result<Self> {
+    pub(super) fn start(location: Location, connect: Connect, started_at_us: i64) -> io::Result<Self> {
         let (questions, inbox) = channel::<Question>();
         let (outbox, answers) = channel::<Answered>();
         let bell = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
@@ -72,7 +72,7 @@ impl Uplink {
         Builder::new().name("uplink".to_owned()).stack_size(STACK_BYTES).spawn(move || {
             // The job's own threads must not keep its answers waiting.
             schedule_first();
-            let mut line = Line { location, ledger: None, started_at_us, origin: None };
+            let mut line = Line { location, connect, ledger: None, started_at_us, origin: None };
             while let Ok(question) = inbox.recv() {
                 let sent_us = SystemClock.boottime_us();
                 let Some(answer) = line.ask(question) else { continue };
@@ -111,6 +111,7 @@ impl Uplink {
 
 struct Line {
     location: Location,
+    connect: Connect,
     ledger: Option<Box<dyn Ledger>>,
     started_at_us: i64,
     /// Once it is open.
@@ -158,7 +159,7 @@ impl Line {
     ) -> Result<T, LedgerError> {
         let ledger = match &mut self.ledger {
             Some(ledger) => ledger,
-            none => none.insert(self.location.connect()?),
+            none => none.insert((self.connect)(&self.location)?),
         };
         let answer = ask(ledger.as_mut());
         if matches!(answer, Err(LedgerError::Unavailable(_) | LedgerError::Broken(_))) {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::cgroup::{Group, Waited};
 use super::cgroup1::{V1Group, group_of};
 use super::clock::{Clock, SystemClock, pause};
-use super::process::reaped_cpu_us;
+use super::process::{self, reaped_cpu_us};
 use super::tree;
 
 /// Between two looks of a kill that has no event to wait for.
@@ -180,7 +180,19 @@ impl Containment {
                     pause(LOOK);
                 }
             }
-            Self::Tree { front, .. } => kill_all(&|| living(*front)),
+            Self::Tree { front, .. } => {
+                let living = || living(*front);
+                if *front == 1 && process::in_own_pid_namespace() {
+                    living().into_iter().for_each(tree::kill_process);
+                    pause(LOOK);
+                    // What forks faster than it can be listed dies of one call, where all that it can reach is this job
+                    // and jobmeter's own helper for GPUs, which is spared where that can be.
+                    if !living().is_empty() {
+                        kill_everybody();
+                    }
+                }
+                kill_all(&living);
+            }
         }
     }
 
@@ -290,6 +302,11 @@ impl Containment {
 fn living(front: i32) -> Vec<i32> {
     let own = nix::unistd::getpid().as_raw();
     tree::living(front, own).into_iter().filter(|pid| *pid != own).collect()
+}
+
+/// Everything in this PID namespace but its first process and the caller (kill(2)).
+fn kill_everybody() {
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(-1), nix::sys::signal::Signal::SIGKILL).ok();
 }
 
 fn kill_all(processes: &dyn Fn() -> Vec<i32>) {

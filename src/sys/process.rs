@@ -61,6 +61,12 @@ pub fn fork() -> io::Result<Option<Pid>> {
     }
 }
 
+/// Whether this PID namespace is not the machine's first, whose inode is fixed (`PROC_PID_INIT_INO`, linux/proc_ns.h).
+#[must_use]
+pub fn in_own_pid_namespace() -> bool {
+    std::fs::read_link("/proc/self/ns/pid").is_ok_and(|link| link.as_os_str() != "pid:[4026531836]")
+}
+
 /// Ends this process at once, without the destructors that belong to the process it was forked from.
 pub fn exit_now(status: i32) -> ! {
     // SAFETY: _exit never returns and runs no handlers.

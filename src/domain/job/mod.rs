@@ -395,7 +395,8 @@ impl Job {
     }
 
     fn end_without_hold(&self, left: Nanocredits) -> End {
-        if left <= self.guard() { self.grant.last.unwrap_or(End::CreditsExhausted) } else { End::LeaseExpired }
+        // Unless the ledger has said that nothing is left, there was more, and its answer did not come in time.
+        self.grant.last.filter(|_| left <= self.guard()).unwrap_or(End::LeaseExpired)
     }
 
     fn report_due(&mut self, now_us: u64, left: Nanocredits) -> Option<ReportDue> {

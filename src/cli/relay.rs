@@ -1,0 +1,75 @@
+//! `jobmeter relay` and `jobmeter install`: beside a container that is metered by the wrapper.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::args::Relay;
+use super::output::{Failure, Output};
+use super::settings::Settings;
+use crate::ledger::location::Location;
+use crate::ledger::protocol::JobKind;
+use crate::ledger::relay::Welcome;
+use crate::runner::relay::{RelayOptions, relay as carry};
+
+/// What the wrapper's container needs.
+const INSTALLED: [&str; 2] = ["jobmeter-wrapper", "jobmeter-nvml"];
+
+pub(super) fn relay(relay: &Relay, settings: &Settings) -> Result<ExitCode, Failure> {
+    super::serve::log();
+    let absolute = |path: &Path| {
+        std::path::absolute(path).map_err(|error| Failure::new(format!("the path {}", path.display())).because(error))
+    };
+    let welcome = Welcome {
+        session: Uuid::nil(),
+        user: settings.user.clone(),
+        job: relay.job.clone(),
+        task: relay.task.clone(),
+        kind: relay.kind.unwrap_or(JobKind::Training),
+        name: relay.name.clone(),
+        limit: relay.limit,
+    };
+    let span =
+        |given: Option<super::values::Span>, default: u64| given.map_or(Duration::from_secs(default), |span| span.0);
+    let options = RelayOptions {
+        socket: absolute(&relay.socket)?,
+        state_dir: settings.spool_dir.clone(),
+        ledger: settings.ledger.clone(),
+        connect: Location::connect,
+        welcome,
+        lost_after: span(relay.lost_after, 10),
+        grace: span(relay.grace, 20),
+    };
+    carry(options).map_err(Failure::new)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Copies the wrapper, and the helper for GPUs where it is there, to where another container finds them.
+pub(super) fn install(directory: &Path, out: &Output) -> Result<ExitCode, Failure> {
+    let failed =
+        |path: &Path, error: std::io::Error| Failure::new(format!("cannot install {}", path.display())).because(error);
+    let own = std::env::current_exe()
+        .map_err(|error| Failure::new("where this program is cannot be found").because(error))?;
+    let mut installed = Vec::new();
+    for name in INSTALLED {
+        let from = own.with_file_name(name);
+        let beside =
+            [from.clone(), Path::new("/usr/libexec/jobmeter").join(name)].into_iter().find(|path| path.exists());
+        let Some(from) = beside else {
+            if name == INSTALLED[0] {
+                return Err(Failure::new(format!("there is no {}", from.display())).hint("it is built with crt-static"));
+            }
+            continue;
+        };
+        let to = directory.join(name);
+        // Whatever the image's umask: whoever the container runs as must be able to execute it.
+        std::fs::copy(&from, &to)
+            .and_then(|_| std::fs::set_permissions(&to, std::fs::Permissions::from_mode(0o755)))
+            .map_err(|error| failed(&to, error))?;
+        installed.push(to.display().to_string());
+    }
+    out.print(&installed, |_| format!("installed {}\n", installed.join(" and ")))
+}

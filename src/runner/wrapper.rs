@@ -1,0 +1,171 @@
+//! The wrapper: the first process of a container, that runs the container's command under the meter. It holds no key: a
+//! relay in another container carries its reports, and says whose job this is. What it may be told stands in its
+//! arguments alone, since the environment is the workload's.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use super::front::say;
+use super::options::RunOptions;
+use super::termination;
+use crate::ledger::location::Location;
+use crate::ledger::relay::{self, RelayLedger, Session, Welcome};
+use crate::ledger::{Ledger, LedgerError};
+use crate::meter::gpu::watch::GpuOptions;
+use crate::sys::clock::{Clock, SystemClock, pause};
+use crate::sys::process::{forbid_tracing, in_own_pid_namespace};
+
+/// EX_TEMPFAIL: try again later.
+const EXHAUSTED_STATUS: u8 = 75;
+/// jobmeter itself failed.
+const FAILED: u8 = 125;
+const RELAY_LOOK: Duration = Duration::from_millis(5);
+const USAGE: &str = "usage: jobmeter-wrapper [--relay SOCKET] [--wait SECONDS] [--termination-log FILE] [--quiet] [--] COMMAND \
+                     [ARG]...\nRuns COMMAND as the first process of a container, under a meter that a `jobmeter relay` \
+                     speaks for.";
+
+/// What stands in the arguments.
+#[derive(Debug, PartialEq, Eq)]
+struct Arguments {
+    relay: PathBuf,
+    /// For a relay that starts beside it.
+    wait: Duration,
+    termination_log: PathBuf,
+    quiet: bool,
+    command: Vec<OsString>,
+}
+
+fn parsed(arguments: impl Iterator<Item = OsString>) -> Result<Arguments, String> {
+    let mut parsed = Arguments {
+        relay: PathBuf::from("/run/jobmeter/relay.sock"),
+        wait: Duration::from_mins(1),
+        termination_log: PathBuf::from("/dev/termination-log"),
+        quiet: false,
+        command: Vec::new(),
+    };
+    let mut arguments = arguments.peekable();
+    while let Some(flag) = arguments.next_if(|argument| argument.to_string_lossy().starts_with("--")) {
+        let mut value = || arguments.next().ok_or_else(|| format!("{} wants a value", flag.to_string_lossy()));
+        match flag.to_str() {
+            Some("--relay") => parsed.relay = value()?.into(),
+            Some("--termination-log") => parsed.termination_log = value()?.into(),
+            Some("--wait") => {
+                let text = value()?;
+                let seconds = text.to_str().and_then(|text| text.parse().ok()).filter(|seconds| *seconds <= 3_600);
+                parsed.wait = Duration::from_secs(seconds.ok_or("--wait wants 0 to 3600 seconds")?);
+            }
+            Some("--quiet") => parsed.quiet = true,
+            Some("--") => break,
+            _ => return Err(format!("{} is no option", flag.to_string_lossy())),
+        }
+    }
+    parsed.command = arguments.collect();
+    if parsed.command.is_empty() { Err("there is no command".to_owned()) } else { Ok(parsed) }
+}
+
+/// Runs the command of `arguments`, the program's own name left out.
+#[must_use]
+pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let arguments = match parsed(arguments) {
+        Ok(arguments) => arguments,
+        Err(why) => {
+            say(&format!("jobmeter: error: {why}\n{USAGE}"));
+            return ExitCode::from(FAILED);
+        }
+    };
+    let begun = forbid_tracing()
+        .map_err(|error| format!("prctl(PR_SET_DUMPABLE): {error}"))
+        .and_then(|()| alone())
+        .and_then(|()| begin(&arguments).map_err(|error| error.to_string()));
+    match begun {
+        Ok((session, welcome)) => super::run(&options(arguments, session, welcome)),
+        Err(why) => {
+            say(&format!("jobmeter: error: {why}"));
+            termination::of_failure(Some(&arguments.termination_log), "error", &why);
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+/// Only the first process of a PID namespace cannot be killed or stopped from within (pid_namespaces(7)).
+fn alone() -> Result<(), String> {
+    if std::process::id() == 1 && in_own_pid_namespace() {
+        return Ok(());
+    }
+    Err("the wrapper must be the first process of its container: it cannot be used with shareProcessNamespace, hostPID or \
+         a shell around it"
+        .to_owned())
+}
+
+fn begin(arguments: &Arguments) -> Result<(Session, Welcome), LedgerError> {
+    let wait_us = u64::try_from(arguments.wait.as_micros()).unwrap_or(u64::MAX);
+    let until_us = SystemClock.boottime_us().saturating_add(wait_us);
+    loop {
+        match relay::begin(&arguments.relay) {
+            Err(LedgerError::Unavailable(_)) if SystemClock.boottime_us() < until_us => pause(RELAY_LOOK),
+            Err(error) => {
+                let socket = arguments.relay.display();
+                return Err(LedgerError::Unavailable(format!("no session with the relay at {socket}: {error}")));
+            }
+            begun => return begun,
+        }
+    }
+}
+
+fn options(arguments: Arguments, session: Session, welcome: Welcome) -> RunOptions {
+    let Welcome { user, job, task, kind, name, limit, .. } = welcome;
+    RunOptions {
+        command: arguments.command,
+        ledger: Location::Relay(arguments.relay, session),
+        connect,
+        spool_dir: None,
+        user,
+        job,
+        task,
+        kind,
+        name,
+        labels: std::collections::BTreeMap::new(),
+        limit,
+        interval: Duration::from_secs(1),
+        hold: Duration::from_secs(30),
+        notice: None,
+        linger: false,
+        run_as: None,
+        cpu_source: None,
+        gpus: GpuOptions::default(),
+        receipt: None,
+        termination_log: Some(arguments.termination_log),
+        quiet: arguments.quiet,
+        exhausted_status: EXHAUSTED_STATUS,
+    }
+}
+
+/// Nothing else is linked into the wrapper.
+fn connect(location: &Location) -> Result<Box<dyn Ledger>, LedgerError> {
+    match location {
+        Location::Relay(socket, session) => Ok(Box::new(RelayLedger::resume(socket, session)?)),
+        other => Err(LedgerError::Refused(format!("the wrapper reaches relays alone, and not {other}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(text: &str) -> Result<Arguments, String> {
+        parsed(text.split_whitespace().map(OsString::from))
+    }
+
+    #[test]
+    fn what_follows_its_own_options_is_the_commands() {
+        let plain = of("sh -c --quiet").unwrap();
+        assert_eq!((plain.command.len(), plain.quiet), (3, false));
+        let all = of("--relay /r --wait 5 --termination-log /t --quiet -- --odd name").unwrap();
+        assert_eq!((all.relay, all.wait.as_secs(), all.command.len()), (PathBuf::from("/r"), 5, 2));
+        for wrong in ["", "--", "--quiet", "--relay", "--wait x -- a", "--wait 9999 -- a", "--unknown a"] {
+            assert!(of(wrong).is_err(), "{wrong}");
+        }
+    }
+}
