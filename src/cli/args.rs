@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use uuid::Uuid;
 
-use super::values::{self, Span};
+use super::values::{self, MaybeName, Span};
 use crate::domain::rating::{CpuBasis, GpuBasis};
 use crate::domain::units::{Microseconds, Nanocredits};
 use crate::domain::weight::GpuWeight;
@@ -185,15 +185,15 @@ pub(super) struct Relay {
     /// The job's id
     #[arg(long, value_name = "ID", value_parser = values::name)]
     pub(super) job: String,
-    /// The task within the job
-    #[arg(long, value_name = "ID", default_value = "0", value_parser = values::name)]
-    pub(super) task: String,
+    /// The task within the job; empty: 0
+    #[arg(long, value_name = "ID", default_value = "", value_parser = values::maybe_name)]
+    pub(super) task: MaybeName,
     /// What the job is for [default: training]
     #[arg(long)]
     pub(super) kind: Option<JobKind>,
-    /// A name for people
-    #[arg(long, value_name = "TEXT", value_parser = values::name)]
-    pub(super) name: Option<String>,
+    /// A name for people; empty: none
+    #[arg(long, value_name = "TEXT", default_value = "", value_parser = values::maybe_name)]
+    pub(super) name: MaybeName,
     /// Stop this job, over all its tasks, at so many credits
     #[arg(long, value_name = "CREDITS", value_parser = values::amount_above_zero)]
     pub(super) limit: Option<Nanocredits>,

@@ -27,9 +27,9 @@ pub(super) fn relay(relay: &Relay, settings: &Settings) -> Result<ExitCode, Fail
         session: Uuid::nil(),
         user: settings.user.clone(),
         job: relay.job.clone(),
-        task: relay.task.clone(),
+        task: relay.task.0.clone().unwrap_or_else(|| "0".to_owned()),
         kind: relay.kind.unwrap_or(JobKind::Training),
-        name: relay.name.clone(),
+        name: relay.name.0.clone(),
         limit: relay.limit,
     };
     let span =

@@ -24,6 +24,15 @@ pub(super) fn not_empty(text: &str) -> Result<String, String> {
     if text.is_empty() { Err("it is empty".to_owned()) } else { Ok(text.to_owned()) }
 }
 
+/// What a pod's labels may leave empty.
+#[derive(Clone, Debug)]
+pub(super) struct MaybeName(pub(super) Option<String>);
+
+/// A name, or nothing.
+pub(super) fn maybe_name(text: &str) -> Result<MaybeName, String> {
+    if text.is_empty() { Ok(MaybeName(None)) } else { name(text).map(|name| MaybeName(Some(name))) }
+}
+
 /// Names of users, jobs, tasks, keys: what POSIX and mail addresses allow and more, but nothing that a terminal or a log
 /// could take for something else.
 pub(super) fn name(text: &str) -> Result<String, String> {

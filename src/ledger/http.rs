@@ -54,13 +54,21 @@ impl HttpLedger {
         }
         // Another part of the process may have chosen it before.
         rustls::crypto::ring::default_provider().install_default().ok();
-        let client = Client::builder()
+        let builder = match base.scheme() {
+            // An image may have no certificates, and needs none here.
+            "http" => Client::builder().tls_certs_only([]),
+            _ => Client::builder(),
+        };
+        let client = builder
             .connect_timeout(CONNECT_MAX)
             .timeout(ANSWER_MAX)
             .tcp_keepalive(Duration::from_secs(30))
             .user_agent(concat!("jobmeter/", env!("CARGO_PKG_VERSION")))
             .build()
-            .map_err(|error| wrong(error.to_string()))?;
+            .map_err(|error| {
+                let causes = std::iter::successors(std::error::Error::source(&error), |error| error.source());
+                wrong(causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}")))
+            })?;
         Ok(Self { client, base, key })
     }
 

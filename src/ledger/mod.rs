@@ -16,6 +16,7 @@ pub mod views;
 
 use keys::Secret;
 use protocol::{Finish, FinishAnswer, OpenAnswer, OpenRequest, Report, ReportAnswer};
+use relay::Kept;
 use views::{Change, ChangeAnswer, NewKey, Query, View};
 
 /// What a sidecar and the command line ask of a ledger. An answer leaves after its commit: acknowledged means durable.
@@ -37,6 +38,15 @@ pub trait Ledger: Send {
     /// # Errors
     /// See [`LedgerError`].
     fn finish(&mut self, finish: &Finish) -> Result<FinishAnswer, LedgerError>;
+
+    /// What an attempt has burned so far, for whoever settles it where its sidecar vanishes without a trace. A ledger does
+    /// not need it: the sidecar has a spool; a relay does, whose wrapper has none.
+    ///
+    /// # Errors
+    /// See [`LedgerError`].
+    fn keep(&mut self, _kept: &Kept) -> Result<(), LedgerError> {
+        Ok(())
+    }
 
     /// Changes an account, the rates, a job or tokens; each change is an entry with who and why.
     ///

@@ -18,10 +18,11 @@ use sha2::Sha256;
 use uuid::Uuid;
 
 use super::keys::Secret;
-use super::protocol::{Finish, FinishAnswer, JobKind, OpenAnswer, OpenRequest, Report, ReportAnswer};
+use super::protocol::{ClosedPeriod, Finish, FinishAnswer, JobKind, OpenAnswer, OpenRequest, Report, ReportAnswer};
 use super::views::{Change, ChangeAnswer, NewKey, Query, View};
 use super::{Ledger, LedgerError};
 use crate::domain::units::Nanocredits;
+use crate::domain::usage::Usage;
 
 /// Of what is said here. A relay and a wrapper of different versions refuse each other.
 pub const VERSION: u32 = 1;
@@ -55,10 +56,26 @@ pub enum Ask {
     Report(Report),
     /// See [`Ledger::finish`].
     Finish(Finish),
+    /// See [`Ledger::keep`].
+    Keep(Kept),
     /// See [`Ledger::change`].
     Change(Change),
     /// See [`Ledger::read`].
     Read(Query),
+}
+
+/// What an attempt has burned so far.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Kept {
+    /// Which.
+    pub attempt: Uuid,
+    /// Since it began.
+    pub usage: Usage,
+    /// Which period pays.
+    pub period: i64,
+    /// What an earlier period still has to be told.
+    pub closed: Option<ClosedPeriod>,
 }
 
 /// From the relay.
@@ -85,6 +102,7 @@ pub enum Told {
     Reported(ReportAnswer),
     Finished(FinishAnswer),
     Changed(ChangeAnswer),
+    Kept,
     Read(View),
     Failed { family: Family, why: String },
 }
@@ -342,6 +360,13 @@ impl Ledger for RelayLedger {
     fn finish(&mut self, finish: &Finish) -> Result<FinishAnswer, LedgerError> {
         match self.ask(Ask::Finish(finish.clone()))? {
             Told::Finished(answer) => Ok(answer),
+            _ => Err(LedgerError::unasked()),
+        }
+    }
+
+    fn keep(&mut self, kept: &Kept) -> Result<(), LedgerError> {
+        match self.ask(Ask::Keep(kept.clone()))? {
+            Told::Kept => Ok(()),
             _ => Err(LedgerError::unasked()),
         }
     }

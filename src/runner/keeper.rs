@@ -21,10 +21,11 @@ use super::wire::{Channel, Exit, ExitKind, ToFront, ToKeeper};
 use crate::domain::job::{Action, End, Event, Job, Rules};
 use crate::domain::rating::RateCard;
 use crate::domain::units::Nanocredits;
-use crate::ledger::protocol::{Balance, ClosedPeriod, OpenAnswer, OpenRequest, Resources, StopReason};
+use crate::ledger::protocol::{Balance, OpenAnswer, OpenRequest, Resources, StopReason};
+use crate::ledger::relay::Kept;
 use crate::meter::select::Plan;
 use crate::sys::clock::{Alarm, Clock, SystemClock};
-use crate::sys::process::{PidFd, StatFile, schedule_first};
+use crate::sys::process::{Limits, PidFd, StatFile, schedule_first};
 use crate::sys::shared::SharedPage;
 
 /// While what the command left behind is waited for, its end is looked for this often.
@@ -60,6 +61,8 @@ pub(super) struct Running {
     pub(super) child: Option<PidFd>,
     pub(super) child_state: Option<StatFile>,
     pub(super) front_state: Option<StatFile>,
+    /// Of front and keeper, at the start.
+    pub(super) limits: [Option<Limits>; 2],
     pub(super) ended: Option<ExitKind>,
     pub(super) balance: Balance,
     pub(super) title: Title,
@@ -196,6 +199,7 @@ impl Keeper<'_> {
             child: None,
             child_state: None,
             front_state: StatFile::open(self.front).ok(),
+            limits: self.limits(),
             ended: None,
             balance,
             title: Title::of_terminal(self.options),
@@ -254,7 +258,9 @@ impl Keeper<'_> {
             let front_look_us = due_us.min(now_us.saturating_add(FRONT_LOOK_US));
             let woken = self.wait(&running.uplink, Some(front_look_us));
             event = match woken {
-                Woken::Time if front_look_us < due_us => self.front_was_stopped(&running).then_some(Event::MeterLost),
+                Woken::Time if front_look_us < due_us => {
+                    (self.front_was_stopped(&running) || self.is_starved(&running)).then_some(Event::MeterLost)
+                }
                 woken => self.event_of(&mut running, woken, due_us),
             };
         }
@@ -264,7 +270,7 @@ impl Keeper<'_> {
         Some(match woken {
             Woken::Time => {
                 running.figures.woke(SystemClock.boottime_us().saturating_sub(due_us));
-                if self.front_was_stopped(running) {
+                if self.front_was_stopped(running) || self.is_starved(running) {
                     return Some(Event::MeterLost);
                 }
                 if running.ended.is_some() && !self.plan.containment().is_populated() {
@@ -330,6 +336,16 @@ impl Keeper<'_> {
         }
     }
 
+    fn limits(&self) -> [Option<Limits>; 2] {
+        [self.front, nix::unistd::getpid()].map(Limits::of)
+    }
+
+    /// Somebody has taken from the meter what it needs to go on.
+    fn is_starved(&self, running: &Running) -> bool {
+        let pairs = self.limits().into_iter().zip(running.limits);
+        pairs.into_iter().any(|(now, before)| now.zip(before).is_some_and(|(now, before)| now.are_below(&before)))
+    }
+
     fn notice(&self, running: &mut Running) {
         if let (Some(child), Some(notice)) = (&running.child, self.options.notice) {
             child.send(notice.signal).ok();
@@ -341,8 +357,9 @@ impl Keeper<'_> {
         if running.figures.spool_is_due(now_us, micros(self.options.interval)) {
             self.write_spool(&running.job);
             if let Ok(handle) = self.spool.handle() {
-                let job = self.attempt.identity.job.clone();
-                running.uplink.ask(Question::Keep { spool: handle, job });
+                let (attempt, job) = (self.attempt.identity.attempt, self.attempt.identity.job.clone());
+                let kept = Box::new(super::leases::kept(attempt, &running.job));
+                running.uplink.ask(Question::Keep { spool: handle, job, kept });
             }
             self.recapture_strays(running);
             running.figures.sample(&self.plan);
@@ -369,12 +386,12 @@ impl Keeper<'_> {
 
     /// A full disk costs exactness after a crash, not the job: the ledger still holds the lease.
     pub(super) fn write_spool(&mut self, job: &Job) {
-        let (period, closed) = job.period();
+        let Kept { usage, period, closed, .. } = super::leases::kept(self.attempt.identity.attempt, job);
         let record = Record {
             seq: 0,
-            usage: job.usage().clone(),
+            usage,
             period: Some(period),
-            closed: closed.map(|(period, usage)| ClosedPeriod { period: *period, usage: usage.clone() }),
+            closed,
             at_us: SystemClock.realtime_us(),
             boot_us: SystemClock.boottime_us(),
             gpu_age_us: job.bounds().gpu_age_us,

@@ -8,6 +8,7 @@ use super::keeper::end_of;
 use crate::domain::deadline::Bounds;
 use crate::domain::job::{Grant, Job, NextGrant, ReportDue, Verdict};
 use crate::ledger::protocol::{ClosedPeriod, Decision, Lease, Report, Resources};
+use crate::ledger::relay::Kept;
 
 /// In which a ledger answers, on a machine whose every CPU the job keeps busy.
 const ANSWER_US: u64 = 500_000;
@@ -61,6 +62,14 @@ pub fn resources(bounds: &Bounds, gpus: &BTreeMap<String, u64>, can_hold: bool) 
         gpu_models,
         stop_us: bounds.unseen_us().saturating_add(answer_us),
     }
+}
+
+/// What would be settled if nobody of jobmeter lived to say more.
+#[must_use]
+pub fn kept(attempt: Uuid, job: &Job) -> Kept {
+    let (period, closed) = job.period();
+    let closed = closed.map(|(period, usage)| ClosedPeriod { period: *period, usage: usage.clone() });
+    Kept { attempt, usage: job.usage().clone(), period, closed }
 }
 
 /// The report that the state machine wants.

@@ -13,6 +13,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use super::origin::Origin;
 use crate::ledger::location::{Connect, Location};
 use crate::ledger::protocol::{Finish, FinishAnswer, OpenAnswer, OpenRequest, Report, ReportAnswer};
+use crate::ledger::relay::Kept;
 use crate::ledger::views::{Query, View};
 use crate::ledger::{Ledger, LedgerError};
 use crate::sys::clock::{Clock, SystemClock};
@@ -30,6 +31,7 @@ pub(super) enum Question {
     Keep {
         spool: File,
         job: String,
+        kept: Box<Kept>,
     },
 }
 
@@ -135,8 +137,10 @@ impl Line {
                 Some(origin) => origin.finish(ledger, &finish, now_us),
                 None => ledger.finish(&finish),
             })),
-            Question::Keep { spool, job } => {
+            Question::Keep { spool, job, kept } => {
                 spool.sync_data().ok();
+                // Where it fails, the next comes in a moment.
+                self.with_ledger(|ledger| ledger.keep(&kept)).ok();
                 let stopped = self.with_ledger(|ledger| ledger.read(&Query::Stopped { job }));
                 return matches!(stopped, Ok(View::Stopped(true))).then_some(Answer::Stopped);
             }

@@ -47,18 +47,23 @@ fn parsed(arguments: impl Iterator<Item = OsString>) -> Result<Arguments, String
     };
     let mut arguments = arguments.peekable();
     while let Some(flag) = arguments.next_if(|argument| argument.to_string_lossy().starts_with("--")) {
-        let mut value = || arguments.next().ok_or_else(|| format!("{} wants a value", flag.to_string_lossy()));
-        match flag.to_str() {
-            Some("--relay") => parsed.relay = value()?.into(),
-            Some("--termination-log") => parsed.termination_log = value()?.into(),
-            Some("--wait") => {
+        let flag = flag.into_string().map_err(|flag| format!("{} is no option", flag.to_string_lossy()))?;
+        let (flag, joined) = match flag.split_once('=') {
+            Some((flag, value)) => (flag.to_owned(), Some(OsString::from(value))),
+            None => (flag, None),
+        };
+        let mut value = || joined.clone().or_else(|| arguments.next()).ok_or_else(|| format!("{flag} wants a value"));
+        match flag.as_str() {
+            "--relay" => parsed.relay = value()?.into(),
+            "--termination-log" => parsed.termination_log = value()?.into(),
+            "--wait" => {
                 let text = value()?;
                 let seconds = text.to_str().and_then(|text| text.parse().ok()).filter(|seconds| *seconds <= 3_600);
                 parsed.wait = Duration::from_secs(seconds.ok_or("--wait wants 0 to 3600 seconds")?);
             }
-            Some("--quiet") => parsed.quiet = true,
-            Some("--") => break,
-            _ => return Err(format!("{} is no option", flag.to_string_lossy())),
+            "--quiet" => parsed.quiet = true,
+            "--" => break,
+            _ => return Err(format!("{flag} is no option")),
         }
     }
     parsed.command = arguments.collect();
@@ -162,7 +167,7 @@ mod tests {
     fn what_follows_its_own_options_is_the_commands() {
         let plain = of("sh -c --quiet").unwrap();
         assert_eq!((plain.command.len(), plain.quiet), (3, false));
-        let all = of("--relay /r --wait 5 --termination-log /t --quiet -- --odd name").unwrap();
+        let all = of("--relay=/r --wait 5 --termination-log /t --quiet -- --odd name").unwrap();
         assert_eq!((all.relay, all.wait.as_secs(), all.command.len()), (PathBuf::from("/r"), 5, 2));
         for wrong in ["", "--", "--quiet", "--relay", "--wait x -- a", "--wait 9999 -- a", "--unknown a"] {
             assert!(of(wrong).is_err(), "{wrong}");

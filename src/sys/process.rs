@@ -67,6 +67,34 @@ pub fn in_own_pid_namespace() -> bool {
     std::fs::read_link("/proc/self/ns/pid").is_ok_and(|link| link.as_os_str() != "pid:[4026531836]")
 }
 
+/// What a process may use of what it needs to go on: descriptors, memory, CPU time. Another process of the same user may
+/// lower that, so that it starves (prlimit(2)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits([u64; 3]);
+
+impl Limits {
+    /// Of a process; `None` once it has gone.
+    #[must_use]
+    pub fn of(pid: Pid) -> Option<Self> {
+        let mut found = [0; 3];
+        for (resource, found) in [libc::RLIMIT_NOFILE, libc::RLIMIT_AS, libc::RLIMIT_CPU].into_iter().zip(&mut found) {
+            let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+            // SAFETY: nothing is set, and the limit outlives the call.
+            if unsafe { libc::prlimit(pid.as_raw(), resource, std::ptr::null(), &raw mut limit) } != 0 {
+                return None;
+            }
+            *found = limit.rlim_cur;
+        }
+        Some(Self(found))
+    }
+
+    /// Whether one of them is lower than it was.
+    #[must_use]
+    pub fn are_below(&self, before: &Self) -> bool {
+        self.0.iter().zip(before.0).any(|(now, before)| *now < before)
+    }
+}
+
 /// Ends this process at once, without the destructors that belong to the process it was forked from.
 pub fn exit_now(status: i32) -> ! {
     // SAFETY: _exit never returns and runs no handlers.

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::{Counted, GUESTS_MAX, Relay, STRANGERS_MAX};
 use crate::ledger::keys::Secret;
 use crate::ledger::protocol::{Finish, OpenRequest, Report};
-use crate::ledger::relay::{Ask, End, FromRelay, Line, Session, ToRelay, Told, VERSION, nonce};
+use crate::ledger::relay::{Ask, End, FromRelay, Kept, Line, Session, ToRelay, Told, VERSION, nonce};
 use crate::ledger::views::{Change, Query};
 use crate::ledger::{Ledger, LedgerError};
 use crate::sys::clock::Clock;
@@ -126,6 +126,9 @@ fn answer_all(relay: &Relay, line: &mut Line, session: Uuid) -> std::io::Result<
 fn answer(relay: &Relay, session: Uuid, ledger: &mut Option<Box<dyn Ledger>>, ask: Ask) -> Result<Told, LedgerError> {
     // What is kept is kept before the ledger is asked, which may be away.
     let ask = kept(relay, session, ask)?;
+    if matches!(ask, Ask::Keep(_)) {
+        return Ok(Told::Kept);
+    }
     let ledger = match ledger {
         Some(ledger) => ledger,
         none => none.insert((relay.options.connect)(&relay.options.ledger)?),
@@ -142,6 +145,7 @@ fn answer(relay: &Relay, session: Uuid, ledger: &mut Option<Box<dyn Ledger>>, as
             relay.sessions().told(session);
             Told::Finished(answer)
         }
+        Ask::Keep(_) => Told::Kept,
         Ask::Change(change) => Told::Changed(ledger.change(&change)?),
         Ask::Read(query) => Told::Read(ledger.read(&query)?),
     })
@@ -166,6 +170,11 @@ fn kept(relay: &Relay, session: Uuid, ask: Ask) -> Result<Ask, LedgerError> {
             let Report { attempt, usage, period, closed, .. } = &report;
             relay.sessions().reported(session, *attempt, usage, *period, closed.as_ref())?;
             Ask::Report(report)
+        }
+        Ask::Keep(kept) => {
+            let Kept { attempt, usage, period, closed } = &kept;
+            relay.sessions().reported(session, *attempt, usage, *period, closed.as_ref())?;
+            Ask::Keep(kept)
         }
         Ask::Finish(finish) => {
             let Finish { attempt, .. } = &finish;

@@ -1,0 +1,165 @@
+"""Pods of deploy/kubernetes in podman.
+
+The manifests are those that a cluster gets; what the kubelet does with them is done here by hand: the init container first, then
+the relay and the job beside each other, an emptyDir or a secret as a directory with the kubelet's mode, the file of the termination
+message, and SIGTERM to the relay once the job has ended."""
+
+import json
+import os
+import pathlib
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+
+import yaml
+
+BINARIES = pathlib.Path(sys.argv[1]).resolve()
+HERE = pathlib.Path(__file__).resolve().parent
+DEPLOY = HERE.parent.parent / "deploy"
+JOBMETER = str(BINARIES / "jobmeter")
+PLAIN = {name: value for name, value in os.environ.items() if not name.startswith("JOBMETER")}
+
+
+def call(*line, check=True, **options):
+    done = subprocess.run([str(word) for word in line], capture_output=True, text=True, **options)
+    if check and done.returncode:
+        raise AssertionError(f"{line}: {done.returncode}\n{done.stdout}\n{done.stderr}")
+    return done
+
+
+def podman(*line, **options):
+    return call("podman", "--log-level", "error", *line, **options)
+
+
+class Ledger:
+    """A service on this machine, and a key for relays."""
+
+    def __init__(self, directory):
+        self.directory = directory
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.address = f"127.0.0.1:{free.getsockname()[1]}"
+        self.url = f"http://{self.address}"
+        db = directory / "ledger.db"
+        self.env = dict(PLAIN, JOBMETER_LEDGER=self.url, JOBMETER_KEY=f"{db}.admin-key", JOBMETER_SPOOL=str(directory / "spool"))
+        self.start()
+        self.ask("key", "create", "relay", "--to", directory / "key")
+        self.ask("--user", "ann", "account", "limit", "none")
+
+    def start(self):
+        line = [JOBMETER, "serve", "--db", str(self.directory / "ledger.db"), "--listen", self.address]
+        self.process = subprocess.Popen(line, env=PLAIN, stderr=subprocess.DEVNULL)
+        until = time.monotonic() + 20
+        while time.monotonic() < until:
+            try:
+                urllib.request.urlopen(f"{self.url}/readyz", timeout=1)
+                return
+            except OSError:
+                time.sleep(0.05)
+        raise AssertionError("the service does not start")
+
+    def stop(self):
+        self.process.kill()
+        self.process.wait()
+
+    def ask(self, *line):
+        return call(JOBMETER, *line, env=self.env).stdout
+
+    def job(self, name):
+        return json.loads(self.ask("--json", "jobs", "show", name))
+
+
+class Pod:
+    """One run of the example job with another command."""
+
+    count = 0
+
+    def __init__(self, ledger, command, user="ann", env=None, image="localhost/base"):
+        Pod.count += 1
+        self.ledger, self.name = ledger, f"pod-{Pod.count}"
+        self.directory = ledger.directory / self.name
+        self.directory.mkdir(mode=0o755)
+        job = yaml.safe_load(call("kubectl", "kustomize", DEPLOY / "kubernetes/job-before-1.35").stdout)
+        spec = job["spec"]["template"]["spec"]
+        install, relay = spec["initContainers"]
+        (main,) = spec["containers"]
+        assert relay["name"] == "jobmeter-relay" and relay.pop("restartPolicy") == "Always"
+        fields = {"JOBMETER_ACCOUNT": user, "JOBMETER_JOB_UID": self.name, "JOBMETER_JOB_NAME": "example", "JOBMETER_TASK": ""}
+        relay["env"] = [{"name": one["name"], "value": fields[one["name"]]} for one in relay["env"] if one["name"] in fields]
+        relay["args"] = [fields_in(word, fields).replace("https://jobmeter.jobmeter.svc:7770", ledger.url) for word in relay["args"]]
+        install["image"] = relay["image"] = "localhost/jobmeter"
+        main["image"] = image
+        main["command"] = main["command"][: main["command"].index("--") + 1] + command
+        main["env"] = [{"name": name, "value": value} for name, value in (env or {}).items()]
+        self.message = self.directory / "termination-log"
+        self.message.touch()
+        self.message.chmod(0o666)
+        self.volumes = {volume["name"]: self.on_host(volume) for volume in spec["volumes"]}
+        self.main, self.relay = f"{self.name}-main", f"{self.name}-jobmeter-relay"
+        self.run(spec, install, "--rm")
+        self.run(spec, relay, "--detach")
+        self.run(spec, main, "--detach", f"--volume={self.message}:/dev/termination-log")
+
+    def run(self, spec, container, *flags):
+        """As the kubelet has it run: `podman kube play` makes a group for the pod from which no device can be opened here."""
+        own, of_pod = container["securityContext"], spec["securityContext"]
+        assert own["allowPrivilegeEscalation"] is False and own["capabilities"] == {"drop": ["ALL"]} and own["readOnlyRootFilesystem"]
+        user, group = (own.get(field, of_pod[field]) for field in ("runAsUser", "runAsGroup"))
+        flags = [*flags, f"--name={self.name}-{container['name']}", "--network=host", f"--user={user}:{group}", "--cap-drop=ALL",
+                 "--read-only", "--read-only-tmpfs=false", "--security-opt=no-new-privileges"]
+        for mount in container["volumeMounts"]:
+            mode = "ro" if mount.get("readOnly") else "rw"
+            flags.append(f"--volume={self.volumes[mount['name']]}:{mount['mountPath']}:{mode}")
+        flags += [f"--env={one['name']}={one['value']}" for one in container.get("env", [])]
+        command = container.get("command", [])
+        if command:
+            flags.append(f"--entrypoint={json.dumps(command)}")
+        return podman("run", *flags, container["image"], *container.get("args", []))
+
+    def on_host(self, volume):
+        """An emptyDir, or a secret, with the mode that the kubelet gives it."""
+        path = self.directory / volume["name"]
+        path.mkdir()
+        if "secret" in volume:
+            shutil.copy(self.ledger.directory / "key", path / "key")
+            (path / "key").chmod(0o444)
+        else:
+            assert "emptyDir" in volume, volume
+            path.chmod(0o777)
+        return path
+
+    def ended(self):
+        """The exit status of the main container; its relay then gets SIGTERM, as from the kubelet."""
+        status = int(podman("wait", self.main).stdout)
+        podman("stop", "--time", "25", self.relay)
+        relays = int(podman("inspect", "--format", "{{.State.ExitCode}}", self.relay).stdout)
+        assert relays == 0, f"the relay ended with {relays}:\n{self.logs(self.relay)}"
+        return status
+
+    def logs(self, container=None):
+        done = podman("logs", container or self.main)
+        return done.stdout + done.stderr
+
+    def told(self):
+        return json.loads(self.message.read_text())
+
+    def pid(self):
+        return int(podman("inspect", "--format", "{{.State.Pid}}", self.main).stdout)
+
+    def group(self):
+        """The cgroup of the main container."""
+        line = pathlib.Path(f"/proc/{self.pid()}/cgroup").read_text().splitlines()
+        return pathlib.Path("/sys/fs/cgroup" + next(one[3:] for one in line if one.startswith("0::")))
+
+    def remove(self):
+        podman("rm", "--force", "--time", "0", self.main, self.relay)
+
+
+def fields_in(word, fields):
+    for name, value in fields.items():
+        word = word.replace(f"$({name})", value)
+    return word

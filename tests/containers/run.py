@@ -1,0 +1,203 @@
+#!/usr/bin/env python3
+"""The pods of deploy/kubernetes in podman: podman.sh DIRECTORY run.py BINARIES BASE.tar [SCENE...]. BINARIES is the directory
+with jobmeter, jobmeter-wrapper (static) and jobmeter-nvml; BASE.tar a Debian root file system with python3."""
+
+import os
+import pathlib
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+from pods import DEPLOY, BINARIES, JOBMETER, Ledger, Pod, call, podman
+
+HERE = pathlib.Path(__file__).resolve().parent
+SPIN = "import time\nuntil = time.process_time() + {}\nwhile time.process_time() < until: pass"
+CHILDREN = """\
+import os, time
+for _ in range({count}):
+    if os.fork() == 0:
+        if os.fork() == 0:
+            os.setsid()
+            until = time.process_time() + 0.005
+            while time.process_time() < until: pass
+        os._exit(0)
+    os.wait()
+time.sleep(1.5)
+"""
+
+
+def python(text):
+    return ["python3", "-c", text]
+
+
+def a_job_is_metered_to_its_last_child(ledger):
+    """By the container's own counter, which is gone with the container: it is read from outside until then."""
+    pod = Pod(ledger, python(CHILDREN.format(count=150)))
+    stat = open(pod.group() / "cpu.stat")
+    truth = 0
+    while podman("inspect", "--format", "{{.State.Running}}", pod.main).stdout.strip() == "true":
+        stat.seek(0)
+        try:
+            truth = int(stat.readline().split()[1])
+        except OSError:
+            break
+        time.sleep(0.05)
+    assert pod.ended() == 0, pod.logs()
+    job = ledger.job(pod.name)
+    receipt = job["attempts"][0]["receipt"]
+    metered = float(receipt["cpu"]["total_seconds"])
+    own = float(receipt["meter"]["cpu_seconds"])
+    share = metered / (truth / 1e6 - own)
+    assert receipt["cpu"]["source"] == "enclosing" and receipt["outcome"]["tamper"] == "none", receipt
+    assert 0.98 < share < 1.02, (metered, own, truth)
+    assert pod.told()["reason"] == "completed" and pod.told()["cpu_seconds"] == metered, pod.told()
+    assert (job["user"], job["name"]) == ("ann", "example"), job
+    pod.remove()
+    return f"{metered:.3f} s of {truth / 1e6 - own:.3f} s, {share:.2%}; the meter burned {own:.3f} s"
+
+
+def it_ends_as_its_command_does(ledger):
+    for command, status in ((["sh", "-c", "exit 7"], 7), (["sh", "-c", "kill -9 $$"], 137), (["/nowhere"], 127)):
+        pod = Pod(ledger, command)
+        assert pod.ended() == status, (command, pod.logs())
+        pod.remove()
+
+
+def credits_run_out(ledger):
+    """Also for what has left its session, ignores SIGTERM and forks without end."""
+    ledger.ask("--user", "poor", "account", "limit", "0.002")
+    bomb = "trap '' TERM; setsid sh -c 'while :; do :; done' & while :; do (true) & done"
+    pod = Pod(ledger, ["sh", "-c", bomb], user="poor")
+    assert pod.ended() == 75, pod.logs()
+    told = pod.told()
+    assert told["reason"] == "credits_exhausted", told
+    left = float(ledger.job(pod.name)["charged"]["total"])
+    assert left <= 0.002
+    again = Pod(ledger, ["true"], user="poor")
+    assert (again.ended(), again.told()["reason"]) == (75, "refused"), again.logs()
+    pod.remove(), again.remove()
+    return f"charged {left:.9f} of 0.002"
+
+
+def the_relay_is_killed_and_goes_on(ledger):
+    pod = Pod(ledger, python(SPIN.format(4)))
+    time.sleep(1)
+    podman("kill", "--signal", "KILL", pod.relay)
+    podman("start", pod.relay)
+    assert pod.ended() == 0, pod.logs() + pod.logs(pod.relay)
+    job = ledger.job(pod.name)
+    assert len(job["attempts"]) == 1 and 4 <= float(job["attempts"][0]["usage"]["cpu_used_seconds"]) < 4.5, job
+    pod.remove()
+
+
+def the_ledger_is_away_for_a_while(ledger):
+    pod = Pod(ledger, python(SPIN.format(6)))
+    # The first slice lasts some seconds; the second for half a minute at the job's rate.
+    time.sleep(3)
+    ledger.stop()
+    time.sleep(2)
+    ledger.start()
+    assert pod.ended() == 0, pod.logs() + pod.logs(pod.relay)
+    assert 6 <= float(ledger.job(pod.name)["attempts"][0]["usage"]["cpu_used_seconds"]) < 6.5
+    pod.remove()
+
+
+def the_container_is_killed_from_outside(ledger):
+    """As by the kernel for want of memory: what it had burned by the last second is charged all the same."""
+    pod = Pod(ledger, python(SPIN.format(60)))
+    time.sleep(3.3)
+    podman("kill", "--signal", "KILL", pod.main)
+    assert pod.ended() == 137
+    (attempt,) = ledger.job(pod.name)["attempts"]
+    assert attempt["reason"] == "meter_lost" and 2 <= float(attempt["usage"]["cpu_used_seconds"]) <= 3.6, attempt
+    pod.remove()
+
+
+def a_broken_loader_and_a_preload_do_not_reach_the_wrapper(ledger):
+    pod = Pod(ledger, ["true"], env={"LD_PRELOAD": "/nowhere.so", "LD_LIBRARY_PATH": "/nowhere", "GCONV_PATH": "/nowhere"})
+    assert pod.ended() == 0, pod.logs()
+    pod.remove()
+
+
+def it_starts_in_an_image_without_a_libc(ledger):
+    """A statically linked shell and nothing else, as images of musl look to a program of glibc."""
+    context = ledger.directory / "bare"
+    context.mkdir()
+    shutil.copy("/bin/busybox", context / "busybox")
+    (context / "Containerfile").write_text("FROM scratch\nCOPY busybox /bin/sh\n")
+    podman("build", "--quiet", "--tag", "localhost/bare", context)
+    pod = Pod(ledger, ["/bin/sh", "-c", "echo it runs"], image="localhost/bare")
+    assert pod.ended() == 0 and "it runs" in pod.logs(), pod.logs()
+    pod.remove()
+
+
+def no_attack_succeeds(ledger):
+    """The workload tries to end, stop, trace, impersonate or outlive the meter: attacks.py says which way."""
+    text = (HERE / "attacks.py").read_text()
+    pod = Pod(ledger, python(text) + ["all"])
+    status = pod.ended()
+    lines = [line for line in pod.logs().splitlines() if line.startswith("attack ")]
+    succeeded = [line for line in lines if not line.endswith(": failed")]
+    assert status == 0 and not succeeded and len(lines) >= 17, (status, pod.logs())
+    burned = float(ledger.job(pod.name)["attempts"][0]["usage"]["cpu_used_seconds"])
+    assert burned >= 0.5, "what was burned after the attacks was not metered"
+    pod.remove()
+    # Those that end the job end it whole at once, and what it burned until then is in the books.
+    for deadly in ("kill_everything", "kill_the_keeper", "stop_the_keeper", "starve_the_meter"):
+        pod = Pod(ledger, python(text) + [deadly])
+        status = pod.ended()
+        (attempt,) = ledger.job(pod.name)["attempts"]
+        burned = float(attempt["usage"]["cpu_used_seconds"])
+        assert status != 0 and "still alive" not in pod.logs(), (deadly, status, pod.logs())
+        assert 1.4 <= burned <= 4 and attempt["reason"] == "meter_lost", (deadly, attempt)
+        pod.remove()
+        lines.append(deadly)
+    return f"{len(lines)} attacks, 0 succeeded"
+
+
+def it_is_small_and_quick(ledger):
+    size = sum((BINARIES / name).stat().st_size for name in ("jobmeter", "jobmeter-wrapper", "jobmeter-nvml"))
+    return f"{size / 2**20:.1f} MiB beyond the base"
+
+
+SCENES = (
+    a_job_is_metered_to_its_last_child,
+    it_ends_as_its_command_does,
+    credits_run_out,
+    the_relay_is_killed_and_goes_on,
+    the_ledger_is_away_for_a_while,
+    the_container_is_killed_from_outside,
+    a_broken_loader_and_a_preload_do_not_reach_the_wrapper,
+    it_starts_in_an_image_without_a_libc,
+    no_attack_succeeds,
+    it_is_small_and_quick,
+)
+
+
+def main():
+    directory = pathlib.Path(tempfile.mkdtemp(prefix="jobmeter-containers-"))
+    directory.chmod(0o755)
+    ledger = None
+    try:
+        if podman("image", "exists", "localhost/base", check=False).returncode:
+            podman("import", "--quiet", sys.argv[2], "localhost/base")
+        podman("build", "--quiet", "--build-arg", "BASE=localhost/base", "--tag", "localhost/jobmeter", "--file", DEPLOY / "Containerfile", BINARIES)
+        ledger = Ledger(directory)
+        wanted = sys.argv[3:]
+        for scene in SCENES:
+            if not wanted or scene.__name__ in wanted:
+                told = scene(ledger)
+                print(f"containers: {scene.__name__} ... ok{': ' + told if told else ''}", flush=True)
+        print(ledger.ask("ledger", "verify").strip())
+    finally:
+        podman("rm", "--all", "--force", "--time", "0", check=False)
+        if ledger:
+            ledger.stop()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()
