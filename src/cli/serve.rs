@@ -51,6 +51,9 @@ pub(super) fn serve(serve: &Serve, settings: &Settings) -> Result<ExitCode, Fail
         sd_notify::notify(&[sd_notify::NotifyState::Ready]).ok();
     };
     runtime.block_on(async {
+        if let Some(period) = sd_notify::watchdog_enabled() {
+            tokio::spawn(watched(period / 3));
+        }
         let stop = stopped().map_err(|error| Failure::new("signals cannot be taken").because(error))?;
         server::serve(options, listening, stop).await.map_err(Failure::new)
     })?;
@@ -63,6 +66,16 @@ fn many_connections() {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
         setrlimit(Resource::RLIMIT_NOFILE, most, most).ok();
+    }
+}
+
+/// Tells systemd's watchdog that the event loop goes round; a service that is stopped or hangs is started again.
+async fn watched(each: std::time::Duration) {
+    let mut ticks = tokio::time::interval(each);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        sd_notify::notify(&[sd_notify::NotifyState::Watchdog]).ok();
     }
 }
 

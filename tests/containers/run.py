@@ -2,16 +2,13 @@
 """The pods of deploy/kubernetes in podman: podman.sh DIRECTORY run.py BINARIES BASE.tar [SCENE...]. BINARIES is the directory
 with jobmeter, jobmeter-wrapper (static) and jobmeter-nvml; BASE.tar a Debian root file system with python3."""
 
-import os
 import pathlib
 import shutil
-import statistics
-import subprocess
 import sys
 import tempfile
 import time
 
-from pods import DEPLOY, BINARIES, JOBMETER, Ledger, Pod, call, podman
+from pods import BINARIES, DEPLOY, Ledger, Pod, podman
 
 HERE = pathlib.Path(__file__).resolve().parent
 SPIN = "import time\nuntil = time.process_time() + {}\nwhile time.process_time() < until: pass"
@@ -158,11 +155,6 @@ def no_attack_succeeds(ledger):
     return f"{len(lines)} attacks, 0 succeeded"
 
 
-def it_is_small_and_quick(ledger):
-    size = sum((BINARIES / name).stat().st_size for name in ("jobmeter", "jobmeter-wrapper", "jobmeter-nvml"))
-    return f"{size / 2**20:.1f} MiB beyond the base"
-
-
 SCENES = (
     a_job_is_metered_to_its_last_child,
     it_ends_as_its_command_does,
@@ -173,7 +165,6 @@ SCENES = (
     a_broken_loader_and_a_preload_do_not_reach_the_wrapper,
     it_starts_in_an_image_without_a_libc,
     no_attack_succeeds,
-    it_is_small_and_quick,
 )
 
 
