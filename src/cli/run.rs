@@ -52,6 +52,7 @@ fn options(run: &Run, settings: &Settings) -> Result<RunOptions, Failure> {
     let span = |given: Option<values::Span>, filed: Option<values::Span>, default: Duration| {
         given.or(filed).map_or(default, |span| span.0)
     };
+    let (array_job, array_task) = ids(&|variable| std::env::var(variable).ok());
     let receipt = run.receipt.as_ref().map(std::path::absolute).transpose();
     Ok(RunOptions {
         command: run.command.clone(),
@@ -59,8 +60,8 @@ fn options(run: &Run, settings: &Settings) -> Result<RunOptions, Failure> {
         connect: Location::connect,
         spool_dir: Some(settings.spool_dir.clone()),
         user: settings.user.clone(),
-        job: run.job.clone().or_else(|| of_scheduler(&JOB_VARIABLES)).unwrap_or_else(|| Uuid::now_v7().to_string()),
-        task: run.task.clone().or_else(|| of_scheduler(&TASK_VARIABLES)).unwrap_or_else(|| "0".to_owned()),
+        job: run.job.clone().or(array_job).unwrap_or_else(|| Uuid::now_v7().to_string()),
+        task: run.task.clone().or(array_task).unwrap_or_else(|| "0".to_owned()),
         kind: run.kind.or(file.kind).unwrap_or(JobKind::Training),
         name: run.name.clone(),
         labels: run.labels.iter().cloned().collect(),
@@ -94,10 +95,19 @@ fn gpus(run: &Run, file: &RunFile) -> Result<GpuOptions, Failure> {
     })
 }
 
-/// The first of them that is set to something that may be an id. Array jobs of Grid Engine say "undefined".
-fn of_scheduler(variables: &[&str]) -> Option<String> {
-    let set = variables.iter().filter_map(|variable| std::env::var(variable).ok());
-    set.filter(|value| value != "undefined").find_map(|value| values::name(&value).ok())
+/// Job and task, as the scheduler's variables say them. The first of them counts that is set to something that may be an
+/// id; Grid Engine says "undefined" where there is no array. The elements of an array of Slurm's are tasks of one job, and
+/// where an element has several tasks, `ELEMENT.RANK`.
+fn ids(variable: &dyn Fn(&str) -> Option<String>) -> (Option<String>, Option<String>) {
+    let named = |name: &str| variable(name).filter(|value| value != "undefined").and_then(|id| values::name(&id).ok());
+    let first = |names: &[&str]| names.iter().find_map(|name| named(name));
+    let (job, task) = (first(&JOB_VARIABLES), first(&TASK_VARIABLES));
+    let Some((array, element)) = named("SLURM_ARRAY_JOB_ID").zip(named("SLURM_ARRAY_TASK_ID")) else {
+        return (job, task);
+    };
+    let has_many = named("SLURM_STEP_NUM_TASKS").is_some_and(|count| count != "1");
+    let rank = named("SLURM_PROCID").filter(|_| has_many);
+    (Some(array), Some(rank.map_or(element.clone(), |rank| format!("{element}.{rank}"))))
 }
 
 fn resolve_user(name: &str) -> Result<RunAs, Failure> {
@@ -150,4 +160,30 @@ fn dry_run_text(user: &str, found: &DryRun) -> String {
     }
     text.push_str("nothing was started\n");
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn schedulers_say_which_job_and_task_it_is() {
+        for (set, job, task) in [
+            ("", None, None),
+            ("SLURM_JOB_ID=7 SLURM_PROCID=2", Some("7"), Some("2")),
+            ("SLURM_JOB_ID=9 SLURM_ARRAY_JOB_ID=7 SLURM_ARRAY_TASK_ID=2 SLURM_PROCID=0", Some("7"), Some("2")),
+            (
+                "SLURM_JOB_ID=9 SLURM_ARRAY_JOB_ID=7 SLURM_ARRAY_TASK_ID=2 SLURM_PROCID=3 SLURM_STEP_NUM_TASKS=4",
+                Some("7"),
+                Some("2.3"),
+            ),
+            ("JOB_ID=5 SGE_TASK_ID=undefined JOB_COMPLETION_INDEX=1", Some("5"), Some("1")),
+        ] {
+            let value = |name: &str| {
+                let pairs = set.split(' ').filter_map(|pair| pair.split_once('='));
+                pairs.into_iter().find(|(key, _)| *key == name).map(|(_, value)| value.to_owned())
+            };
+            assert_eq!(ids(&value), (job.map(str::to_owned), task.map(str::to_owned)), "{set}");
+        }
+    }
 }
