@@ -265,6 +265,7 @@ impl Ledger for HttpLedger {
                 View::Usage(self.get(&path, &parameters)?)
             }
             Query::Rates => View::Rates(self.get(&["rates"], &[])?),
+            Query::Figures => return Err(LedgerError::unasked()),
             Query::Verify => View::Verified(self.get(&["ledger", "verify"], &[])?),
         })
     }

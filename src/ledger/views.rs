@@ -142,6 +142,8 @@ pub enum Query {
     Usage { whose: Whose, range: UsageRange },
     /// → [`View::Rates`]: all versions, newest first.
     Rates,
+    /// → [`View::Figures`]: for whoever looks after a service.
+    Figures,
     /// → [`View::Verified`]: replays all entries and compares every balance.
     Verify,
 }
@@ -179,6 +181,8 @@ pub enum View {
     Usage(Vec<UsageRow>),
     /// Cards.
     Rates(Vec<RatesView>),
+    /// Figures.
+    Figures(Box<Figures>),
     /// Result.
     Verified(Verification),
 }
@@ -387,6 +391,42 @@ pub struct RatesView {
     pub since: String,
     /// Who.
     pub by: String,
+}
+
+/// The books in a few figures.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Figures {
+    /// Attempts with a live lease.
+    pub running: u64,
+    /// Attempts that fell silent.
+    pub provisional: u64,
+    /// How long the oldest of those has been silent, in µs.
+    pub provisional_oldest_us: u64,
+    /// Accounts whose charges and holds are more than what could be spent.
+    pub overspent: u64,
+    /// Alerts that wait for the webhook.
+    pub alerts_unsent: u64,
+    /// Those that burn or hold something, at most some hundred.
+    pub accounts: Vec<AccountFigures>,
+}
+
+/// An account that burns.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccountFigures {
+    /// Whose.
+    pub user: String,
+    /// Attempts with a live lease.
+    pub running: u64,
+    /// In this period.
+    pub charged: Nanocredits,
+    /// By live leases.
+    pub held: Nanocredits,
+    /// For attempts that fell silent.
+    pub provisional: Nanocredits,
+    /// Not charged yet; `None` without a limit.
+    pub left: Option<Nanocredits>,
+    /// Over all its running jobs.
+    pub burn_per_second: Nanocredits,
 }
 
 /// What `ledger verify` found.

@@ -89,8 +89,11 @@ async fn finish(
     let finish: Finish = bounds::json(&body)?;
     same(attempt_id(&attempt)?, finish.attempt)?;
     bounds::finish(&finish)?;
-    match app.poster.ask(Work::Finish(Box::new(finish)), caller.only()).await? {
-        Outcome::Finished(answer) => Ok(Json(answer).into_response()),
+    match app.poster.ask(Work::Finish(Box::new(finish.clone())), caller.only()).await? {
+        Outcome::Finished(answer) => {
+            app.metrics.ended(&finish, &answer);
+            Ok(Json(answer).into_response())
+        }
         _ => Err(LedgerError::unasked().into()),
     }
 }

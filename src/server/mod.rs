@@ -13,6 +13,7 @@ mod auth;
 mod bounds;
 mod connections;
 mod events;
+mod figures;
 mod metrics;
 mod pages;
 mod platform;

@@ -51,9 +51,14 @@ async fn ready(State(app): State<Arc<App>>) -> Result<&'static str, Problem> {
     Ok("ready\n")
 }
 
+/// What this process counted is told whatever becomes of the books.
 async fn metrics(State(app): State<Arc<App>>) -> Response {
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(axum::http::header::CONTENT_TYPE, kind)], app.metrics.text()).into_response()
+    let figures = match app.readers.read(Query::Figures).await {
+        Ok(View::Figures(figures)) => super::figures::text(&figures),
+        _ => String::new(),
+    };
+    ([(axum::http::header::CONTENT_TYPE, kind)], app.metrics.text(&figures)).into_response()
 }
 
 fn unasked() -> Problem {

@@ -4,6 +4,7 @@
 //! [`verify`]): 64-bit integers and text only, `$1` for parameters, which appear in their order.
 
 mod alerts;
+mod figures;
 mod ledger;
 pub(super) mod load;
 pub mod postgres;

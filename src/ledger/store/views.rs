@@ -42,6 +42,7 @@ pub(super) fn read(store: &mut dyn Store, now_us: i64, query: &Query) -> Result<
         Query::Usage { whose, range } => View::Usage(usage(store, whose, range)?),
         Query::Rates => View::Rates(rates(store)?),
         Query::Keys { id } => View::Keys(keys(store, id.as_deref())?),
+        Query::Figures => View::Figures(Box::new(super::figures::figures(store, now_us)?)),
         Query::Verify => View::Verified(verify(store)?),
         Query::Stopped { .. } => return Err(LedgerError::unasked()),
     })
