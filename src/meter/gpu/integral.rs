@@ -200,8 +200,10 @@ impl Integral {
         long.sort_unstable();
         let (least, most) = PERIOD_RANGE_US;
         let Some(found) = long.get(long.len() / 4).map(|us| (*us).clamp(least, most)) else { return };
-        // What is longer than usual may be gaps, unless many say so.
-        if long.len() < if found > PERIOD_DEFAULT_US * 6 / 5 { 12 } else { 3 } {
+        // What is longer than usual may be gaps, unless many say so and none says otherwise.
+        let is_longer = found > PERIOD_DEFAULT_US * 6 / 5;
+        let says_otherwise = is_longer && long.first().is_some_and(|shortest| *shortest < found / 4 * 3);
+        if long.len() < if is_longer { 12 } else { 3 } || says_otherwise {
             return;
         }
         self.period_us = if self.measured { self.period_us.min(found) } else { found };
@@ -287,6 +289,15 @@ mod tests {
             busy += integral.take(&ring(&values, at_us, integral.cursor()), at_us, 9_000_000).busy_us;
         }
         assert!(busy.abs_diff(3_000_000) <= 10_000, "{busy}");
+    }
+
+    #[test]
+    fn many_gaps_are_no_longer_period() {
+        // Every other sample is idle, but for one.
+        let gaps = (0..30).map(|at| (at % 2 == 0 || at == 9).then_some(0));
+        let values: Vec<_> = gaps.chain([Some(0), None, None, Some(100)]).collect();
+        let (busy, _) = total(&values, &[30 * PERIOD, 40 * PERIOD], u64::MAX);
+        assert!(busy.abs_diff(PERIOD) < 1_000, "{busy}");
     }
 
     proptest! {
