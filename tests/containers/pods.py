@@ -78,7 +78,7 @@ class Pod:
 
     count = 0
 
-    def __init__(self, ledger, command, user="ann", env=None, image="localhost/base"):
+    def __init__(self, ledger, command, user="ann", env=None, image="localhost/base", relay_options=(), before=()):
         Pod.count += 1
         self.ledger, self.name = ledger, f"pod-{Pod.count}"
         self.directory = ledger.directory / self.name
@@ -91,9 +91,10 @@ class Pod:
         fields = {"JOBMETER_ACCOUNT": user, "JOBMETER_JOB_UID": self.name, "JOBMETER_JOB_NAME": "example", "JOBMETER_TASK": ""}
         relay["env"] = [{"name": one["name"], "value": fields[one["name"]]} for one in relay["env"] if one["name"] in fields]
         relay["args"] = [fields_in(word, fields).replace("https://jobmeter.jobmeter.svc:7770", ledger.url) for word in relay["args"]]
+        relay["args"] += relay_options
         install["image"] = relay["image"] = "localhost/jobmeter"
         main["image"] = image
-        main["command"] = main["command"][: main["command"].index("--") + 1] + command
+        main["command"] = [*before, *main["command"][: main["command"].index("--") + 1], *command]
         main["env"] = [{"name": name, "value": value} for name, value in (env or {}).items()]
         self.message = self.directory / "termination-log"
         self.message.touch()
