@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use uuid::Uuid;
 
-use super::values::{self, MaybeName, Span};
+use super::attach::Attach;
+use super::relay::Relay;
+use super::values::{self, Span};
 use crate::domain::rating::{CpuBasis, GpuBasis};
 use crate::domain::units::{Microseconds, Nanocredits};
 use crate::domain::weight::GpuWeight;
@@ -56,6 +58,8 @@ pub(super) struct Global {
 pub(super) enum Verb {
     /// Run a job under the meter
     Run(Box<Run>),
+    /// Meter and stop what something else has started
+    Attach(Box<Attach>),
     /// Credits left in this period, burn rate, time to zero
     Status(Status),
     /// A live view of what burns now
@@ -177,38 +181,7 @@ pub(super) struct Run {
     pub(super) command: Vec<OsString>,
 }
 
-#[derive(Debug, Args)]
-#[command(
-    after_help = "The container that is metered runs `jobmeter-wrapper --relay SOCKET -- COMMAND` as its first process."
-)]
-pub(super) struct Relay {
-    /// The job's id
-    #[arg(long, value_name = "ID", value_parser = values::name)]
-    pub(super) job: String,
-    /// The task within the job; empty: 0
-    #[arg(long, value_name = "ID", default_value = "", value_parser = values::maybe_name)]
-    pub(super) task: MaybeName,
-    /// What the job is for [default: training]
-    #[arg(long)]
-    pub(super) kind: Option<JobKind>,
-    /// A name for people; empty: none
-    #[arg(long, value_name = "TEXT", default_value = "", value_parser = values::maybe_name)]
-    pub(super) name: MaybeName,
-    /// Stop this job, over all its tasks, at so many credits
-    #[arg(long, value_name = "CREDITS", value_parser = values::amount_above_zero)]
-    pub(super) limit: Option<Nanocredits>,
-    /// Where the wrapper finds it
-    #[arg(long, value_name = "PATH", default_value = "/run/jobmeter/relay.sock")]
-    pub(super) socket: PathBuf,
-    /// How long a wrapper may be away before its attempt is settled without it [default: 10s]
-    #[arg(long, value_name = "TIME", value_parser = values::span)]
-    pub(super) lost_after: Option<Span>,
-    /// At SIGTERM, how long to wait for a wrapper that is still there [default: 20s]
-    #[arg(long, value_name = "TIME", value_parser = values::span)]
-    pub(super) grace: Option<Span>,
-}
-
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(super) struct Gpu {
     /// Which GPUs are the job's from its start: all, none, or UUIDs and indexes such as 0,1 or GPU-8932f937 or 0:1 for a
     /// MIG device [default: SLURM_JOB_GPUS, CUDA_VISIBLE_DEVICES, else those of the container]. Others are charged from

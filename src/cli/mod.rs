@@ -2,6 +2,7 @@
 
 mod account;
 mod args;
+mod attach;
 mod chart;
 mod doctor;
 mod jobs;
@@ -44,19 +45,20 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
             output::print_help(&error);
             let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
             // A scheduler must tell a mistake in the call from the command's own status 2.
-            let failed = if arguments.iter().any(|argument| argument == "run") { RUN_FAILED } else { 2 };
+            let failed = if arguments.iter().any(|argument| argument == "run" || argument == "attach") { RUN_FAILED } else { 2 };
             ExitCode::from(if asked { 0 } else { failed })
         }
     }
 }
 
 fn perform(arguments: Arguments) -> ExitCode {
-    let is_run = matches!(arguments.verb, Verb::Run(_));
+    let is_run = matches!(arguments.verb, Verb::Run(_) | Verb::Attach(_));
     let out = Output::new(arguments.global.json);
     let asks_ledger =
         !matches!(arguments.verb, Verb::Serve(_) | Verb::Install { .. } | Verb::Completions { .. } | Verb::Man { .. });
     let done = Settings::new(&arguments.global, asks_ledger).and_then(|settings| match arguments.verb {
         Verb::Run(run) => run::run(&run, &settings, &out),
+        Verb::Attach(attach) => attach::attach(&attach, &settings),
         Verb::Status(status) => status::status(&status, &settings, &out),
         Verb::Top { all } => top::top(all, &settings),
         Verb::Jobs(jobs) => jobs::jobs(&jobs, &settings, &out),

@@ -1,15 +1,17 @@
 //! `jobmeter relay` and `jobmeter install`: beside a container that is metered by the wrapper.
 
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::Args;
 use uuid::Uuid;
 
-use super::args::Relay;
 use super::output::{Failure, Output};
 use super::settings::Settings;
+use super::values::{self, MaybeName, Span};
+use crate::domain::units::Nanocredits;
 use crate::ledger::location::Location;
 use crate::ledger::protocol::JobKind;
 use crate::ledger::relay::Welcome;
@@ -17,6 +19,37 @@ use crate::runner::relay::{RelayOptions, relay as carry};
 
 /// What the wrapper's container needs.
 const INSTALLED: [&str; 2] = ["jobmeter-wrapper", "jobmeter-nvml"];
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The container that is metered runs `jobmeter-wrapper --relay SOCKET -- COMMAND` as its first process."
+)]
+pub(super) struct Relay {
+    /// The job's id
+    #[arg(long, value_name = "ID", value_parser = values::name)]
+    pub(super) job: String,
+    /// The task within the job; empty: 0
+    #[arg(long, value_name = "ID", default_value = "", value_parser = values::maybe_name)]
+    pub(super) task: MaybeName,
+    /// What the job is for [default: training]
+    #[arg(long)]
+    pub(super) kind: Option<JobKind>,
+    /// A name for people; empty: none
+    #[arg(long, value_name = "TEXT", default_value = "", value_parser = values::maybe_name)]
+    pub(super) name: MaybeName,
+    /// Stop this job, over all its tasks, at so many credits
+    #[arg(long, value_name = "CREDITS", value_parser = values::amount_above_zero)]
+    pub(super) limit: Option<Nanocredits>,
+    /// Where the wrapper finds it
+    #[arg(long, value_name = "PATH", default_value = "/run/jobmeter/relay.sock")]
+    pub(super) socket: PathBuf,
+    /// How long a wrapper may be away before its attempt is settled without it [default: 10s]
+    #[arg(long, value_name = "TIME", value_parser = values::span)]
+    pub(super) lost_after: Option<Span>,
+    /// At SIGTERM, how long to wait for a wrapper that is still there [default: 20s]
+    #[arg(long, value_name = "TIME", value_parser = values::span)]
+    pub(super) grace: Option<Span>,
+}
 
 pub(super) fn relay(relay: &Relay, settings: &Settings) -> Result<ExitCode, Failure> {
     super::serve::log();
@@ -32,8 +65,7 @@ pub(super) fn relay(relay: &Relay, settings: &Settings) -> Result<ExitCode, Fail
         name: relay.name.0.clone(),
         limit: relay.limit,
     };
-    let span =
-        |given: Option<super::values::Span>, default: u64| given.map_or(Duration::from_secs(default), |span| span.0);
+    let span = |given: Option<Span>, default: u64| given.map_or(Duration::from_secs(default), |span| span.0);
     let options = RelayOptions {
         socket: absolute(&relay.socket)?,
         state_dir: settings.spool_dir.clone(),

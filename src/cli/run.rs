@@ -47,7 +47,7 @@ fn from_file<T>(what: &str, text: Option<&String>, parse: fn(&str) -> Result<T, 
     text.map(|text| parse(text).map_err(wrong)).transpose()
 }
 
-fn options(run: &Run, settings: &Settings) -> Result<RunOptions, Failure> {
+pub(super) fn options(run: &Run, settings: &Settings) -> Result<RunOptions, Failure> {
     let file = &settings.run;
     let span = |given: Option<values::Span>, filed: Option<values::Span>, default: Duration| {
         given.or(filed).map_or(default, |span| span.0)
@@ -57,6 +57,7 @@ fn options(run: &Run, settings: &Settings) -> Result<RunOptions, Failure> {
     Ok(RunOptions {
         command: run.command.clone(),
         ledger: settings.ledger.clone(),
+        attach: None,
         connect: Location::connect,
         spool_dir: Some(settings.spool_dir.clone()),
         user: settings.user.clone(),

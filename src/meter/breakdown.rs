@@ -93,7 +93,7 @@ impl Sampler {
         busiest.truncate(BUSIEST_MAX);
         let steal_seconds = self.steal_us.and_then(|before| Some(Microseconds(steal_us()?.saturating_sub(before))));
         let breakdown = match containment {
-            Containment::Cgroup2(group) => of_group(group),
+            Containment::Cgroup2(group) | Containment::Attached { group, .. } => of_group(group),
             Containment::Cgroup1 { .. } | Containment::Tree { .. } => Breakdown::default(),
         };
         Breakdown { steal_seconds, busiest, ..breakdown }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::units::Microseconds;
 
+pub mod attached;
 pub mod breakdown;
 pub mod cgroup1;
 pub mod cgroup2;

@@ -3,10 +3,15 @@
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
+use nix::errno::Errno;
+use nix::sys::signal::kill;
 use nix::unistd::Pid;
 use uuid::Uuid;
 
+use super::attached::AttachedMeter;
 use super::cgroup1::Cgroup1Meter;
 use super::cgroup2::Cgroup2Meter;
 use super::enclosing::EnclosingMeter;
@@ -35,6 +40,7 @@ pub struct Plan {
     joins: Vec<File>,
     accounting: Option<V1Group>,
     enclosing: Option<EnclosingMeter>,
+    attached: Option<AttachedMeter>,
     rate: RateReader,
     tick_us: u64,
     same_user: bool,
@@ -68,6 +74,46 @@ impl Plan {
         Err(MeterError::Unusable { source_name: "every CPU source", why: degraded.join("; ") })
     }
 
+    /// Meters and ends a group that something else made; what was burned in it before counts, or does not.
+    ///
+    /// # Errors
+    /// Where it cannot be metered or ended from here, or has jobmeter itself in it.
+    pub fn attach(path: &Path, from_start: bool) -> Result<Self, MeterError> {
+        let fault = |why: String| MeterError::Unusable { source_name: "the group", why };
+        let group = Group::open(path).map_err(|error| fault(format!("{}: {error}", path.display())))?;
+        if group.open_file("cgroup.type").is_err() {
+            return Err(fault(format!("{} is the whole machine's group", path.display())));
+        }
+        let pids = group.processes();
+        let own = nix::unistd::getpid().as_raw();
+        let Some(first) = pids.first() else { return Err(fault(format!("nothing runs in {}", path.display()))) };
+        if pids.contains(&own) {
+            return Err(fault(format!("jobmeter itself runs in {}", path.display())));
+        }
+        // A meter that could not stop the job must not begin.
+        let untouchable = pids.iter().find(|pid| kill(Pid::from_raw(**pid), None) == Err(Errno::EPERM));
+        if let Some(pid) = untouchable {
+            return Err(fault(format!("process {pid} in {} may not be ended from here", path.display())));
+        }
+        let before_us = if from_start { 0 } else { AttachedMeter::burned_us(&group)? };
+        let uid = std::fs::metadata(format!("/proc/{first}")).map_or(0, |meta| meta.uid());
+        let attached = AttachedMeter::new(&group, before_us)?;
+        let prepared = Prepared {
+            containment: Containment::Attached { group, before_us },
+            inner: None,
+            joins: Vec::new(),
+            accounting: None,
+            enclosing: None,
+        };
+        let mut plan = Self::new(CpuSource::Cgroup2, prepared, Vec::new(), uid);
+        plan.rate = RateReader::new(Some(path));
+        plan.attached = Some(attached);
+        if !plan.containment.can_hold() {
+            plan.degraded.push("attached: the job cannot be frozen at its ceiling, it is killed there".to_owned());
+        }
+        Ok(plan)
+    }
+
     fn new(source: CpuSource, prepared: Prepared, mut degraded: Vec<String>, job_uid: u32) -> Self {
         match source {
             CpuSource::Cgroup2 | CpuSource::Cgroup1 => degraded.clear(),
@@ -89,6 +135,7 @@ impl Plan {
             joins: prepared.joins,
             accounting: prepared.accounting,
             enclosing: prepared.enclosing,
+            attached: None,
             rate: RateReader::new(group.as_deref()),
             tick_us: tick_us(),
             same_user: nix::unistd::geteuid().as_raw() == job_uid || job_uid == 0,
@@ -123,6 +170,9 @@ impl Plan {
         let unusable = |why: &str| MeterError::Unusable { source_name: self.source.as_str(), why: why.to_owned() };
         Ok(match (self.source, &self.containment) {
             (CpuSource::Cgroup2, Containment::Cgroup2(group)) => Box::new(Cgroup2Meter::new(group)?),
+            (CpuSource::Cgroup2, Containment::Attached { .. }) => {
+                Box::new(self.attached.take().ok_or_else(|| unusable("it was opened before"))?)
+            }
             (CpuSource::Cgroup1, _) => {
                 let group = self.accounting.clone().ok_or_else(|| unusable("its group has gone"))?;
                 Box::new(Cgroup1Meter::new(group))
@@ -207,7 +257,9 @@ impl Plan {
     /// How far a final reading can be from the truth.
     #[must_use]
     pub fn error_bound(&self) -> Option<crate::domain::units::Microseconds> {
-        matches!(self.source, CpuSource::Cgroup2 | CpuSource::Cgroup1).then_some(crate::domain::units::Microseconds(1))
+        let is_own = !matches!(self.containment, Containment::Attached { .. });
+        (is_own && matches!(self.source, CpuSource::Cgroup2 | CpuSource::Cgroup1))
+            .then_some(crate::domain::units::Microseconds(1))
     }
 }
 

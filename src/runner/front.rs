@@ -35,7 +35,8 @@ pub(super) struct Front<'a> {
     /// Of children that this process had before it became jobmeter.
     pub(super) reaped_before_us: u64,
     pub(super) plan: &'a Plan,
-    pub(super) command: Command,
+    /// None where something else has started it.
+    pub(super) command: Option<Command>,
     pub(super) program: String,
 }
 
@@ -114,6 +115,13 @@ impl Front<'_> {
     }
 
     fn start(&self, watch: &mut Watch) {
+        let Some(command) = &self.command else {
+            // One of its processes stands for it; that none is left the keeper sees for itself.
+            let first = self.plan.containment().processes().first().copied().unwrap_or_default();
+            self.channel.send(&ToKeeper::Cloned { pid: first });
+            self.channel.send(&ToKeeper::Started);
+            return;
+        };
         let gate = self.plan.needs_gate().then(nix::unistd::pipe).transpose().ok().flatten();
         let joins: Vec<BorrowedFd<'_>> = self.plan.joins();
         let placement = Placement {
@@ -122,7 +130,7 @@ impl Front<'_> {
             gate: gate.as_ref().map(|(read, _)| read.as_fd()),
             gate_opener: gate.as_ref().map(|(_, write)| write.as_fd()),
         };
-        let spawned = self.command.spawn(placement, &mut |pid| {
+        let spawned = command.spawn(placement, &mut |pid| {
             self.channel.send(&ToKeeper::Cloned { pid: pid.as_raw() });
             if let Some((_, opener)) = &gate {
                 // The keeper opens its counter on the child before the child can do anything.
@@ -180,6 +188,11 @@ impl Front<'_> {
         self.channel.send(&ToKeeper::Passing { signal: signal as i32 });
         if let Some(child) = watch.child.filter(|_| watch.child_running) {
             kill(child, signal).ok();
+        }
+        if self.command.is_none() {
+            for pid in self.plan.containment().processes() {
+                kill(Pid::from_raw(pid), signal).ok();
+            }
         }
     }
 

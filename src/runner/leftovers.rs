@@ -15,6 +15,7 @@ use crate::domain::units::Microseconds;
 use crate::ledger::location::{Connect, Location};
 use crate::ledger::protocol::{Finish, Reason};
 use crate::ledger::{Ledger, LedgerError};
+use crate::meter::attached::AttachedMeter;
 use crate::meter::cgroup1::Cgroup1Meter;
 use crate::meter::cgroup2::Cgroup2Meter;
 use crate::meter::procfs::ProcfsMeter;
@@ -131,7 +132,7 @@ pub fn flush(directory: &Path, known: &Location, connect: Connect) -> io::Result
 
 fn source(containment: &ContainmentSpec) -> CpuSource {
     match containment {
-        ContainmentSpec::Cgroup2 { .. } => CpuSource::Cgroup2,
+        ContainmentSpec::Cgroup2 { .. } | ContainmentSpec::Attached { .. } => CpuSource::Cgroup2,
         ContainmentSpec::Cgroup1 { .. } => CpuSource::Cgroup1,
         ContainmentSpec::Tree { .. } => CpuSource::Procfs,
     }
@@ -241,6 +242,7 @@ fn take_gpus_as_allocated(record: &mut Record) {
 fn read(containment: &Containment) -> Option<Microseconds> {
     let reading = match containment {
         Containment::Cgroup2(group) => Cgroup2Meter::new(group).ok()?.read(),
+        Containment::Attached { group, before_us } => AttachedMeter::new(group, *before_us).ok()?.read(),
         Containment::Cgroup1 { others, .. } => {
             others.first().map(|group| V1Group::at(group.path())).map(Cgroup1Meter::new)?.read()
         }

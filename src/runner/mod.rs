@@ -70,7 +70,9 @@ const KEPT_FROM_JOB: [&str; 3] = ["JOBMETER_KEY", "JOBMETER_LEDGER", socket::VAR
 #[must_use]
 pub fn run(options: &RunOptions) -> ExitCode {
     let attempt = Attempt::new(options);
-    let mut socket = JobSocket::bind(attempt.identity.attempt, options.run_as.is_some());
+    // What was started by something else knows of no socket.
+    let bind = || JobSocket::bind(attempt.identity.attempt, options.run_as.is_some());
+    let mut socket = if options.attach.is_some() { None } else { bind() };
     match start(options, &attempt, &mut socket) {
         Ok(code) => code,
         Err(message) => {
@@ -88,10 +90,16 @@ fn start(options: &RunOptions, attempt: &Attempt, socket: &mut Option<JobSocket>
     forbid_tracing().map_err(|error| format!("prctl(PR_SET_DUMPABLE): {error}"))?;
     become_subreaper().map_err(|error| format!("prctl(PR_SET_CHILD_SUBREAPER): {error}"))?;
     let oom_score = lower_oom_score();
-    let command = command(options, attempt, socket.as_ref(), &signals, oom_score.as_deref())?;
+    let command = match options.attach {
+        Some(_) => None,
+        None => Some(command(options, attempt, socket.as_ref(), &signals, oom_score.as_deref())?),
+    };
     let job_uid = options.run_as.as_ref().map_or_else(|| nix::unistd::geteuid().as_raw(), |user| user.uid);
-    let plan = Plan::prepare(options.cpu_source, attempt.identity.attempt, job_uid)
-        .map_err(|error| format!("{error}: see `jobmeter doctor`"))?;
+    let plan = match &options.attach {
+        Some(attach) => Plan::attach(&attach.path, attach.from_start).map_err(|error| error.to_string())?,
+        None => Plan::prepare(options.cpu_source, attempt.identity.attempt, job_uid)
+            .map_err(|error| format!("{error}: see `jobmeter doctor`"))?,
+    };
     if let (Some(mode), false) = (plan.degraded().last(), options.quiet) {
         front::say(&format!("jobmeter: note: {mode} (`jobmeter doctor` says why)"));
     }

@@ -39,11 +39,22 @@ pub struct RunAs {
     pub shell: PathBuf,
 }
 
+/// A group that something else made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attach {
+    /// Its directory.
+    pub path: PathBuf,
+    /// What was burned in it before is charged as well.
+    pub from_start: bool,
+}
+
 /// Everything about one run. The command is not empty.
 #[derive(Clone, Debug)]
 pub struct RunOptions {
     /// `COMMAND [ARG]...`
     pub command: Vec<OsString>,
+    /// Nothing is started: this is metered, and the command is what runs in it.
+    pub attach: Option<Attach>,
     /// Where the ledger is; absolute.
     pub ledger: Location,
     /// How it is opened.

@@ -124,6 +124,7 @@ fn options(arguments: Arguments, session: Session, welcome: Welcome) -> RunOptio
     RunOptions {
         command: arguments.command,
         ledger: Location::Relay(arguments.relay, session),
+        attach: None,
         connect,
         spool_dir: None,
         user,

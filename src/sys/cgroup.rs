@@ -40,8 +40,20 @@ pub enum Waited {
 /// # Errors
 /// Where `/proc/self/mountinfo` or `/proc/self/cgroup` cannot be read, or no v2 hierarchy is mounted.
 pub fn own_group_path() -> io::Result<PathBuf> {
+    path_of("self")
+}
+
+/// The same of another process; by the mounts of this one.
+///
+/// # Errors
+/// Where it has gone, or its group is not shown here.
+pub fn group_path_of(pid: i32) -> io::Result<PathBuf> {
+    path_of(&pid.to_string())
+}
+
+fn path_of(pid: &str) -> io::Result<PathBuf> {
     let mountinfo = std::fs::read_to_string("/proc/self/mountinfo")?;
-    let cgroup = std::fs::read_to_string("/proc/self/cgroup")?;
+    let cgroup = std::fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
     let own = cgroup
         .lines()
         .find_map(|line| line.strip_prefix("0::"))
@@ -160,6 +172,12 @@ impl Group {
     #[must_use]
     pub fn is_populated(&self) -> bool {
         self.read_file("cgroup.events").is_ok_and(|events| events.lines().any(|line| line == "populated 1"))
+    }
+
+    /// Whether it can be frozen from here.
+    #[must_use]
+    pub fn may_be_frozen(&self) -> bool {
+        openat(&self.dir, "cgroup.freeze", OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty()).is_ok()
     }
 
     /// Freezes everything in it, and waits for that at most `wait_max`.

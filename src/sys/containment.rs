@@ -30,6 +30,15 @@ pub enum ContainmentSpec {
         /// Of that directory.
         inode: u64,
     },
+    /// A cgroup v2 that something else made.
+    Attached {
+        /// Its directory.
+        path: PathBuf,
+        /// Of that directory.
+        inode: u64,
+        /// What had been burned in it before, in µs.
+        before_us: u64,
+    },
     /// Groups of cgroup v1.
     Cgroup1 {
         /// Freezer.
@@ -54,6 +63,13 @@ pub enum ContainmentSpec {
 pub enum Containment {
     /// A group of its own, or the subtree's top where the job may move itself within the subtree.
     Cgroup2(Group),
+    /// A group that something else made, and that is left where it is.
+    Attached {
+        /// Which.
+        group: Group,
+        /// What had been burned in it before, in µs.
+        before_us: u64,
+    },
     /// A v1 freezer, and the groups that go with it.
     Cgroup1 {
         /// Freezes and finds.
@@ -89,6 +105,11 @@ impl Containment {
             Self::Cgroup2(group) => {
                 ContainmentSpec::Cgroup2 { path: group.path().to_owned(), inode: group.inode().unwrap_or(0) }
             }
+            Self::Attached { group, before_us } => ContainmentSpec::Attached {
+                path: group.path().to_owned(),
+                inode: group.inode().unwrap_or(0),
+                before_us: *before_us,
+            },
             Self::Cgroup1 { freezer, others } => ContainmentSpec::Cgroup1 {
                 freezer: freezer.path().to_owned(),
                 others: others.iter().map(|group| group.path().to_owned()).collect(),
@@ -105,12 +126,11 @@ impl Containment {
     /// Where the group cannot be opened for another reason.
     pub fn reopen(spec: &ContainmentSpec) -> io::Result<Option<Self>> {
         match spec {
-            ContainmentSpec::Cgroup2 { path, inode } => match Group::open(path) {
-                Ok(group) if group.inode()? == *inode => Ok(Some(Self::Cgroup2(group))),
-                Ok(_) => Ok(None),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-                Err(error) => Err(error),
-            },
+            ContainmentSpec::Cgroup2 { path, inode } => Ok(group_of_inode(path, *inode)?.map(Self::Cgroup2)),
+            ContainmentSpec::Attached { path, inode, before_us } => {
+                let found = group_of_inode(path, *inode)?;
+                Ok(found.map(|group| Self::Attached { group, before_us: *before_us }))
+            }
             ContainmentSpec::Cgroup1 { freezer, others } => {
                 let (freezer, others) = (V1Group::at(freezer), others.iter().map(|path| V1Group::at(path)).collect());
                 Ok(freezer.exists().then_some(Self::Cgroup1 { freezer, others }))
@@ -125,14 +145,18 @@ impl Containment {
     /// Whether the job can be frozen at its ceiling.
     #[must_use]
     pub fn can_hold(&self) -> bool {
-        !matches!(self, Self::Tree { .. })
+        match self {
+            Self::Cgroup2(_) | Self::Cgroup1 { .. } => true,
+            Self::Attached { group, .. } => group.may_be_frozen(),
+            Self::Tree { .. } => false,
+        }
     }
 
     /// Freezes, and waits for it at most that long. A process inside one long system call cannot be frozen in time
     /// (measured: 1.6 s in one population of 3 GiB), and the caller reads and kills all the same.
     pub fn freeze(&self, wait_max: Duration) {
         match self {
-            Self::Cgroup2(group) => {
+            Self::Cgroup2(group) | Self::Attached { group, .. } => {
                 group.freeze(wait_max).ok();
             }
             Self::Cgroup1 { freezer, .. } => {
@@ -151,7 +175,7 @@ impl Containment {
     /// Lets it run on.
     pub fn thaw(&self) {
         match self {
-            Self::Cgroup2(group) => {
+            Self::Cgroup2(group) | Self::Attached { group, .. } => {
                 group.thaw().ok();
             }
             Self::Cgroup1 { freezer, .. } => freezer.thaw(),
@@ -162,10 +186,10 @@ impl Containment {
     /// SIGKILL to everything in it.
     pub fn kill(&self) {
         match self {
-            Self::Cgroup2(group) => {
+            Self::Cgroup2(group) | Self::Attached { group, .. } => {
                 thaw_foreign_freezers(&group.processes());
                 if group.kill().is_err() {
-                    // Before Linux 5.14 there is no cgroup.kill; frozen tasks of v2 die of SIGKILL all the same.
+                    // Before Linux 5.14 there is no cgroup.kill, and in a container it cannot be written; frozen tasks of v2 die of SIGKILL all the same.
                     kill_all(&|| group.processes());
                 }
             }
@@ -204,7 +228,7 @@ impl Containment {
                 Some(Path::new(&group2_of(&pid.to_string())?).starts_with(top))
             }
             Self::Cgroup1 { freezer, .. } => Some(group_of(pid, "freezer")?.path().starts_with(freezer.path())),
-            Self::Tree { .. } => None,
+            Self::Attached { .. } | Self::Tree { .. } => None,
         }
     }
 
@@ -213,6 +237,7 @@ impl Containment {
     pub fn contains(&self, pid: i32) -> bool {
         match self {
             Self::Cgroup2(_) | Self::Cgroup1 { .. } => pid > 0 && self.holds(pid) == Some(true),
+            Self::Attached { group, .. } => group.processes().contains(&pid),
             Self::Tree { front, .. } => living(*front).contains(&pid),
         }
     }
@@ -220,7 +245,7 @@ impl Containment {
     /// The front's descendants that have left it, which only root or the owner of an outer group can do.
     #[must_use]
     pub fn strays(&self, front: i32) -> Vec<i32> {
-        if matches!(self, Self::Tree { .. }) {
+        if matches!(self, Self::Attached { .. } | Self::Tree { .. }) {
             return Vec::new();
         }
         let own = nix::unistd::getpid().as_raw();
@@ -242,7 +267,7 @@ impl Containment {
             Self::Cgroup1 { freezer, others } => {
                 others.iter().chain([freezer]).all(|group| group.write("cgroup.procs", &pid.to_string()).is_ok())
             }
-            Self::Tree { .. } => false,
+            Self::Attached { .. } | Self::Tree { .. } => false,
         }
     }
 
@@ -250,7 +275,7 @@ impl Containment {
     #[must_use]
     pub fn is_populated(&self) -> bool {
         match self {
-            Self::Cgroup2(group) => group.is_populated(),
+            Self::Cgroup2(group) | Self::Attached { group, .. } => group.is_populated(),
             Self::Cgroup1 { .. } | Self::Tree { .. } => !self.processes().is_empty(),
         }
     }
@@ -258,7 +283,7 @@ impl Containment {
     /// Waits until nothing in it lives: whether that came in time.
     #[must_use]
     pub fn wait_empty(&self, wait_max: Duration) -> bool {
-        if let Self::Cgroup2(group) = self {
+        if let Self::Cgroup2(group) | Self::Attached { group, .. } = self {
             // A group that has gone has nothing in it.
             return group.wait_empty(wait_max).map_or(true, |waited| waited == Waited::Reached);
         }
@@ -276,13 +301,13 @@ impl Containment {
     #[must_use]
     pub fn processes(&self) -> Vec<i32> {
         match self {
-            Self::Cgroup2(group) => group.processes(),
+            Self::Cgroup2(group) | Self::Attached { group, .. } => group.processes(),
             Self::Cgroup1 { freezer, .. } => freezer.processes(),
             Self::Tree { front, .. } => living(*front),
         }
     }
 
-    /// Removes its groups, which must be empty.
+    /// Removes its groups, which must be empty; another's is left as it was.
     pub fn remove(&self) {
         match self {
             Self::Cgroup2(group) => {
@@ -293,8 +318,21 @@ impl Containment {
                     group.remove().ok();
                 }
             }
+            // What comes into it later is somebody else's, and must not stand still.
+            Self::Attached { group, .. } => {
+                group.thaw().ok();
+            }
             Self::Tree { .. } => {}
         }
+    }
+}
+
+/// The group at this place, if it is this one.
+fn group_of_inode(path: &Path, inode: u64) -> io::Result<Option<Group>> {
+    match Group::open(path) {
+        Ok(group) => Ok((group.inode()? == inode).then_some(group)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

@@ -105,6 +105,29 @@ class Pod:
         self.run(spec, relay, "--detach")
         self.run(spec, main, "--detach", f"--volume={self.message}:/dev/termination-log")
 
+    @classmethod
+    def attached(cls, ledger, command, user="ann"):
+        """The variant in which the sidecar meters from outside: deploy/kubernetes/job-attach."""
+        pod = cls.__new__(cls)
+        Pod.count += 1
+        pod.ledger, pod.name = ledger, f"pod-{Pod.count}"
+        pod.directory = ledger.directory / pod.name
+        pod.directory.mkdir(mode=0o755)
+        spec = yaml.safe_load(call("kubectl", "kustomize", DEPLOY / "kubernetes/job-attach").stdout)["spec"]["template"]["spec"]
+        (meter,), (main,) = spec["initContainers"], spec["containers"]
+        assert meter.pop("restartPolicy") == "Always" and spec["shareProcessNamespace"]
+        fields = {"JOBMETER_ACCOUNT": user, "JOBMETER_JOB_UID": pod.name, "JOBMETER_JOB_NAME": "example", "JOBMETER_TASK": ""}
+        meter["env"] = [{"name": one["name"], "value": fields[one["name"]]} for one in meter["env"] if one["name"] in fields]
+        meter["args"] = [fields_in(word, fields).replace("https://jobmeter.jobmeter.svc:7770", ledger.url) for word in meter["args"]]
+        meter["image"], main["image"], main["command"] = "localhost/jobmeter", "localhost/base", command
+        pod.volumes = {volume["name"]: pod.on_host(volume) for volume in spec["volumes"]}
+        pod.main, pod.relay = f"{pod.name}-main", f"{pod.name}-jobmeter-attach"
+        # Under the pod's own first process, as the kubelet has it.
+        podman("run", "--detach", f"--name={pod.name}-pause", "--network=none", "localhost/base", "/bin/sleep", "600")
+        pod.run(spec, main, "--detach", f"--pid=container:{pod.name}-pause")
+        pod.run(spec, meter, "--detach", f"--pid=container:{pod.name}-pause")
+        return pod
+
     def run(self, spec, container, *flags):
         """As the kubelet has it run: `podman kube play` makes a group for the pod from which no device can be opened here."""
         own, of_pod = container["securityContext"], spec["securityContext"]
@@ -112,7 +135,7 @@ class Pod:
         user, group = (own.get(field, of_pod[field]) for field in ("runAsUser", "runAsGroup"))
         flags = [*flags, f"--name={self.name}-{container['name']}", "--network=host", f"--user={user}:{group}", "--cap-drop=ALL",
                  "--read-only", "--read-only-tmpfs=false", "--security-opt=no-new-privileges"]
-        for mount in container["volumeMounts"]:
+        for mount in container.get("volumeMounts", []):
             mode = "ro" if mount.get("readOnly") else "rw"
             flags.append(f"--volume={self.volumes[mount['name']]}:{mount['mountPath']}:{mode}")
         flags += [f"--env={one['name']}={one['value']}" for one in container.get("env", [])]
@@ -158,6 +181,8 @@ class Pod:
 
     def remove(self):
         podman("rm", "--force", "--time", "0", self.main, self.relay)
+        # Where there is one, the others had stood on it.
+        podman("rm", "--force", "--ignore", "--time", "0", f"{self.name}-pause")
 
 
 def fields_in(word, fields):

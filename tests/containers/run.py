@@ -155,6 +155,22 @@ def no_attack_succeeds(ledger):
     return f"{len(lines)} attacks, 0 succeeded"
 
 
+def a_sidecar_meters_from_outside(ledger):
+    """Second best: what was burned between its last look and the end of the container is lost."""
+    pod = Pod.attached(ledger, python(SPIN.format(4)))
+    assert int(podman("wait", pod.main).stdout) == 0, pod.logs()
+    assert int(podman("wait", pod.relay).stdout) == 0, pod.logs(pod.relay)
+    burned = float(ledger.job(pod.name)["attempts"][0]["usage"]["cpu_used_seconds"])
+    assert 0.95 * 4 <= burned <= 4.2, (burned, pod.logs(pod.relay))
+    pod.remove()
+    ledger.ask("--user", "rich", "account", "limit", "0.002")
+    stopped = Pod.attached(ledger, ["sh", "-c", "trap '' TERM; while :; do :; done"], user="rich")
+    assert int(podman("wait", stopped.main).stdout) == 137
+    assert int(podman("wait", stopped.relay).stdout) == 75, stopped.logs(stopped.relay)
+    stopped.remove()
+    return f"{burned:.3f} s of 4 s"
+
+
 SCENES = (
     a_job_is_metered_to_its_last_child,
     it_ends_as_its_command_does,
@@ -165,6 +181,7 @@ SCENES = (
     a_broken_loader_and_a_preload_do_not_reach_the_wrapper,
     it_starts_in_an_image_without_a_libc,
     no_attack_succeeds,
+    a_sidecar_meters_from_outside,
 )
 
 

@@ -11,6 +11,7 @@
     reason = "a test, not an interface"
 )]
 
+mod attach;
 mod clocks;
 mod exact;
 mod hostile;
