@@ -45,7 +45,8 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
             output::print_help(&error);
             let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
             // A scheduler must tell a mistake in the call from the command's own status 2.
-            let failed = if arguments.iter().any(|argument| argument == "run" || argument == "attach") { RUN_FAILED } else { 2 };
+            let failed =
+                if arguments.iter().any(|argument| argument == "run" || argument == "attach") { RUN_FAILED } else { 2 };
             ExitCode::from(if asked { 0 } else { failed })
         }
     }

@@ -41,7 +41,9 @@ pub(super) fn text(figures: &Figures) -> String {
         ("account_zero_seconds", "When it has nothing left at its present rate, in seconds", seconds_to_zero),
     ];
     for (name, help, of) in of_accounts {
-        head(&mut text, name, help);
+        if !figures.accounts.is_empty() {
+            head(&mut text, name, help);
+        }
         for account in &figures.accounts {
             if let Some(value) = of(account) {
                 let _ = writeln!(text, "jobmeter_{name}{{user=\"{}\"}} {value}", escaped(&account.user));

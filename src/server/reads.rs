@@ -51,11 +51,18 @@ async fn ready(State(app): State<Arc<App>>) -> Result<&'static str, Problem> {
     Ok("ready\n")
 }
 
-/// What this process counted is told whatever becomes of the books.
-async fn metrics(State(app): State<Arc<App>>) -> Response {
+/// What this process counted is told to everybody, whatever becomes of the books; figures of accounts to a key that sees
+/// all of them.
+async fn metrics(State(app): State<Arc<App>>, caller: Result<Caller, Problem>) -> Response {
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    let sees_accounts = caller.is_ok_and(|caller| caller.may_see_all().is_ok());
     let figures = match app.readers.read(Query::Figures).await {
-        Ok(View::Figures(figures)) => super::figures::text(&figures),
+        Ok(View::Figures(mut figures)) => {
+            if !sees_accounts {
+                figures.accounts.clear();
+            }
+            super::figures::text(&figures)
+        }
         _ => String::new(),
     };
     ([(axum::http::header::CONTENT_TYPE, kind)], app.metrics.text(&figures)).into_response()

@@ -85,7 +85,7 @@ class Pod:
         self.directory.mkdir(mode=0o755)
         job = yaml.safe_load(call("kubectl", "kustomize", DEPLOY / "kubernetes/job-before-1.35").stdout)
         spec = job["spec"]["template"]["spec"]
-        install, relay = spec["initContainers"]
+        install, relay = sorted(spec["initContainers"], key=lambda container: container["name"])
         (main,) = spec["containers"]
         assert relay["name"] == "jobmeter-relay" and relay.pop("restartPolicy") == "Always"
         fields = {"JOBMETER_ACCOUNT": user, "JOBMETER_JOB_UID": self.name, "JOBMETER_JOB_NAME": "example", "JOBMETER_TASK": ""}

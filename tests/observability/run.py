@@ -55,10 +55,13 @@ def main():
         within(20, "the service is ready", lambda: get(f"http://{service}/readyz"))
         config = (OURS / "prometheus.yml").read_text()
         config = config.replace("127.0.0.1:7770", service).replace("15s", "1s").replace("jobmeter.rules.yml", str(OURS / "jobmeter.rules.yml"))
+        key = directory / "prometheus.key"
+        config = config.replace("/etc/prometheus/jobmeter.key", str(key))
         (directory / "prometheus.yml").write_text(config)
-        start("prometheus", f"--config.file={directory}/prometheus.yml", f"--storage.tsdb.path={directory}/data", f"--web.listen-address={prometheus}")
         env = dict(PLAIN, JOBMETER_LEDGER=f"http://{service}", JOBMETER_KEY=f"{db}.admin-key", JOBMETER_SPOOL=str(directory / "spool"))
         run = lambda *line: subprocess.run([JOBMETER, *line], env=env, check=True, capture_output=True)
+        run("key", "create", "prometheus", "--scope", "read", "--to", str(key))
+        start("prometheus", f"--config.file={directory}/prometheus.yml", f"--storage.tsdb.path={directory}/data", f"--web.listen-address={prometheus}")
         run("--user", "ann", "account", "limit", "5")
         run("--user", "ann", "run", "-q", "--", "true")
         start(JOBMETER, "--user", "ann", "run", "-q", "--", "sh", "-c", "while :; do :; done", env=env)
@@ -76,7 +79,9 @@ def main():
         rules = (OURS / "jobmeter.rules.yml").read_text()
         names = sorted(set(re.findall(r"jobmeter_\w+", rules + json.dumps(panels))))
         # A figure of which there is nothing yet is told by its help alone.
-        known = get(f"http://{service}/metrics")
+        known = get(urllib.request.Request(f"http://{service}/metrics", headers={"Authorization": f"Bearer {key.read_text().strip()}"}))
+        # Nobody is told of accounts without a key.
+        assert "ann" not in get(f"http://{service}/metrics")
         missing = [name for name in names if not ask(name) and f"# HELP {re.sub('_(total|bucket)$', '', name)} " not in known]
         assert not missing, missing
         print(f"observability: {len(names)} metrics exist ... ok", flush=True)
