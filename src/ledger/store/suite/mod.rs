@@ -5,6 +5,7 @@
 
 mod alerts;
 mod changes;
+mod reading;
 mod sharing;
 mod tokens;
 

@@ -1,0 +1,102 @@
+//! What is read over many accounts: usage, jobs, figures.
+
+use super::*;
+use crate::ledger::usage_range::UsageRange;
+use crate::ledger::views::{Figures, UsageRow, Whose};
+
+impl World {
+    /// Opens a job of another kind, or of somebody else.
+    fn open_as(&mut self, user: &str, job: &str, kind: JobKind) -> (Uuid, Lease) {
+        let mut request = Self::request(job, None);
+        (request.identity.user, request.identity.kind) = (user.to_owned(), kind);
+        match self.ledger.open(&request).unwrap() {
+            OpenAnswer::Opened { lease, .. } => (request.identity.attempt, lease),
+            other => panic!("not opened: {other:?}"),
+        }
+    }
+
+    fn usage(&mut self, whose: Whose, by: PeriodLength) -> Vec<UsageRow> {
+        let range = UsageRange::new(None, Some("2026-11-01"), Some("2026-12-31"), Some(by)).unwrap();
+        match self.ledger.read(&Query::Usage { whose, range }).unwrap() {
+            View::Usage(rows) => rows,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn figures(&mut self) -> Figures {
+        match self.ledger.read(&Query::Figures).unwrap() {
+            View::Figures(figures) => *figures,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn jobs(&mut self, user: Option<&str>, kind: Option<JobKind>, running_only: bool) -> Vec<String> {
+        let query = Query::Jobs { user: user.map(str::to_owned), kind, running_only, count_max: 10, before: None };
+        match self.ledger.read(&query).unwrap() {
+            View::Jobs { jobs, .. } => jobs.into_iter().map(|job| job.job).collect(),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn usage_of_all_accounts_is_the_sum_of_each() {
+    let mut world = World::new();
+    for (user, job, burned) in [("ann", "a", "1"), ("bob", "b", "2"), ("ann", "c", "0.5")] {
+        let (attempt, lease) = world.open_as(user, job, JobKind::Training);
+        world.finish(attempt, &seconds(burned), lease.period);
+        world.pass_s(DAY_S);
+    }
+    world.change(Change::ChargeTokens { job: "a".into(), count: 10, by: "t".into(), key: "k".into() }).unwrap();
+    let of = |rows: &[UsageRow]| -> Vec<(String, String, i64, u64)> {
+        let day = |row: &UsageRow| row.period_start.get(..10).unwrap().to_owned();
+        let row = |row: &UsageRow| {
+            let user = row.user.clone().unwrap_or_default();
+            (user, day(row), row.total_credits.0, row.total_virtual_cpu_time.0)
+        };
+        rows.iter().map(row).collect()
+    };
+    let row = |user: &str, day: &str, credits, us| (user.to_owned(), day.to_owned(), credits, us);
+    let all = world.usage(Whose::All, PeriodLength::Day);
+    assert_eq!(
+        of(&all),
+        [
+            row("", "2026-11-24", 250_000, 1_000_000),
+            row("", "2026-11-25", 500_000, 2_000_000),
+            row("", "2026-11-26", 125_000, 500_000),
+            row("", "2026-11-27", 50_000, 0),
+        ]
+    );
+    let each = world.usage(Whose::Each, PeriodLength::Month);
+    assert_eq!(of(&each), [row("ann", "2026-11-01", 425_000, 1_500_000), row("bob", "2026-11-01", 500_000, 2_000_000)]);
+    let ann = world.usage(Whose::User("ann".into()), PeriodLength::Month).pop().unwrap();
+    assert_eq!((ann.cpu_credits.0, ann.token_credits.0, ann.total_tokens_consumed), (375_000, 50_000, 10));
+    world.check();
+}
+
+#[test]
+fn figures_are_of_what_burns_now() {
+    let mut world = World::new();
+    assert_eq!(world.figures(), Figures::default());
+    let (attempt, lease) = world.open_as("ann", "a", JobKind::Generation);
+    let (idle, _) = world.open_as("bob", "b", JobKind::Training);
+    world.pass_s(1);
+    world.report(attempt, 1, &seconds("0.5"), &lease, false);
+    let figures = world.figures();
+    assert_eq!((figures.running, figures.provisional, figures.overspent), (2, 0, 0));
+    let ann = figures.accounts.iter().find(|account| account.user == "ann").unwrap();
+    assert_eq!((ann.running, ann.charged.0, ann.provisional.0), (1, 125_000, 0));
+    assert!(ann.held.0 > 0 && ann.burn_per_second.0 > 0 && ann.left == Some(Nanocredits(5_000_000_000 - 125_000)));
+    assert_eq!(world.jobs(None, Some(JobKind::Generation), false), ["a"]);
+    assert_eq!(world.jobs(Some("bob"), Some(JobKind::Generation), true), Vec::<String>::new());
+    world.finish(attempt, &seconds("0.5"), lease.period);
+    assert_eq!((world.jobs(None, None, true), world.jobs(Some("ann"), None, true)), (vec!["b".to_owned()], vec![]));
+    // Bob's falls silent.
+    world.pass_s(600);
+    let figures = world.figures();
+    assert_eq!((figures.running, figures.provisional), (0, 1));
+    assert!((500_000_000..600_000_000).contains(&figures.provisional_oldest_us), "{figures:?}");
+    world.change(Change::Settle { attempt: idle, usage: None, by: "t".into(), why: "w".into() }).unwrap();
+    assert_eq!(world.figures(), Figures::default());
+    world.check();
+}
