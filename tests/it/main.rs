@@ -17,6 +17,7 @@ mod cluster;
 mod faults;
 mod gpu;
 mod proxy;
+mod relay;
 mod run;
 mod service;
 mod socket;
