@@ -8,6 +8,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "containers"))
 from pods import BINARIES, DEPLOY, Ledger, Pod, podman  # noqa: E402
@@ -55,6 +56,41 @@ def burned_past(ledger, threads):
     return (float(receipt["cpu"]["total_seconds"]) + float(receipt["cpu"]["teardown_seconds"]) - 1) * 1000
 
 
+CHILDREN = """
+import os
+for _ in range(600):
+    if os.fork() == 0:
+        if os.fork() == 0:
+            os.setsid()
+            import time
+            until = time.process_time() + 0.01
+            while time.process_time() < until: pass
+        os._exit(0)
+    os.wait()
+import time
+time.sleep(3)
+""".strip()
+
+
+def share_of_truth(ledger):
+    """What was metered of what the container's own counter gained from the workload's start on, less what the meter burned."""
+    pod = Pod(ledger, ["python3", "-c", CHILDREN], image="localhost/stamp", before=["/stamp"])
+    stat = open(pod.group() / "cpu.stat")
+    truth = 0
+    while True:
+        stat.seek(0)
+        try:
+            truth = int(stat.readline().split()[1])
+        except OSError:
+            break
+        time.sleep(0.02)
+    assert pod.ended() == 0, pod.logs()
+    receipt = ledger.job(pod.name)["attempts"][0]["receipt"]
+    pod.remove()
+    metered, own = float(receipt["cpu"]["total_seconds"]), float(receipt["meter"]["cpu_seconds"])
+    return metered / (truth / 1e6 - own) * 100
+
+
 def main():
     directory = pathlib.Path(tempfile.mkdtemp(prefix="jobmeter-containers-"))
     directory.chmod(0o755)
@@ -69,6 +105,9 @@ def main():
         print(f"image beyond its base: {size / 2**20:.2f} MiB", flush=True)
         took = [started(ledger) for _ in range(RUNS)]
         print(f"from the wrapper's start to the workload's: median {statistics.median(took):.1f} ms, slowest {max(took):.1f} ms", flush=True)
+        shares = [share_of_truth(ledger) for _ in range(min(RUNS, 10))]
+        print(f"600 double-forked setsid children of 10 ms, metered of truth: median {statistics.median(shares):.2f} %, "
+              f"{min(shares):.2f} to {max(shares):.2f} %", flush=True)
         for threads in (1, 2, 8):
             past = [burned_past(ledger, threads) for _ in range(RUNS)]
             print(f"burned past 1 s, {threads} threads: median {max(statistics.median(past), 0):.1f} ms, worst {max(max(past), 0):.1f} ms, "

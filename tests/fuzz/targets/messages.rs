@@ -1,9 +1,10 @@
-//! What comes over HTTP as JSON: read, it says the same when it is written and read again; priced, its parts sum up.
+//! What comes over HTTP and from a relay as JSON: read, it says the same when it is written and read again; priced, its parts sum up.
 #![no_main]
 
 use jobmeter::domain::rating::RateCard;
 use jobmeter::domain::usage::Usage;
 use jobmeter::ledger::protocol::{Finish, FinishAnswer, OpenAnswer, OpenRequest, Report, ReportAnswer};
+use jobmeter::ledger::relay::{FromRelay, ToRelay};
 use jobmeter::ledger::views::{AccountView, Change, ChangeAnswer, JobView, Query};
 use libfuzzer_sys::fuzz_target;
 use serde_json::{from_slice, to_vec};
@@ -23,7 +24,18 @@ macro_rules! read_again {
     };
 }
 
+/// What compares by what it is written as.
+fn said_again<T: serde::Serialize + serde::de::DeserializeOwned>(data: &[u8]) {
+    if let Ok(read) = from_slice::<T>(data) {
+        let written = to_vec(&read).expect("it can be written");
+        let again = from_slice::<T>(&written).expect("it can be read again");
+        assert_eq!(to_vec(&again).expect("it can be written"), written);
+    }
+}
+
 fuzz_target!(|data: &[u8]| {
+    said_again::<ToRelay>(data);
+    said_again::<FromRelay>(data);
     read_again!(data, OpenRequest, OpenAnswer, Report, ReportAnswer, Finish, FinishAnswer, Change, ChangeAnswer, Query);
     read_again!(data, AccountView, JobView, RateCard, Usage);
     if let Ok(usage) = from_slice::<Usage>(data) {
