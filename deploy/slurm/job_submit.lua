@@ -1,14 +1,15 @@
 -- Slurm's job-submit plugin (JobSubmitPlugins=lua; this file beside slurm.conf): batch scripts are metered without a word of their
--- users. What runs by `srun` within a batch script is started by slurmd and not by the script, so it has to say
--- `srun jobmeter run -- COMMAND`; so has an `srun` from a login node, which is refused here otherwise.
+-- users: jobmeter becomes the interpreter that the first line names, and runs the one that stood there. What runs by `srun` within a
+-- batch script or an allocation is started by slurmd and not by the script, so it has to say `srun jobmeter run -- COMMAND`;
+-- `jobmeter_spank.c` meters that too, without a word, and is to be used instead of this where a plugin can be built.
 --
 -- The nodes need jobmeter, and /etc/jobmeter/config.toml with `ledger` and `key_file`. The key belongs to each job's user where
 -- jobs have no other user than jobmeter: see the table in the README of who could cheat.
 
-local shells = { sh = true, bash = true, dash = true, ksh = true, zsh = true }
-
--- The line that is put below the first one: the script once more, under the meter.
-local metered = 'if [ -z "$JOBMETER_ATTEMPT" ]; then exec jobmeter run -- "$0" "$@"; fi\n'
+-- An absolute path keeps users from putting another one into their PATH.
+local METER = "#!/usr/bin/env -S jobmeter run -- "
+-- Linux cuts a first line off there.
+local FIRST_LINE_BYTES_MAX = 255
 
 local function refuse(why)
   slurm.log_user("jobmeter: " .. why)
@@ -16,6 +17,10 @@ local function refuse(why)
 end
 
 function slurm_job_submit(job, partitions, uid)
+  -- What is submitted from inside an array inherits the array's ids, and would be booked as a task of it.
+  if job.environment ~= nil and job.environment.SLURM_ARRAY_JOB_ID ~= nil then
+    job.environment.SLURM_ARRAY_JOB_ID = ""
+  end
   local script = job.script
   if script == nil or script == "" then
     -- An allocation for a command, or for a shell. The words of the command are not shown to every version of this plugin.
@@ -25,12 +30,19 @@ function slurm_job_submit(job, partitions, uid)
     end
     return slurm.SUCCESS
   end
-  local first, rest = script:match("^(#![^\n]*\n)(.*)$")
-  local shell = first and (first:match("^#!%s*%S*/env%s+([%w]+)") or first:match("^#!%s*%S*/([%w]+)"))
-  if not shell or not shells[shell] then
-    return refuse("the script's first line has to name a shell (#!/bin/sh): let it start what it is for")
+  local interpreter, argument, rest = script:match("^#![ \t]*(%S+)[ \t]*([^\n]-)[ \t]*(\n.*)$")
+  if interpreter == nil then
+    return refuse("the script's first line has to name its interpreter (#!/bin/sh)")
   end
-  job.script = first .. metered .. rest
+  local first = METER .. interpreter
+  if argument ~= "" then
+    -- The kernel hands over all of it as one word.
+    first = first .. " '" .. argument:gsub("[\\']", "\\%0") .. "'"
+  end
+  if #first > FIRST_LINE_BYTES_MAX then
+    return refuse("the script's first line is too long")
+  end
+  job.script = first .. rest
   return slurm.SUCCESS
 end
 

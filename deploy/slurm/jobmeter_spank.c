@@ -1,10 +1,15 @@
-/* A SPANK plugin: every task that Slurm starts (batch scripts, steps of srun, interactive steps) runs under jobmeter, whatever the
- * user wrote. SPANK is the one place of Slurm that sees all of them: job_submit plugins see batch scripts alone, prologs can only
- * set variables.
+/* A SPANK plugin: every task that Slurm starts (batch scripts, steps of srun, those within salloc) runs under jobmeter, whatever the user
+ * wrote. SPANK is the one place of Slurm that sees all of them: a job-submit plugin sees batch scripts alone, prologs can only
+ * set variables. It has to be built again for each version of Slurm (Debian: libslurm-dev):
  *
- *     gcc -shared -fPIC -O2 -o jobmeter_spank.so jobmeter_spank.c          (Debian: libslurm-dev)
+ *     gcc -shared -fPIC -O2 -o /usr/libexec/jobmeter/jobmeter_spank.so jobmeter_spank.c
  *
- * It has to be built again for each new version of Slurm. See README.md beside it.
+ * On each node: that, `slurm-task` beside it, jobmeter in /usr/bin, `ledger` in /etc/jobmeter/config.toml, and for each user a key for
+ * their own account alone, which they may read: `jobmeter --user ann key create ann --only-user --to /etc/jobmeter/keys/ann`.
+ * slurm.conf names `prolog` and `epilog`; plugstack.conf has `required /usr/libexec/jobmeter/jobmeter_spank.so`.
+ *
+ * It does not see `srun --multi-prog`, the shell of salloc on a login node, nor ssh to a node. A job that says `jobmeter run` itself
+ * finds no key for it, and fails. jobmeter has the job's user: who sets out to cheat can (see the table in the README).
  */
 #include <limits.h>
 #include <mntent.h>
@@ -81,7 +86,7 @@ int slurm_spank_task_init_privileged(spank_t spank, int argc, char **argv)
 	return 0;
 }
 
-/* As the user, last before the task's prologs, its directory and exec: puts the launcher in the command's place. What fails here fails
+/* As the user, before the task's own prologs and exec: puts the launcher in the command's place. What fails here fails
  * the task, so that nothing runs unmetered. */
 int slurm_spank_task_init(spank_t spank, int argc, char **argv)
 {

@@ -192,15 +192,22 @@ def a_batch_script_is_metered_without_a_word(cluster):
     assert cluster.ended(job)["JobState"] == "COMPLETED"
     found = cluster.job(job)
     assert found["user"] == USER and 2.0 <= cpu(found["attempts"][0]) < 2.5, found
-    other = cluster.call("sbatch", "--parsable", write("#!/usr/bin/python3\nprint(1)\n"), check=False)
-    assert other.returncode != 0 and "first line has to name a shell" in other.stderr, other
+    # Any interpreter, with its one argument as it stands.
+    job = cluster.batch("#!/usr/bin/python3 -u\nimport os, sys, time\nos.execlp('spin', 'spin', '0.3') if '-u' in sys.orig_argv else 1\n")
+    assert cluster.ended(job)["JobState"] == "COMPLETED"
+    assert 0.3 <= cpu(cluster.job(job)["attempts"][0]) < 0.6
+    job = cluster.batch("#!/usr/bin/env -S sh -c 'spin 0.2; exit 9'\n")
+    assert cluster.ended(job)["ExitCode"] == "9:0"
+    assert 0.2 <= cpu(cluster.job(job)["attempts"][0]) < 0.5
 
 
-def write(text):
-    path = pathlib.Path(f"/home/{USER}/other.py")
-    path.write_text(text)
-    path.chmod(0o755)
-    return path
+def a_job_that_a_job_submits_is_metered(cluster):
+    """It inherits the environment of the one that is metered, and of an array."""
+    job = cluster.batch("#!/bin/sh\nsbatch --parsable --output=/dev/null --wrap 'spin 0.3' > submitted\n", "--array=7")
+    within(40, "it ends", lambda: not cluster.call("squeue", "-h", "-j", job, check=False).stdout.strip())
+    submitted = pathlib.Path(f"/home/{USER}/submitted").read_text().strip()
+    assert cluster.ended(submitted)["JobState"] == "COMPLETED"
+    assert 0.3 <= cpu(cluster.job(submitted)["attempts"][0]) < 0.6 and len(cluster.job(job)["attempts"]) == 1, cluster.job(job)
 
 
 def four_tasks_are_one_job(cluster):
@@ -282,7 +289,7 @@ def main():
     try:
         cluster.serve()
         cluster.slurm()
-        for scene in (an_srun_is_metered, a_batch_script_is_metered_without_a_word, four_tasks_are_one_job, an_array_is_one_job,
+        for scene in (an_srun_is_metered, a_batch_script_is_metered_without_a_word, a_job_that_a_job_submits_is_metered, four_tasks_are_one_job, an_array_is_one_job,
                       exhausted_is_failed_with_75, a_cancelled_job_is_charged_to_its_end, a_requeued_job_is_the_same_job,
                       cron_starts_a_job, parallel_makes_tasks, airflow_runs_it):
             told = scene(cluster)

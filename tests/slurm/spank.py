@@ -18,7 +18,8 @@ import time
 import types
 
 HERE = pathlib.Path(__file__).resolve()
-DEPLOY = HERE.parent.parent.parent / "deploy"
+# A copy, since the working directory may be below /tmp, which the jobs have for themselves.
+DEPLOY = pathlib.Path("/usr/share/jobmeter/deploy")
 LEDGER = "http://127.0.0.1:7770"
 HOST = "node"
 # Not 127.0.0.1: where no other address is, Slurm finds none to listen on (AI_ADDRCONFIG).
@@ -156,9 +157,22 @@ def an_array_is_one_job_and_what_it_submits_is_another():
     inner = pathlib.Path("/tmp/inner").read_text().strip()
     over(inner)
     found = settled(number)
-    assert tasks(found) == ["3.0", "4.0", "5.0"] and all(0.2 <= cpu(attempt) < 0.4 for attempt in found["attempts"]), found
+    assert tasks(found) == ["3", "4", "5"] and all(0.2 <= cpu(attempt) < 0.4 for attempt in found["attempts"]), found
     assert tasks(settled(inner)) == ["0"] and cpu(job(inner)["attempts"][0]) >= 0.1
     return f"tasks {', '.join(tasks(found))}; job {inner} apart"
+
+
+def what_stands_before_a_command_still_holds():
+    """Its directory, standard streams, status and signal; and with no launcher it does not run at all."""
+    done = call("srun", "--chdir=/srv", "sh", "-c", "pwd; echo error >&2; exit 7", user="ann", check=False)
+    assert (done.stdout, done.returncode) == ("/srv\n", 7) and "error\n" in done.stderr, done
+    assert call("srun", "nowhere", user="ann", check=False).returncode == 127
+    assert call("srun", "sh", "-c", "kill -9 $$", user="ann", check=False).returncode == 137
+    os.rename("/usr/libexec/jobmeter/slurm-task", "/usr/libexec/jobmeter/away")
+    assert call("srun", "touch", "/tmp/unmetered", user="ann", check=False).returncode != 0 and not os.path.exists("/tmp/unmetered")
+    os.rename("/usr/libexec/jobmeter/away", "/usr/libexec/jobmeter/slurm-task")
+    number = call("salloc", "--ntasks=1", "sh", "-c", "srun burn 0.2 >&2; echo $SLURM_JOB_ID", user="bob").stdout.strip()
+    assert 0.2 <= cpu(settled(number)["attempts"][0]) < 0.4
 
 
 def the_submitters_environment_decides_nothing():
@@ -267,7 +281,7 @@ def the_books_are_right():
 
 # cron's is last, since the others fill the time until its minute begins.
 SCENES = (a_script_of_any_language_is_metered_exactly, plain_srun_is_metered_and_charged_to_its_user, steps_of_a_script_are_tasks_of_one_job,
-          an_array_is_one_job_and_what_it_submits_is_another, the_submitters_environment_decides_nothing, exhausted_credits_are_failed_with_75,
+          an_array_is_one_job_and_what_it_submits_is_another, what_stands_before_a_command_still_holds, the_submitters_environment_decides_nothing, exhausted_credits_are_failed_with_75,
           a_cancelled_job_is_charged_to_its_end, a_job_that_slurm_has_to_kill_is_charged_to_its_end, a_requeued_job_is_a_second_attempt,
           a_sweep_of_gnu_parallel_is_one_job, airflows_operator_runs_it, cron_starts_a_job, the_books_are_right)
 
@@ -277,13 +291,13 @@ def install(changes, binary):
     subprocess.run(["mount", "--make-rprivate", "/"], check=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "changes", changes], check=True)
     shutil.copy(binary, changes / "jobmeter")
-    # /srv and /tmp are the jobs' own.
     for place in ("etc", "usr", "var"):
         (changes / place).mkdir()
         (changes / f"{place}.work").mkdir()
         options = f"lowerdir=/{place},upperdir={changes}/{place},workdir={changes}/{place}.work"
         subprocess.run(["mount", "-t", "overlay", "-o", options, "overlay", f"/{place}"], check=True)
     shutil.copy(changes / "jobmeter", "/usr/bin/jobmeter")
+    shutil.copytree(HERE.parent.parent.parent / "deploy", DEPLOY)
     for place, mode in (("/run", "755"), ("/tmp", "1777"), ("/srv", "755"), ("/var/spool", "755")):
         subprocess.run(["mount", "-t", "tmpfs", "-o", f"mode={mode}", "own", place], check=True)
     socket.sethostname(HOST)
@@ -321,9 +335,9 @@ def install(changes, binary):
 
 
 def start():
-    def daemon(*line, **environment):
+    def daemon(*line):
         with open(f"/var/log/{line[0]}.test.log", "w") as log:
-            return subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=dict(os.environ, **environment))
+            return subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/")
 
     daemon("jobmeter", "serve", "--db", "/var/lib/ledger.db", "--admin-key-file", "/etc/jobmeter/admin-key")
     within(20, "the ledger answers", lambda: os.path.exists("/etc/jobmeter/admin-key") and call("jobmeter", "status", check=False, JOBMETER_LEDGER=LEDGER, JOBMETER_KEY="/etc/jobmeter/admin-key").returncode == 0)
