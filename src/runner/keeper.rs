@@ -273,11 +273,10 @@ impl Keeper<'_> {
                 if self.front_was_stopped(running) || self.is_starved(running) {
                     return Some(Event::MeterLost);
                 }
-                if self.options.attach.is_some() && running.ended.is_none() && !self.plan.containment().is_populated() {
-                    // How it ended knows who started it.
-                    running.ended = Some(ExitKind::Exited(0));
-                }
-                if running.ended.is_some() && !self.plan.containment().is_populated() {
+                let may_be_over = running.ended.is_some() || self.options.attach.is_some();
+                if may_be_over && !self.plan.containment().is_populated() {
+                    // How what something else has started ended knows who started it.
+                    running.ended.get_or_insert(ExitKind::Exited(0));
                     return Some(Event::Exited);
                 }
                 Event::Looked

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::front::say;
+use super::keeper::micros;
 use super::options::RunOptions;
 use super::termination;
 use crate::ledger::location::Location;
@@ -105,8 +106,7 @@ fn alone() -> Result<(), String> {
 }
 
 fn begin(arguments: &Arguments) -> Result<(Session, Welcome), LedgerError> {
-    let wait_us = u64::try_from(arguments.wait.as_micros()).unwrap_or(u64::MAX);
-    let until_us = SystemClock.boottime_us().saturating_add(wait_us);
+    let until_us = SystemClock.boottime_us().saturating_add(micros(arguments.wait));
     loop {
         match relay::begin(&arguments.relay) {
             Err(LedgerError::Unavailable(_)) if SystemClock.boottime_us() < until_us => pause(RELAY_LOOK),

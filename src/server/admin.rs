@@ -170,12 +170,25 @@ struct MadeKey {
 async fn create_key(State(app): State<Arc<App>>, caller: Caller, body: Bytes) -> Result<Response, Problem> {
     caller.may_administer()?;
     let NewKey { name, scope, user } = bounds::json(&body)?;
+    let secret = make_key(&app, &caller, name, scope, user).await?;
+    let (id, key) = (secret.id().to_owned(), secret.text().to_owned());
+    Ok((StatusCode::CREATED, Json(MadeKey { id, key })).into_response())
+}
+
+/// A key that the books know from now on, by its hash. Whether the caller may have one made was asked before.
+pub(super) async fn make_key(
+    app: &App,
+    caller: &Caller,
+    name: String,
+    scope: Scope,
+    user: Option<String>,
+) -> Result<Secret, Problem> {
     bounds::name("name", &name)?;
     user.as_deref().map_or(Ok(()), |user| bounds::name("user", user))?;
     let secret = Secret::new();
     let (id, hash, by) = (secret.id().to_owned(), secret.hash(), caller.name());
-    let Json(_) = change(&app, &caller, Change::CreateKey { id: id.clone(), hash, name, scope, user, by }).await?;
-    Ok((StatusCode::CREATED, Json(MadeKey { id, key: secret.text().to_owned() })).into_response())
+    let Json(_) = change(app, caller, Change::CreateKey { id, hash, name, scope, user, by }).await?;
+    Ok(secret)
 }
 
 #[utoipa::path(delete, path = "/keys/{id}", summary = "Makes a key invalid, within a second.", params(("id" = String, Path, description = "its id")), responses((status = 200, description = "Done.", body = ChangeAnswer), Refusals))]

@@ -74,9 +74,7 @@ impl Caller {
             _ => Ok(()),
         }
     }
-}
 
-impl Caller {
     /// Every account.
     pub(super) fn may_see_all(&self) -> Result<(), Problem> {
         let own = self.0.user.is_some();

@@ -11,7 +11,7 @@ import tempfile
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "containers"))
-from pods import BINARIES, DEPLOY, Ledger, Pod, podman  # noqa: E402
+from pods import BINARIES, CHILDREN, DEPLOY, Ledger, Pod, podman  # noqa: E402
 
 RUNS = int(sys.argv[3]) if len(sys.argv) > 3 else 50
 # Says when it started, and becomes what it is told.
@@ -56,25 +56,9 @@ def burned_past(ledger, threads):
     return (float(receipt["cpu"]["total_seconds"]) + float(receipt["cpu"]["teardown_seconds"]) - 1) * 1000
 
 
-CHILDREN = """
-import os
-for _ in range(600):
-    if os.fork() == 0:
-        if os.fork() == 0:
-            os.setsid()
-            import time
-            until = time.process_time() + 0.01
-            while time.process_time() < until: pass
-        os._exit(0)
-    os.wait()
-import time
-time.sleep(3)
-""".strip()
-
-
 def share_of_truth(ledger):
     """What was metered of what the container's own counter gained from the workload's start on, less what the meter burned."""
-    pod = Pod(ledger, ["python3", "-c", CHILDREN], image="localhost/stamp", before=["/stamp"])
+    pod = Pod(ledger, ["python3", "-c", CHILDREN.format(count=600, each=0.01, rest=3)], image="localhost/stamp", before=["/stamp"])
     stat = open(pod.group() / "cpu.stat")
     truth = 0
     while True:

@@ -23,6 +23,20 @@ DEPLOY = HERE.parent.parent / "deploy"
 JOBMETER = str(BINARIES / "jobmeter")
 PLAIN = {name: value for name, value in os.environ.items() if not name.startswith("JOBMETER")}
 
+# Children that leave their session and whose parents do not wait for them, each of which burns a little.
+CHILDREN = """\
+import os, time
+for _ in range({count}):
+    if os.fork() == 0:
+        if os.fork() == 0:
+            os.setsid()
+            until = time.process_time() + {each}
+            while time.process_time() < until: pass
+        os._exit(0)
+    os.wait()
+time.sleep({rest})
+"""
+
 
 def call(*line, check=True, **options):
     done = subprocess.run([str(word) for word in line], capture_output=True, text=True, **options)

@@ -8,22 +8,10 @@ import sys
 import tempfile
 import time
 
-from pods import BINARIES, DEPLOY, Ledger, Pod, podman
+from pods import BINARIES, CHILDREN, DEPLOY, Ledger, Pod, podman
 
 HERE = pathlib.Path(__file__).resolve().parent
 SPIN = "import time\nuntil = time.process_time() + {}\nwhile time.process_time() < until: pass"
-CHILDREN = """\
-import os, time
-for _ in range({count}):
-    if os.fork() == 0:
-        if os.fork() == 0:
-            os.setsid()
-            until = time.process_time() + 0.005
-            while time.process_time() < until: pass
-        os._exit(0)
-    os.wait()
-time.sleep(1.5)
-"""
 
 
 def python(text):
@@ -32,7 +20,7 @@ def python(text):
 
 def a_job_is_metered_to_its_last_child(ledger):
     """By the container's own counter, which is gone with the container: it is read from outside until then."""
-    pod = Pod(ledger, python(CHILDREN.format(count=150)))
+    pod = Pod(ledger, python(CHILDREN.format(count=150, each=0.005, rest=1.5)))
     stat = open(pod.group() / "cpu.stat")
     truth = 0
     while podman("inspect", "--format", "{{.State.Running}}", pod.main).stdout.strip() == "true":

@@ -36,7 +36,7 @@ pub(super) fn read(store: &mut dyn Store, now_us: i64, query: &Query) -> Result<
         Query::Entries { user, count_max } => View::Entries(entries(store, user, *count_max)?),
         Query::Jobs { user, kind, running_only, count_max, before } => {
             let page = Page { count_max: *count_max, before: before.as_deref() };
-            jobs(store, now_us, &conditions(user.as_deref(), *kind, *running_only), &page)?
+            jobs(store, now_us, conditions(user.as_deref(), *kind, *running_only), &page)?
         }
         Query::Job { job } => View::Job(Some(Box::new(one_job(store, now_us, job)?))),
         Query::Usage { whose, range } => View::Usage(usage(store, whose, range)?),
@@ -129,11 +129,10 @@ fn conditions(owner: Option<&str>, kind: Option<JobKind>, running_only: bool) ->
 fn jobs(
     store: &mut dyn Store,
     now_us: i64,
-    (conditions, parameters): &(Vec<String>, Vec<Value>),
+    (mut conditions, mut parameters): (Vec<String>, Vec<Value>),
     page: &Page<'_>,
 ) -> Result<View, LedgerError> {
     let count = page.count_max.clamp(1, ROWS_MAX);
-    let (mut conditions, mut parameters) = (conditions.clone(), parameters.clone());
     if let Some(before) = page.before {
         let last = load::job(store, before)?;
         let last = last.ok_or_else(|| LedgerError::Missing(format!("{before:?} is no cursor of a page of jobs")))?;

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{Counted, GUESTS_MAX, Relay, STRANGERS_MAX};
 use crate::ledger::keys::Secret;
-use crate::ledger::protocol::{Finish, OpenRequest, Report};
+use crate::ledger::protocol::{OpenRequest, Report};
 use crate::ledger::relay::{Ask, End, FromRelay, Kept, Line, Session, ToRelay, Told, VERSION, nonce};
 use crate::ledger::views::{Change, Query};
 use crate::ledger::{Ledger, LedgerError};
@@ -177,8 +177,7 @@ fn kept(relay: &Relay, session: Uuid, ask: Ask) -> Result<Ask, LedgerError> {
             Ask::Keep(kept)
         }
         Ask::Finish(finish) => {
-            let Finish { attempt, .. } = &finish;
-            relay.sessions().finished(session, *attempt, &finish)?;
+            relay.sessions().finished(session, &finish)?;
             Ask::Finish(finish)
         }
         Ask::Change(change) => {

@@ -20,6 +20,7 @@ use std::os::fd::AsFd;
 use self::session::Sessions;
 use crate::ledger::location::{Connect, Location};
 use crate::ledger::relay::Welcome;
+use crate::runner::keeper::micros;
 use crate::sys::clock::{Clock, SystemClock};
 use crate::sys::signals::Signals;
 
@@ -108,8 +109,7 @@ pub fn relay(options: RelayOptions) -> Result<(), String> {
         }
         if signalled {
             while signals.arrived().is_some() {}
-            let grace_us = u64::try_from(relay.options.grace.as_micros()).unwrap_or(u64::MAX);
-            until_us.get_or_insert_with(|| SystemClock.boottime_us().saturating_add(grace_us));
+            until_us.get_or_insert_with(|| SystemClock.boottime_us().saturating_add(micros(relay.options.grace)));
         }
         let ends = until_us.is_some();
         let is_over = until_us.is_some_and(|until_us| SystemClock.boottime_us() >= until_us);

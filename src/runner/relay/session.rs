@@ -11,6 +11,7 @@ use crate::domain::usage::Usage;
 use crate::ledger::LedgerError;
 use crate::ledger::protocol::{ClosedPeriod, Finish, OpenAnswer, OpenRequest};
 use crate::ledger::relay::Session;
+use crate::runner::keeper::micros;
 use crate::runner::leftovers;
 use crate::runner::spool::{Header, Record, SLOT_BYTES_WITH_GPUS, Spool};
 use crate::sys::clock::{Clock, SystemClock};
@@ -195,8 +196,8 @@ impl Sessions {
         live.keep()
     }
 
-    pub(super) fn finished(&mut self, id: Uuid, attempt: Uuid, finish: &Finish) -> Result<(), LedgerError> {
-        let live = self.of_attempt(id, attempt)?;
+    pub(super) fn finished(&mut self, id: Uuid, finish: &Finish) -> Result<(), LedgerError> {
+        let live = self.of_attempt(id, finish.attempt)?;
         if live.record.finish.is_none() {
             live.record.finish = Some(finish.clone());
             live.keep()?;
@@ -270,8 +271,7 @@ impl Live {
     }
 
     fn is_lost(&self, after: Duration, now_us: u64) -> bool {
-        let after_us = u64::try_from(after.as_micros()).unwrap_or(u64::MAX);
-        self.connections == 0 && now_us.saturating_sub(self.left_at_us) >= after_us
+        self.connections == 0 && now_us.saturating_sub(self.left_at_us) >= micros(after)
     }
 
     fn keep(&mut self) -> Result<(), LedgerError> {

@@ -8,6 +8,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Redirect, Response};
 use serde::Deserialize;
 
+use super::super::admin::make_key;
 use super::super::api::change;
 use super::super::problem::Problem;
 use super::super::{App, bounds};
@@ -15,7 +16,7 @@ use super::admin::confirmed;
 use super::session::Visitor;
 use super::{Page, encoded, page_or, rendered};
 use crate::ledger::LedgerError;
-use crate::ledger::keys::{KeyView, Scope, Secret};
+use crate::ledger::keys::{KeyView, Scope};
 use crate::ledger::views::{Change, Query, View};
 
 /// A row of the table.
@@ -67,13 +68,8 @@ pub(super) async fn create(State(app): State<Arc<App>>, visitor: Visitor, Form(n
 async fn created(app: &Arc<App>, visitor: &Visitor, new: New) -> Result<Response, Problem> {
     visitor.caller.may_administer()?;
     confirmed(new.sure.as_deref())?;
-    bounds::name("name", &new.name)?;
     let user = Some(new.user).filter(|user| !user.is_empty());
-    user.as_deref().map_or(Ok(()), |user| bounds::name("user", user))?;
-    let secret = Secret::new();
-    let (id, hash, by) = (secret.id().to_owned(), secret.hash(), visitor.caller.name());
-    let key = Change::CreateKey { id, hash, name: new.name.clone(), scope: new.scope, user, by };
-    let _answer = change(app, &visitor.caller, key).await?;
+    let secret = make_key(app, &visitor.caller, new.name.clone(), new.scope, user).await?;
     let page = Page::new(app, visitor, "admin", "/admin".to_owned(), false).await?;
     Ok(rendered(&Made { page, name: new.name, secret: secret.text().to_owned() }))
 }
