@@ -40,7 +40,7 @@ pub(super) struct Global {
     /// A file that holds the key for a ledger service; the variable may hold the key itself
     #[arg(long, global = true, env = "JOBMETER_KEY", value_name = "FILE", hide_env_values = true)]
     pub(super) key_file: Option<String>,
-    /// Whose credits [default: the login name]
+    /// Whose credits [default: that of --as, else the login name]
     #[arg(long, global = true, env = "JOBMETER_USER", value_name = "NAME", value_parser = values::name)]
     pub(super) user: Option<String>,
     /// Settings, TOML [default: $XDG_CONFIG_HOME/jobmeter/config.toml or /etc/jobmeter/config.toml]
@@ -156,7 +156,7 @@ pub(super) struct Run {
     /// When the command has exited, wait for what it left behind instead of killing it
     #[arg(long)]
     pub(super) linger: bool,
-    /// Run the command as this user (only root may)
+    /// Run the command as this user, who also pays where no --user is named (only root may)
     #[arg(long = "as", value_name = "USER", value_parser = values::name)]
     pub(super) run_as: Option<String>,
     /// Meter CPU time by this source or not at all [default: the best one that works]

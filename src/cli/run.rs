@@ -53,6 +53,9 @@ pub(super) fn options(run: &Run, settings: &Settings) -> Result<RunOptions, Fail
         given.or(filed).map_or(default, |span| span.0)
     };
     let (array_job, array_task) = ids(&|variable| std::env::var(variable).ok());
+    let run_as = run.run_as.as_deref().map(resolve_user).transpose()?;
+    // Whose command it is pays, not the scheduler that starts it.
+    let user = run_as.as_ref().filter(|_| settings.user_is_default).map_or(&settings.user, |user| &user.name).clone();
     let receipt = run.receipt.as_ref().map(std::path::absolute).transpose();
     Ok(RunOptions {
         command: run.command.clone(),
@@ -60,7 +63,7 @@ pub(super) fn options(run: &Run, settings: &Settings) -> Result<RunOptions, Fail
         attach: None,
         connect: Location::connect,
         spool_dir: Some(settings.spool_dir.clone()),
-        user: settings.user.clone(),
+        user,
         job: run.job.clone().or(array_job).unwrap_or_else(|| Uuid::now_v7().to_string()),
         task: run.task.clone().or(array_task).unwrap_or_else(|| "0".to_owned()),
         kind: run.kind.or(file.kind).unwrap_or(JobKind::Training),
@@ -75,7 +78,7 @@ pub(super) fn options(run: &Run, settings: &Settings) -> Result<RunOptions, Fail
         hold: span(run.hold, from_file("hold", file.hold.as_ref(), values::hold)?, Duration::from_secs(30)),
         notice: run.notice.or(from_file("notice", file.notice.as_ref(), values::notice)?),
         linger: run.linger || file.linger,
-        run_as: run.run_as.as_deref().map(resolve_user).transpose()?,
+        run_as,
         cpu_source: run.cpu_source.or(file.cpu_source),
         gpus: gpus(run, file)?,
         receipt: receipt.map_err(|error| Failure::new("the receipt's path cannot be found").because(error))?,

@@ -19,6 +19,8 @@ pub(super) struct Settings {
     pub(super) ledger: Location,
     pub(super) spool_dir: PathBuf,
     pub(super) user: String,
+    /// Nobody named one, so that it is the login name.
+    pub(super) user_is_default: bool,
     /// Who asks, for the books.
     pub(super) by: String,
     pub(super) run: RunFile,
@@ -66,7 +68,9 @@ impl Settings {
             |text| Ok(Location::parse(&text)),
         )?;
         let by = login_name();
-        let user = global.user.clone().or(file.user).unwrap_or_else(|| by.clone());
+        let named = global.user.clone().or(file.user);
+        let user_is_default = named.is_none();
+        let user = named.unwrap_or_else(|| by.clone());
         let user = values::name(&user).map_err(|why| Failure::new(format!("the user name {user:?}: {why}")))?;
         let spool_dir = global
             .spool_dir
@@ -84,7 +88,7 @@ impl Settings {
             ledger => ledger,
         };
         let (ledger, spool_dir) = (ledger.absolute().map_err(gone)?, std::path::absolute(spool_dir).map_err(gone)?);
-        Ok(Self { ledger, spool_dir, user, by, run: file.run })
+        Ok(Self { ledger, spool_dir, user, user_is_default, by, run: file.run })
     }
 
     pub(super) fn connect(&self) -> Result<Box<dyn Ledger>, Failure> {

@@ -1,5 +1,6 @@
 //! Where a ledger is: a path, `postgres://…` or `http(s)://…`; for a wrapper without a key, behind a relay.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -82,6 +83,17 @@ impl Location {
         }
     }
 
+    /// What a `jobmeter` within a job may be told, so that it asks the same ledger: no password, no key. A relay is no
+    /// ledger to a program that has no session with it.
+    #[must_use]
+    pub fn without_secrets(&self) -> Option<OsString> {
+        match self {
+            Self::File(path) => Some(path.into()),
+            Self::Postgres(url) | Self::Service(url, _) => Some(without_password(url).into()),
+            Self::Relay(..) => None,
+        }
+    }
+
     /// Opens it.
     ///
     /// # Errors
@@ -115,12 +127,26 @@ impl fmt::Display for Location {
         match self {
             Self::File(path) => path.display().fmt(f),
             Self::Relay(socket, _) => write!(f, "behind the relay {}", socket.display()),
-            // A URL may carry a password between "//" and "@", which no message may show.
-            Self::Postgres(url) | Self::Service(url, _) => match (url.find("://"), url.rfind('@')) {
-                (Some(start), Some(end)) if start + 3 < end => write!(f, "{}***{}", &url[..start + 3], &url[end..]),
-                _ => url.fmt(f),
-            },
+            Self::Postgres(url) | Self::Service(url, _) => without_password(url).fmt(f),
         }
+    }
+}
+
+/// A URL may carry a password between "//" and "@", and one of PostgreSQL in its query as well. A password that was not
+/// escaped may hold every delimiter, so that what is cut ends at the last "@".
+fn without_password(url: &str) -> String {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+    let rest = match rest.rsplit_once('@') {
+        Some((who, rest)) => format!("{}@{rest}", who.split(':').next().unwrap_or_default()),
+        None => rest.to_owned(),
+    };
+    let Some((place, query)) = rest.split_once('?') else { return format!("{scheme}://{rest}") };
+    // A name that is escaped may be that of a password.
+    let is_secret = |name: &str| name.contains("pass") || name.contains('%');
+    let kept = query.split('&').filter(|pair| !is_secret(pair.split('=').next().unwrap_or_default()));
+    match kept.collect::<Vec<_>>().join("&").as_str() {
+        "" => format!("{scheme}://{place}"),
+        kept => format!("{scheme}://{place}?{kept}"),
     }
 }
 
@@ -132,7 +158,16 @@ mod tests {
     fn tells_files_from_urls_and_hides_passwords() {
         assert_eq!(Location::parse("a/b.db"), Location::File("a/b.db".into()));
         let postgres = Location::parse("postgres://me:secret@host/db");
-        assert_eq!(postgres.to_string(), "postgres://***@host/db");
+        assert_eq!(postgres.to_string(), "postgres://me@host/db");
+        for (url, told) in [
+            ("postgres:///db?host=/run/pg&password=secret", "postgres:///db?host=/run/pg"),
+            ("postgres://host/db?p%61ssword=secret", "postgres://host/db"),
+            ("postgres://me:se/cr@t?secret@host/db?sslmode=require", "postgres://me@host/db?sslmode=require"),
+            ("https://:secret@host:1/a", "https://@host:1/a"),
+            ("http://host:7770", "http://host:7770"),
+        ] {
+            assert_eq!(Location::parse(url).without_secrets().unwrap(), told);
+        }
         let error = postgres.connect().map(|_| ()).unwrap_err();
         assert!(!error.to_string().contains("secret"), "{error}");
         assert!(matches!(Location::parse("https://x"), Location::Service(_, None)));

@@ -271,7 +271,7 @@ pub struct JobView {
     pub kind: JobKind,
     /// For people.
     pub name: Option<String>,
-    /// `running`, `provisional` (an attempt fell silent) or `ended`.
+    /// `running`, `provisional` (an attempt fell silent), `ended`, or `refused` (it was never started).
     pub state: String,
     /// RFC 3339, UTC.
     pub started_at: String,

@@ -63,8 +63,13 @@ use crate::sys::spawn::{Command, Credentials};
 /// A path that the job can join to see under which ids it runs.
 const JOB_VARIABLE: &str = "JOBMETER_JOB";
 const ATTEMPT_VARIABLE: &str = "JOBMETER_ATTEMPT";
-/// Never handed on to the job: the ledger's key, where the ledger is, and the socket of an outer job.
-const KEPT_FROM_JOB: [&str; 3] = ["JOBMETER_KEY", "JOBMETER_LEDGER", socket::VARIABLE];
+/// Where the ledger is, without a password, and whose credits: else a `jobmeter` within the job would ask the default
+/// ledger, for its login name.
+const LEDGER_VARIABLE: &str = "JOBMETER_LEDGER";
+const USER_VARIABLE: &str = "JOBMETER_USER";
+/// Never handed on to the job as they are: the ledger's key, its URL, which may hold a password, and the socket of an
+/// outer job.
+const KEPT_FROM_JOB: [&str; 3] = ["JOBMETER_KEY", LEDGER_VARIABLE, socket::VARIABLE];
 
 /// Runs a job to its end.
 #[must_use]
@@ -253,6 +258,10 @@ fn environment(options: &RunOptions, attempt: &Attempt, socket: Option<&JobSocke
     };
     set(JOB_VARIABLE, options.job.clone().into());
     set(ATTEMPT_VARIABLE, attempt.identity.attempt.to_string().into());
+    if let Some(ledger) = options.ledger.without_secrets() {
+        set(LEDGER_VARIABLE, ledger);
+        set(USER_VARIABLE, options.user.clone().into());
+    }
     if let Some(socket) = socket {
         set(socket::VARIABLE, socket.path().into());
     }

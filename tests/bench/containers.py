@@ -62,8 +62,8 @@ def share_of_truth(ledger):
     stat = open(pod.group() / "cpu.stat")
     truth = 0
     while True:
-        stat.seek(0)
         try:
+            stat.seek(0)
             truth = int(stat.readline().split()[1])
         except OSError:
             break

@@ -55,12 +55,35 @@ fn what_ran_before_jobmeter_is_not_charged() {
 }
 
 #[test]
-fn ledger_and_key_never_reach_the_command() {
+fn the_key_never_reaches_the_command() {
     let station = Station::new();
     let called: crate::station::Called =
         station.command(&["run", "-q", "--", "env"]).env("JOBMETER_KEY", "secret").output().unwrap().into();
-    assert!(!called.out.contains("secret") && !called.out.contains("JOBMETER_LEDGER"), "{}", called.out);
+    assert!(!called.out.contains("secret"), "{}", called.out);
     assert!(called.out.contains("JOBMETER_ATTEMPT="));
+}
+
+/// Whichever way the outer one was told of them.
+#[test]
+fn a_jobmeter_within_a_job_asks_the_same_ledger_for_the_same_user() {
+    let station = Station::new();
+    let ledger = station.path("other.db");
+    let inner = "\"$JOBMETER\" run -q --job inner -- true";
+    let outer = ["--ledger", ledger.to_str().unwrap(), "--user", "ann", "run", "-q", "--job", "outer", "--"];
+    station.ok(&[&outer[..], &["sh", "-c", inner]].concat());
+    let listed = station.json(&["--ledger", ledger.to_str().unwrap(), "--user", "ann", "jobs", "list"]);
+    let mut names: Vec<_> = listed["jobs"].as_array().unwrap().iter().map(|job| job["job"].as_str().unwrap()).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["inner", "outer"]);
+}
+
+#[test]
+fn a_refused_job_is_listed_as_refused() {
+    let station = Station::new();
+    station.ok(&["account", "limit", "0"]);
+    assert_eq!(station.call(&["run", "--job", "poor", "--", "true"]).status, 75);
+    assert_eq!(station.json(&["jobs", "list"])["jobs"][0]["state"], "refused");
+    assert!(station.ok(&["jobs", "list"]).out.contains("refused"));
 }
 
 #[test]

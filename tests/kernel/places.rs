@@ -161,6 +161,13 @@ fn as_another_user_with_nothing_of_ours() {
     ]);
     assert!(called.out.starts_with("nobody\n/nonexistent\n"), "{}", called.out);
     assert_eq!(station.receipt("n")["outcome"]["tamper"], "none");
+    let unnamed = station
+        .command(&["run", "-q", "--job", "own", "--as", "nobody", "--", "true"])
+        .env_remove("JOBMETER_USER")
+        .status();
+    assert!(unnamed.unwrap().success());
+    let users = ["n", "own"].map(|job| station.json(&["jobs", "show", job])["user"].clone());
+    assert_eq!(users, ["tester", "nobody"], "who is named pays, else whose command it is");
 }
 
 /// Until the command has said "ready".

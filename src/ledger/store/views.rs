@@ -173,7 +173,8 @@ fn job(store: &mut dyn Store, now_us: i64, id: &str, cards: &[RateCard], whole: 
         user: job.owner,
         kind: job.kind,
         name: job.name,
-        state: "ended".to_owned(),
+        // A job joins the books before its first attempt does, which a refused one has not.
+        state: if attempts.is_empty() { "refused" } else { "ended" }.to_owned(),
         started_at: rfc3339(job.started_us),
         ended_at: None,
         charged: Price { tokens, total: tokens, ..Price::default() },

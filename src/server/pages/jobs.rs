@@ -173,7 +173,7 @@ async fn shown(app: &Arc<App>, visitor: &Visitor, job: &str) -> Result<Response,
         return Err(missing());
     }
     let url = format!("/jobs/{}", encoded(&found.job));
-    let page = Page::new(app, visitor, "jobs", url, found.state != "ended").await?;
+    let page = Page::new(app, visitor, "jobs", url, !matches!(found.state.as_str(), "ended" | "refused")).await?;
     Ok(rendered(&page_of(page, &found)))
 }
 
