@@ -36,6 +36,13 @@ impl<K: Clone + Eq + std::hash::Hash, T> Drawer<K, T> {
         self.undo.push((key, before));
     }
 
+    /// It has to be written, whatever becomes of it.
+    pub(super) fn touch(&mut self, key: &K) {
+        if let Some(slot) = self.slots.get_mut(key) {
+            slot.changed = true;
+        }
+    }
+
     /// Another operation begins: what was done before stays.
     pub(super) fn mark(&mut self) {
         self.undo.clear();

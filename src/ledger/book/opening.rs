@@ -151,6 +151,7 @@ impl Books<'_> {
             rate: Nanocredits::ZERO,
             rate_since_us: self.now_us,
             rate_from: Nanocredits::ZERO,
+            last_entry: 0,
         }
     }
 

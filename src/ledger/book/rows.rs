@@ -218,6 +218,8 @@ pub struct Attempt {
     pub rate_since_us: i64,
     /// And from which sum.
     pub rate_from: Nanocredits,
+    /// The number of its newest entry, from which each names the one before it; as it is stored. Zero where none does.
+    pub last_entry: i64,
 }
 
 /// Credits set aside for tokens of a job.
@@ -293,6 +295,8 @@ pub struct Entry {
     pub by: String,
     /// Why.
     pub why: String,
+    /// The number of the attempt's entry before it; the books set it.
+    pub previous: Option<i64>,
 }
 
 impl Account {

@@ -62,6 +62,8 @@ pub(super) struct Shelf<'a> {
     attempts: Drawer<Uuid, Attempt>,
     /// In which period those that had not ended were when they were taken out.
     periods_of_running: HashMap<Uuid, i64>,
+    /// The newest entries of attempts to which some were appended.
+    last_entries: HashMap<Uuid, i64>,
     reservations: Drawer<Uuid, Reservation>,
     identities: Vec<AttemptIdentity>,
     receipts: Vec<(Uuid, serde_json::Value)>,
@@ -90,6 +92,7 @@ impl<'a> Shelf<'a> {
             jobs: Drawer::default(),
             attempts: Drawer::default(),
             periods_of_running: HashMap::new(),
+            last_entries: HashMap::new(),
             reservations: Drawer::default(),
             identities: Vec::new(),
             receipts: Vec::new(),
@@ -132,7 +135,11 @@ impl<'a> Shelf<'a> {
         let [identities, receipts, entries, once, cards, alerts] = self.marks;
         self.identities.truncate(identities);
         self.receipts.truncate(receipts);
-        self.entries.truncate(entries);
+        for (_, entry) in self.entries.drain(entries..).rev() {
+            if let Some(last) = entry.attempt.and_then(|attempt| self.last_entries.get_mut(&attempt)) {
+                *last = entry.previous.unwrap_or(0);
+            }
+        }
         self.once.truncate(once);
         self.alerts.truncate(alerts);
         self.new_cards.truncate(cards);
@@ -174,7 +181,12 @@ impl<'a> Shelf<'a> {
         let running = self.periods_of_running;
         let goes_on =
             |attempt: &Attempt| attempt.ended_us.is_none() && running.get(&attempt.id) == Some(&attempt.period);
-        let (attempts_that_go_on, attempts) = self.attempts.into_changed().into_iter().partition(goes_on);
+        let last_entries = self.last_entries;
+        let chained = |mut attempt: Attempt| {
+            attempt.last_entry = last_entries.get(&attempt.id).copied().unwrap_or(attempt.last_entry);
+            attempt
+        };
+        let (attempts_that_go_on, attempts) = self.attempts.into_changed().into_iter().map(chained).partition(goes_on);
         Ok(Changes {
             now_us,
             identities: self.identities.iter().map(identity).collect::<Result<_, LedgerError>>()?,
@@ -458,13 +470,19 @@ impl<'a> Shelf<'a> {
         self.new_epoch = Some((number, settles_until_us));
     }
 
-    /// Appends an entry, with the next number of its account, which must have been read.
-    pub(super) fn append(&mut self, entry: Entry) {
+    /// Appends an entry, with the next number of its account, which must have been read, behind the last one of its
+    /// attempt. An attempt that is not in the books yet has none.
+    pub(super) fn append(&mut self, mut entry: Entry) {
         let mut number = 0;
         self.change_account(&entry.owner.clone(), |account| {
             account.entries = account.entries.saturating_add(1);
             number = account.entries;
         });
+        if let Some((attempt, stored)) = entry.attempt.and_then(|id| Some((id, self.attempts.get(&id)?.last_entry))) {
+            let last = self.last_entries.insert(attempt, number).unwrap_or(stored);
+            entry.previous = (last > 0).then_some(last);
+            self.attempts.touch(&attempt);
+        }
         self.entries.push((number, entry));
     }
 }

@@ -226,6 +226,7 @@ fn read_attempt(mut row: Row, cards: &[RateCard]) -> Loaded<Attempt> {
         rate: row.nanocredits()?,
         rate_since_us: row.int()?,
         rate_from: row.nanocredits()?,
+        last_entry: row.int()?,
     })
 }
 
@@ -317,11 +318,29 @@ pub(crate) fn unsettled(store: &mut dyn Store, owner: &str, before_s: i64) -> Lo
     store.query(sql, &[owner.into(), before_s.into()])?.into_iter().map(|mut row| row.parsed()).collect()
 }
 
+/// What each entry of an attempt says, by `select`: of `number`, `at_us`, `kind`, `period`, `day`, `source`, `amount` of the
+/// table `found`.
+pub(crate) fn entries_of(store: &mut dyn Store, attempt: &Attempt, select: &str) -> Loaded<Vec<Row>> {
+    // SQLite joins in this order where it is told to cross.
+    let columns = "e.number, e.previous, e.at_us, e.kind, e.period, e.day, e.source, e.amount";
+    let sql = format!(
+        "WITH RECURSIVE chain (number, previous, at_us, kind, period, day, source, amount) AS (\
+           SELECT {columns} FROM entry e WHERE e.owner = $1 AND e.number = $2 AND e.previous IS NOT NULL UNION ALL \
+           SELECT {columns} FROM chain CROSS JOIN entry e \
+           WHERE e.owner = $1 AND e.number = chain.previous AND e.previous IS NOT NULL), \
+         found AS (SELECT * FROM chain UNION ALL \
+           SELECT {columns} FROM entry e WHERE e.job = $3 AND e.attempt = $4 AND e.previous IS NULL) {select}"
+    );
+    let of_attempt = [attempt.owner.as_str().into(), attempt.last_entry.into()];
+    let by_job = [attempt.job.as_str().into(), attempt.id.into()];
+    store.query(&sql, &[of_attempt, by_job].concat())
+}
+
 /// What the entries say that an attempt paid, by period and source, the last that was paid first.
 pub(crate) fn paid(store: &mut dyn Store, attempt: &Attempt) -> Loaded<Vec<Paid>> {
-    let sql = "SELECT period, source, CAST(sum(amount) AS BIGINT), max(day) FROM entry WHERE job = $1 AND attempt = $2 AND \
-               kind IN ('charge', 'correct') GROUP BY period, source ORDER BY max(number) DESC";
-    let rows = store.query(sql, &[attempt.job.as_str().into(), attempt.id.into()])?;
+    let select = "SELECT period, source, CAST(sum(amount) AS BIGINT), max(day) FROM found WHERE kind IN ('charge', \
+                  'correct') GROUP BY period, source ORDER BY max(number) DESC";
+    let rows = entries_of(store, attempt, select)?;
     let read = |mut row: Row| {
         let (period, source) = (row.int()?, Source(row.int()?));
         Ok(Paid { period, source, amount: row.nanocredits()?, day: row.int()? })

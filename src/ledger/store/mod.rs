@@ -19,8 +19,12 @@ mod views;
 use uuid::Uuid;
 
 /// What the tables became with each version, for every database.
-const MIGRATIONS: [&str; 3] =
-    [include_str!("migrations/1.sql"), include_str!("migrations/2.sql"), include_str!("migrations/3.sql")];
+const MIGRATIONS: [&str; 4] = [
+    include_str!("migrations/1.sql"),
+    include_str!("migrations/2.sql"),
+    include_str!("migrations/3.sql"),
+    include_str!("migrations/4.sql"),
+];
 
 pub use self::ledger::StoreLedger;
 pub use self::row::{Row, Value};

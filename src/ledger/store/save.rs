@@ -188,6 +188,7 @@ pub(super) fn attempt(attempt: &Attempt) -> Vec<Value> {
         attempt.rate.into(),
         attempt.rate_since_us.into(),
         attempt.rate_from.into(),
+        attempt.last_entry.into(),
     ]
 }
 
@@ -232,5 +233,6 @@ fn entry(number: i64, entry: &Entry, now_us: i64) -> Vec<Value> {
         entry.attempt.into(),
         entry.by.as_str().into(),
         entry.why.as_str().into(),
+        entry.previous.into(),
     ]
 }

@@ -173,6 +173,7 @@ const ATTEMPT_COLUMNS: &[(&str, Kind)] = &[
     ("rate", Int),
     ("rate_since_us", Int),
     ("rate_from", Int),
+    ("last_entry", Int),
 ];
 
 /// See [`crate::ledger::book::rows::Reservation`].
@@ -243,6 +244,7 @@ pub(super) static ENTRY: Table = Table {
         ("attempt", Text),
         ("by", Text),
         ("why", Text),
+        ("previous", Int),
     ],
     ..APPENDED
 };

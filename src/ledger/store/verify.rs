@@ -67,6 +67,13 @@ fn entries(store: &mut dyn Store, found: &mut Verification) -> Result<(), Ledger
             found.problems.push(format!("in {wrong} charges cpu + gpu + tokens is not the amount"));
         }
     }
+    let sql = "SELECT e.owner, e.number, e.previous FROM entry e LEFT JOIN entry p ON p.owner = e.owner AND p.number = \
+               e.previous WHERE e.previous IS NOT NULL AND (p.attempt IS NULL OR p.attempt <> e.attempt OR p.number >= \
+               e.number) ORDER BY e.owner, e.number LIMIT 10";
+    for mut row in store.query(sql, &[])? {
+        let (owner, number, previous) = (row.text()?, row.int()?, row.int()?);
+        found.problems.push(format!("{owner}: the entry {number} follows {previous}, which is none of its attempt"));
+    }
     Ok(())
 }
 
@@ -229,7 +236,7 @@ fn accounts(store: &mut dyn Store, found: &mut Verification, sums: &Sums) -> Res
 
 fn jobs(store: &mut dyn Store, found: &mut Verification, sums: &Sums) -> Result<(), LedgerError> {
     let sql = "SELECT id, charged, held, beyond, tokens_charged, (SELECT CAST(coalesce(sum(amount), 0) AS BIGINT) FROM \
-               entry e WHERE e.job = job.id AND e.kind = 'tokens') FROM job ORDER BY id";
+               entry e WHERE e.job = job.id AND e.previous IS NULL AND e.kind = 'tokens') FROM job ORDER BY id";
     let read = |mut row: Row| -> Result<Option<String>, LedgerError> {
         let id = row.text()?;
         let kept = JobSums { charged: row.nanocredits()?, held: row.nanocredits()?, beyond: row.nanocredits()? };

@@ -253,9 +253,9 @@ fn completed(
 
 /// Cumulative charges over time, out of the entries; where there are many, evenly spread ones.
 fn burn(store: &mut dyn Store, attempt: &Attempt) -> Result<Vec<BurnPoint>, LedgerError> {
-    let sql = "SELECT at_us, CAST(sum(amount) AS BIGINT) FROM entry WHERE job = $1 AND attempt = $2 AND \
-               kind IN ('charge', 'finish') GROUP BY at_us ORDER BY at_us";
-    let rows = store.query(sql, &[attempt.job.as_str().into(), attempt.id.into()])?;
+    let select = "SELECT at_us, CAST(sum(amount) AS BIGINT) FROM found WHERE kind IN ('charge', 'finish') GROUP BY at_us \
+                  ORDER BY at_us";
+    let rows = load::entries_of(store, attempt, select)?;
     let mut charged = Nanocredits::ZERO;
     let mut points = Vec::with_capacity(rows.len());
     for mut row in rows {

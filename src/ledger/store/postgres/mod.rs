@@ -25,7 +25,7 @@ const CONNECT_MAX: Duration = Duration::from_secs(5);
 const MIGRATION_LOCK: i64 = 0x4a42_4d54;
 /// What the tables have on PostgreSQL alone, with each version: entries cannot be changed, rows that are written again and
 /// again find room beside their old versions, and the database knows where it is (see [`place`]).
-const EXTRAS: [&str; 3] = [
+const EXTRAS: [&str; 4] = [
     "
     CREATE FUNCTION entries_are_append_only() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN RAISE EXCEPTION 'entries are append-only'; END $$;
@@ -38,6 +38,7 @@ const EXTRAS: [&str; 3] = [
     "ALTER TABLE reservation SET (fillfactor = 50);
     CREATE TABLE jobmeter_place (one INT PRIMARY KEY CHECK (one = 1), place TEXT NOT NULL);",
     "ALTER TABLE usage_day SET (fillfactor = 50);",
+    "",
 ];
 
 /// A connection to a database.

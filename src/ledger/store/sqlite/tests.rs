@@ -78,3 +78,37 @@ fn a_file_of_the_version_before_is_brought_forward() {
         assert_eq!(found.problems.len(), problems, "{:?}", found.problems);
     }
 }
+
+/// Entries that an older version wrote name none before them; an attempt that runs on has both kinds.
+#[test]
+fn what_an_attempt_paid_is_found_across_versions() {
+    let mut world = suite::World::new();
+    let path = world.place.path().join("l.db");
+    let (attempt, lease) = world.open("j", None);
+    for (seq, cpu) in [(1, "0.1"), (2, "0.2"), (3, "0.3")] {
+        world.report(attempt, seq, &suite::seconds(cpu), &lease, false);
+    }
+    let db = Connection::open(&path).unwrap();
+    let count = |sql: &str| db.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
+    assert_eq!(count("SELECT count(*) FROM entry WHERE previous IS NOT NULL"), 2);
+    db.execute_batch(
+        "DROP TRIGGER entry_no_update; UPDATE entry SET previous = NULL; UPDATE attempt SET last_entry = 0",
+    )
+    .unwrap();
+    for (seq, cpu) in [(4, "0.4"), (5, "0.5"), (6, "0.6")] {
+        world.report(attempt, seq, &suite::seconds(cpu), &lease, false);
+    }
+    world.check();
+    assert_eq!(count("SELECT count(*) FROM entry WHERE previous IS NOT NULL"), 2);
+    let paid = world.finish(attempt, &suite::seconds("0.7"), lease.period).charged.total;
+    let burn = world.job("j").attempts.remove(0).burn;
+    assert_eq!(burn.last().unwrap().charged, paid);
+    world.check();
+    // A chain that leads elsewhere is found.
+    let (other, lease) = world.open("other", None);
+    world.report(other, 1, &suite::seconds("0.1"), &lease, false);
+    world.report(other, 2, &suite::seconds("0.2"), &lease, false);
+    db.execute_batch("UPDATE entry SET previous = 3 WHERE number = (SELECT max(number) FROM entry)").unwrap();
+    let View::Verified(found) = world.ledger.read(&Query::Verify).unwrap() else { panic!() };
+    assert!(found.problems.iter().any(|problem| problem.contains("follows 3")), "{:?}", found.problems);
+}
