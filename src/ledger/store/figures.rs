@@ -18,10 +18,13 @@ pub(super) fn figures(store: &mut dyn Store, now_us: i64) -> Result<Figures, Led
         figures.provisional = row.count()?;
         figures.provisional_oldest_us = u64::try_from(now_us.saturating_sub(row.int()?)).unwrap_or(0);
     }
-    // Of all accounts, whether they burn or not.
+    // Of all accounts, whether they burn or not: as `verify` asks it. The entries are looked at for those alone that have more
+    // than the limit of today.
     let sql = "SELECT count(*) FROM account a JOIN period p ON p.owner = a.owner AND p.start = a.period WHERE \
-               p.credit_limit IS NOT NULL AND p.charged + p.held > p.credit_limit + CASE WHEN p.adjusted > 0 THEN p.adjusted \
-               ELSE 0 END AND p.held > 0";
+               p.credit_limit IS NOT NULL AND CASE WHEN p.charged + p.held <= p.credit_limit + \
+               CASE WHEN p.adjusted > 0 THEN p.adjusted ELSE 0 END THEN 0 WHEN p.charged + p.held <= CASE WHEN p.adjusted > 0 \
+               THEN p.adjusted ELSE 0 END + (SELECT coalesce(max(e.amount), 0) FROM entry e WHERE e.owner = p.owner AND \
+               e.period = p.start AND e.kind = 'limit') THEN 0 ELSE 1 END = 1";
     for mut row in store.query(sql, &[])? {
         figures.overspent = row.count()?;
     }

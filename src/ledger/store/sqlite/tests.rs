@@ -112,3 +112,18 @@ fn what_an_attempt_paid_is_found_across_versions() {
     let View::Verified(found) = world.ledger.read(&Query::Verify).unwrap() else { panic!() };
     assert!(found.problems.iter().any(|problem| problem.contains("follows 3")), "{:?}", found.problems);
 }
+
+/// The figure that wakes people up says what `verify` says, also of an account that holds nothing more.
+#[test]
+fn an_account_that_overspent_is_counted() {
+    let mut world = suite::World::new();
+    let (attempt, lease) = world.open("j", None);
+    world.finish(attempt, &suite::seconds("0.1"), lease.period);
+    let mut overspent = |damage: &str| {
+        Connection::open(world.place.path().join("l.db")).unwrap().execute_batch(damage).unwrap();
+        let View::Figures(figures) = world.ledger.read(&Query::Figures).unwrap() else { panic!() };
+        figures.overspent
+    };
+    assert_eq!(overspent(""), 0);
+    assert_eq!(overspent("UPDATE period SET charged = credit_limit + 1"), 1);
+}
