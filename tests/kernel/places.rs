@@ -206,7 +206,7 @@ fn a_second_interrupt_ends_what_survived_the_first() {
     }
     let _one = alone();
     let station = Station::new();
-    let line = "trap 'n=$((n+1)); [ $n = 2 ] && exit 9' INT; echo ready; while :; do sleep 0.01; done";
+    let line = "trap 'n=$((n+1)); [ $n -ge 2 ] && exit 9' INT; echo ready; while :; do sleep 0.01; done";
     let mut child = station
         .command(&["run", "--job", "i", "--", "bash", "-c", line])
         .stdout(Stdio::piped())
