@@ -20,11 +20,10 @@ pub(super) fn figures(store: &mut dyn Store, now_us: i64) -> Result<Figures, Led
     }
     // Of all accounts, whether they burn or not: as `verify` asks it. The entries are looked at for those alone that have more
     // than the limit of today.
-    let sql = "SELECT count(*) FROM account a JOIN period p ON p.owner = a.owner AND p.start = a.period WHERE \
-               p.credit_limit IS NOT NULL AND CASE WHEN p.charged + p.held <= p.credit_limit + \
-               CASE WHEN p.adjusted > 0 THEN p.adjusted ELSE 0 END THEN 0 WHEN p.charged + p.held <= CASE WHEN p.adjusted > 0 \
-               THEN p.adjusted ELSE 0 END + (SELECT coalesce(max(e.amount), 0) FROM entry e WHERE e.owner = p.owner AND \
-               e.period = p.start AND e.kind = 'limit') THEN 0 ELSE 1 END = 1";
+    let sql = "SELECT count(*) FROM account a JOIN (SELECT owner, start, credit_limit, charged + held - \
+               CASE WHEN adjusted > 0 THEN adjusted ELSE 0 END AS spent FROM period) p ON p.owner = a.owner AND \
+               p.start = a.period WHERE p.spent > p.credit_limit AND p.spent > (SELECT coalesce(max(e.amount), 0) FROM entry e \
+               WHERE e.owner = p.owner AND e.period = p.start AND e.kind = 'limit')";
     for mut row in store.query(sql, &[])? {
         figures.overspent = row.count()?;
     }
