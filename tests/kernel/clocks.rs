@@ -63,13 +63,13 @@ fn a_clock_that_is_set_over_midnight_and_back_loses_and_doubles_nothing() {
     let Some(library) = faketime() else { return };
     let _one = alone();
     let faked = Faked { station: Station::new(), library };
-    // Two seconds before midnight the job starts.
-    let start = until_midnight() - 2;
+    // Two to three seconds before midnight the job starts: midnight is known to the second only.
+    let start = until_midnight() - 3;
     faked.set(start);
-    let burn = "import time; end = time.monotonic() + 7\nwhile time.monotonic() < end: pass";
+    let burn = "import time; end = time.monotonic() + 8\nwhile time.monotonic() < end: pass";
     let line = format!("exec $JOBMETER run --job m -- env -u LD_PRELOAD python3 -c '{burn}'");
     let mut child = faked.command(&line).stderr(Stdio::null()).spawn().unwrap();
-    for (after_s, offset) in [(4, start - DAY_S / 2), (2, start + DAY_S / 2)] {
+    for (after_s, offset) in [(5, start - DAY_S / 2), (2, start + DAY_S / 2)] {
         assert!(!ends_within(&mut child, Duration::from_secs(after_s)), "it ended early");
         faked.set(offset);
     }
@@ -84,7 +84,7 @@ fn a_clock_that_is_set_over_midnight_and_back_loses_and_doubles_nothing() {
     let (cpu_us, charged) = (micros(&receipt["cpu"]["total_seconds"]), nano(&receipt["credits"]["total"]));
     assert_eq!(i64::try_from(cpu_us).unwrap() / 4, charged);
     assert!(cpu_us > 5_000_000, "{receipt}");
-    // Both days were charged, together all of it.
+    // Both days were charged, together all of it. How much the first has depends on how soon the command ran.
     let usage = faked.command("$JOBMETER --json usage").output().unwrap();
     let months: serde_json::Value = serde_json::from_slice(&usage.stdout).unwrap();
     let mut days = Vec::new();
@@ -94,7 +94,7 @@ fn a_clock_that_is_set_over_midnight_and_back_loses_and_doubles_nothing() {
         let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         days.extend(found.as_array().unwrap().iter().map(|day| nano(&day["totalCredits"])));
     }
-    assert!(days.len() == 2 && days.iter().all(|credits| *credits > 250_000), "{days:?}");
+    assert!(days.len() == 2 && days.iter().all(|credits| *credits > 100_000), "{days:?}");
     assert_eq!(days.iter().sum::<i64>(), charged);
 }
 
