@@ -84,7 +84,7 @@ fn a_clock_that_is_set_over_midnight_and_back_loses_and_doubles_nothing() {
     let (cpu_us, charged) = (micros(&receipt["cpu"]["total_seconds"]), nano(&receipt["credits"]["total"]));
     assert_eq!(i64::try_from(cpu_us).unwrap() / 4, charged);
     assert!(cpu_us > 5_000_000, "{receipt}");
-    // Both days were charged, together all of it. How much the first has depends on how soon the command ran.
+    // Both days were charged, together all of it.
     let usage = faked.command("$JOBMETER --json usage").output().unwrap();
     let months: serde_json::Value = serde_json::from_slice(&usage.stdout).unwrap();
     let mut days = Vec::new();
@@ -94,7 +94,7 @@ fn a_clock_that_is_set_over_midnight_and_back_loses_and_doubles_nothing() {
         let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         days.extend(found.as_array().unwrap().iter().map(|day| nano(&day["totalCredits"])));
     }
-    assert!(days.len() == 2 && days.iter().all(|credits| *credits > 100_000), "{days:?}");
+    assert!(days.len() == 2 && days.iter().all(|credits| *credits > 250_000), "{days:?}");
     assert_eq!(days.iter().sum::<i64>(), charged);
 }
 
