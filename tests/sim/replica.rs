@@ -51,12 +51,16 @@ impl Store for Mortal {
         self.lives()?;
         self.store.query(sql, parameters)
     }
-    fn write(&mut self, table: &Table, rows: Vec<Vec<Value>>) -> Result<(), LedgerError> {
+    fn write(&mut self, table: &'static Table, rows: Vec<Vec<Value>>) -> Result<(), LedgerError> {
         for row in rows {
             self.lives()?;
             self.store.write(table, vec![row])?;
         }
         Ok(())
+    }
+    fn is_unchanged(&mut self) -> Result<bool, LedgerError> {
+        self.lives()?;
+        self.store.is_unchanged()
     }
     /// It may die before the commit, or after it and before anybody is told.
     fn commit(&mut self) -> Result<(), LedgerError> {

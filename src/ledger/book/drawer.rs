@@ -59,6 +59,13 @@ impl<K: Clone + Eq + std::hash::Hash, T> Drawer<K, T> {
     }
 
     pub(super) fn into_changed(self) -> Vec<T> {
-        self.slots.into_values().filter(|slot| slot.changed).map(|slot| slot.row).collect()
+        self.into_parts().0
+    }
+
+    /// Those that have to be written, and the others.
+    pub(super) fn into_parts(self) -> (Vec<T>, Vec<T>) {
+        let (changed, others): (Vec<_>, Vec<_>) = self.slots.into_values().partition(|slot| slot.changed);
+        let rows = |slots: Vec<Slot<T>>| slots.into_iter().map(|slot| slot.row).collect();
+        (rows(changed), rows(others))
     }
 }

@@ -13,17 +13,24 @@ mod correction;
 mod drawer;
 mod epoch;
 mod holds;
+mod journal;
+mod kept;
 mod opening;
 mod reports;
 pub mod rows;
 mod shelf;
 mod silence;
+mod steady;
 mod tokens;
 
 use self::alerts::Touched;
+pub use self::kept::Kept;
 use self::rows::{Account, Attempt, Entry, Grant, Period};
 pub use self::shelf::Changes;
 use self::shelf::Shelf;
+pub use self::steady::Extent;
+#[cfg(test)]
+pub(crate) use self::steady::Steady;
 use super::LedgerError;
 use super::protocol::{Balance, Finish, FinishAnswer, OpenAnswer, OpenRequest, Report, ReportAnswer};
 use super::store::Store;
@@ -128,7 +135,12 @@ impl std::fmt::Debug for Books<'_> {
 impl<'a> Books<'a> {
     /// Opens them at the ledger's time, within a transaction of a store.
     pub fn new(store: &'a mut dyn Store, now_us: i64) -> Self {
-        Self { shelf: Shelf::new(store), now_us, only: None, freed: Vec::new(), touched: None }
+        Self::with(store, now_us, Kept::default())
+    }
+
+    /// The same, with rows that the store would give as they are.
+    pub fn with(store: &'a mut dyn Store, now_us: i64, kept: Kept) -> Self {
+        Self { shelf: Shelf::new(store, kept), now_us, only: None, freed: Vec::new(), touched: None }
     }
 
     /// An account as it is shown: with its balance, what is free, its period, and its grants that can be spent.

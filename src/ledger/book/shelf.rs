@@ -6,7 +6,10 @@ use uuid::Uuid;
 
 use super::Paid;
 use super::drawer::Drawer;
+use super::journal::Journal;
+use super::kept::Kept;
 use super::rows::{Account, Alert, Attempt, Entry, Grant, Job, Key, Period, Reservation};
+use super::steady::{Extent, Steady};
 use crate::domain::book::Source;
 use crate::domain::rating::RateCard;
 use crate::domain::units::Nanocredits;
@@ -27,10 +30,10 @@ pub struct Changes {
     pub grants: Vec<Grant>,
     /// Changed or new.
     pub jobs: Vec<Job>,
-    /// Changed or new.
-    pub attempts: Vec<Attempt>,
-    /// Changed, but in the period in which they were, and not ended.
-    pub attempts_that_go_on: Vec<Attempt>,
+    /// Changed or new, and how far.
+    pub attempts: Vec<(Extent, Attempt)>,
+    /// Rows that were not changed, for the next transaction.
+    pub(super) kept: Kept,
     /// Changed or new.
     pub reservations: Vec<Reservation>,
     /// Of new attempts; JSON.
@@ -51,6 +54,16 @@ pub struct Changes {
     pub epoch: Option<(u64, i64)>,
 }
 
+impl Changes {
+    /// What the next transaction need not read, once this one is committed.
+    #[must_use]
+    pub fn into_kept(self) -> Kept {
+        let mut kept = self.kept;
+        kept.add(self.attempts.into_iter().map(|(_, attempt)| attempt), self.jobs.into_iter());
+        kept
+    }
+}
+
 /// The rows of one transaction.
 pub(super) struct Shelf<'a> {
     store: &'a mut dyn Store,
@@ -60,15 +73,15 @@ pub(super) struct Shelf<'a> {
     granted: HashMap<String, Vec<i64>>,
     jobs: Drawer<String, Job>,
     attempts: Drawer<Uuid, Attempt>,
-    /// In which period those that had not ended were when they were taken out.
-    periods_of_running: HashMap<Uuid, i64>,
-    /// The newest entries of attempts to which some were appended.
-    last_entries: HashMap<Uuid, i64>,
+    /// What of them most reports leave as it is, as they were taken out.
+    steady: HashMap<Uuid, Steady>,
+    /// From the transaction before, not taken out yet.
+    kept: Kept,
     reservations: Drawer<Uuid, Reservation>,
     identities: Vec<AttemptIdentity>,
     receipts: Vec<(Uuid, serde_json::Value)>,
     swept: Vec<String>,
-    entries: Vec<(i64, Entry)>,
+    journal: Journal,
     alerts: Vec<Alert>,
     once: Vec<(String, String, String)>,
     cards: Option<Vec<RateCard>>,
@@ -78,11 +91,11 @@ pub(super) struct Shelf<'a> {
     epoch: Option<(u64, i64)>,
     new_epoch: Option<(u64, i64)>,
     /// How much of the lists above belongs to operations before the one under way.
-    marks: [usize; 6],
+    marks: [usize; 5],
 }
 
 impl<'a> Shelf<'a> {
-    pub(super) fn new(store: &'a mut dyn Store) -> Self {
+    pub(super) fn new(store: &'a mut dyn Store, kept: Kept) -> Self {
         Self {
             store,
             accounts: Drawer::default(),
@@ -91,13 +104,13 @@ impl<'a> Shelf<'a> {
             granted: HashMap::new(),
             jobs: Drawer::default(),
             attempts: Drawer::default(),
-            periods_of_running: HashMap::new(),
-            last_entries: HashMap::new(),
+            steady: HashMap::new(),
+            kept,
             reservations: Drawer::default(),
             identities: Vec::new(),
             receipts: Vec::new(),
             swept: Vec::new(),
-            entries: Vec::new(),
+            journal: Journal::default(),
             alerts: Vec::new(),
             once: Vec::new(),
             cards: None,
@@ -105,7 +118,7 @@ impl<'a> Shelf<'a> {
             keys: Drawer::default(),
             epoch: None,
             new_epoch: None,
-            marks: [0; 6],
+            marks: [0; 5],
         }
     }
 
@@ -118,9 +131,9 @@ impl<'a> Shelf<'a> {
         self.attempts.mark();
         self.reservations.mark();
         self.keys.mark();
-        let lists = [self.identities.len(), self.receipts.len(), self.entries.len(), self.once.len()];
-        let [identities, receipts, entries, once] = lists;
-        self.marks = [identities, receipts, entries, once, self.new_cards.len(), self.alerts.len()];
+        self.journal.mark();
+        let [identities, receipts, once] = [self.identities.len(), self.receipts.len(), self.once.len()];
+        self.marks = [identities, receipts, once, self.new_cards.len(), self.alerts.len()];
     }
 
     /// Forgets what the operation under way has done.
@@ -132,14 +145,10 @@ impl<'a> Shelf<'a> {
         self.attempts.undo();
         self.reservations.undo();
         self.keys.undo();
-        let [identities, receipts, entries, once, cards, alerts] = self.marks;
+        self.journal.undo();
+        let [identities, receipts, once, cards, alerts] = self.marks;
         self.identities.truncate(identities);
         self.receipts.truncate(receipts);
-        for (_, entry) in self.entries.drain(entries..).rev() {
-            if let Some(last) = entry.attempt.and_then(|attempt| self.last_entries.get_mut(&attempt)) {
-                *last = entry.previous.unwrap_or(0);
-            }
-        }
         self.once.truncate(once);
         self.alerts.truncate(alerts);
         self.new_cards.truncate(cards);
@@ -151,16 +160,26 @@ impl<'a> Shelf<'a> {
 
     /// Takes in what these attempts concern, in two questions instead of two for each.
     pub(super) fn prefetch(&mut self, attempts: &[Uuid]) -> Result<(), LedgerError> {
-        self.rate_cards()?;
-        let cards = self.cards.as_deref().unwrap_or_default();
-        let found = load::attempts(self.store, attempts, cards)?;
-        let mut jobs: Vec<String> = found.iter().map(|attempt| attempt.job.clone()).collect();
+        self.take_in_attempts(attempts)?;
+        let found = attempts.iter().filter_map(|id| self.attempts.get(id));
+        let mut jobs: Vec<String> = found.map(|attempt| attempt.job.clone()).collect();
         jobs.sort_unstable();
         jobs.dedup();
-        for attempt in found {
-            self.take_in_attempt(attempt);
+        self.take_in_jobs(&jobs)
+    }
+
+    fn take_in_attempts(&mut self, ids: &[Uuid]) -> Result<(), LedgerError> {
+        self.rate_cards()?;
+        let cards = self.cards.as_deref().unwrap_or_default();
+        for attempt in self.kept.attempts(self.store, ids, cards)? {
+            self.steady.entry(attempt.id).or_insert_with(|| Steady::of(&attempt));
+            self.attempts.take_in(attempt.id, attempt);
         }
-        for job in load::jobs(self.store, jobs)? {
+        Ok(())
+    }
+
+    fn take_in_jobs(&mut self, ids: &[String]) -> Result<(), LedgerError> {
+        for job in self.kept.jobs(self.store, ids)? {
             self.jobs.take_in(job.id.clone(), job);
         }
         Ok(())
@@ -178,15 +197,17 @@ impl<'a> Shelf<'a> {
         let card = |(card, by, since_us): (RateCard, String, i64)| {
             Ok((card.version, serde_json::to_string(&card).map_err(text)?, since_us, by))
         };
-        let running = self.periods_of_running;
-        let goes_on =
-            |attempt: &Attempt| attempt.ended_us.is_none() && running.get(&attempt.id) == Some(&attempt.period);
-        let last_entries = self.last_entries;
+        let steady = self.steady;
+        let (entries, last_entries) = self.journal.into_parts();
         let chained = |mut attempt: Attempt| {
             attempt.last_entry = last_entries.get(&attempt.id).copied().unwrap_or(attempt.last_entry);
             attempt
         };
-        let (attempts_that_go_on, attempts) = self.attempts.into_changed().into_iter().map(chained).partition(goes_on);
+        let extent = |attempt: Attempt| (Steady::extent(steady.get(&attempt.id), &attempt), attempt);
+        let (attempts, unchanged) = self.attempts.into_parts();
+        let (jobs, unchanged_jobs) = self.jobs.into_parts();
+        let mut kept = self.kept;
+        kept.add(unchanged.into_iter(), unchanged_jobs.into_iter());
         Ok(Changes {
             now_us,
             identities: self.identities.iter().map(identity).collect::<Result<_, LedgerError>>()?,
@@ -194,12 +215,12 @@ impl<'a> Shelf<'a> {
             accounts: self.accounts.into_changed(),
             periods: self.periods.into_changed(),
             grants: self.grants.into_changed(),
-            jobs: self.jobs.into_changed(),
-            attempts,
-            attempts_that_go_on,
+            jobs,
+            attempts: attempts.into_iter().map(chained).map(extent).collect(),
+            kept,
             reservations: self.reservations.into_changed(),
             receipts: self.receipts,
-            entries: self.entries,
+            entries,
             alerts: self.alerts,
             once: self.once,
             keys: self.keys.into_changed(),
@@ -296,10 +317,8 @@ impl<'a> Shelf<'a> {
     }
 
     pub(super) fn job(&mut self, id: &str) -> Result<Option<Job>, LedgerError> {
-        if !self.jobs.slots.contains_key(id)
-            && let Some(row) = load::job(self.store, id)?
-        {
-            self.jobs.take_in(id.to_owned(), row);
+        if !self.jobs.slots.contains_key(id) {
+            self.take_in_jobs(&[id.to_owned()])?;
         }
         Ok(self.jobs.slots.get(id).map(|slot| slot.row.clone()))
     }
@@ -320,20 +339,9 @@ impl<'a> Shelf<'a> {
 
     pub(super) fn attempt(&mut self, id: Uuid) -> Result<Option<Attempt>, LedgerError> {
         if self.attempts.get(&id).is_none() {
-            self.rate_cards()?;
-            let cards = self.cards.as_deref().unwrap_or_default();
-            if let Some(row) = load::attempt(self.store, id, cards)? {
-                self.take_in_attempt(row);
-            }
+            self.take_in_attempts(&[id])?;
         }
         Ok(self.attempts.get(&id).cloned())
-    }
-
-    fn take_in_attempt(&mut self, attempt: Attempt) {
-        if attempt.ended_us.is_none() {
-            self.periods_of_running.insert(attempt.id, attempt.period);
-        }
-        self.attempts.take_in(attempt.id, attempt);
     }
 
     /// As it was kept last, which is what its account's and its job's sums have of it.
@@ -397,8 +405,7 @@ impl<'a> Shelf<'a> {
     /// Entries that are not written yet count as well.
     pub(super) fn paid(&mut self, attempt: &Attempt) -> Result<Vec<Paid>, LedgerError> {
         let mut paid = load::paid(self.store, attempt)?;
-        let new = self.entries.iter().map(|(_, entry)| entry).filter(|entry| entry.attempt == Some(attempt.id));
-        for entry in new.filter(|entry| matches!(entry.kind, "charge" | "correct")) {
+        for entry in self.journal.of(attempt.id).filter(|entry| matches!(entry.kind, "charge" | "correct")) {
             let same = paid.iter().position(|paid| (paid.period, paid.source.0) == (entry.period, entry.source));
             let mut part = same.map_or(
                 Paid { period: entry.period, source: Source(entry.source), amount: Nanocredits::ZERO, day: entry.day },
@@ -472,17 +479,16 @@ impl<'a> Shelf<'a> {
 
     /// Appends an entry, with the next number of its account, which must have been read, behind the last one of its
     /// attempt. An attempt that is not in the books yet has none.
-    pub(super) fn append(&mut self, mut entry: Entry) {
+    pub(super) fn append(&mut self, entry: Entry) {
         let mut number = 0;
         self.change_account(&entry.owner.clone(), |account| {
             account.entries = account.entries.saturating_add(1);
             number = account.entries;
         });
-        if let Some((attempt, stored)) = entry.attempt.and_then(|id| Some((id, self.attempts.get(&id)?.last_entry))) {
-            let last = self.last_entries.insert(attempt, number).unwrap_or(stored);
-            entry.previous = (last > 0).then_some(last);
-            self.attempts.touch(&attempt);
+        let stored_last = entry.attempt.and_then(|id| Some(self.attempts.get(&id)?.last_entry));
+        if let Some(attempt) = &entry.attempt {
+            self.attempts.touch(attempt);
         }
-        self.entries.push((number, entry));
+        self.journal.append(number, entry, stored_last);
     }
 }

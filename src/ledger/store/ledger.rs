@@ -1,7 +1,7 @@
 //! A ledger on a store: operations in transactions, several in one where they come together.
 
 use super::{Concerned, Store, save};
-use crate::ledger::book::{Asked, Books, Operation, Outcome};
+use crate::ledger::book::{Asked, Books, Kept, Operation, Outcome};
 use crate::ledger::keys::Secret;
 use crate::ledger::protocol::{Finish, FinishAnswer, OpenAnswer, OpenRequest, Report, ReportAnswer};
 use crate::ledger::views::{Change, ChangeAnswer, NewKey, Query, View};
@@ -15,12 +15,14 @@ const TRIES_MAX: usize = 8;
 pub struct StoreLedger<S> {
     pub(super) store: S,
     freed: Vec<String>,
+    /// As the last transaction left them; none after whatever else wrote, or failed.
+    kept: Kept,
 }
 
 impl<S: Store> StoreLedger<S> {
     /// On an open store.
-    pub const fn new(store: S) -> Self {
-        Self { store, freed: Vec::new() }
+    pub fn new(store: S) -> Self {
+        Self { store, freed: Vec::new(), kept: Kept::default() }
     }
 
     /// Accounts in which the last transaction made something free, for who waits for that.
@@ -39,15 +41,19 @@ impl<S: Store> StoreLedger<S> {
     /// Where the store fails; then nothing of any of them is kept.
     pub fn post(&mut self, asked: &[Asked<'_>]) -> Result<Vec<Result<Outcome, LedgerError>>, LedgerError> {
         let concerned = concerned(asked);
-        let (outcomes, freed) = self.within(|store, now_us| {
+        let mut kept = std::mem::take(&mut self.kept);
+        let (outcomes, freed, changes) = self.within(|store, now_us| {
             store.lock(&concerned)?;
-            let mut books = Books::new(store, now_us);
+            let kept = std::mem::take(&mut kept);
+            let kept = if store.is_unchanged()? { kept } else { Kept::default() };
+            let mut books = Books::with(store, now_us, kept);
             let outcomes = books.attempt_each(asked)?;
             let freed = books.take_freed();
             let changes = books.changes()?;
             save::save(store, &changes)?;
-            Ok((outcomes, freed))
+            Ok((outcomes, freed, changes))
         })?;
+        self.kept = changes.into_kept();
         self.freed = freed;
         Ok(outcomes)
     }
@@ -57,6 +63,7 @@ impl<S: Store> StoreLedger<S> {
         &mut self,
         mut act: impl FnMut(&mut dyn Store, i64) -> Result<T, LedgerError>,
     ) -> Result<T, LedgerError> {
+        self.kept = Kept::default();
         let mut tries = 0;
         loop {
             let now_us = self.store.begin()?;

@@ -113,9 +113,9 @@ pub(crate) fn job(store: &mut dyn Store, id: &str) -> Loaded<Option<Job>> {
 }
 
 /// Those of these jobs that there are.
-pub(crate) fn jobs(store: &mut dyn Store, ids: Vec<String>) -> Loaded<Vec<Job>> {
+pub(crate) fn jobs(store: &mut dyn Store, ids: &[String]) -> Loaded<Vec<Job>> {
     let sql = select(&JOB, "WHERE id = ANY($1)");
-    store.query(&sql, &[Value::Texts(ids)])?.into_iter().map(read_job).collect()
+    store.query(&sql, &[Value::Texts(ids.to_vec())])?.into_iter().map(read_job).collect()
 }
 
 fn read_job(mut row: Row) -> Loaded<Job> {
@@ -235,12 +235,6 @@ fn card_of(cards: &[RateCard], version: u64) -> RateCard {
     cards.iter().find(|card| card.version == version).cloned().unwrap_or_default()
 }
 
-/// An attempt; `cards` are all cards.
-pub(crate) fn attempt(store: &mut dyn Store, id: Uuid, cards: &[RateCard]) -> Loaded<Option<Attempt>> {
-    let sql = select(&ATTEMPT, "WHERE id = $1");
-    one(store.query(&sql, &[id.into()])?, |row| read_attempt(row, cards))
-}
-
 /// All of a job, oldest first.
 pub(crate) fn attempts_of(store: &mut dyn Store, job: &str, cards: &[RateCard]) -> Loaded<Vec<Attempt>> {
     let sql = select(&ATTEMPT, "WHERE job = $1 ORDER BY started_us, id");
@@ -248,7 +242,7 @@ pub(crate) fn attempts_of(store: &mut dyn Store, job: &str, cards: &[RateCard]) 
     rows.into_iter().map(|row| read_attempt(row, cards)).collect()
 }
 
-/// Those of these attempts that there are, in no order.
+/// Those of these attempts that there are, in no order; `cards` are all cards.
 pub(crate) fn attempts(store: &mut dyn Store, ids: &[Uuid], cards: &[RateCard]) -> Loaded<Vec<Attempt>> {
     let sql = select(&ATTEMPT, "WHERE id = ANY($1)");
     let rows = store.query(&sql, &[Value::Texts(ids.iter().map(Uuid::to_string).collect())])?;

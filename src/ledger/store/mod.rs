@@ -28,7 +28,7 @@ const MIGRATIONS: [&str; 4] = [
 
 pub use self::ledger::StoreLedger;
 pub use self::row::{Row, Value};
-pub use self::table::Table;
+pub use self::table::{Mode, Table};
 use super::LedgerError;
 
 /// The accounts that a transaction will write: by name, and those of attempts and of jobs.
@@ -73,7 +73,14 @@ pub trait Store: Send {
     ///
     /// # Errors
     /// See [`LedgerError`].
-    fn write(&mut self, table: &Table, rows: Vec<Vec<Value>>) -> Result<(), LedgerError>;
+    fn write(&mut self, table: &'static Table, rows: Vec<Vec<Value>>) -> Result<(), LedgerError>;
+
+    /// Whether nobody but this store has committed anything since it was asked last: then what was read and written since is
+    /// what the books say. Asked within a transaction that may write.
+    ///
+    /// # Errors
+    /// See [`LedgerError`].
+    fn is_unchanged(&mut self) -> Result<bool, LedgerError>;
 
     /// What was written is durable once this returns.
     ///
@@ -114,8 +121,12 @@ impl Store for Box<dyn Store> {
         self.as_mut().query(sql, parameters)
     }
 
-    fn write(&mut self, table: &Table, rows: Vec<Vec<Value>>) -> Result<(), LedgerError> {
+    fn write(&mut self, table: &'static Table, rows: Vec<Vec<Value>>) -> Result<(), LedgerError> {
         self.as_mut().write(table, rows)
+    }
+
+    fn is_unchanged(&mut self) -> Result<bool, LedgerError> {
+        self.as_mut().is_unchanged()
     }
 
     fn commit(&mut self) -> Result<(), LedgerError> {

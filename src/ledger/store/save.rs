@@ -1,16 +1,17 @@
 //! What a transaction changed, into a database.
 
 use std::collections::BTreeMap;
+use std::fmt::Write;
 
 use super::table::{
-    ACCOUNT, ALERT, ATTEMPT, ATTEMPT_GOES_ON, ENTRY, EPOCH, GRANT, IDENTITY, JOB, KEY, ONCE, PERIOD, RATES, RECEIPT,
-    RESERVATION, USAGE_DAY,
+    ACCOUNT, ALERT, ATTEMPT, ATTEMPT_BURNS, ATTEMPT_GOES_ON, ENTRY, EPOCH, GRANT, IDENTITY, JOB, KEY, ONCE, PERIOD,
+    RATES, RECEIPT, RESERVATION, USAGE_DAY,
 };
 use super::{Store, Value};
 use crate::domain::rating::{Price, VirtualTime};
 use crate::ledger::LedgerError;
-use crate::ledger::book::Changes;
 use crate::ledger::book::rows::{Account, Attempt, Entry, Grant, Hold, Job, Key, Period, Reservation};
+use crate::ledger::book::{Changes, Extent};
 use crate::ledger::protocol::Reason;
 use crate::ledger::views::PeriodLength;
 
@@ -25,8 +26,12 @@ pub(crate) fn save(store: &mut dyn Store, changes: &Changes) -> Result<(), Ledge
     write(&PERIOD, changes.periods.iter().map(period).collect())?;
     write(&GRANT, changes.grants.iter().map(grant).collect())?;
     write(&JOB, changes.jobs.iter().map(job).collect())?;
-    write(&ATTEMPT, changes.attempts.iter().map(attempt).collect())?;
-    write(&ATTEMPT_GOES_ON, changes.attempts_that_go_on.iter().map(attempt).collect())?;
+    let as_far_as = |extent, row: fn(&Attempt) -> Vec<Value>| {
+        changes.attempts.iter().filter(|(of, _)| *of == extent).map(|(_, attempt)| row(attempt)).collect()
+    };
+    write(&ATTEMPT, as_far_as(Extent::Whole, attempt))?;
+    write(&ATTEMPT_GOES_ON, as_far_as(Extent::GoesOn, attempt))?;
+    write(&ATTEMPT_BURNS, as_far_as(Extent::Burns, attempt_that_burns))?;
     write(&RESERVATION, changes.reservations.iter().map(reservation).collect())?;
     write(&ALERT, changes.alerts.iter().map(super::alerts::values).collect())?;
     write(&IDENTITY, changes.identities.iter().map(|(id, body)| vec![(*id).into(), body.as_str().into()]).collect())?;
@@ -122,12 +127,20 @@ fn key(key: &Key) -> Vec<Value> {
 }
 
 /// `1:25;2:50`.
-fn joined(items: impl Iterator<Item = String>) -> String {
-    items.collect::<Vec<_>>().join(";")
+fn joined<T>(items: &[T], mut write: impl FnMut(&mut String, &T)) -> Value {
+    let mut text = String::new();
+    for item in items {
+        if !text.is_empty() {
+            text.push(';');
+        }
+        write(&mut text, item);
+    }
+    text.into()
 }
 
 fn holds(holds: &[Hold]) -> Value {
-    joined(holds.iter().map(|hold| format!("{}:{}:{}", hold.period, hold.source.0, hold.amount.0))).into()
+    // Nothing that is written into a text can fail.
+    joined(holds, |text, hold| write!(text, "{}:{}:{}", hold.period, hold.source.0, hold.amount.0).unwrap_or_default())
 }
 
 fn reservation(reservation: &Reservation) -> Vec<Value> {
@@ -145,11 +158,36 @@ fn reservation(reservation: &Reservation) -> Vec<Value> {
     ]
 }
 
+fn ceilings(attempt: &Attempt) -> Value {
+    joined(&attempt.ceilings, |text, (version, ceiling)| write!(text, "{version}:{}", ceiling.0).unwrap_or_default())
+}
+
+/// What a report of CPU time alone changes.
+fn attempt_that_burns(attempt: &Attempt) -> Vec<Value> {
+    vec![
+        attempt.id.into(),
+        attempt.lease_until_us.into(),
+        attempt.live.into(),
+        attempt.seq.into(),
+        attempt.usage.cpu_used_seconds.into(),
+        attempt.usage.cpu_allocated_seconds.into(),
+        attempt.accounted.cpu.into(),
+        attempt.accounted_time.cpu_seconds.into(),
+        attempt.charged.cpu.into(),
+        ceilings(attempt),
+        holds(&attempt.holds),
+        attempt.waits.into(),
+        attempt.rate.into(),
+        attempt.rate_since_us.into(),
+        attempt.rate_from.into(),
+        attempt.last_entry.into(),
+    ]
+}
+
 pub(super) fn attempt(attempt: &Attempt) -> Vec<Value> {
     let usage = &attempt.usage;
     // A map of numbers has no key that JSON could not hold.
     let gpus = (!usage.gpus.is_empty()).then(|| serde_json::to_string(&usage.gpus).unwrap_or_default());
-    let ceilings = attempt.ceilings.iter().map(|(version, ceiling)| format!("{version}:{}", ceiling.0));
     vec![
         attempt.id.into(),
         attempt.job.as_str().into(),
@@ -180,7 +218,7 @@ pub(super) fn attempt(attempt: &Attempt) -> Vec<Value> {
         attempt.charged.gpu.into(),
         attempt.charged.tokens.into(),
         attempt.overshoot.into(),
-        joined(ceilings).into(),
+        ceilings(attempt),
         holds(&attempt.holds),
         attempt.next.map(|(period, _)| period).into(),
         attempt.next.map(|(_, amount)| amount).into(),
@@ -236,3 +274,6 @@ fn entry(number: i64, entry: &Entry, now_us: i64) -> Vec<Value> {
         entry.previous.into(),
     ]
 }
+
+#[cfg(test)]
+mod tests;

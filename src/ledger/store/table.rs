@@ -18,24 +18,34 @@ pub struct Table {
     pub key_count: usize,
     /// In the order in which rows give them.
     pub columns: &'static [(&'static str, Kind)],
-    /// Rows that are there are never written again: what is written twice is an error.
-    pub append_only: bool,
+    /// What becomes of a row that is there.
+    pub mode: Mode,
     /// A row that is there is written again only where this column of it is the same.
     pub fixed: Option<&'static str>,
     /// Columns that a row which is there keeps. SQLite writes the indexes of every column that it is told to set, whether
     /// its value is another or not.
     pub kept: &'static [&'static str],
-    /// What a row that is there has is added to, and not replaced.
-    pub summed: bool,
+}
+
+/// How rows are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// Each is new: what is written twice is an error.
+    Append,
+    /// One that is there is replaced.
+    Upsert,
+    /// One that is there is added to.
+    Sum,
+    /// Each is there: what has to be made is an error. Columns that are not named stay as they are.
+    Update,
 }
 
 use Kind::{Int, Text};
 
 /// Rows of it are written again and again.
-const UPSERTED: Table =
-    Table { name: "", key_count: 1, append_only: false, fixed: None, kept: &[], summed: false, columns: &[] };
+const UPSERTED: Table = Table { name: "", key_count: 1, mode: Mode::Upsert, fixed: None, kept: &[], columns: &[] };
 /// Rows of it are written once.
-const APPENDED: Table = Table { append_only: true, ..UPSERTED };
+const APPENDED: Table = Table { mode: Mode::Append, ..UPSERTED };
 
 /// See [`crate::ledger::book::rows::Account`].
 pub(super) static ACCOUNT: Table = Table {
@@ -125,12 +135,37 @@ pub(super) static ATTEMPT: Table = Table {
     ..UPSERTED
 };
 
-/// The same, where neither its period nor its end is another: most reports.
+/// The same, where neither its period nor its end is another.
 pub(super) static ATTEMPT_GOES_ON: Table = Table {
     name: "attempt",
     fixed: Some("owner"),
     kept: &["job", "owner", "started_us", "rates", "period", "ended_us"],
     columns: ATTEMPT_COLUMNS,
+    ..UPSERTED
+};
+
+/// The same, where what it burned of the CPU is all that was new, see [`crate::ledger::book::Steady`]: most reports.
+pub(super) static ATTEMPT_BURNS: Table = Table {
+    name: "attempt",
+    mode: Mode::Update,
+    columns: &[
+        ("id", Text),
+        ("lease_until_us", Int),
+        ("live", Int),
+        ("seq", Int),
+        ("cpu_us", Int),
+        ("cpu_allocated_us", Int),
+        ("accounted_cpu", Int),
+        ("told_cpu_us", Int),
+        ("charged_cpu", Int),
+        ("ceilings", Text),
+        ("holds", Text),
+        ("waits", Int),
+        ("rate", Int),
+        ("rate_since_us", Int),
+        ("rate_from", Int),
+        ("last_entry", Int),
+    ],
     ..UPSERTED
 };
 
@@ -253,7 +288,7 @@ pub(super) static ENTRY: Table = Table {
 pub(super) static USAGE_DAY: Table = Table {
     name: "usage_day",
     key_count: 2,
-    summed: true,
+    mode: Mode::Sum,
     columns: &[
         ("owner", Text),
         ("day", Int),
@@ -302,21 +337,19 @@ impl Table {
         self.columns.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
     }
 
-    /// What happens with a row that is there.
+    /// What happens with a row that is there, behind an `INSERT`.
     #[must_use]
     pub fn on_conflict(&self) -> String {
-        if self.append_only {
+        let set = |column: &str| match self.mode {
+            Mode::Sum => format!("{column} = {}.{column} + excluded.{column}", self.name),
+            _ => format!("{column} = excluded.{column}"),
+        };
+        if self.mode == Mode::Append {
             return String::new();
         }
-        let name = |(name, _): &(&'static str, Kind)| *name;
-        let keys: Vec<_> = self.columns.iter().take(self.key_count).map(name).collect();
-        let others = self.columns.iter().skip(self.key_count).map(name).filter(|column| !self.kept.contains(column));
-        let there = if self.summed { format!("{}.", self.name) } else { String::new() };
-        let set = |column| match there.as_str() {
-            "" => format!("{column} = excluded.{column}"),
-            there => format!("{column} = {there}{column} + excluded.{column}"),
-        };
-        let sets: Vec<_> = others.map(set).collect();
+        let keys: Vec<_> = self.columns.iter().take(self.key_count).map(|(name, _)| *name).collect();
+        let others = self.columns.iter().skip(self.key_count).map(|(name, _)| *name);
+        let sets: Vec<_> = others.filter(|column| !self.kept.contains(column)).map(set).collect();
         let (keys, sets) = (keys.join(", "), sets.join(", "));
         let fixed = self.fixed.map(|column| format!(" WHERE {}.{column} = excluded.{column}", self.name));
         format!(" ON CONFLICT ({keys}) DO UPDATE SET {sets}{}", fixed.unwrap_or_default())

@@ -16,7 +16,7 @@ use tokio_postgres::{Client, Config, NoTls, Statement};
 use uuid::Uuid;
 
 use super::table::Kind;
-use super::{Concerned, MIGRATIONS, Row, Store, Table, Value};
+use super::{Concerned, MIGRATIONS, Mode, Row, Store, Table, Value};
 use crate::ledger::LedgerError;
 use crate::sys::clock::Clock;
 
@@ -330,15 +330,21 @@ impl Store for Postgres {
     }
 
     /// All rows in one statement: a column is an array.
-    fn write(&mut self, table: &Table, rows: Vec<Vec<Value>>) -> Result<(), LedgerError> {
+    fn write(&mut self, table: &'static Table, rows: Vec<Vec<Value>>) -> Result<(), LedgerError> {
         let arrays = table.columns.iter().enumerate().map(|(at, (_, kind))| {
             let kind = if *kind == Kind::Int { "BIGINT" } else { "TEXT" };
             format!("CAST(${} AS {kind}[])", at + 1)
         });
-        let (name, names, on_conflict) = (table.name, table.names(), table.on_conflict());
-        let arrays = arrays.collect::<Vec<_>>().join(", ");
-        let statement =
-            self.prepared(&format!("INSERT INTO {name} ({names}) SELECT * FROM UNNEST({arrays}){on_conflict}"))?;
+        let (name, names, arrays) = (table.name, table.names(), arrays.collect::<Vec<_>>().join(", "));
+        let statement = self.prepared(&if table.mode == Mode::Update {
+            let mut pairs = table.columns.iter().map(|(column, _)| (*column, format!("new.{column}")));
+            let key = |(column, new)| format!("{name}.{column} = {new}");
+            let keys = pairs.by_ref().take(table.key_count).map(key).collect::<Vec<_>>().join(" AND ");
+            let sets = pairs.map(|(column, new)| format!("{column} = {new}")).collect::<Vec<_>>().join(", ");
+            format!("UPDATE {name} SET {sets} FROM UNNEST({arrays}) AS new ({names}) WHERE {keys}")
+        } else {
+            format!("INSERT INTO {name} ({names}) SELECT * FROM UNNEST({arrays}){}", table.on_conflict())
+        })?;
         let mut columns: Vec<Vec<Value>> = table.columns.iter().map(|_| Vec::with_capacity(rows.len())).collect();
         let count = u64::try_from(rows.len()).unwrap_or(u64::MAX);
         for row in rows {
@@ -352,6 +358,11 @@ impl Store for Postgres {
         // Another transaction made the row for another account, after this one had looked.
         let taken = || LedgerError::Conflict(format!("a row of the table {name} was made by somebody else meanwhile"));
         if written == count { Ok(()) } else { Err(taken()) }
+    }
+
+    fn is_unchanged(&mut self) -> Result<bool, LedgerError> {
+        // Other replicas write meanwhile, and nothing that is cheap to ask tells whether they did.
+        Ok(false)
     }
 
     fn commit(&mut self) -> Result<(), LedgerError> {

@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 pub use self::backup::{backup, restore};
-use super::{Concerned, Row, Store, StoreLedger, Table, Value};
+use super::{Concerned, Mode, Row, Store, StoreLedger, Table, Value};
 use crate::ledger::LedgerError;
 use crate::sys::clock::Clock;
 use rusqlite::types::ValueRef;
@@ -28,8 +28,10 @@ pub struct Sqlite {
     path: PathBuf,
     inode: u64,
     clock: Box<dyn Clock>,
-    /// By table, and by how much of it is kept.
-    statements: HashMap<(&'static str, usize), String>,
+    /// By the addresses of tables.
+    statements: HashMap<usize, String>,
+    /// Changes with each commit of another connection; as it was when it was last asked for.
+    data_version: Option<i64>,
 }
 
 /// The ledger on it.
@@ -82,6 +84,18 @@ impl rusqlite::ToSql for Value {
     }
 }
 
+/// Writes one row of a table.
+fn statement(table: &Table) -> String {
+    let Table { name, columns, key_count, .. } = table;
+    if table.mode == Mode::Update {
+        let mut pairs = columns.iter().zip(1..).map(|((column, _), at)| format!("{column} = ?{at}"));
+        let keys: Vec<_> = pairs.by_ref().take(*key_count).collect();
+        return format!("UPDATE {name} SET {} WHERE {}", pairs.collect::<Vec<_>>().join(", "), keys.join(" AND "));
+    }
+    let places: Vec<String> = (1..=columns.len()).map(|at| format!("?{at}")).collect();
+    format!("INSERT INTO {name} ({}) VALUES ({}){}", table.names(), places.join(", "), table.on_conflict())
+}
+
 fn value(value: ValueRef<'_>) -> Result<Value, LedgerError> {
     match value {
         ValueRef::Null => Ok(Value::Null),
@@ -101,7 +115,7 @@ impl Sqlite {
     pub fn open(path: &Path, clock: Box<dyn Clock>) -> Result<Self, LedgerError> {
         let db = open::open(path)?;
         let inode = inode(path).unwrap_or(0);
-        Ok(Self { db, path: path.to_owned(), inode, clock, statements: HashMap::new() })
+        Ok(Self { db, path: path.to_owned(), inode, clock, statements: HashMap::new(), data_version: None })
     }
 
     /// With room for the pages that a service needs again and again; a sidecar of a few MiB has none to spare.
@@ -166,16 +180,20 @@ impl Store for Sqlite {
         self.told(self.rows(sql, parameters))?.into_iter().collect()
     }
 
-    fn write(&mut self, table: &Table, rows: Vec<Vec<Value>>) -> Result<(), LedgerError> {
-        let sql = self.statements.entry((table.name, table.kept.len())).or_insert_with(|| {
-            let places: Vec<String> = (1..=table.columns.len()).map(|at| format!("?{at}")).collect();
-            let (name, names, on_conflict) = (table.name, table.names(), table.on_conflict());
-            format!("INSERT INTO {name} ({names}) VALUES ({}){on_conflict}", places.join(", "))
-        });
+    fn write(&mut self, table: &'static Table, rows: Vec<Vec<Value>>) -> Result<(), LedgerError> {
+        let sql = self.statements.entry(std::ptr::from_ref(table).addr()).or_insert_with(|| statement(table));
         let written = self.db.prepare_cached(sql).and_then(|mut statement| {
-            rows.iter().try_for_each(|row| statement.execute(params_from_iter(row)).map(|_| ()))
+            rows.iter().try_fold(0, |count, row| statement.execute(params_from_iter(row)).map(|one| count + one))
         });
-        self.told(written)
+        let missing = || LedgerError::Broken(format!("a row of the table {} could not be written", table.name));
+        if self.told(written)? == rows.len() { Ok(()) } else { Err(missing()) }
+    }
+
+    fn is_unchanged(&mut self) -> Result<bool, LedgerError> {
+        let asked =
+            self.db.prepare_cached("PRAGMA data_version").and_then(|mut ask| ask.query_row([], |row| row.get(0)));
+        let before = self.data_version.replace(self.told(asked)?);
+        Ok(before.is_some() && before == self.data_version)
     }
 
     fn commit(&mut self) -> Result<(), LedgerError> {

@@ -1,0 +1,75 @@
+//! Rows that a ledger keeps from one transaction to the next, so that it need not read them again where nobody else wrote.
+
+use std::collections::HashMap;
+use std::fmt::Debug;
+use std::hash::Hash;
+
+use uuid::Uuid;
+
+use super::rows::{Attempt, Job};
+use crate::domain::rating::RateCard;
+use crate::ledger::LedgerError;
+use crate::ledger::store::{Store, load};
+
+/// So many attempts and so many jobs at most, beside those of the last transaction: some 20 MiB.
+const ROWS_MAX: usize = 16_384;
+
+/// Rows as they were committed.
+#[derive(Debug, Default)]
+pub struct Kept {
+    attempts: HashMap<Uuid, Attempt>,
+    jobs: HashMap<String, Job>,
+}
+
+impl Kept {
+    /// What a transaction wrote or only read.
+    pub(super) fn add(&mut self, attempts: impl Iterator<Item = Attempt>, jobs: impl Iterator<Item = Job>) {
+        // Which of them will be asked for next is not known.
+        if self.attempts.len() > ROWS_MAX {
+            self.attempts.clear();
+        }
+        if self.jobs.len() > ROWS_MAX {
+            self.jobs.clear();
+        }
+        let running = attempts.filter(|attempt| attempt.ended_us.is_none());
+        self.attempts.extend(running.map(|attempt| (attempt.id, attempt)));
+        self.jobs.extend(jobs.map(|job| (job.id.clone(), job)));
+    }
+
+    /// Those of these attempts that are in the books, in no order; `cards` are all cards. It keeps them no longer.
+    pub(super) fn attempts(
+        &mut self,
+        store: &mut dyn Store,
+        ids: &[Uuid],
+        cards: &[RateCard],
+    ) -> Result<Vec<Attempt>, LedgerError> {
+        take(&mut self.attempts, ids, |ids| load::attempts(store, ids, cards))
+    }
+
+    /// Those of these jobs that are in the books, in no order. It keeps them no longer.
+    pub(super) fn jobs(&mut self, store: &mut dyn Store, ids: &[String]) -> Result<Vec<Job>, LedgerError> {
+        take(&mut self.jobs, ids, |ids| load::jobs(store, ids))
+    }
+}
+
+/// Rows that are kept, and the others from the store.
+fn take<K: Clone + Eq + Hash, T: PartialEq + Debug>(
+    kept: &mut HashMap<K, T>,
+    ids: &[K],
+    mut load: impl FnMut(&[K]) -> Result<Vec<T>, LedgerError>,
+) -> Result<Vec<T>, LedgerError> {
+    let unknown: Vec<K> = ids.iter().filter(|id| !kept.contains_key(id)).cloned().collect();
+    let mut rows = if unknown.is_empty() { Vec::new() } else { load(&unknown)? };
+    for id in ids {
+        if let Some(row) = kept.remove(id) {
+            // So every test, and each step of the simulation, looks for whatever was written past what is kept.
+            debug_assert_eq!(
+                load(std::slice::from_ref(id))?.first(),
+                Some(&row),
+                "kept rows are not as they are stored"
+            );
+            rows.push(row);
+        }
+    }
+    Ok(rows)
+}
