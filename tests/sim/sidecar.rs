@@ -31,6 +31,8 @@ pub enum Stage {
 pub struct Sidecar {
     pub id: Uuid,
     pub job: usize,
+    /// That it brings its job, which others of the same job may run without.
+    pub limit: Option<Nanocredits>,
     pub stage: Stage,
     pub cpu_us: u64,
     pub load_percent: u64,
@@ -74,6 +76,7 @@ impl Sidecar {
         Self {
             id: Uuid::from_u128(u128::from(seed) << 64 | at as u128),
             job: at,
+            limit: None,
             stage: Stage::Opening,
             cpu_us: 0,
             load_percent: chance.below(101),
@@ -108,6 +111,6 @@ impl Sidecar {
             command: vec!["burn".into()],
             host: "sim".into(),
         };
-        OpenRequest { identity, resources: RESOURCES, limit: None, resume: None }
+        OpenRequest { identity, resources: RESOURCES, limit: self.limit, resume: None }
     }
 }

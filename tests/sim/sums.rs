@@ -48,6 +48,7 @@ impl World {
         self.calls = 0;
         self.check();
         self.compare_tokens();
+        self.compare_limits();
         for sidecar in &self.sidecars {
             let View::Job(Some(job)) =
                 self.ledger.read(&Query::Job { job: sidecar.job_id() }).unwrap_or(View::Job(None))
@@ -78,6 +79,24 @@ impl World {
             self.network.repeated,
             self.restores
         )
+    }
+
+    /// That somebody brought for this job.
+    pub(crate) fn limit_of(&self, job: usize) -> Option<Nanocredits> {
+        self.sidecars.iter().find(|sidecar| sidecar.job == job && sidecar.limit.is_some())?.limit
+    }
+
+    /// A job that had its limit from the beginning has not spent more.
+    fn compare_limits(&mut self) {
+        for job in self.sidecars.iter().map(|sidecar| sidecar.job).collect::<std::collections::BTreeSet<_>>() {
+            let mut of_job = self.sidecars.iter().filter(|sidecar| sidecar.job == job);
+            let always = of_job.all(|sidecar| sidecar.limit.is_some());
+            if let Some(limit) = self.limit_of(job).filter(|_| always)
+                && let Ok(View::Job(Some(found))) = self.ledger.read(&Query::Job { job: format!("job-{job}") })
+            {
+                assert!(found.charged.total <= limit, "seed {}: {:?} of {limit}", self.seed, found.charged);
+            }
+        }
     }
 
     /// What was settled was charged once, or given up as overshoot; a restore forgets tokens.

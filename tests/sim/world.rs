@@ -89,11 +89,18 @@ impl World {
         };
         ledger.change(&change).expect("a limit");
         let count = 2 + chance.below(14) as usize;
-        let sidecars: Vec<Sidecar> = (0..count).map(|at| Sidecar::new(seed, at, &mut chance)).collect();
+        let jobs = if chance.percent(50) { count } else { 1 + chance.below(count as u64) as usize };
+        let of_job = |_| Nanocredits(500_000 + i64::try_from(chance.below(20_000_000)).unwrap());
+        let limits: Vec<Nanocredits> = (0..jobs).map(of_job).collect();
+        let mut sidecar = |at| {
+            let (job, brings) = (at % jobs, chance.percent([0, 40, 100][at % jobs % 3]));
+            Sidecar { job, limit: limits.get(job).copied().filter(|_| brings), ..Sidecar::new(seed, at, &mut chance) }
+        };
+        let sidecars: Vec<Sidecar> = (0..count).map(&mut sidecar).collect();
         let replica = |_| Replica::new(&directory.path().join("l.db"), Box::new(wall.clone()));
         let replicas = (0..=chance.below(3)).map(replica).collect();
         let chats =
-            (0..chance.below(3) as usize).map(|at| Chat::new(format!("job-{}", at % count), &mut chance)).collect();
+            (0..chance.below(3) as usize).map(|at| Chat::new(format!("job-{}", at % jobs), &mut chance)).collect();
         Self {
             seed,
             chance,
@@ -378,8 +385,8 @@ impl World {
 
     /// Invariant 6: no end without a reason that can be seen from outside.
     fn ended(&mut self, at: usize, end: End) {
-        let sidecar = &mut self.sidecars[at];
-        let Stage::Running(job) = &mut sidecar.stage else { return };
+        let sidecar = &self.sidecars[at];
+        let Stage::Running(job) = &sidecar.stage else { return };
         let grant = job.grant();
         let guard = Nanocredits(i64::try_from(CPUS * (STOP_US + LATENESS_MAX_US + 4_000) / 4 + 1).unwrap());
         let left = grant.ceiling.saturating_sub(price(sidecar.cpu_us));
@@ -389,10 +396,13 @@ impl World {
             End::CreditsExhausted | End::LeaseExpired => over,
             // Somebody with a newer clock has posted it: its lease was over long ago.
             End::OperatorStop => true,
-            End::JobLimit | End::MeterLost => false,
+            End::JobLimit => over && self.limit_of(self.sidecars[at].job).is_some(),
+            End::MeterLost => false,
         };
         assert!(allowed, "seed {} at {} µs: ended by {end:?} with {left} left: {job:?}", self.seed, self.now_us);
         *self.stops.entry(format!("{end:?}")).or_default() += 1;
+        let sidecar = &mut self.sidecars[at];
+        let Stage::Running(job) = &mut sidecar.stage else { return };
         job.settle(&usage(sidecar.cpu_us));
         let finish = last_word(sidecar.id, job, sidecar.cpu_us, Reason::Completed);
         sidecar.stage = Stage::Ended(finish);

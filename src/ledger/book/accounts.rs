@@ -17,7 +17,7 @@ impl Books<'_> {
     /// The account in the period that holds the ledger's time; a user who was never seen gets the default. Periods
     /// never move backwards: a clock that was set back stays in the period that was reached.
     pub(super) fn account(&mut self, owner: &str) -> Result<Account, LedgerError> {
-        match self.shelf.account(owner)? {
+        match self.shelf.account(owner)?.cloned() {
             Some(account) if self.now_s() < account.ends => Ok(account),
             Some(account) => self.next_period(&account, self.now_s()),
             None => Ok(self.new_account(owner)),
@@ -60,7 +60,7 @@ impl Books<'_> {
             (account.limit, account.length, account.period, account.ends) = (limit, length, start, ends);
             account.next = None;
         });
-        let account = self.shelf.account(&before.owner)?.unwrap_or_else(|| before.clone());
+        let account = self.shelf.account(&before.owner)?.unwrap_or(before).clone();
         // It is there already where a slice of it was promised.
         if self.shelf.period(&account.owner, start)?.is_none() {
             self.shelf.put_period(new_period(&account, start, ends, limit));
@@ -93,7 +93,7 @@ impl Books<'_> {
     }
 
     /// A period that must be there.
-    pub(super) fn period(&mut self, owner: &str, start: i64) -> Result<Period, LedgerError> {
+    pub(super) fn period(&mut self, owner: &str, start: i64) -> Result<&Period, LedgerError> {
         let missing = || LedgerError::Broken(format!("the books have no period {start} of {owner}"));
         self.shelf.period(owner, start)?.ok_or_else(missing)
     }

@@ -42,13 +42,11 @@ impl Books<'_> {
         let (Some(left), Some(spendable)) = (balance.left, balance.limit) else { return Ok(()) };
         let spent = spendable.saturating_sub(left);
         let percent = if is_out { 100 } else { reached(spent, spendable) };
-        let mut period = self.period(&owner, account.period)?;
-        let before = period.alerted;
+        let before = self.period(&owner, account.period)?.alerted;
         if percent == before || (percent < before && !is_changed) {
             return Ok(());
         }
-        period.alerted = percent;
-        self.shelf.put_period(period);
+        self.shelf.change_period(&owner, account.period, |period| period.alerted = percent);
         if percent > before && !(is_changed && spendable == Nanocredits::ZERO) {
             let (at_us, period) = (self.now_us, account.period);
             let (sent_us, tries, next_try_us) = (None, 0, at_us);

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::Books;
 use super::alerts::Touched;
-use super::rows::{Account, Entry, Grant, Job, Key};
+use super::rows::{Account, Entry, Grant, Job, Key, Period};
 use crate::domain::rating::RateCard;
 use crate::domain::units::Nanocredits;
 use crate::ledger::LedgerError;
@@ -93,13 +93,13 @@ impl Books<'_> {
         self.free_up(user);
         self.touch(Touched::Changed(user.to_owned()));
         let account = self.account(user)?;
-        let mut period = self.period(user, account.period)?;
+        let period = self.period(user, account.period)?;
+        let unused = period.charged == Nanocredits::ZERO && period.held == Nanocredits::ZERO;
         let falls = match (account.limit, limit) {
             (Some(before), Some(now)) => now < before,
             (None, Some(_)) => true,
             (_, None) => false,
         };
-        let unused = period.charged == Nanocredits::ZERO && period.held == Nanocredits::ZERO;
         let at_once = length == account.length && (!falls || unused);
         self.shelf.change_account(user, |account| {
             if at_once {
@@ -109,8 +109,7 @@ impl Books<'_> {
             }
         });
         if at_once {
-            period.limit = limit;
-            self.shelf.put_period(period);
+            self.shelf.change_period(user, account.period, |period| period.limit = limit);
         }
         let since = if at_once { "at once" } else { "from the next period on" };
         let told = limit.map_or_else(|| "none".to_owned(), |limit| limit.to_string());
@@ -154,9 +153,9 @@ impl Books<'_> {
         self.free_up(user);
         self.touch(Touched::Changed(user.to_owned()));
         let account = self.account(user)?;
-        let mut period = self.period(user, account.period)?;
-        period.adjusted = period.adjusted.saturating_add(amount);
-        self.shelf.put_period(period);
+        self.period(user, account.period)?;
+        let add = |period: &mut Period| period.adjusted = period.adjusted.saturating_add(amount);
+        self.shelf.change_period(user, account.period, add);
         let entry = self.of_account("adjust", &account, by, why);
         self.shelf.append(Entry { amount, ..entry });
         self.answer(&account)
@@ -202,7 +201,7 @@ impl Books<'_> {
     /// `job-1` is not known yet.
     pub(super) fn known_job(&mut self, id: &str) -> Result<Job, LedgerError> {
         let missing = || LedgerError::Missing(format!("no job {id:?} is known: `jobmeter jobs list` shows them"));
-        self.shelf.job(id)?.filter(|job| self.may(&job.owner)).ok_or_else(missing)
+        self.shelf.job(id)?.cloned().filter(|job| self.may(&job.owner)).ok_or_else(missing)
     }
 }
 

@@ -1,39 +1,101 @@
 //! Rows of one kind: as they were taken out, what became of them, and the way back.
 
-use std::collections::HashMap;
+use std::hash::Hash;
+
+use hashbrown::{Equivalent, HashMap};
 
 /// A row as it is now, and whether it has to be written.
 #[derive(Clone, Debug)]
-pub(super) struct Slot<T> {
-    pub(super) row: T,
+struct Slot<T> {
+    row: T,
     changed: bool,
+    /// The operation that last noted how it was before.
+    noted_by: u64,
 }
 
 /// One kind of rows by their keys.
 #[derive(Debug)]
 pub(super) struct Drawer<K, T> {
-    pub(super) slots: HashMap<K, Slot<T>>,
+    slots: HashMap<K, Slot<T>>,
+    /// How each row that the operation under way changed was before; nothing where there was none.
     undo: Vec<(K, Option<Slot<T>>)>,
+    operation: u64,
+}
+
+/// The key of a row that an account has several of.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct OfAccount {
+    pub(super) owner: String,
+    /// A period's start, or a grant's number.
+    pub(super) number: i64,
+}
+
+impl OfAccount {
+    pub(super) fn new(owner: &str, number: i64) -> Self {
+        Self { owner: owner.to_owned(), number }
+    }
+}
+
+/// Looked up without a text of its own; hashes as the derived one does.
+impl Equivalent<OfAccount> for (&str, i64) {
+    fn equivalent(&self, key: &OfAccount) -> bool {
+        key.owner == self.0 && key.number == self.1
+    }
 }
 
 impl<K, T> Default for Drawer<K, T> {
     fn default() -> Self {
-        Self { slots: HashMap::new(), undo: Vec::new() }
+        Self { slots: HashMap::new(), undo: Vec::new(), operation: 1 }
     }
 }
 
-impl<K: Clone + Eq + std::hash::Hash, T> Drawer<K, T> {
-    pub(super) fn get(&self, key: &K) -> Option<&T> {
+impl<K: Clone + Eq + Hash, T> Drawer<K, T> {
+    pub(super) fn get(&self, key: &(impl Hash + Equivalent<K> + ?Sized)) -> Option<&T> {
         self.slots.get(key).map(|slot| &slot.row)
     }
 
+    pub(super) fn keys(&self) -> impl Iterator<Item = &K> {
+        self.slots.keys()
+    }
+
+    pub(super) fn rows(&self) -> impl Iterator<Item = &T> {
+        self.slots.values().map(|slot| &slot.row)
+    }
+
+    /// As it is stored, where it is not here already.
     pub(super) fn take_in(&mut self, key: K, row: T) {
-        self.slots.entry(key).or_insert(Slot { row, changed: false });
+        self.slots.entry(key).or_insert(Slot { row, changed: false, noted_by: 0 });
     }
 
     pub(super) fn put(&mut self, key: K, row: T) {
-        let before = self.slots.insert(key.clone(), Slot { row, changed: true });
-        self.undo.push((key, before));
+        let slot = Slot { row, changed: true, noted_by: self.operation };
+        match self.slots.get_mut(&key) {
+            Some(there) => {
+                let before = std::mem::replace(there, slot);
+                if before.noted_by != self.operation {
+                    self.undo.push((key, Some(before)));
+                }
+            }
+            None => {
+                self.undo.push((key.clone(), None));
+                self.slots.insert(key, slot);
+            }
+        }
+    }
+
+    /// Changes a row that is here, where it lies.
+    pub(super) fn change(&mut self, key: &(impl Hash + Equivalent<K> + ?Sized), change: impl FnOnce(&mut T))
+    where
+        T: Clone,
+    {
+        if let Some((key, slot)) = self.slots.get_key_value_mut(key) {
+            if slot.noted_by != self.operation {
+                self.undo.push((key.clone(), Some(slot.clone())));
+                slot.noted_by = self.operation;
+            }
+            change(&mut slot.row);
+            slot.changed = true;
+        }
     }
 
     /// It has to be written, whatever becomes of it.
@@ -46,6 +108,7 @@ impl<K: Clone + Eq + std::hash::Hash, T> Drawer<K, T> {
     /// Another operation begins: what was done before stays.
     pub(super) fn mark(&mut self) {
         self.undo.clear();
+        self.operation = self.operation.saturating_add(1);
     }
 
     /// As at the last mark.
@@ -64,8 +127,10 @@ impl<K: Clone + Eq + std::hash::Hash, T> Drawer<K, T> {
 
     /// Those that have to be written, and the others.
     pub(super) fn into_parts(self) -> (Vec<T>, Vec<T>) {
-        let (changed, others): (Vec<_>, Vec<_>) = self.slots.into_values().partition(|slot| slot.changed);
-        let rows = |slots: Vec<Slot<T>>| slots.into_iter().map(|slot| slot.row).collect();
-        (rows(changed), rows(others))
+        let (mut changed, mut others) = (Vec::with_capacity(self.slots.len()), Vec::new());
+        for slot in self.slots.into_values() {
+            if slot.changed { changed.push(slot.row) } else { others.push(slot.row) }
+        }
+        (changed, others)
     }
 }

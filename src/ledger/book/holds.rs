@@ -3,7 +3,7 @@
 
 use super::Books;
 use super::alerts::Touched;
-use super::rows::{Account, Attempt, Entry, Hold};
+use super::rows::{Account, Attempt, Entry, Hold, JobSums};
 use crate::domain::book::{Part, Source, components, plus, sum, take};
 use crate::domain::calendar::day_start;
 use crate::domain::rating::{Price, VirtualTime};
@@ -17,6 +17,13 @@ pub(super) struct Move {
     pub(super) charged: Nanocredits,
 }
 
+impl Move {
+    fn add_to(self, held: &mut Nanocredits, charged: &mut Nanocredits) {
+        *held = held.saturating_add(self.held);
+        *charged = charged.saturating_add(self.charged);
+    }
+}
+
 impl Books<'_> {
     /// Adds to what is held of a source and charged to it.
     pub(super) fn move_in(&mut self, owner: &str, period: i64, source: Source, by: Move) -> Result<(), LedgerError> {
@@ -27,17 +34,13 @@ impl Books<'_> {
             self.touch(Touched::Spent(owner.to_owned()));
         }
         if source == Source::ALLOWANCE {
-            let mut row = self.period(owner, period)?;
-            row.held = row.held.saturating_add(by.held);
-            row.charged = row.charged.saturating_add(by.charged);
-            self.shelf.put_period(row);
+            self.period(owner, period)?;
+            self.shelf.change_period(owner, period, |period| by.add_to(&mut period.held, &mut period.charged));
             return Ok(());
         }
         let missing = || LedgerError::Broken(format!("the books have no grant {} of {owner}", source.0));
-        let mut grant = self.shelf.grant(owner, source.0)?.ok_or_else(missing)?;
-        grant.held = grant.held.saturating_add(by.held);
-        grant.charged = grant.charged.saturating_add(by.charged);
-        self.shelf.put_grant(grant);
+        self.shelf.grant(owner, source.0)?.ok_or_else(missing)?;
+        self.shelf.change_grant(owner, source.0, |grant| by.add_to(&mut grant.held, &mut grant.charged));
         Ok(())
     }
 
@@ -183,13 +186,17 @@ impl Books<'_> {
                 account.sums = account.sums.exchanged(&account_before, &account_after);
             });
         }
-        if job_before != job_after
-            && let Some(mut job) = self.shelf.job(&attempt.job)?
-        {
-            job.sums = job.sums.exchanged(&job_before, &job_after);
-            self.shelf.put_job(job);
-        }
+        self.count_in_job(&attempt.job, &job_before, &job_after)?;
         self.shelf.put_attempt(attempt);
+        Ok(())
+    }
+
+    /// Counts what changed in an attempt of a job, or is set aside for its tokens, where the job has a limit of its own:
+    /// nobody asks for the sums of others.
+    pub(super) fn count_in_job(&mut self, job: &str, before: &JobSums, after: &JobSums) -> Result<(), LedgerError> {
+        if before != after && self.shelf.job(job)?.is_some_and(|job| job.limit.is_some()) {
+            self.shelf.change_job(job, |job| job.sums = job.sums.exchanged(before, after));
+        }
         Ok(())
     }
 }

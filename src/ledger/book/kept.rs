@@ -22,7 +22,7 @@ pub struct Kept {
 }
 
 impl Kept {
-    /// What a transaction wrote or only read.
+    /// What a transaction wrote or only read: an attempt that has ended is asked for no more.
     pub(super) fn add(&mut self, attempts: impl Iterator<Item = Attempt>, jobs: impl Iterator<Item = Job>) {
         // Which of them will be asked for next is not known.
         if self.attempts.len() > ROWS_MAX {
@@ -31,8 +31,12 @@ impl Kept {
         if self.jobs.len() > ROWS_MAX {
             self.jobs.clear();
         }
-        let running = attempts.filter(|attempt| attempt.ended_us.is_none());
-        self.attempts.extend(running.map(|attempt| (attempt.id, attempt)));
+        for attempt in attempts {
+            match attempt.ended_us {
+                None => self.attempts.insert(attempt.id, attempt),
+                Some(_) => self.attempts.remove(&attempt.id),
+            };
+        }
         self.jobs.extend(jobs.map(|job| (job.id.clone(), job)));
     }
 

@@ -22,15 +22,16 @@ mod shelf;
 mod silence;
 mod steady;
 mod tokens;
+mod written;
 
 use self::alerts::Touched;
 pub use self::kept::Kept;
 use self::rows::{Account, Attempt, Entry, Grant, Period};
-pub use self::shelf::Changes;
 use self::shelf::Shelf;
 pub use self::steady::Extent;
 #[cfg(test)]
 pub(crate) use self::steady::Steady;
+pub use self::written::Changes;
 use super::LedgerError;
 use super::protocol::{Balance, Finish, FinishAnswer, OpenAnswer, OpenRequest, Report, ReportAnswer};
 use super::store::Store;
@@ -150,7 +151,7 @@ impl<'a> Books<'a> {
     pub fn shown(&mut self, owner: &str) -> Result<Shown, LedgerError> {
         let account = self.account(owner)?;
         let (balance, free) = (self.balance(&account)?, self.free(&account)?);
-        let period = self.period(owner, account.period)?;
+        let period = self.period(owner, account.period)?.clone();
         let mut grants = self.shelf.grants(owner)?;
         let now_s = self.now_s();
         grants.retain(|grant| grant.expires_s.is_none_or(|expires_s| expires_s > now_s));

@@ -91,7 +91,7 @@ impl Books<'_> {
     /// The job, made where it is new.
     pub(super) fn join_job(&mut self, request: &OpenRequest) -> Result<Job, LedgerError> {
         let identity = &request.identity;
-        let job = match self.shelf.job(&identity.job)? {
+        let job = match self.shelf.job(&identity.job)?.cloned() {
             Some(job) if job.owner != identity.user => {
                 let whose = if self.only.is_some() { "another user" } else { &format!("the user {}", job.owner) };
                 return Err(LedgerError::Refused(format!(
@@ -99,8 +99,12 @@ impl Books<'_> {
                     identity.job
                 )));
             }
-            // The newest word counts: a requeue may come with a higher limit.
-            Some(job) => Job { limit: request.limit.or(job.limit), ..job },
+            // The newest word counts: a requeue may come with a higher limit, or with the first one.
+            Some(job) => {
+                let is_first = job.limit.is_none() && request.limit.is_some();
+                let sums = if is_first { self.shelf.sums_of(&job)? } else { job.sums };
+                Job { limit: request.limit.or(job.limit), sums, ..job }
+            }
             None => Job {
                 id: identity.job.clone(),
                 owner: identity.user.clone(),

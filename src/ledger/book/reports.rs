@@ -26,14 +26,14 @@ impl Books<'_> {
     /// What the job's own limit leaves free for this attempt, which may have changed since it was kept;
     /// [`UNLIMITED`] without one.
     pub(super) fn job_free(&mut self, attempt: &Attempt) -> Result<Nanocredits, LedgerError> {
-        let kept = self.shelf.kept(attempt.id).map(Attempt::job_sums).unwrap_or_default();
         let missing = || LedgerError::Broken(format!("the books have no job {}", attempt.job));
         let job = self.shelf.job(&attempt.job)?.ok_or_else(missing)?;
-        let sums = job.sums.exchanged(&kept, &attempt.job_sums());
-        Ok(job.limit.map_or(UNLIMITED, |limit| {
-            let used = sums.charged.saturating_add(sums.held).saturating_add(job.tokens_charged);
-            limit.saturating_sub(used).at_least_zero()
-        }))
+        let Some(limit) = job.limit else { return Ok(UNLIMITED) };
+        let (sums, tokens) = (job.sums, job.tokens_charged);
+        let kept = self.shelf.kept(attempt.id).map(Attempt::job_sums).unwrap_or_default();
+        let sums = sums.exchanged(&kept, &attempt.job_sums());
+        let used = sums.charged.saturating_add(sums.held).saturating_add(tokens);
+        Ok(limit.saturating_sub(used).at_least_zero())
     }
 
     /// Charges and renews.
@@ -176,11 +176,11 @@ impl Books<'_> {
 
     /// What the rules look at. The sums of account and job hold this attempt as it was kept last.
     fn ask(&mut self, attempt: &Attempt, account: &Account) -> Result<Ask, LedgerError> {
-        let kept = self.shelf.kept(attempt.id).cloned();
-        let of_account = kept.as_ref().map(Attempt::account_sums).unwrap_or_default();
-        let of_job = kept.as_ref().map(Attempt::job_sums).unwrap_or_default();
+        let kept = self.shelf.kept(attempt.id).map(|kept| (kept.account_sums(), kept.job_sums()));
+        let (of_account, of_job) = kept.unwrap_or_default();
         let sums = self.shelf.account(&attempt.owner)?.map(|account| account.sums).unwrap_or_default();
-        let job = self.shelf.job(&attempt.job)?.map(|job| job.sums).unwrap_or_default();
+        let job =
+            self.shelf.job(&attempt.job)?.filter(|job| job.limit.is_some()).map(|job| job.sums).unwrap_or_default();
         let silent = sums.silent.saturating_sub(of_account.silent);
         let left = self.balance(account)?.left.map_or(UNLIMITED, |left| left.saturating_sub(silent));
         let available = if self.settles_in_ms()? == 0 { sum(&self.free(account)?) } else { Nanocredits::ZERO };

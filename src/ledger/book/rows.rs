@@ -137,11 +137,11 @@ pub struct Job {
     pub tokens_charged: Nanocredits,
     /// What of that could not be paid.
     pub tokens_overshoot: Nanocredits,
-    /// Sums over its attempts.
+    /// Where it has a limit of its own; nobody asks for them otherwise, and they say nothing.
     pub sums: JobSums,
 }
 
-/// Sums over the attempts of a job.
+/// Sums over the attempts of a job, and what is set aside for its tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct JobSums {
     /// Charged.
@@ -324,6 +324,14 @@ impl Period {
     }
 }
 
+impl Hold {
+    /// What they come to.
+    #[must_use]
+    pub fn sum(holds: &[Self]) -> Nanocredits {
+        holds.iter().fold(Nanocredits::ZERO, |sum, hold| sum.saturating_add(hold.amount))
+    }
+}
+
 impl Attempt {
     /// The highest ceiling that it may obey.
     #[must_use]
@@ -371,7 +379,7 @@ impl Attempt {
     /// In all periods.
     #[must_use]
     pub fn held_in_all(&self) -> Nanocredits {
-        self.holds.iter().fold(Nanocredits::ZERO, |sum, hold| sum.saturating_add(hold.amount))
+        Hold::sum(&self.holds)
     }
 
     fn runs(&self) -> bool {
@@ -426,6 +434,12 @@ impl AccountSums {
 }
 
 impl JobSums {
+    /// Of what is set aside for tokens.
+    #[must_use]
+    pub fn held(amount: Nanocredits) -> Self {
+        Self { held: amount, ..Self::default() }
+    }
+
     /// With one attempt's part exchanged.
     #[must_use]
     pub fn exchanged(self, before: &Self, after: &Self) -> Self {

@@ -5,11 +5,12 @@ use std::collections::HashMap;
 use uuid::Uuid;
 
 use super::Paid;
-use super::drawer::Drawer;
+use super::drawer::{Drawer, OfAccount};
 use super::journal::Journal;
 use super::kept::Kept;
-use super::rows::{Account, Alert, Attempt, Entry, Grant, Job, Key, Period, Reservation};
-use super::steady::{Extent, Steady};
+use super::rows::{Account, Alert, Attempt, Entry, Grant, Hold, Job, JobSums, Key, Period, Reservation};
+use super::steady::Steady;
+use super::written::Changes;
 use crate::domain::book::Source;
 use crate::domain::rating::RateCard;
 use crate::domain::units::Nanocredits;
@@ -17,59 +18,12 @@ use crate::ledger::LedgerError;
 use crate::ledger::protocol::AttemptIdentity;
 use crate::ledger::store::{Store, load};
 
-/// What a transaction writes.
-#[derive(Debug, Default)]
-pub struct Changes {
-    /// The ledger's time in it.
-    pub now_us: i64,
-    /// Changed or new.
-    pub accounts: Vec<Account>,
-    /// Changed or new.
-    pub periods: Vec<Period>,
-    /// Changed or new.
-    pub grants: Vec<Grant>,
-    /// Changed or new.
-    pub jobs: Vec<Job>,
-    /// Changed or new, and how far.
-    pub attempts: Vec<(Extent, Attempt)>,
-    /// Rows that were not changed, for the next transaction.
-    pub(super) kept: Kept,
-    /// Changed or new.
-    pub reservations: Vec<Reservation>,
-    /// Of new attempts; JSON.
-    pub identities: Vec<(Uuid, String)>,
-    /// Of attempts that said their last word.
-    pub receipts: Vec<(Uuid, serde_json::Value)>,
-    /// New, with their numbers within their accounts.
-    pub entries: Vec<(i64, Entry)>,
-    /// New.
-    pub alerts: Vec<Alert>,
-    /// New: key, body, answer.
-    pub once: Vec<(String, String, String)>,
-    /// New: version, JSON, since when, by whom.
-    pub rate_cards: Vec<(u64, String, i64, String)>,
-    /// Changed or new.
-    pub keys: Vec<Key>,
-    /// New: its number, and until when it settles.
-    pub epoch: Option<(u64, i64)>,
-}
-
-impl Changes {
-    /// What the next transaction need not read, once this one is committed.
-    #[must_use]
-    pub fn into_kept(self) -> Kept {
-        let mut kept = self.kept;
-        kept.add(self.attempts.into_iter().map(|(_, attempt)| attempt), self.jobs.into_iter());
-        kept
-    }
-}
-
 /// The rows of one transaction.
 pub(super) struct Shelf<'a> {
     store: &'a mut dyn Store,
     accounts: Drawer<String, Account>,
-    periods: Drawer<(String, i64), Period>,
-    grants: Drawer<(String, i64), Grant>,
+    periods: Drawer<OfAccount, Period>,
+    grants: Drawer<OfAccount, Grant>,
     granted: HashMap<String, Vec<i64>>,
     jobs: Drawer<String, Job>,
     attempts: Drawer<Uuid, Attempt>,
@@ -228,18 +182,18 @@ impl<'a> Shelf<'a> {
         })
     }
 
-    pub(super) fn account(&mut self, owner: &str) -> Result<Option<Account>, LedgerError> {
-        if !self.accounts.slots.contains_key(owner)
+    pub(super) fn account(&mut self, owner: &str) -> Result<Option<&Account>, LedgerError> {
+        if self.accounts.get(owner).is_none()
             && let Some(row) = load::account(self.store, owner)?
         {
             self.accounts.take_in(owner.to_owned(), row);
         }
-        Ok(self.accounts.slots.get(owner).map(|slot| slot.row.clone()))
+        Ok(self.accounts.get(owner))
     }
 
     /// As it stands, if it was read.
     pub(super) fn kept_account(&self, owner: &str) -> Option<&Account> {
-        self.accounts.slots.get(owner).map(|slot| &slot.row)
+        self.accounts.get(owner)
     }
 
     /// A new one.
@@ -249,30 +203,31 @@ impl<'a> Shelf<'a> {
 
     /// An account is never put back from a copy, whose sums and count of entries are old.
     pub(super) fn change_account(&mut self, owner: &str, change: impl FnOnce(&mut Account)) {
-        if let Some(slot) = self.accounts.slots.get(owner) {
-            let mut row = slot.row.clone();
-            change(&mut row);
-            self.accounts.put(owner.to_owned(), row);
-        }
+        self.accounts.change(owner, change);
     }
 
-    pub(super) fn period(&mut self, owner: &str, start: i64) -> Result<Option<Period>, LedgerError> {
-        let key = (owner.to_owned(), start);
-        if self.periods.get(&key).is_none()
+    pub(super) fn period(&mut self, owner: &str, start: i64) -> Result<Option<&Period>, LedgerError> {
+        if self.periods.get(&(owner, start)).is_none()
             && let Some(row) = load::period(self.store, owner, start)?
         {
-            self.periods.take_in(key.clone(), row);
+            self.periods.take_in(OfAccount::new(owner, start), row);
         }
-        Ok(self.periods.get(&key).cloned())
+        Ok(self.periods.get(&(owner, start)))
     }
 
+    /// A new one.
     pub(super) fn put_period(&mut self, period: Period) {
-        self.periods.put((period.owner.clone(), period.start), period);
+        self.periods.put(OfAccount::new(&period.owner, period.start), period);
+    }
+
+    /// One that was read.
+    pub(super) fn change_period(&mut self, owner: &str, start: i64, change: impl FnOnce(&mut Period)) {
+        self.periods.change(&(owner, start), change);
     }
 
     pub(super) fn overlaps(&mut self, owner: &str, start: i64, ends: i64) -> Result<bool, LedgerError> {
         let here = |period: &Period| period.owner == owner && period.start < ends && period.ends > start;
-        Ok(self.periods.slots.values().any(|slot| here(&slot.row)) || load::overlaps(self.store, owner, start, ends)?)
+        Ok(self.periods.rows().any(here) || load::overlaps(self.store, owner, start, ends)?)
     }
 
     /// Those that are not used up, by their numbers.
@@ -281,46 +236,63 @@ impl<'a> Shelf<'a> {
             let found = load::grants(self.store, owner)?;
             let mut ids: Vec<i64> = found.iter().map(|grant| grant.id).collect();
             // Made by this transaction.
-            ids.extend(self.grants.slots.keys().filter(|(of, _)| of == owner).map(|(_, id)| *id));
+            ids.extend(self.grants.keys().filter(|key| key.owner == owner).map(|key| key.number));
             ids.sort_unstable();
             ids.dedup();
             for grant in found {
-                self.grants.take_in((owner.to_owned(), grant.id), grant);
+                self.grants.take_in(OfAccount::new(owner, grant.id), grant);
             }
             self.granted.insert(owner.to_owned(), ids);
         }
         let ids = self.granted.get(owner).map(Vec::as_slice).unwrap_or_default();
-        let grants = ids.iter().filter_map(|id| self.grants.get(&(owner.to_owned(), *id)));
+        let grants = ids.iter().filter_map(|id| self.grants.get(&(owner, *id)));
         Ok(grants.filter(|grant| grant.charged < grant.amount).cloned().collect())
     }
 
-    pub(super) fn grant(&mut self, owner: &str, id: i64) -> Result<Option<Grant>, LedgerError> {
-        let key = (owner.to_owned(), id);
-        if self.grants.get(&key).is_none()
+    pub(super) fn grant(&mut self, owner: &str, id: i64) -> Result<Option<&Grant>, LedgerError> {
+        if self.grants.get(&(owner, id)).is_none()
             && let Some(row) = load::grant(self.store, owner, id)?
         {
-            self.grants.take_in(key.clone(), row);
+            self.grants.take_in(OfAccount::new(owner, id), row);
         }
-        Ok(self.grants.get(&key).cloned())
+        Ok(self.grants.get(&(owner, id)))
     }
 
+    /// A new one.
     pub(super) fn put_grant(&mut self, grant: Grant) {
-        if !self.grants.slots.contains_key(&(grant.owner.clone(), grant.id)) {
-            self.granted.remove(&grant.owner);
-        }
-        self.grants.put((grant.owner.clone(), grant.id), grant);
+        self.granted.remove(&grant.owner);
+        self.grants.put(OfAccount::new(&grant.owner, grant.id), grant);
+    }
+
+    /// One that was read.
+    pub(super) fn change_grant(&mut self, owner: &str, id: i64, change: impl FnOnce(&mut Grant)) {
+        self.grants.change(&(owner, id), change);
     }
 
     pub(super) fn new_grant_id(&mut self, owner: &str) -> Result<i64, LedgerError> {
-        let here = self.grants.slots.keys().filter(|(of, _)| of == owner).map(|(_, id)| *id).max().unwrap_or(0);
+        let here = self.grants.keys().filter(|key| key.owner == owner).map(|key| key.number).max().unwrap_or(0);
         Ok(load::new_grant_id(self.store, owner)?.max(here.saturating_add(1)))
     }
 
-    pub(super) fn job(&mut self, id: &str) -> Result<Option<Job>, LedgerError> {
-        if !self.jobs.slots.contains_key(id) {
+    pub(super) fn job(&mut self, id: &str) -> Result<Option<&Job>, LedgerError> {
+        if self.jobs.get(id).is_none() {
             self.take_in_jobs(&[id.to_owned()])?;
         }
-        Ok(self.jobs.slots.get(id).map(|slot| slot.row.clone()))
+        Ok(self.jobs.get(id))
+    }
+
+    /// Sums over the attempts of a job, and what is set aside for its tokens.
+    pub(super) fn sums_of(&mut self, job: &Job) -> Result<JobSums, LedgerError> {
+        let ids = load::attempt_ids_of(self.store, &job.id)?;
+        self.take_in_attempts(&ids)?;
+        for id in load::open_reservations_of(self.store, &job.owner, &job.id)? {
+            self.reservation(id)?;
+        }
+        let attempts = self.attempts.rows().filter(|attempt| attempt.job == job.id).map(Attempt::job_sums);
+        let reserved = self.reservations.rows().filter(|reserved| reserved.open && reserved.job == job.id);
+        let reserved = reserved.map(|reserved| JobSums::held(Hold::sum(&reserved.holds)));
+        let none = JobSums::default();
+        Ok(attempts.chain(reserved).fold(none, |sums, more| sums.exchanged(&none, &more)))
     }
 
     /// The id of the one job that the text names.
@@ -335,6 +307,11 @@ impl<'a> Shelf<'a> {
 
     pub(super) fn put_job(&mut self, job: Job) {
         self.jobs.put(job.id.clone(), job);
+    }
+
+    /// One that was read.
+    pub(super) fn change_job(&mut self, id: &str, change: impl FnOnce(&mut Job)) {
+        self.jobs.change(id, change);
     }
 
     pub(super) fn attempt(&mut self, id: Uuid) -> Result<Option<Attempt>, LedgerError> {
@@ -389,11 +366,10 @@ impl<'a> Shelf<'a> {
     /// The first time from now on at which one can fall silent. What this transaction leases, or marks, comes on top.
     pub(super) fn silent_from(&mut self, owner: &str, now_us: i64) -> Result<i64, LedgerError> {
         let stored = load::silent_from(self.store, owner)?.unwrap_or(i64::MAX);
-        let here = self.attempts.slots.values().map(|slot| &slot.row);
-        let here = here.filter(|attempt| attempt.owner == owner && attempt.live && attempt.ended_us.is_none());
+        let here =
+            self.attempts.rows().filter(|attempt| attempt.owner == owner && attempt.live && attempt.ended_us.is_none());
         let here = here.map(|attempt| attempt.lease_until_us).min().unwrap_or(i64::MAX);
-        let reserved = self.reservations.slots.values().map(|slot| &slot.row);
-        let reserved = reserved.filter(|reserved| reserved.owner == owner && reserved.open);
+        let reserved = self.reservations.rows().filter(|reserved| reserved.owner == owner && reserved.open);
         let reserved = reserved.map(|reserved| reserved.until_us).min().unwrap_or(i64::MAX);
         Ok(here.min(reserved).min(stored.max(now_us)))
     }
@@ -461,12 +437,12 @@ impl<'a> Shelf<'a> {
     }
 
     pub(super) fn key(&mut self, id: &str) -> Result<Option<Key>, LedgerError> {
-        if !self.keys.slots.contains_key(id)
+        if self.keys.get(id).is_none()
             && let Some(row) = load::keys(self.store, Some(id))?.pop()
         {
             self.keys.take_in(id.to_owned(), row);
         }
-        Ok(self.keys.slots.get(id).map(|slot| slot.row.clone()))
+        Ok(self.keys.get(id).cloned())
     }
 
     pub(super) fn put_key(&mut self, key: Key) {

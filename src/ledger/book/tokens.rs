@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use super::holds::Move;
-use super::rows::{Account, Entry, Hold, Job, Reservation};
+use super::rows::{Account, Entry, Hold, Job, JobSums, Reservation};
 use super::{Books, ms_to_us};
 use crate::domain::book::{sum, take};
 use crate::domain::rating::{Price, RateCard};
@@ -39,7 +39,7 @@ impl Books<'_> {
         id: Uuid,
         by: &str,
     ) -> Result<ChangeAnswer, LedgerError> {
-        let (mut job, account) = self.job_and_account(job)?;
+        let (job, account) = self.job_and_account(job)?;
         if self.shelf.reservation(id)?.is_some() {
             return Err(LedgerError::Refused(format!("the reservation {id} is known already")));
         }
@@ -69,9 +69,8 @@ impl Books<'_> {
         self.shelf.append(Entry { job: Some(job.id.clone()), attempt: Some(id), ..entry });
         let until_us = self.now_us.saturating_add(ms_to_us(lasts_ms));
         self.over_from(&account.owner, until_us);
-        job.sums.held = job.sums.held.saturating_add(amount);
-        let (owner, tokens, of_job) = (job.owner.clone(), count, job.id.clone());
-        self.shelf.put_job(job);
+        self.count_in_job(&job.id, &JobSums::default(), &JobSums::held(amount))?;
+        let (owner, tokens, of_job) = (job.owner, count, job.id);
         let (open, settled_us, used) = (true, None, 0);
         self.shelf.put_reservation(Reservation {
             id,
@@ -126,10 +125,7 @@ impl Books<'_> {
         let Some(mut reservation) = found else { return Ok(()) };
         let account = self.account(&reservation.owner)?;
         let held = self.give_back(&reservation.owner, &reservation.holds)?;
-        if let Some(mut job) = self.shelf.job(&reservation.job)? {
-            job.sums.held = job.sums.held.saturating_sub(held);
-            self.shelf.put_job(job);
-        }
+        self.count_in_job(&reservation.job, &JobSums::held(held), &JobSums::default())?;
         let entry = self.of_account("expire", &account, "ledger", &format!("up to {} tokens", reservation.tokens));
         self.shelf.append(Entry { job: Some(reservation.job.clone()), attempt: Some(id), ..entry });
         (reservation.holds, reservation.open) = (Vec::new(), false);
@@ -138,13 +134,11 @@ impl Books<'_> {
     }
 
     fn give_back(&mut self, owner: &str, holds: &[Hold]) -> Result<Nanocredits, LedgerError> {
-        let mut all = Nanocredits::ZERO;
         for hold in holds {
-            all = all.saturating_add(hold.amount);
             let held = Nanocredits::ZERO.saturating_sub(hold.amount);
             self.move_in(owner, hold.period, hold.source, Move { held, ..Move::default() })?;
         }
-        Ok(all)
+        Ok(Hold::sum(holds))
     }
 
     /// The job that is to be charged, and its account, after what was over has gone back.
@@ -164,7 +158,9 @@ impl Books<'_> {
         let price_of = |tokens: u64| card.price(&Usage { tokens, ..Usage::default() }).total;
         let cost = price_of(total).saturating_sub(price_of(job.tokens)).at_least_zero();
         let given_back = self.give_back(&account.owner, held)?;
-        job.sums.held = job.sums.held.saturating_sub(given_back);
+        if job.limit.is_some() {
+            job.sums.held = job.sums.held.saturating_sub(given_back);
+        }
         let mut left = cost;
         let mut parts = Vec::new();
         for hold in held {

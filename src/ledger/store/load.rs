@@ -242,6 +242,12 @@ pub(crate) fn attempts_of(store: &mut dyn Store, job: &str, cards: &[RateCard]) 
     rows.into_iter().map(|row| read_attempt(row, cards)).collect()
 }
 
+/// The ids of all of a job.
+pub(crate) fn attempt_ids_of(store: &mut dyn Store, job: &str) -> Loaded<Vec<Uuid>> {
+    let rows = store.query("SELECT id FROM attempt WHERE job = $1", &[job.into()])?;
+    rows.into_iter().map(|mut row| row.parsed()).collect()
+}
+
 /// Those of these attempts that there are, in no order; `cards` are all cards.
 pub(crate) fn attempts(store: &mut dyn Store, ids: &[Uuid], cards: &[RateCard]) -> Loaded<Vec<Attempt>> {
     let sql = select(&ATTEMPT, "WHERE id = ANY($1)");
@@ -298,6 +304,12 @@ pub(crate) fn reservation(store: &mut dyn Store, id: Uuid, cards: &[RateCard]) -
 pub(crate) fn open_reservations(store: &mut dyn Store, cards: &[RateCard]) -> Loaded<Vec<Reservation>> {
     let sql = select(&RESERVATION, "WHERE open = 1 ORDER BY id");
     store.query(&sql, &[])?.into_iter().map(|row| read_reservation(row, cards)).collect()
+}
+
+/// The ids of those of a job that hold something.
+pub(crate) fn open_reservations_of(store: &mut dyn Store, owner: &str, job: &str) -> Loaded<Vec<Uuid>> {
+    let sql = "SELECT id FROM reservation WHERE owner = $1 AND open = 1 AND job = $2";
+    store.query(sql, &[owner.into(), job.into()])?.into_iter().map(|mut row| row.parsed()).collect()
 }
 
 /// Reservations of an account that are over.

@@ -24,6 +24,10 @@ const TRIGGERS: &str = "
 /// Many processes share the file; each holds it for a commit of some milliseconds.
 const BUSY_MAX: Duration = Duration::from_secs(10);
 const BUSY_LOOK: Duration = Duration::from_millis(1);
+/// So many statements stay prepared; a group of reports has some twenty, and SQLite's cache of 16 would lose each of them
+/// before it is asked for again.
+const STATEMENTS_MAX: usize = 64;
+
 impl From<rusqlite::Error> for LedgerError {
     fn from(error: rusqlite::Error) -> Self {
         let text = error.to_string();
@@ -98,6 +102,7 @@ fn prepare(mut db: Connection) -> Result<Connection, LedgerError> {
     write_ahead(&db)?;
     db.pragma_update(None, "synchronous", "FULL")?;
     db.pragma_update(None, "cache_size", -512)?;
+    db.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
     // The last process to close would else copy the log into the file and sync twice, at the end of every short job.
     db.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     if version < SCHEMA_VERSION {

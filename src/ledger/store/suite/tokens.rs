@@ -63,6 +63,22 @@ fn a_reservation_keeps_within_the_jobs_own_limit() {
     assert!(reserve(&mut world, 1_000, "b").reserved.is_some());
 }
 
+/// Nothing is summed up for a job that has no limit of its own, until it gets one.
+#[test]
+fn a_jobs_first_limit_counts_what_was_before() {
+    let mut world = World::new();
+    let (first, lease) = world.open("j", None);
+    world.report(first, 1, &seconds("1"), &lease, false);
+    let reserved = reserve(&mut world, 1_000, "a").reserved.unwrap();
+    let (second, second_lease) = world.open("j", Some("0.01"));
+    world.check();
+    assert_eq!(reserve(&mut world, 1_000, "b").refused, Some(StopReason::JobLimit));
+    settle(&mut world, &reserved, 0, "c").unwrap();
+    world.finish(first, &seconds("1"), lease.period);
+    world.check();
+    assert_eq!(world.burn_out(second, second_lease), (39_000_000, StopReason::JobLimit));
+}
+
 #[test]
 fn a_reservation_that_nobody_settles_goes_back_and_is_still_owed() {
     let mut world = World::with_limit("0.01");
