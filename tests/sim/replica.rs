@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use jobmeter::ledger::LedgerError;
 use jobmeter::ledger::book::{Asked, Operation, Outcome};
 use jobmeter::ledger::store::sqlite::Sqlite;
-use jobmeter::ledger::store::{Concerned, Row, Store, StoreLedger, Table, Value};
+use jobmeter::ledger::store::{Concerned, Locked, Row, Store, StoreLedger, Table, Value};
 use jobmeter::sys::clock::Clock;
 
 use crate::network::{Message, Packet};
@@ -44,7 +44,8 @@ impl Store for Mortal {
         self.lives()?;
         self.store.begin_reading()
     }
-    fn lock(&mut self, concerned: &Concerned<'_>) -> Result<(), LedgerError> {
+    fn lock(&mut self, concerned: &Concerned<'_>) -> Result<Locked, LedgerError> {
+        self.lives()?;
         self.store.lock(concerned)
     }
     fn query(&mut self, sql: &str, parameters: &[Value]) -> Result<Vec<Row>, LedgerError> {
@@ -57,10 +58,6 @@ impl Store for Mortal {
             self.store.write(table, vec![row])?;
         }
         Ok(())
-    }
-    fn is_unchanged(&mut self) -> Result<bool, LedgerError> {
-        self.lives()?;
-        self.store.is_unchanged()
     }
     /// It may die before the commit, or after it and before anybody is told.
     fn commit(&mut self) -> Result<(), LedgerError> {

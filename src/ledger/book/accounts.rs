@@ -36,6 +36,7 @@ impl Books<'_> {
             next: None,
             entries: 0,
             sums: AccountSums::default(),
+            revision: 0,
         };
         self.shelf.put_account(account.clone());
         self.shelf.put_period(new_period(&account, period, ends, account.limit));

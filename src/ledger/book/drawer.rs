@@ -62,6 +62,11 @@ impl<K: Clone + Eq + Hash, T> Drawer<K, T> {
         self.slots.values().map(|slot| &slot.row)
     }
 
+    /// Those that have to be written.
+    pub(super) fn changed(&self) -> impl Iterator<Item = &T> {
+        self.slots.values().filter(|slot| slot.changed).map(|slot| &slot.row)
+    }
+
     /// As it is stored, where it is not here already.
     pub(super) fn take_in(&mut self, key: K, row: T) {
         self.slots.entry(key).or_insert(Slot { row, changed: false, noted_by: 0 });

@@ -55,6 +55,7 @@ impl Books<'_> {
                 next: None,
                 entries: 0,
                 sums: AccountSums::default(),
+                revision: 0,
             });
         }
         let (by, why) = (by.to_owned(), why.to_owned());

@@ -1,17 +1,17 @@
 //! Rows that a ledger keeps from one transaction to the next, so that it need not read them again where nobody else wrote.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Debug;
 use std::hash::Hash;
 
 use uuid::Uuid;
 
-use super::rows::{Attempt, Job};
+use super::rows::{Account, Attempt, Job};
 use crate::domain::rating::RateCard;
 use crate::ledger::LedgerError;
-use crate::ledger::store::{Store, load};
+use crate::ledger::store::{Locked, Store, load};
 
-/// So many attempts and so many jobs at most, beside those of the last transaction: some 20 MiB.
+/// So many attempts, jobs and accounts at most, beside those of the last transaction: some 20 MiB.
 const ROWS_MAX: usize = 16_384;
 
 /// Rows as they were committed.
@@ -19,18 +19,42 @@ const ROWS_MAX: usize = 16_384;
 pub struct Kept {
     attempts: HashMap<Uuid, Attempt>,
     jobs: HashMap<String, Job>,
+    /// Of the accounts of both, as they were then.
+    revisions: HashMap<String, i64>,
 }
 
 impl Kept {
+    /// What of it is still as it is stored, of accounts that are locked. Nobody asks for what belongs to others.
+    #[must_use]
+    pub fn as_stored(mut self, locked: &Locked) -> Self {
+        if !locked.goes_on {
+            return Self::default();
+        }
+        let Some(revisions) = &locked.revisions else { return self };
+        let others: HashSet<&String> = revisions
+            .iter()
+            .filter(|(owner, revision)| self.revisions.get(*owner) != Some(*revision))
+            .map(|(owner, _)| owner)
+            .collect();
+        if !others.is_empty() {
+            self.attempts.retain(|_, attempt| !others.contains(&attempt.owner));
+            self.jobs.retain(|_, job| !others.contains(&job.owner));
+        }
+        self
+    }
+
     /// What a transaction wrote or only read: an attempt that has ended is asked for no more.
-    pub(super) fn add(&mut self, attempts: impl Iterator<Item = Attempt>, jobs: impl Iterator<Item = Job>) {
+    pub(super) fn add<'a>(
+        &mut self,
+        attempts: impl Iterator<Item = Attempt>,
+        jobs: impl Iterator<Item = Job>,
+        accounts: impl Iterator<Item = &'a Account>,
+    ) {
         // Which of them will be asked for next is not known.
-        if self.attempts.len() > ROWS_MAX {
-            self.attempts.clear();
+        if self.attempts.len().max(self.jobs.len()).max(self.revisions.len()) > ROWS_MAX {
+            *self = Self::default();
         }
-        if self.jobs.len() > ROWS_MAX {
-            self.jobs.clear();
-        }
+        self.revisions.extend(accounts.map(|account| (account.owner.clone(), account.revision)));
         for attempt in attempts {
             match attempt.ended_us {
                 None => self.attempts.insert(attempt.id, attempt),

@@ -31,6 +31,8 @@ pub struct Account {
     pub entries: i64,
     /// Sums over its attempts.
     pub sums: AccountSums,
+    /// Counts up with each transaction that changes the account, one of its attempts or one of its jobs.
+    pub revision: i64,
 }
 
 /// What the rules want to know of all attempts of an account. None of it decides whether something may be held: that is

@@ -1,6 +1,6 @@
 //! The rows that a transaction has taken out of the store, what became of them, and how an operation that fails is undone.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use uuid::Uuid;
 
@@ -139,7 +139,21 @@ impl<'a> Shelf<'a> {
         Ok(())
     }
 
-    pub(super) fn changes(self, now_us: i64) -> Result<Changes, LedgerError> {
+    /// Another revision for each account of which something has to be written.
+    fn revise(&mut self) -> Result<(), LedgerError> {
+        let of_attempts = self.attempts.changed().map(|attempt| &attempt.owner);
+        let owners = of_attempts.chain(self.jobs.changed().map(|job| &job.owner));
+        let owners: BTreeSet<String> =
+            owners.chain(self.accounts.changed().map(|account| &account.owner)).cloned().collect();
+        for owner in owners {
+            self.account(&owner)?;
+            self.change_account(&owner, |account| account.revision = account.revision.saturating_add(1));
+        }
+        Ok(())
+    }
+
+    pub(super) fn changes(mut self, now_us: i64) -> Result<Changes, LedgerError> {
+        self.revise()?;
         let text = |error: serde_json::Error| LedgerError::Broken(error.to_string());
         let identity =
             |identity: &AttemptIdentity| Ok((identity.attempt, serde_json::to_string(identity).map_err(text)?));
@@ -161,7 +175,7 @@ impl<'a> Shelf<'a> {
         let (attempts, unchanged) = self.attempts.into_parts();
         let (jobs, unchanged_jobs) = self.jobs.into_parts();
         let mut kept = self.kept;
-        kept.add(unchanged.into_iter(), unchanged_jobs.into_iter());
+        kept.add(unchanged.into_iter(), unchanged_jobs.into_iter(), self.accounts.rows());
         Ok(Changes {
             now_us,
             identities: self.identities.iter().map(identity).collect::<Result<_, LedgerError>>()?,

@@ -48,7 +48,7 @@ impl Changes {
     #[must_use]
     pub fn into_kept(self) -> Kept {
         let mut kept = self.kept;
-        kept.add(self.attempts.into_iter().map(|(_, attempt)| attempt), self.jobs.into_iter());
+        kept.add(self.attempts.into_iter().map(|(_, attempt)| attempt), self.jobs.into_iter(), self.accounts.iter());
         kept
     }
 }

@@ -1,7 +1,8 @@
 //! A ledger on a store: operations in transactions, several in one where they come together.
 
-use super::{Concerned, Store, save};
-use crate::ledger::book::{Asked, Books, Kept, Operation, Outcome};
+use super::{Concerned, Locked, Store, save};
+use crate::ledger::book::rows::Account;
+use crate::ledger::book::{Asked, Books, Changes, Kept, Operation, Outcome};
 use crate::ledger::keys::Secret;
 use crate::ledger::protocol::{Finish, FinishAnswer, OpenAnswer, OpenRequest, Report, ReportAnswer};
 use crate::ledger::views::{Change, ChangeAnswer, NewKey, Query, View};
@@ -43,13 +44,13 @@ impl<S: Store> StoreLedger<S> {
         let concerned = concerned(asked);
         let mut kept = std::mem::take(&mut self.kept);
         let (outcomes, freed, changes) = self.within(|store, now_us| {
-            store.lock(&concerned)?;
-            let kept = std::mem::take(&mut kept);
-            let kept = if store.is_unchanged()? { kept } else { Kept::default() };
+            let locked = store.lock(&concerned)?;
+            let kept = std::mem::take(&mut kept).as_stored(&locked);
             let mut books = Books::with(store, now_us, kept);
             let outcomes = books.attempt_each(asked)?;
             let freed = books.take_freed();
             let changes = books.changes()?;
+            only_of(&locked, &changes)?;
             save::save(store, &changes)?;
             Ok((outcomes, freed, changes))
         })?;
@@ -87,6 +88,16 @@ impl<S: Store> StoreLedger<S> {
     }
 }
 
+/// What is written must have been locked before it was read. An attempt of which nothing was known at the lock may have come
+/// into the books since then.
+fn only_of(locked: &Locked, changes: &Changes) -> Result<(), LedgerError> {
+    let Some(revisions) = &locked.revisions else { return Ok(()) };
+    match changes.accounts.iter().find(|account| !revisions.contains_key(&account.owner)) {
+        Some(Account { owner, .. }) => Err(LedgerError::Conflict(format!("the account {owner:?} was not locked"))),
+        None => Ok(()),
+    }
+}
+
 /// The accounts that operations will write.
 fn concerned<'a>(asked: &[Asked<'a>]) -> Concerned<'a> {
     let Concerned { mut owners, mut attempts, mut jobs } = Concerned::default();
@@ -105,7 +116,8 @@ fn concerned<'a>(asked: &[Asked<'a>]) -> Concerned<'a> {
                 | Change::ChargeTokens { job, .. }
                 | Change::ReserveTokens { job, .. }
                 | Change::SettleTokens { job, .. } => jobs.push(job),
-                Change::SetRates { .. } | Change::CreateKey { .. } | Change::RevokeKey { .. } => {}
+                // What concerns the whole ledger stands in the account of nobody.
+                Change::SetRates { .. } | Change::CreateKey { .. } | Change::RevokeKey { .. } => owners.push(""),
             },
         }
     }

@@ -48,6 +48,7 @@ pub(crate) fn account(store: &mut dyn Store, owner: &str) -> Loaded<Option<Accou
                 waits_until_us: row.int()?,
                 silent_from_us: row.int()?,
             },
+            revision: row.int()?,
         })
     })
 }
@@ -114,6 +115,9 @@ pub(crate) fn job(store: &mut dyn Store, id: &str) -> Loaded<Option<Job>> {
 
 /// Those of these jobs that there are.
 pub(crate) fn jobs(store: &mut dyn Store, ids: &[String]) -> Loaded<Vec<Job>> {
+    if let [id] = ids {
+        return Ok(job(store, id)?.into_iter().collect());
+    }
     let sql = select(&JOB, "WHERE id = ANY($1)");
     store.query(&sql, &[Value::Texts(ids.to_vec())])?.into_iter().map(read_job).collect()
 }
@@ -250,8 +254,14 @@ pub(crate) fn attempt_ids_of(store: &mut dyn Store, job: &str) -> Loaded<Vec<Uui
 
 /// Those of these attempts that there are, in no order; `cards` are all cards.
 pub(crate) fn attempts(store: &mut dyn Store, ids: &[Uuid], cards: &[RateCard]) -> Loaded<Vec<Attempt>> {
-    let sql = select(&ATTEMPT, "WHERE id = ANY($1)");
-    let rows = store.query(&sql, &[Value::Texts(ids.iter().map(Uuid::to_string).collect())])?;
+    let rows = match ids {
+        // PostgreSQL goes by what it guesses of an array once it keeps a plan, which may be to read the whole table.
+        [id] => store.query(&select(&ATTEMPT, "WHERE id = $1"), &[(*id).into()])?,
+        _ => {
+            let ids = Value::Texts(ids.iter().map(Uuid::to_string).collect());
+            store.query(&select(&ATTEMPT, "WHERE id = ANY($1)"), &[ids])?
+        }
+    };
     rows.into_iter().map(|row| read_attempt(row, cards)).collect()
 }
 

@@ -16,14 +16,17 @@ mod usage;
 mod verify;
 mod views;
 
+use std::collections::HashMap;
+
 use uuid::Uuid;
 
 /// What the tables became with each version, for every database.
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 5] = [
     include_str!("migrations/1.sql"),
     include_str!("migrations/2.sql"),
     include_str!("migrations/3.sql"),
     include_str!("migrations/4.sql"),
+    include_str!("migrations/5.sql"),
 ];
 
 pub use self::ledger::StoreLedger;
@@ -42,6 +45,16 @@ pub struct Concerned<'a> {
     pub jobs: Vec<&'a str>,
 }
 
+/// What a transaction may write, and whether it is as this store left it.
+#[derive(Clone, Debug)]
+pub struct Locked {
+    /// Of these accounts alone, each with its revision, zero for one that is new; of all where this is `None`.
+    pub revisions: Option<HashMap<String, i64>>,
+    /// An account with the revision that this store gave it last is as this store left it. Where everything is locked,
+    /// nobody else has committed anything since.
+    pub goes_on: bool,
+}
+
 /// A database with at most one transaction under way.
 pub trait Store: Send {
     /// Begins a transaction that may write; the ledger's time in it, in µs since 1970.
@@ -57,11 +70,11 @@ pub trait Store: Send {
     fn begin_reading(&mut self) -> Result<i64, LedgerError>;
 
     /// Locks accounts, in the order of their names, where the database lets others write meanwhile. Nothing of an account
-    /// may be read before that is written after it.
+    /// may be read before that is written after it, and nothing of any other be written.
     ///
     /// # Errors
     /// See [`LedgerError`].
-    fn lock(&mut self, concerned: &Concerned<'_>) -> Result<(), LedgerError>;
+    fn lock(&mut self, concerned: &Concerned<'_>) -> Result<Locked, LedgerError>;
 
     /// Reads.
     ///
@@ -74,13 +87,6 @@ pub trait Store: Send {
     /// # Errors
     /// See [`LedgerError`].
     fn write(&mut self, table: &'static Table, rows: Vec<Vec<Value>>) -> Result<(), LedgerError>;
-
-    /// Whether nobody but this store has committed anything since it was asked last: then what was read and written since is
-    /// what the books say. Asked within a transaction that may write.
-    ///
-    /// # Errors
-    /// See [`LedgerError`].
-    fn is_unchanged(&mut self) -> Result<bool, LedgerError>;
 
     /// What was written is durable once this returns.
     ///
@@ -113,7 +119,7 @@ impl Store for Box<dyn Store> {
         self.as_mut().begin_reading()
     }
 
-    fn lock(&mut self, concerned: &Concerned<'_>) -> Result<(), LedgerError> {
+    fn lock(&mut self, concerned: &Concerned<'_>) -> Result<Locked, LedgerError> {
         self.as_mut().lock(concerned)
     }
 
@@ -123,10 +129,6 @@ impl Store for Box<dyn Store> {
 
     fn write(&mut self, table: &'static Table, rows: Vec<Vec<Value>>) -> Result<(), LedgerError> {
         self.as_mut().write(table, rows)
-    }
-
-    fn is_unchanged(&mut self) -> Result<bool, LedgerError> {
-        self.as_mut().is_unchanged()
     }
 
     fn commit(&mut self) -> Result<(), LedgerError> {

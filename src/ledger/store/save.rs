@@ -68,6 +68,7 @@ fn account(account: &Account) -> Vec<Value> {
         account.sums.rate.into(),
         account.sums.waits_until_us.into(),
         account.sums.silent_from_us.into(),
+        account.revision.into(),
     ]
 }
 

@@ -66,6 +66,7 @@ pub(super) static ACCOUNT: Table = Table {
         ("rate", Int),
         ("waits_until_us", Int),
         ("silent_from_us", Int),
+        ("revision", Int),
     ],
     ..UPSERTED
 };

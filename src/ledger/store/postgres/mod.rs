@@ -1,22 +1,23 @@
 //! The ledger on PostgreSQL: any number of replicas of the service on one database.
 //!
-//! A transaction locks the rows of its accounts, in the order of their names, before it reads what it will write;
+//! A transaction locks the rows of its accounts before it reads what it will write (see [`lock`]);
 //! whatever came in the way all the same (a new account made twice, a deadlock over a job) is tried again. The clock is
 //! the database's.
 
+mod lock;
 mod place;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
 use tokio_postgres::{Client, Config, NoTls, Statement};
-use uuid::Uuid;
 
+use self::lock::Owners;
 use super::table::Kind;
-use super::{Concerned, MIGRATIONS, Mode, Row, Store, Table, Value};
+use super::{Concerned, Locked, MIGRATIONS, Mode, Row, Store, Table, Value};
 use crate::ledger::LedgerError;
 use crate::sys::clock::Clock;
 
@@ -25,7 +26,7 @@ const CONNECT_MAX: Duration = Duration::from_secs(5);
 const MIGRATION_LOCK: i64 = 0x4a42_4d54;
 /// What the tables have on PostgreSQL alone, with each version: entries cannot be changed, rows that are written again and
 /// again find room beside their old versions, and the database knows where it is (see [`place`]).
-const EXTRAS: [&str; 4] = [
+const EXTRAS: [&str; 5] = [
     "
     CREATE FUNCTION entries_are_append_only() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN RAISE EXCEPTION 'entries are append-only'; END $$;
@@ -39,6 +40,14 @@ const EXTRAS: [&str; 4] = [
     CREATE TABLE jobmeter_place (one INT PRIMARY KEY CHECK (one = 1), place TEXT NOT NULL);",
     "ALTER TABLE usage_day SET (fillfactor = 50);",
     "",
+    // A replica of a version before, or a person, does not know that an account has a revision.
+    "
+    CREATE FUNCTION account_is_revised() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN UPDATE account SET revision = revision + 1 WHERE owner = NEW.owner; RETURN NULL; END $$;
+    CREATE TRIGGER attempt_revises AFTER INSERT OR UPDATE ON attempt FOR EACH ROW
+        WHEN (current_setting('jobmeter.revises', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION account_is_revised();
+    CREATE TRIGGER job_revises AFTER INSERT OR UPDATE ON job FOR EACH ROW
+        WHEN (current_setting('jobmeter.revises', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION account_is_revised();",
 ];
 
 /// A connection to a database.
@@ -51,6 +60,8 @@ pub struct Postgres {
     clock: Option<Box<dyn Clock>>,
     /// It is not known yet whether this connection leads to the database that it led to before.
     is_new: bool,
+    /// Of what this connection has asked for.
+    owners: Owners,
 }
 
 impl std::fmt::Debug for Postgres {
@@ -153,7 +164,8 @@ impl Postgres {
             .enable_all()
             .build()
             .map_err(|error| LedgerError::Unavailable(format!("no event loop can be made: {error}")))?;
-        let mut postgres = Self { runtime, config, client: None, statements: HashMap::new(), clock, is_new: true };
+        let (statements, owners) = (HashMap::new(), Owners::default());
+        let mut postgres = Self { runtime, config, client: None, statements, clock, is_new: true, owners };
         postgres.connected()?;
         postgres.migrate()?;
         Ok(postgres)
@@ -164,11 +176,12 @@ impl Postgres {
         if self.client.as_ref().is_none_or(Client::is_closed) {
             self.statements.clear();
             let client = self.runtime.block_on(connect(&self.config))?;
-            let settings = "SET lock_timeout = '10s'; SET statement_timeout = '60s'; \
+            let settings = "SET lock_timeout = '10s'; SET statement_timeout = '60s'; SET jobmeter.revises = 'on'; \
                  SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'";
             self.runtime.block_on(client.batch_execute(settings))?;
             self.client = Some(client);
             self.is_new = true;
+            self.owners = Owners::default();
         }
         self.client.as_ref().ok_or_else(|| LedgerError::Unavailable("there is no connection".to_owned()))
     }
@@ -239,16 +252,6 @@ impl Postgres {
         time.ok_or_else(|| LedgerError::Broken("PostgreSQL does not tell the time".to_owned()))
     }
 
-    /// The owners of the accounts that are there, which are locked now.
-    fn lock_rows(&mut self, concerned: &Concerned<'_>) -> Result<HashSet<String>, LedgerError> {
-        let sql = "SELECT owner FROM account WHERE owner = ANY($1) OR owner IN (SELECT owner FROM attempt WHERE id = ANY($2)) \
-                   OR owner IN (SELECT owner FROM job WHERE id = ANY($3)) ORDER BY owner FOR UPDATE";
-        let texts = |texts: &[&str]| Value::Texts(texts.iter().map(|text| (*text).to_owned()).collect());
-        let attempts = Value::Texts(concerned.attempts.iter().map(Uuid::to_string).collect());
-        let rows = self.query(sql, &[texts(&concerned.owners), attempts, texts(&concerned.jobs)])?;
-        rows.into_iter().map(|mut row| row.text()).collect()
-    }
-
     fn simple(&self, sql: &str) -> Result<Vec<tokio_postgres::SimpleQueryMessage>, LedgerError> {
         let Some(client) = &self.client else {
             return Err(LedgerError::Unavailable("there is no connection".to_owned()));
@@ -300,19 +303,8 @@ impl Store for Postgres {
         self.begin_by("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
     }
 
-    fn lock(&mut self, concerned: &Concerned<'_>) -> Result<(), LedgerError> {
-        let locked = self.lock_rows(concerned)?;
-        // A row that is not there yet cannot be locked: its name is, and then the row, which may have been made meanwhile.
-        let new: Vec<&str> = concerned.owners.iter().filter(|owner| !locked.contains(**owner)).copied().collect();
-        if new.is_empty() {
-            return Ok(());
-        }
-        // In the order of `owners`.
-        let sql =
-            "SELECT count(pg_advisory_xact_lock(hashtextextended(owner, 0))) FROM UNNEST(CAST($1 AS TEXT[])) AS owner";
-        let new: Vec<String> = new.into_iter().map(str::to_owned).collect();
-        self.query(sql, &[Value::Texts(new)])?;
-        self.lock_rows(concerned).map(|_| ())
+    fn lock(&mut self, concerned: &Concerned<'_>) -> Result<Locked, LedgerError> {
+        self.lock_accounts(concerned)
     }
 
     fn query(&mut self, sql: &str, parameters: &[Value]) -> Result<Vec<Row>, LedgerError> {
@@ -358,11 +350,6 @@ impl Store for Postgres {
         // Another transaction made the row for another account, after this one had looked.
         let taken = || LedgerError::Conflict(format!("a row of the table {name} was made by somebody else meanwhile"));
         if written == count { Ok(()) } else { Err(taken()) }
-    }
-
-    fn is_unchanged(&mut self) -> Result<bool, LedgerError> {
-        // Other replicas write meanwhile, and nothing that is cheap to ask tells whether they did.
-        Ok(false)
     }
 
     fn commit(&mut self) -> Result<(), LedgerError> {

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use super::*;
 use crate::domain::units::Nanocredits;
 use crate::ledger::Ledger;
-use crate::ledger::protocol::{Decision, OpenAnswer, Report, Resources};
+use crate::ledger::protocol::{Decision, OpenAnswer, Report, Resources, StopReason};
 use crate::ledger::store::StoreLedger;
 use crate::ledger::views::{Change, Query, View};
 
@@ -28,6 +28,98 @@ fn store_for_tests(clock: Box<dyn Clock>) -> (Place, Box<dyn Store>) {
     first.batch(&format!("CREATE DATABASE {name}")).unwrap();
     let place = Place(name.clone());
     (place, Box::new(Postgres::open(&cluster::url(directory, &name), Some(clock)).unwrap()))
+}
+
+fn another_store(place: &Place, clock: Box<dyn Clock>) -> Box<dyn Store> {
+    let directory = cluster::start(|url| Postgres::open(url, None).is_ok());
+    Box::new(Postgres::open(&cluster::url(directory, &place.0), Some(clock)).unwrap())
+}
+
+/// A replica of an older version knows of no revision, nor does a person: what they write is read all the same.
+#[test]
+fn what_is_written_by_hand_counts() {
+    let mut world = suite::World::new();
+    let directory = cluster::start(|url| Postgres::open(url, None).is_ok());
+    let mut hand = Postgres::open(&cluster::url(directory, &world.place.0), None).unwrap();
+    hand.batch("RESET jobmeter.revises").unwrap();
+    let (attempt, lease) = world.open("j", None);
+    world.report(attempt, 1, &suite::seconds("0.1"), &lease, false);
+    hand.batch("UPDATE attempt SET cpu_us = 400000").unwrap();
+    world.report(attempt, 2, &suite::seconds("0.2"), &lease, false);
+    assert_eq!(world.account().current.0, 100_000);
+    hand.batch("UPDATE job SET stopped = 1").unwrap();
+    let decision = world.report(attempt, 3, &suite::seconds("0.5"), &lease, false);
+    assert_eq!(decision, Decision::Stop(StopReason::OperatorStop));
+    world.check();
+}
+
+/// A store on which something happens between the lock and what is read.
+struct Interrupted<F> {
+    store: Postgres,
+    after_lock: Option<F>,
+    locks: u32,
+}
+
+impl<F: FnOnce() + Send> Store for Interrupted<F> {
+    fn begin(&mut self) -> Result<i64, LedgerError> {
+        self.store.begin()
+    }
+    fn begin_reading(&mut self) -> Result<i64, LedgerError> {
+        self.store.begin_reading()
+    }
+    fn lock(&mut self, concerned: &Concerned<'_>) -> Result<Locked, LedgerError> {
+        let locked = self.store.lock(concerned)?;
+        self.locks += 1;
+        if let Some(happen) = self.after_lock.take() {
+            happen();
+        }
+        Ok(locked)
+    }
+    fn query(&mut self, sql: &str, parameters: &[Value]) -> Result<Vec<Row>, LedgerError> {
+        self.store.query(sql, parameters)
+    }
+    fn write(&mut self, table: &'static Table, rows: Vec<Vec<Value>>) -> Result<(), LedgerError> {
+        self.store.write(table, rows)
+    }
+    fn commit(&mut self) -> Result<(), LedgerError> {
+        self.store.commit()
+    }
+    fn rollback(&mut self) {
+        self.store.rollback();
+    }
+    fn is_stopped(&mut self, job: &str) -> Result<bool, LedgerError> {
+        self.store.is_stopped(job)
+    }
+    fn check(&mut self) -> Result<Vec<String>, LedgerError> {
+        self.store.check()
+    }
+}
+
+/// Its account was not known at the lock, so that nothing kept others from writing it.
+#[test]
+fn a_report_that_overtakes_its_opening_writes_nothing_unlocked() {
+    let (place, _store) = store_for_tests(Box::new(crate::sys::clock::SystemClock));
+    let directory = cluster::start(|url| Postgres::open(url, None).is_ok());
+    let connect = || Postgres::open(&cluster::url(directory, &place.0), None).unwrap();
+    let request = suite::World::request("j", None);
+    let report = Report {
+        attempt: request.identity.attempt,
+        seq: 1,
+        usage: suite::seconds("0.1"),
+        period: 0,
+        closed: None,
+        ceiling_version: 0,
+        ceiling: Nanocredits::ZERO,
+        resources: request.resources.clone(),
+        waiting: false,
+    };
+    let mut other = StoreLedger::new(connect());
+    let open = || assert!(matches!(other.open(&request).unwrap(), OpenAnswer::Opened { .. }));
+    let mut ledger = StoreLedger::new(Interrupted { store: connect(), after_lock: Some(open), locks: 0 });
+    assert!(matches!(ledger.report(&report).unwrap().decision, Decision::Lease(_)));
+    assert_eq!(ledger.store.locks, 2);
+    let View::Verified(found) = ledger.read(&Query::Verify).unwrap() else { panic!() };
+    assert_eq!(found.problems, Vec::<String>::new());
 }
 
 /// Tokens and a sidecar's reports, limits and looks come by several replicas at once: what one of them reads, no other may

@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 pub use self::backup::{backup, restore};
-use super::{Concerned, Mode, Row, Store, StoreLedger, Table, Value};
+use super::{Concerned, Locked, Mode, Row, Store, StoreLedger, Table, Value};
 use crate::ledger::LedgerError;
 use crate::sys::clock::Clock;
 use rusqlite::types::ValueRef;
@@ -171,9 +171,12 @@ impl Store for Sqlite {
         self.begin_by("BEGIN DEFERRED")
     }
 
-    fn lock(&mut self, _concerned: &Concerned<'_>) -> Result<(), LedgerError> {
+    fn lock(&mut self, _concerned: &Concerned<'_>) -> Result<Locked, LedgerError> {
         // The whole file is.
-        Ok(())
+        let asked =
+            self.db.prepare_cached("PRAGMA data_version").and_then(|mut ask| ask.query_row([], |row| row.get(0)));
+        let before = self.data_version.replace(self.told(asked)?);
+        Ok(Locked { revisions: None, goes_on: before.is_some() && before == self.data_version })
     }
 
     fn query(&mut self, sql: &str, parameters: &[Value]) -> Result<Vec<Row>, LedgerError> {
@@ -187,13 +190,6 @@ impl Store for Sqlite {
         });
         let missing = || LedgerError::Broken(format!("a row of the table {} could not be written", table.name));
         if self.told(written)? == rows.len() { Ok(()) } else { Err(missing()) }
-    }
-
-    fn is_unchanged(&mut self) -> Result<bool, LedgerError> {
-        let asked =
-            self.db.prepare_cached("PRAGMA data_version").and_then(|mut ask| ask.query_row([], |row| row.get(0)));
-        let before = self.data_version.replace(self.told(asked)?);
-        Ok(before.is_some() && before == self.data_version)
     }
 
     fn commit(&mut self) -> Result<(), LedgerError> {

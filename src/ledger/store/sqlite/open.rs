@@ -14,7 +14,7 @@ use crate::sys::clock::{Clock, SystemClock, pause};
 /// "JBMT": tells a ledger from every other SQLite file.
 const APPLICATION_ID: i64 = 0x4a42_4d54;
 /// The version of the tables as they are now; forward only. Those before [`SCHEMA_FIRST`] are taken over by [`upgrade`].
-const SCHEMA_VERSION: i64 = 6;
+const SCHEMA_VERSION: i64 = 7;
 /// The version of files as the first migration makes them.
 const SCHEMA_FIRST: i64 = 3;
 /// What the tables have on SQLite alone.

@@ -8,9 +8,8 @@ mod suite;
 
 use super::*;
 use crate::ledger::Ledger;
-use crate::ledger::protocol::{Decision, StopReason};
 use crate::ledger::usage_range::UsageRange;
-use crate::ledger::views::{Change, Query, View, Whose};
+use crate::ledger::views::{Query, View, Whose};
 
 type Place = tempfile::TempDir;
 
@@ -18,6 +17,10 @@ fn store_for_tests(clock: Box<dyn Clock>) -> (Place, Box<dyn Store>) {
     let directory = tempfile::tempdir().unwrap();
     let store = Sqlite::open(&directory.path().join("l.db"), clock).unwrap();
     (directory, Box::new(store))
+}
+
+fn another_store(place: &Place, clock: Box<dyn Clock>) -> Box<dyn Store> {
+    Box::new(Sqlite::open(&place.path().join("l.db"), clock).unwrap())
 }
 
 #[test]
@@ -112,27 +115,6 @@ fn what_an_attempt_paid_is_found_across_versions() {
     db.execute_batch("UPDATE entry SET previous = 3 WHERE number = (SELECT max(number) FROM entry)").unwrap();
     let View::Verified(found) = world.ledger.read(&Query::Verify).unwrap() else { panic!() };
     assert!(found.problems.iter().any(|problem| problem.contains("follows 3")), "{:?}", found.problems);
-}
-
-/// What was kept from the report before is read again where another process has written since.
-#[test]
-fn what_another_process_wrote_between_two_reports_counts() {
-    let mut world = suite::World::new();
-    let store = Sqlite::open(&world.place.path().join("l.db"), Box::new(world.clock.clone())).unwrap();
-    let (clock, ledger) = (world.clock.clone(), StoreLedger::new(Box::new(store) as Box<dyn Store>));
-    let mut other = suite::World { place: tempfile::tempdir().unwrap(), clock, ledger };
-    let (attempt, lease) = world.open("j", None);
-    for (seq, cpu) in [(1, "0.1"), (3, "0.3"), (5, "0.5")] {
-        world.report(attempt, seq, &suite::seconds(cpu), &lease, false);
-        other.report(attempt, seq + 1, &suite::seconds(&format!("0.{}", seq + 1)), &lease, false);
-    }
-    assert_eq!(world.account().current.0, 150_000);
-    world.report(attempt, 7, &suite::seconds("0.7"), &lease, false);
-    other.change(Change::StopJob { job: "j".into(), by: "op".into(), why: String::new() }).unwrap();
-    let decision = world.report(attempt, 8, &suite::seconds("0.8"), &lease, false);
-    assert_eq!(decision, Decision::Stop(StopReason::OperatorStop));
-    assert_eq!(world.job("j").charged.total.0, 200_000);
-    world.check();
 }
 
 /// The figure that wakes people up says what `verify` says, also of an account that holds nothing more.

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use uuid::Uuid;
 
-use super::{Place, store_for_tests};
+use super::{Place, another_store, store_for_tests};
 use crate::domain::rating::RateCard;
 use crate::domain::units::{Microseconds, Nanocredits};
 use crate::domain::usage::Usage;
@@ -48,7 +48,6 @@ impl Clock for HandClock {
 
 #[allow(missing_debug_implementations, reason = "a test's")]
 pub(crate) struct World {
-    #[allow(dead_code, reason = "not every store's tests look at it; it keeps the place until the test is over")]
     pub(crate) place: Place,
     pub(crate) clock: HandClock,
     pub(crate) ledger: StoreLedger<Box<dyn Store>>,

@@ -53,6 +53,30 @@ fn burn_all(world: &mut World, burners: &mut [Burner]) {
     panic!("they are never stopped");
 }
 
+/// What was kept from the report before is read again where another process has written since.
+#[test]
+fn what_another_process_wrote_between_two_reports_counts() {
+    let mut world = World::new();
+    let mut other = StoreLedger::new(another_store(&world.place, Box::new(world.clock.clone())));
+    let (attempt, lease) = world.open("j", None);
+    for (seq, cpu) in [(1, "0.1"), (3, "0.3"), (5, "0.5")] {
+        world.report(attempt, seq, &seconds(cpu), &lease, false);
+        let usage = seconds(&format!("0.{}", seq + 1));
+        other.report(&report(attempt, seq + 1, &usage, &lease, false)).unwrap();
+    }
+    assert_eq!(world.account().current.0, 150_000);
+    world.report(attempt, 7, &seconds("0.7"), &lease, false);
+    // It charges nothing, and holds more.
+    let more = Resources { cpus_ppm: 8_000_000, ..RESOURCES };
+    other.report(&Report { resources: more, ..report(attempt, 8, &seconds("0.7"), &lease, false) }).unwrap();
+    world.report(attempt, 9, &seconds("0.7"), &lease, false);
+    other.change(&Change::StopJob { job: "j".into(), by: "op".into(), why: String::new() }).unwrap();
+    let decision = world.report(attempt, 10, &seconds("0.8"), &lease, false);
+    assert_eq!(decision, Decision::Stop(StopReason::OperatorStop));
+    assert_eq!(world.job("j").charged.total.0, 200_000);
+    world.check();
+}
+
 #[test]
 fn jobs_that_start_together_burn_the_same() {
     let mut world = World::with_limit("0.05");
