@@ -6,8 +6,10 @@
 
 mod lock;
 mod place;
+mod write;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
@@ -16,8 +18,8 @@ use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
 use tokio_postgres::{Client, Config, NoTls, Statement};
 
 use self::lock::Owners;
-use super::table::Kind;
-use super::{Concerned, Locked, MIGRATIONS, Mode, Row, Store, Table, Value};
+use self::write::Writing;
+use super::{Concerned, Locked, MIGRATIONS, Row, Store, Table, Value};
 use crate::ledger::LedgerError;
 use crate::sys::clock::Clock;
 
@@ -54,7 +56,7 @@ const EXTRAS: [&str; 5] = [
 pub struct Postgres {
     runtime: Runtime,
     config: Config,
-    client: Option<Client>,
+    client: Option<Arc<Client>>,
     statements: HashMap<String, Statement>,
     /// Instead of the database's.
     clock: Option<Box<dyn Clock>>,
@@ -62,6 +64,8 @@ pub struct Postgres {
     is_new: bool,
     /// Of what this connection has asked for.
     owners: Owners,
+    /// Sent, and not answered yet.
+    writing: Vec<Writing>,
 }
 
 impl std::fmt::Debug for Postgres {
@@ -164,8 +168,9 @@ impl Postgres {
             .enable_all()
             .build()
             .map_err(|error| LedgerError::Unavailable(format!("no event loop can be made: {error}")))?;
-        let (statements, owners) = (HashMap::new(), Owners::default());
-        let mut postgres = Self { runtime, config, client: None, statements, clock, is_new: true, owners };
+        let (client, statements, is_new) = (None, HashMap::new(), true);
+        let (owners, writing) = (Owners::default(), Vec::new());
+        let mut postgres = Self { runtime, config, client, statements, clock, is_new, owners, writing };
         postgres.connected()?;
         postgres.migrate()?;
         Ok(postgres)
@@ -173,17 +178,17 @@ impl Postgres {
 
     /// The connection, made anew where it was lost.
     fn connected(&mut self) -> Result<&Client, LedgerError> {
-        if self.client.as_ref().is_none_or(Client::is_closed) {
+        if self.client.as_ref().is_none_or(|client| client.is_closed()) {
             self.statements.clear();
             let client = self.runtime.block_on(connect(&self.config))?;
             let settings = "SET lock_timeout = '10s'; SET statement_timeout = '60s'; SET jobmeter.revises = 'on'; \
                  SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'";
             self.runtime.block_on(client.batch_execute(settings))?;
-            self.client = Some(client);
+            self.client = Some(Arc::new(client));
             self.is_new = true;
             self.owners = Owners::default();
         }
-        self.client.as_ref().ok_or_else(|| LedgerError::Unavailable("there is no connection".to_owned()))
+        self.client.as_deref().ok_or_else(|| LedgerError::Unavailable("there is no connection".to_owned()))
     }
 
     fn batch(&mut self, sql: &str) -> Result<(), LedgerError> {
@@ -237,7 +242,7 @@ impl Postgres {
         let sql = format!("{begin}; SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS BIGINT)");
         self.connected()?;
         let mut answer = self.simple(&sql);
-        if answer.is_err() && self.client.as_ref().is_none_or(Client::is_closed) {
+        if answer.is_err() && self.client.as_ref().is_none_or(|client| client.is_closed()) {
             self.connected()?;
             answer = self.simple(&sql);
         }
@@ -308,6 +313,7 @@ impl Store for Postgres {
     }
 
     fn query(&mut self, sql: &str, parameters: &[Value]) -> Result<Vec<Row>, LedgerError> {
+        self.wait_for_writes()?;
         let statement = self.prepared(sql)?;
         let Some(client) = &self.client else {
             return Err(LedgerError::Unavailable("there is no connection".to_owned()));
@@ -321,38 +327,12 @@ impl Store for Postgres {
         rows.iter().map(read).collect()
     }
 
-    /// All rows in one statement: a column is an array.
     fn write(&mut self, table: &'static Table, rows: Vec<Vec<Value>>) -> Result<(), LedgerError> {
-        let arrays = table.columns.iter().enumerate().map(|(at, (_, kind))| {
-            let kind = if *kind == Kind::Int { "BIGINT" } else { "TEXT" };
-            format!("CAST(${} AS {kind}[])", at + 1)
-        });
-        let (name, names, arrays) = (table.name, table.names(), arrays.collect::<Vec<_>>().join(", "));
-        let statement = self.prepared(&if table.mode == Mode::Update {
-            let mut pairs = table.columns.iter().map(|(column, _)| (*column, format!("new.{column}")));
-            let key = |(column, new)| format!("{name}.{column} = {new}");
-            let keys = pairs.by_ref().take(table.key_count).map(key).collect::<Vec<_>>().join(" AND ");
-            let sets = pairs.map(|(column, new)| format!("{column} = {new}")).collect::<Vec<_>>().join(", ");
-            format!("UPDATE {name} SET {sets} FROM UNNEST({arrays}) AS new ({names}) WHERE {keys}")
-        } else {
-            format!("INSERT INTO {name} ({names}) SELECT * FROM UNNEST({arrays}){}", table.on_conflict())
-        })?;
-        let mut columns: Vec<Vec<Value>> = table.columns.iter().map(|_| Vec::with_capacity(rows.len())).collect();
-        let count = u64::try_from(rows.len()).unwrap_or(u64::MAX);
-        for row in rows {
-            columns.iter_mut().zip(row).for_each(|(column, value)| column.push(value));
-        }
-        let parameters: Vec<&(dyn ToSql + Sync)> = columns.iter().map(|column| column as _).collect();
-        let Some(client) = &self.client else {
-            return Err(LedgerError::Unavailable("there is no connection".to_owned()));
-        };
-        let written = self.runtime.block_on(client.execute(&statement, &parameters))?;
-        // Another transaction made the row for another account, after this one had looked.
-        let taken = || LedgerError::Conflict(format!("a row of the table {name} was made by somebody else meanwhile"));
-        if written == count { Ok(()) } else { Err(taken()) }
+        self.send_rows(table, rows)
     }
 
     fn commit(&mut self) -> Result<(), LedgerError> {
+        self.wait_for_writes()?;
         // A connection that was lost under way has rolled back, and must not be made anew for the commit.
         let Some(client) = &self.client else {
             return Err(LedgerError::Unavailable("there is no connection".to_owned()));
@@ -361,6 +341,7 @@ impl Store for Postgres {
     }
 
     fn rollback(&mut self) {
+        self.wait_for_writes().ok();
         let Some(client) = &self.client else { return };
         if self.runtime.block_on(client.batch_execute("ROLLBACK")).is_err() {
             self.client = None;
