@@ -1,7 +1,6 @@
-//! Plays sidecars against a ledger service over real sockets, each with a connection of its own and one report under way,
-//! and compares every acknowledged report with the books: `cargo bench --bench load -- [OPTIONS]`.
+//! Plays sidecars against a ledger service over real sockets, with one report under way on each connection, and compares every acknowledged report with the books: `cargo bench --bench load -- [OPTIONS]`.
 //!
-//! `--jobs N` sidecars of one account (1000), `--seconds N` (10), `--db LOCATION` of the service that it starts (a new file
+//! `--jobs N` sidecars of one account (1000), `--connections N` that they share (one each), `--seconds N` (10), `--db LOCATION` of the service that it starts (a new file
 //! beside the build), `--replicas N` of it (1).
 
 #![allow(clippy::pedantic, clippy::print_stdout, missing_docs, reason = "a program for people, not an interface")]
@@ -9,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 
 use jobmeter::domain::rating::RateCard;
 use jobmeter::domain::units::{Microseconds, Nanocredits};
@@ -23,6 +23,7 @@ use jobmeter::ledger::views::{Change, PeriodLength, Query, View};
 use jobmeter::sys::clock::{Clock, SystemClock};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::Barrier;
 use uuid::Uuid;
 
 const RESOURCES: Resources = Resources { cpus_ppm: 1_000_000, gpus: 0, gpu_models: BTreeMap::new(), stop_us: 7_000 };
@@ -104,49 +105,82 @@ impl Line {
     }
 }
 
-/// What one sidecar was told: its job, the last usage that was acknowledged, and how long each answer took.
-struct Told {
+/// One job, and what its sidecar was told last.
+struct Sidecar {
+    attempt: Uuid,
     job: String,
+    lease: Lease,
+    seq: u64,
     cpu_us: u64,
+}
+
+impl Sidecar {
+    async fn open(line: &mut Line, at: u64) -> Self {
+        let (attempt, job) = (Uuid::now_v7(), format!("load-{at}"));
+        let identity = AttemptIdentity {
+            attempt,
+            job: job.clone(),
+            task: "0".into(),
+            user: "load".into(),
+            kind: JobKind::Training,
+            name: None,
+            labels: BTreeMap::new(),
+            command: vec!["burn".into()],
+            host: "bench".into(),
+        };
+        let request = OpenRequest { identity, resources: RESOURCES, limit: None, resume: None };
+        let body = serde_json::to_vec(&request).unwrap();
+        let (status, answer) = line.ask("PUT", &format!("/attempts/{attempt}"), &body).await;
+        assert_eq!(status, 201, "{}", String::from_utf8_lossy(&answer));
+        let OpenAnswer::Opened { lease, .. } = serde_json::from_slice(&answer).unwrap() else { panic!() };
+        Self { attempt, job, lease, seq: 0, cpu_us: 0 }
+    }
+
+    /// Reports another millisecond of CPU time; how long the answer took.
+    async fn report(&mut self, line: &mut Line) -> u64 {
+        self.seq += 1;
+        let report = report(self.attempt, self.seq, self.cpu_us + 1_000, &self.lease);
+        let asked_us = SystemClock.boottime_us();
+        let path = format!("/attempts/{}/usage", self.attempt);
+        let (status, answer) = line.ask("PUT", &path, &serde_json::to_vec(&report).unwrap()).await;
+        let took_us = SystemClock.boottime_us() - asked_us;
+        assert_eq!(status, 200, "{}", String::from_utf8_lossy(&answer));
+        self.cpu_us += 1_000;
+        let answer: ReportAnswer = serde_json::from_slice(&answer).unwrap();
+        assert_eq!(answer.seq, self.seq);
+        if let Decision::Lease(newer) = answer.decision {
+            self.lease = newer;
+        }
+        took_us
+    }
+}
+
+/// What the sidecars of a connection were told, when they began and ended, and how long each answer took.
+struct Told {
+    sidecars: Vec<Sidecar>,
+    between_us: (u64, u64),
     took_us: Vec<u64>,
 }
 
-async fn sidecar(address: String, key: String, at: u64, until_us: u64) -> Told {
+/// Opens its jobs, waits until all others have, and reports for one after the other.
+async fn connection(address: String, key: String, jobs: Vec<u64>, seconds: u64, all: Arc<Barrier>) -> Told {
     let mut line = Line::open(&address, &key).await;
-    let (attempt, job) = (Uuid::now_v7(), format!("load-{at}"));
-    let identity = AttemptIdentity {
-        attempt,
-        job: job.clone(),
-        task: "0".into(),
-        user: "load".into(),
-        kind: JobKind::Training,
-        name: None,
-        labels: BTreeMap::new(),
-        command: vec!["burn".into()],
-        host: "bench".into(),
-    };
-    let request = OpenRequest { identity, resources: RESOURCES, limit: None, resume: None };
-    let body = serde_json::to_vec(&request).unwrap();
-    let (status, answer) = line.ask("PUT", &format!("/attempts/{attempt}"), &body).await;
-    assert_eq!(status, 201, "{}", String::from_utf8_lossy(&answer));
-    let OpenAnswer::Opened { mut lease, .. } = serde_json::from_slice(&answer).unwrap() else { panic!() };
-    let path = format!("/attempts/{attempt}/usage");
-    let (mut cpu_us, mut took_us, mut seq) = (0, Vec::new(), 0);
-    while SystemClock.boottime_us() < until_us {
-        seq += 1;
-        let report = report(attempt, seq, cpu_us + 1_000, &lease);
-        let asked_us = SystemClock.boottime_us();
-        let (status, answer) = line.ask("PUT", &path, &serde_json::to_vec(&report).unwrap()).await;
-        took_us.push(SystemClock.boottime_us() - asked_us);
-        assert_eq!(status, 200, "{}", String::from_utf8_lossy(&answer));
-        cpu_us += 1_000;
-        let answer: ReportAnswer = serde_json::from_slice(&answer).unwrap();
-        assert_eq!(answer.seq, seq);
-        if let Decision::Lease(newer) = answer.decision {
-            lease = newer;
+    let mut sidecars = Vec::new();
+    for at in jobs {
+        sidecars.push(Sidecar::open(&mut line, at).await);
+    }
+    all.wait().await;
+    let (begun_us, mut took_us) = (SystemClock.boottime_us(), Vec::new());
+    let until_us = begun_us + seconds * 1_000_000;
+    'time: loop {
+        for sidecar in &mut sidecars {
+            if SystemClock.boottime_us() >= until_us {
+                break 'time;
+            }
+            took_us.push(sidecar.report(&mut line).await);
         }
     }
-    Told { job, cpu_us, took_us }
+    Told { sidecars, between_us: (begun_us, SystemClock.boottime_us()), took_us }
 }
 
 fn report(attempt: Uuid, seq: u64, cpu_us: u64, lease: &Lease) -> Report {
@@ -174,21 +208,23 @@ fn main() {
     let (user, by, why) = ("load".to_owned(), String::new(), String::new());
     ledger.change(&Change::SetLimit { user, limit: None, period: PeriodLength::Day, by, why }).expect("a limit");
     let (jobs, seconds) = (number("--jobs", 1_000), number("--seconds", 10));
+    let connections = number("--connections", jobs).clamp(1, jobs);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let begun_us = SystemClock.boottime_us();
-    let until_us = begun_us + seconds * 1_000_000;
+    let all = Arc::new(Barrier::new(usize::try_from(connections).unwrap()));
     let told: Vec<Told> = runtime.block_on(async {
-        let sidecars = (0..jobs).map(|at| {
+        let lines = (0..connections).map(|at| {
             let address = replicas[usize::try_from(at).unwrap() % replicas.len()].1.clone();
-            tokio::spawn(sidecar(address, key.clone(), at, until_us))
+            let jobs = (at..jobs).step_by(usize::try_from(connections).unwrap()).collect();
+            tokio::spawn(connection(address, key.clone(), jobs, seconds, Arc::clone(&all)))
         });
         let mut told = Vec::new();
-        for sidecar in sidecars.collect::<Vec<_>>() {
-            told.push(sidecar.await.expect("a sidecar"));
+        for line in lines.collect::<Vec<_>>() {
+            told.push(line.await.expect("a connection"));
         }
         told
     });
-    let passed_us = SystemClock.boottime_us() - begun_us;
+    let begun_us = told.iter().map(|told| told.between_us.0).min().unwrap();
+    let passed_us = told.iter().map(|told| told.between_us.1).max().unwrap() - begun_us;
     let mut took_us: Vec<u64> = told.iter().flat_map(|told| told.took_us.iter().copied()).collect();
     took_us.sort_unstable();
     let percentile = |share: f64| took_us[((took_us.len() - 1) as f64 * share) as usize] / 1_000;
@@ -209,17 +245,29 @@ fn main() {
     compare(ledger.as_mut(), &told);
 }
 
-/// Acknowledged means charged: the books have exactly what each sidecar was told.
+/// Acknowledged means charged: the books have exactly what each sidecar was told. Where there are very many, one in a hundred
+/// is looked at by itself, and all of them together.
 fn compare(ledger: &mut dyn Ledger, told: &[Told]) {
+    let sidecars: Vec<&Sidecar> = told.iter().flat_map(|told| &told.sidecars).collect();
+    let price = |sidecar: &&Sidecar| {
+        let usage = Usage { cpu_used_seconds: Microseconds(sidecar.cpu_us), ..Usage::default() };
+        RateCard::default().price(&usage).total
+    };
+    let each = if sidecars.len() > 10_000 { 100 } else { 1 };
     let mut wrong = 0;
-    for told in told {
-        let View::Job(Some(job)) = ledger.read(&Query::Job { job: told.job.clone() }).expect("a job") else { panic!() };
-        let usage = Usage { cpu_used_seconds: Microseconds(told.cpu_us), ..Usage::default() };
-        let expected: Nanocredits = RateCard::default().price(&usage).total;
-        wrong += u64::from(job.charged.total != expected);
+    for sidecar in sidecars.iter().step_by(each) {
+        let View::Job(Some(job)) = ledger.read(&Query::Job { job: sidecar.job.clone() }).expect("a job") else {
+            panic!()
+        };
+        wrong += u64::from(job.charged.total != price(sidecar));
     }
+    let all = sidecars.iter().map(price).fold(Nanocredits::ZERO, Nanocredits::saturating_add);
+    let View::Account(account) = ledger.read(&Query::Account { user: "load".into() }).expect("an account") else {
+        panic!()
+    };
     let View::Verified(found) = ledger.read(&Query::Verify).expect("the books") else { panic!() };
     println!("  {} jobs differ, {} entries, {} problems", wrong, found.entries, found.problems.len());
     found.problems.iter().take(5).for_each(|problem| println!("  {problem}"));
     assert!(wrong == 0 && found.problems.is_empty());
+    assert_eq!(account.current, all, "charged, and acknowledged");
 }

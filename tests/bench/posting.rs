@@ -35,7 +35,7 @@ fn option(name: &str, default: u64) -> u64 {
     at.and_then(|at| arguments.get(at + 1)?.parse().ok()).unwrap_or(default)
 }
 
-fn open<S: Store>(ledger: &mut StoreLedger<S>, at: u64) -> Sidecar {
+fn request(at: u64) -> OpenRequest {
     let identity = AttemptIdentity {
         attempt: Uuid::now_v7(),
         job: format!("bench-{at}"),
@@ -47,12 +47,20 @@ fn open<S: Store>(ledger: &mut StoreLedger<S>, at: u64) -> Sidecar {
         command: vec!["burn".into()],
         host: "bench".into(),
     };
-    let attempt = identity.attempt;
-    let request = OpenRequest { identity, resources: RESOURCES, limit: None, resume: None };
-    match ledger.open(&request).expect("it opens") {
-        OpenAnswer::Opened { lease, .. } => Sidecar { attempt, lease, seq: 0, cpu_us: 0 },
+    OpenRequest { identity, resources: RESOURCES, limit: None, resume: None }
+}
+
+fn open<S: Store>(ledger: &mut StoreLedger<S>, requests: &[OpenRequest]) -> Vec<Sidecar> {
+    let operations: Vec<Asked<'_>> = requests.iter().map(|request| Operation::Open(request).into()).collect();
+    let outcomes = ledger.post(&operations).expect("the store").into_iter();
+    let sidecar = |(outcome, request): (Result<Outcome, _>, &OpenRequest)| match outcome.expect("it opens") {
+        Outcome::Opened(answer) => match *answer {
+            OpenAnswer::Opened { lease, .. } => Sidecar { attempt: request.identity.attempt, lease, seq: 0, cpu_us: 0 },
+            other => panic!("{other:?}"),
+        },
         other => panic!("{other:?}"),
-    }
+    };
+    outcomes.zip(requests).map(sidecar).collect()
 }
 
 fn post<S: Store>(ledger: &mut StoreLedger<S>, group: &mut [Sidecar]) {
@@ -90,7 +98,8 @@ fn measure<S: Store>(name: &str, ledger: &mut StoreLedger<S>) {
     let (jobs, group, seconds) = (option("--jobs", 1_000), option("--group", 500), option("--seconds", 5));
     let (user, why, by) = ("bench".to_owned(), String::new(), "bench".to_owned());
     ledger.change(&Change::SetLimit { user, limit: None, period: PeriodLength::Day, by, why }).expect("a limit");
-    let mut sidecars: Vec<Sidecar> = (0..jobs).map(|at| open(ledger, at)).collect();
+    let requests: Vec<OpenRequest> = (0..jobs).map(request).collect();
+    let mut sidecars: Vec<Sidecar> = requests.chunks(500).flat_map(|chunk| open(ledger, chunk)).collect();
     let started_us = SystemClock.boottime_us();
     let (mut reports, mut slowest_us) = (0_u64, 0);
     while SystemClock.boottime_us() < started_us + seconds * 1_000_000 {
