@@ -17,12 +17,13 @@ const ROWS_MAX: usize = 16_384;
 /// Rows as they were committed.
 #[derive(Debug, Default)]
 pub struct Kept {
-    attempts: HashMap<Uuid, Attempt>,
-    jobs: HashMap<String, Job>,
+    attempts: HashMap<Uuid, Box<Attempt>>,
+    jobs: HashMap<String, Box<Job>>,
     /// Of the accounts of both, as they were then.
     revisions: HashMap<String, i64>,
 }
 
+#[allow(clippy::vec_box, reason = "rows stay where they lie while they go through lists and maps")]
 impl Kept {
     /// What of it is still as it is stored, of accounts that are locked. Nobody asks for what belongs to others.
     #[must_use]
@@ -46,8 +47,8 @@ impl Kept {
     /// What a transaction wrote or only read: an attempt that has ended is asked for no more.
     pub(super) fn add<'a>(
         &mut self,
-        attempts: impl Iterator<Item = Attempt>,
-        jobs: impl Iterator<Item = Job>,
+        attempts: impl Iterator<Item = Box<Attempt>>,
+        jobs: impl Iterator<Item = Box<Job>>,
         accounts: impl Iterator<Item = &'a Account>,
     ) {
         // Which of them will be asked for next is not known.
@@ -70,30 +71,33 @@ impl Kept {
         store: &mut dyn Store,
         ids: &[Uuid],
         cards: &[RateCard],
-    ) -> Result<Vec<Attempt>, LedgerError> {
+    ) -> Result<Vec<Box<Attempt>>, LedgerError> {
         take(&mut self.attempts, ids, |ids| load::attempts(store, ids, cards))
     }
 
     /// Those of these jobs that are in the books, in no order. It keeps them no longer.
-    pub(super) fn jobs(&mut self, store: &mut dyn Store, ids: &[String]) -> Result<Vec<Job>, LedgerError> {
+    pub(super) fn jobs(&mut self, store: &mut dyn Store, ids: &[String]) -> Result<Vec<Box<Job>>, LedgerError> {
         take(&mut self.jobs, ids, |ids| load::jobs(store, ids))
     }
 }
 
 /// Rows that are kept, and the others from the store.
+#[allow(clippy::vec_box, reason = "as above")]
 fn take<K: Clone + Eq + Hash, T: PartialEq + Debug>(
-    kept: &mut HashMap<K, T>,
+    kept: &mut HashMap<K, Box<T>>,
     ids: &[K],
     mut load: impl FnMut(&[K]) -> Result<Vec<T>, LedgerError>,
-) -> Result<Vec<T>, LedgerError> {
+) -> Result<Vec<Box<T>>, LedgerError> {
     let unknown: Vec<K> = ids.iter().filter(|id| !kept.contains_key(id)).cloned().collect();
-    let mut rows = if unknown.is_empty() { Vec::new() } else { load(&unknown)? };
+    let loaded = if unknown.is_empty() { Vec::new() } else { load(&unknown)? };
+    let mut rows: Vec<Box<T>> = loaded.into_iter().map(Box::new).collect();
+    rows.reserve(ids.len().saturating_sub(unknown.len()));
     for id in ids {
         if let Some(row) = kept.remove(id) {
             // So every test, and each step of the simulation, looks for whatever was written past what is kept.
             debug_assert_eq!(
                 load(std::slice::from_ref(id))?.first(),
-                Some(&row),
+                Some(&*row),
                 "kept rows are not as they are stored"
             );
             rows.push(row);

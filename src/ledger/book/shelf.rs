@@ -25,8 +25,8 @@ pub(super) struct Shelf<'a> {
     periods: Drawer<OfAccount, Period>,
     grants: Drawer<OfAccount, Grant>,
     granted: HashMap<String, Vec<i64>>,
-    jobs: Drawer<String, Job>,
-    attempts: Drawer<Uuid, Attempt>,
+    jobs: Drawer<String, Box<Job>>,
+    attempts: Drawer<Uuid, Box<Attempt>>,
     /// What of them most reports leave as it is, as they were taken out.
     steady: HashMap<Uuid, Steady>,
     /// From the transaction before, not taken out yet.
@@ -167,11 +167,11 @@ impl<'a> Shelf<'a> {
         };
         let steady = self.steady;
         let (entries, last_entries) = self.journal.into_parts();
-        let chained = |mut attempt: Attempt| {
+        let chained = |mut attempt: Box<Attempt>| {
             attempt.last_entry = last_entries.get(&attempt.id).copied().unwrap_or(attempt.last_entry);
             attempt
         };
-        let extent = |attempt: Attempt| (Steady::extent(steady.get(&attempt.id), &attempt), attempt);
+        let extent = |attempt: Box<Attempt>| (Steady::extent(steady.get(&attempt.id), &attempt), attempt);
         let (attempts, unchanged) = self.attempts.into_parts();
         let (jobs, unchanged_jobs) = self.jobs.into_parts();
         let mut kept = self.kept;
@@ -292,7 +292,7 @@ impl<'a> Shelf<'a> {
         if self.jobs.get(id).is_none() {
             self.take_in_jobs(&[id.to_owned()])?;
         }
-        Ok(self.jobs.get(id))
+        Ok(self.jobs.get(id).map(Box::as_ref))
     }
 
     /// Sums over the attempts of a job, and what is set aside for its tokens.
@@ -302,7 +302,7 @@ impl<'a> Shelf<'a> {
         for id in load::open_reservations_of(self.store, &job.owner, &job.id)? {
             self.reservation(id)?;
         }
-        let attempts = self.attempts.rows().filter(|attempt| attempt.job == job.id).map(Attempt::job_sums);
+        let attempts = self.attempts.rows().filter(|attempt| attempt.job == job.id).map(|attempt| attempt.job_sums());
         let reserved = self.reservations.rows().filter(|reserved| reserved.open && reserved.job == job.id);
         let reserved = reserved.map(|reserved| JobSums::held(Hold::sum(&reserved.holds)));
         let none = JobSums::default();
@@ -320,28 +320,28 @@ impl<'a> Shelf<'a> {
     }
 
     pub(super) fn put_job(&mut self, job: Job) {
-        self.jobs.put(job.id.clone(), job);
+        self.jobs.put(job.id.clone(), Box::new(job));
     }
 
     /// One that was read.
     pub(super) fn change_job(&mut self, id: &str, change: impl FnOnce(&mut Job)) {
-        self.jobs.change(id, change);
+        self.jobs.change(id, |job| change(job));
     }
 
     pub(super) fn attempt(&mut self, id: Uuid) -> Result<Option<Attempt>, LedgerError> {
         if self.attempts.get(&id).is_none() {
             self.take_in_attempts(&[id])?;
         }
-        Ok(self.attempts.get(&id).cloned())
+        Ok(self.attempts.get(&id).map(|attempt| (**attempt).clone()))
     }
 
     /// As it was kept last, which is what its account's and its job's sums have of it.
     pub(super) fn kept(&self, id: Uuid) -> Option<&Attempt> {
-        self.attempts.get(&id)
+        self.attempts.get(&id).map(Box::as_ref)
     }
 
     pub(super) fn put_attempt(&mut self, attempt: Attempt) {
-        self.attempts.put(attempt.id, attempt);
+        self.attempts.put(attempt.id, Box::new(attempt));
     }
 
     pub(super) fn reservation(&mut self, id: Uuid) -> Result<Option<Reservation>, LedgerError> {

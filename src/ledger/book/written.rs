@@ -18,9 +18,9 @@ pub struct Changes {
     /// Changed or new.
     pub grants: Vec<Grant>,
     /// Changed or new.
-    pub jobs: Vec<Job>,
+    pub jobs: Vec<Box<Job>>,
     /// Changed or new, and how far.
-    pub attempts: Vec<(Extent, Attempt)>,
+    pub attempts: Vec<(Extent, Box<Attempt>)>,
     /// Rows that were not changed, for the next transaction.
     pub(super) kept: Kept,
     /// Changed or new.

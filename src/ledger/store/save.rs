@@ -25,7 +25,7 @@ pub(crate) fn save(store: &mut dyn Store, changes: &Changes) -> Result<(), Ledge
     write(&ACCOUNT, changes.accounts.iter().map(account).collect())?;
     write(&PERIOD, changes.periods.iter().map(period).collect())?;
     write(&GRANT, changes.grants.iter().map(grant).collect())?;
-    write(&JOB, changes.jobs.iter().map(job).collect())?;
+    write(&JOB, changes.jobs.iter().map(|row| job(row)).collect())?;
     let as_far_as = |extent, row: fn(&Attempt) -> Vec<Value>| {
         changes.attempts.iter().filter(|(of, _)| *of == extent).map(|(_, attempt)| row(attempt)).collect()
     };

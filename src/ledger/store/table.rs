@@ -1,14 +1,5 @@
 //! The tables, as far as they are written: their columns, and what makes a row the same row.
 
-/// How a column is kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// A 64-bit integer.
-    Int,
-    /// Text.
-    Text,
-}
-
 /// A table.
 #[derive(Debug)]
 pub struct Table {
@@ -17,7 +8,7 @@ pub struct Table {
     /// The first of its columns that are its key.
     pub key_count: usize,
     /// In the order in which rows give them.
-    pub columns: &'static [(&'static str, Kind)],
+    pub columns: &'static [&'static str],
     /// What becomes of a row that is there.
     pub mode: Mode,
     /// A row that is there is written again only where this column of it is the same.
@@ -40,8 +31,6 @@ pub enum Mode {
     Update,
 }
 
-use Kind::{Int, Text};
-
 /// Rows of it are written again and again.
 const UPSERTED: Table = Table { name: "", key_count: 1, mode: Mode::Upsert, fixed: None, kept: &[], columns: &[] };
 /// Rows of it are written once.
@@ -51,22 +40,22 @@ const APPENDED: Table = Table { mode: Mode::Append, ..UPSERTED };
 pub(super) static ACCOUNT: Table = Table {
     name: "account",
     columns: &[
-        ("owner", Text),
-        ("credit_limit", Int),
-        ("length", Text),
-        ("period", Int),
-        ("ends", Int),
-        ("next_set", Int),
-        ("next_limit", Int),
-        ("next_length", Text),
-        ("entries", Int),
-        ("live", Int),
-        ("beyond", Int),
-        ("silent", Int),
-        ("rate", Int),
-        ("waits_until_us", Int),
-        ("silent_from_us", Int),
-        ("revision", Int),
+        "owner",
+        "credit_limit",
+        "length",
+        "period",
+        "ends",
+        "next_set",
+        "next_limit",
+        "next_length",
+        "entries",
+        "live",
+        "beyond",
+        "silent",
+        "rate",
+        "waits_until_us",
+        "silent_from_us",
+        "revision",
     ],
     ..UPSERTED
 };
@@ -75,16 +64,7 @@ pub(super) static ACCOUNT: Table = Table {
 pub(super) static PERIOD: Table = Table {
     name: "period",
     key_count: 2,
-    columns: &[
-        ("owner", Text),
-        ("start", Int),
-        ("ends", Int),
-        ("credit_limit", Int),
-        ("adjusted", Int),
-        ("charged", Int),
-        ("held", Int),
-        ("alerted", Int),
-    ],
+    columns: &["owner", "start", "ends", "credit_limit", "adjusted", "charged", "held", "alerted"],
     ..UPSERTED
 };
 
@@ -92,15 +72,7 @@ pub(super) static PERIOD: Table = Table {
 pub(super) static GRANT: Table = Table {
     name: "credit_grant",
     key_count: 2,
-    columns: &[
-        ("owner", Text),
-        ("id", Int),
-        ("amount", Int),
-        ("charged", Int),
-        ("held", Int),
-        ("expires_s", Int),
-        ("why", Text),
-    ],
+    columns: &["owner", "id", "amount", "charged", "held", "expires_s", "why"],
     ..UPSERTED
 };
 
@@ -110,19 +82,19 @@ pub(super) static JOB: Table = Table {
     fixed: Some("owner"),
     kept: &["owner", "kind", "name", "started_us"],
     columns: &[
-        ("id", Text),
-        ("owner", Text),
-        ("kind", Text),
-        ("name", Text),
-        ("credit_limit", Int),
-        ("started_us", Int),
-        ("stopped", Int),
-        ("tokens", Int),
-        ("tokens_charged", Int),
-        ("tokens_overshoot", Int),
-        ("charged", Int),
-        ("held", Int),
-        ("beyond", Int),
+        "id",
+        "owner",
+        "kind",
+        "name",
+        "credit_limit",
+        "started_us",
+        "stopped",
+        "tokens",
+        "tokens_charged",
+        "tokens_overshoot",
+        "charged",
+        "held",
+        "beyond",
     ],
     ..UPSERTED
 };
@@ -150,66 +122,66 @@ pub(super) static ATTEMPT_BURNS: Table = Table {
     name: "attempt",
     mode: Mode::Update,
     columns: &[
-        ("id", Text),
-        ("lease_until_us", Int),
-        ("live", Int),
-        ("seq", Int),
-        ("cpu_us", Int),
-        ("cpu_allocated_us", Int),
-        ("accounted_cpu", Int),
-        ("told_cpu_us", Int),
-        ("charged_cpu", Int),
-        ("ceilings", Text),
-        ("holds", Text),
-        ("waits", Int),
-        ("rate", Int),
-        ("rate_since_us", Int),
-        ("rate_from", Int),
-        ("last_entry", Int),
+        "id",
+        "lease_until_us",
+        "live",
+        "seq",
+        "cpu_us",
+        "cpu_allocated_us",
+        "accounted_cpu",
+        "told_cpu_us",
+        "charged_cpu",
+        "ceilings",
+        "holds",
+        "waits",
+        "rate",
+        "rate_since_us",
+        "rate_from",
+        "last_entry",
     ],
     ..UPSERTED
 };
 
-const ATTEMPT_COLUMNS: &[(&str, Kind)] = &[
-    ("id", Text),
-    ("job", Text),
-    ("owner", Text),
-    ("period", Int),
-    ("started_us", Int),
-    ("lease_until_us", Int),
-    ("live", Int),
-    ("ended_us", Int),
-    ("reason", Text),
-    ("told", Int),
-    ("seq", Int),
-    ("rates", Int),
-    ("cpus_ppm", Int),
+const ATTEMPT_COLUMNS: &[&str] = &[
+    "id",
+    "job",
+    "owner",
+    "period",
+    "started_us",
+    "lease_until_us",
+    "live",
+    "ended_us",
+    "reason",
+    "told",
+    "seq",
+    "rates",
+    "cpus_ppm",
     // Their weights, added up, in parts per million.
-    ("gpus", Int),
-    ("stop_us", Int),
-    ("cpu_us", Int),
-    ("cpu_allocated_us", Int),
-    ("gpu_usage", Text),
-    ("tokens", Int),
-    ("told_tokens", Int),
-    ("accounted_cpu", Int),
-    ("accounted_gpu", Int),
-    ("accounted_token", Int),
-    ("told_cpu_us", Int),
-    ("told_gpu_us", Int),
-    ("charged_cpu", Int),
-    ("charged_gpu", Int),
-    ("charged_token", Int),
-    ("overshoot", Int),
-    ("ceilings", Text),
-    ("holds", Text),
-    ("next_period", Int),
-    ("next_amount", Int),
-    ("waits", Int),
-    ("rate", Int),
-    ("rate_since_us", Int),
-    ("rate_from", Int),
-    ("last_entry", Int),
+    "gpus",
+    "stop_us",
+    "cpu_us",
+    "cpu_allocated_us",
+    "gpu_usage",
+    "tokens",
+    "told_tokens",
+    "accounted_cpu",
+    "accounted_gpu",
+    "accounted_token",
+    "told_cpu_us",
+    "told_gpu_us",
+    "charged_cpu",
+    "charged_gpu",
+    "charged_token",
+    "overshoot",
+    "ceilings",
+    "holds",
+    "next_period",
+    "next_amount",
+    "waits",
+    "rate",
+    "rate_since_us",
+    "rate_from",
+    "last_entry",
 ];
 
 /// See [`crate::ledger::book::rows::Reservation`].
@@ -217,18 +189,7 @@ pub(super) static RESERVATION: Table = Table {
     name: "reservation",
     fixed: Some("owner"),
     kept: &["job", "owner", "tokens", "rates"],
-    columns: &[
-        ("id", Text),
-        ("job", Text),
-        ("owner", Text),
-        ("tokens", Int),
-        ("rates", Int),
-        ("until_us", Int),
-        ("holds", Text),
-        ("open", Int),
-        ("settled_us", Int),
-        ("used", Int),
-    ],
+    columns: &["id", "job", "owner", "tokens", "rates", "until_us", "holds", "open", "settled_us", "used"],
     ..UPSERTED
 };
 
@@ -236,51 +197,23 @@ pub(super) static RESERVATION: Table = Table {
 pub(super) static ALERT: Table = Table {
     name: "alert",
     key_count: 4,
-    columns: &[
-        ("owner", Text),
-        ("period", Int),
-        ("percent", Int),
-        ("at_us", Int),
-        ("spent", Int),
-        ("spendable", Int),
-        ("sent_us", Int),
-        ("tries", Int),
-        ("next_try_us", Int),
-    ],
+    columns: &["owner", "period", "percent", "at_us", "spent", "spendable", "sent_us", "tries", "next_try_us"],
     ..UPSERTED
 };
 
 /// Who an attempt is; JSON.
-pub(super) static IDENTITY: Table =
-    Table { name: "identity", columns: &[("attempt", Text), ("body", Text)], ..APPENDED };
+pub(super) static IDENTITY: Table = Table { name: "identity", columns: &["attempt", "body"], ..APPENDED };
 
 /// What an attempt said last; JSON.
-pub(super) static RECEIPT: Table = Table { name: "receipt", columns: &[("attempt", Text), ("body", Text)], ..UPSERTED };
+pub(super) static RECEIPT: Table = Table { name: "receipt", columns: &["attempt", "body"], ..UPSERTED };
 
 /// See [`crate::ledger::book::rows::Entry`].
 pub(super) static ENTRY: Table = Table {
     name: "entry",
     key_count: 2,
     columns: &[
-        ("owner", Text),
-        ("number", Int),
-        ("at_us", Int),
-        ("kind", Text),
-        ("period", Int),
-        ("day", Int),
-        ("source", Int),
-        ("amount", Int),
-        ("cpu", Int),
-        ("gpu", Int),
-        ("token", Int),
-        ("cpu_us", Int),
-        ("gpu_us", Int),
-        ("tokens", Int),
-        ("job", Text),
-        ("attempt", Text),
-        ("by", Text),
-        ("why", Text),
-        ("previous", Int),
+        "owner", "number", "at_us", "kind", "period", "day", "source", "amount", "cpu", "gpu", "token", "cpu_us",
+        "gpu_us", "tokens", "job", "attempt", "by", "why", "previous",
     ],
     ..APPENDED
 };
@@ -290,67 +223,51 @@ pub(super) static USAGE_DAY: Table = Table {
     name: "usage_day",
     key_count: 2,
     mode: Mode::Sum,
-    columns: &[
-        ("owner", Text),
-        ("day", Int),
-        ("amount", Int),
-        ("cpu", Int),
-        ("gpu", Int),
-        ("token", Int),
-        ("cpu_us", Int),
-        ("gpu_us", Int),
-        ("tokens", Int),
-    ],
+    columns: &["owner", "day", "amount", "cpu", "gpu", "token", "cpu_us", "gpu_us", "tokens"],
     ..UPSERTED
 };
 
 /// A key and its effect are one transaction; the same key with another body is refused.
-pub(super) static ONCE: Table =
-    Table { name: "once", columns: &[("key", Text), ("body", Text), ("answer", Text)], ..APPENDED };
+pub(super) static ONCE: Table = Table { name: "once", columns: &["key", "body", "answer"], ..APPENDED };
 
 /// Versions of the rate card; JSON.
-pub(super) static RATES: Table =
-    Table { name: "rates", columns: &[("version", Int), ("card", Text), ("since_us", Int), ("by", Text)], ..APPENDED };
+pub(super) static RATES: Table = Table { name: "rates", columns: &["version", "card", "since_us", "by"], ..APPENDED };
 
 /// Keys of the service.
 pub(super) static KEY: Table = Table {
     name: "api_key",
-    columns: &[
-        ("id", Text),
-        ("hash", Text),
-        ("name", Text),
-        ("scope", Text),
-        ("owner", Text),
-        ("created_us", Int),
-        ("revoked_us", Int),
-    ],
+    columns: &["id", "hash", "name", "scope", "owner", "created_us", "revoked_us"],
     ..UPSERTED
 };
 
 /// Each restore of a copy begins one.
-pub(super) static EPOCH: Table =
-    Table { name: "epoch", columns: &[("number", Int), ("settles_until_us", Int)], ..APPENDED };
+pub(super) static EPOCH: Table = Table { name: "epoch", columns: &["number", "settles_until_us"], ..APPENDED };
 
 impl Table {
     /// The names of all columns, for a statement.
     #[must_use]
     pub fn names(&self) -> String {
-        self.columns.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
+        self.columns.join(", ")
+    }
+
+    /// The columns that are its key, and the others.
+    #[must_use]
+    pub fn parts(&self) -> (&'static [&'static str], &'static [&'static str]) {
+        self.columns.split_at_checked(self.key_count).unwrap_or((self.columns, &[]))
     }
 
     /// What happens with a row that is there, behind an `INSERT`.
     #[must_use]
     pub fn on_conflict(&self) -> String {
-        let set = |column: &str| match self.mode {
+        let set = |column: &&str| match self.mode {
             Mode::Sum => format!("{column} = {}.{column} + excluded.{column}", self.name),
             _ => format!("{column} = excluded.{column}"),
         };
         if self.mode == Mode::Append {
             return String::new();
         }
-        let keys: Vec<_> = self.columns.iter().take(self.key_count).map(|(name, _)| *name).collect();
-        let others = self.columns.iter().skip(self.key_count).map(|(name, _)| *name);
-        let sets: Vec<_> = others.filter(|column| !self.kept.contains(column)).map(set).collect();
+        let (keys, others) = self.parts();
+        let sets: Vec<_> = others.iter().filter(|column| !self.kept.contains(column)).map(set).collect();
         let (keys, sets) = (keys.join(", "), sets.join(", "));
         let fixed = self.fixed.map(|column| format!(" WHERE {}.{column} = excluded.{column}", self.name));
         format!(" ON CONFLICT ({keys}) DO UPDATE SET {sets}{}", fixed.unwrap_or_default())

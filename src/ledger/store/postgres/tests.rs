@@ -53,6 +53,26 @@ fn what_is_written_by_hand_counts() {
     world.check();
 }
 
+/// Rows are sent as the tables have them, which a newer version may have changed while this one runs.
+#[test]
+fn a_column_that_a_newer_version_added_is_left_alone() {
+    let mut world = suite::World::new();
+    let directory = cluster::start(|url| Postgres::open(url, None).is_ok());
+    let mut newer = Postgres::open(&cluster::url(directory, &world.place.0), None).unwrap();
+    let (attempt, lease) = world.open("j", None);
+    world.report(attempt, 1, &suite::seconds("0.1"), &lease, false);
+    for table in ["account", "attempt", "entry"] {
+        newer.batch(&format!("ALTER TABLE {table} ADD COLUMN later BIGINT NOT NULL DEFAULT 7")).unwrap();
+    }
+    world.report(attempt, 2, &suite::seconds("0.2"), &lease, false);
+    world.finish(attempt, &suite::seconds("0.3"), lease.period);
+    assert_eq!(world.account().current.0, 75_000);
+    world.check();
+    let sql = "SELECT count(*) FROM entry WHERE later <> 7";
+    newer.begin_reading().unwrap();
+    assert_eq!(newer.query(sql, &[]).unwrap().pop().unwrap().int().unwrap(), 0);
+}
+
 /// A store on which something happens between the lock and what is read.
 struct Interrupted<F> {
     store: Postgres,

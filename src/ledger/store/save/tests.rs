@@ -90,7 +90,7 @@ const STEPS: [fn(&mut Attempt); 36] = [
 
 fn row(table: &Table, values: Vec<Value>) -> BTreeMap<&'static str, Value> {
     assert_eq!(table.columns.len(), values.len());
-    table.columns.iter().map(|(name, _)| *name).zip(values).collect()
+    table.columns.iter().copied().zip(values).collect()
 }
 
 proptest! {

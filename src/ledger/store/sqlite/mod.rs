@@ -86,11 +86,11 @@ impl rusqlite::ToSql for Value {
 
 /// Writes one row of a table.
 fn statement(table: &Table) -> String {
-    let Table { name, columns, key_count, .. } = table;
+    let Table { name, columns, .. } = table;
     if table.mode == Mode::Update {
-        let mut pairs = columns.iter().zip(1..).map(|((column, _), at)| format!("{column} = ?{at}"));
-        let keys: Vec<_> = pairs.by_ref().take(*key_count).collect();
-        return format!("UPDATE {name} SET {} WHERE {}", pairs.collect::<Vec<_>>().join(", "), keys.join(" AND "));
+        let pairs: Vec<String> = columns.iter().zip(1..).map(|(column, at)| format!("{column} = ?{at}")).collect();
+        let (keys, sets) = pairs.split_at_checked(table.key_count).unwrap_or((&pairs, &[]));
+        return format!("UPDATE {name} SET {} WHERE {}", sets.join(", "), keys.join(" AND "));
     }
     let places: Vec<String> = (1..=columns.len()).map(|at| format!("?{at}")).collect();
     format!("INSERT INTO {name} ({}) VALUES ({}){}", table.names(), places.join(", "), table.on_conflict())

@@ -98,7 +98,7 @@ fn attempts(tx: &Transaction<'_>) -> Result<(), LedgerError> {
     let mut statement =
         tx.prepare("SELECT id, period, started_us, lease_until_us, ended_us, reason, receipt, state FROM old_attempt")?;
     // The last column comes with a later version.
-    let names: Vec<_> = ATTEMPT.columns.iter().map(|(name, _)| *name).filter(|name| *name != "last_entry").collect();
+    let names: Vec<_> = ATTEMPT.columns.iter().copied().filter(|name| *name != "last_entry").collect();
     let places: Vec<String> = (1..=names.len()).map(|at| format!("?{at}")).collect();
     let insert = format!("INSERT INTO attempt ({}) VALUES ({})", names.join(", "), places.join(", "));
     let (mut accounts, mut jobs) = (BTreeMap::<String, AccountSums>::new(), HashMap::<String, JobSums>::new());
