@@ -89,8 +89,7 @@ fn take<K: Clone + Eq + Hash, T: PartialEq + Debug>(
     mut load: impl FnMut(&[K]) -> Result<Vec<T>, LedgerError>,
 ) -> Result<Vec<Box<T>>, LedgerError> {
     let unknown: Vec<K> = ids.iter().filter(|id| !kept.contains_key(id)).cloned().collect();
-    let loaded = if unknown.is_empty() { Vec::new() } else { load(&unknown)? };
-    let mut rows: Vec<Box<T>> = loaded.into_iter().map(Box::new).collect();
+    let mut rows: Vec<Box<T>> = load(&unknown)?.into_iter().map(Box::new).collect();
     rows.reserve(ids.len().saturating_sub(unknown.len()));
     for id in ids {
         if let Some(row) = kept.remove(id) {

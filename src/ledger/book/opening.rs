@@ -5,9 +5,8 @@ use super::alerts::Touched;
 use super::rows::{Account, Attempt, Entry, Job, JobSums};
 use crate::domain::book::sum;
 use crate::domain::lease;
-use crate::domain::rating::{Price, RateCard, VirtualTime};
+use crate::domain::rating::RateCard;
 use crate::domain::units::Nanocredits;
-use crate::domain::usage::Usage;
 use crate::ledger::LedgerError;
 use crate::ledger::protocol::{OpenAnswer, OpenRequest, StopReason};
 
@@ -135,27 +134,10 @@ impl Books<'_> {
             period: account.period,
             started_us: self.now_us,
             lease_until_us: self.now_us,
-            live: false,
-            ended_us: None,
-            reason: None,
-            told: false,
-            seq: 0,
             pace: request.resources.pace(&rates),
             rates,
-            usage: Usage::default(),
-            accounted: Price::default(),
-            accounted_time: VirtualTime::default(),
-            told_tokens: 0,
-            charged: Price::default(),
-            overshoot: Nanocredits::ZERO,
-            ceilings: Vec::new(),
-            holds: Vec::new(),
-            next: None,
-            waits: false,
-            rate: Nanocredits::ZERO,
             rate_since_us: self.now_us,
-            rate_from: Nanocredits::ZERO,
-            last_entry: 0,
+            ..Attempt::default()
         }
     }
 

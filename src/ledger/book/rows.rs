@@ -166,7 +166,7 @@ pub struct Hold {
 }
 
 /// An attempt, as far as it changes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Attempt {
     /// Which.
     pub id: Uuid,

@@ -143,9 +143,8 @@ impl<'a> Shelf<'a> {
     fn revise(&mut self) -> Result<(), LedgerError> {
         let of_attempts = self.attempts.changed().map(|attempt| &attempt.owner);
         let owners = of_attempts.chain(self.jobs.changed().map(|job| &job.owner));
-        let owners: BTreeSet<String> =
-            owners.chain(self.accounts.changed().map(|account| &account.owner)).cloned().collect();
-        for owner in owners {
+        let owners: BTreeSet<&String> = owners.chain(self.accounts.changed().map(|account| &account.owner)).collect();
+        for owner in owners.into_iter().cloned().collect::<Vec<_>>() {
             self.account(&owner)?;
             self.change_account(&owner, |account| account.revision = account.revision.saturating_add(1));
         }

@@ -20,6 +20,16 @@ fn select(table: &Table, which: &str) -> String {
     format!("SELECT {} FROM {} {which}", table.names(), table.name)
 }
 
+/// Rows with these ids. A single one is asked for by itself: PostgreSQL goes by what it guesses of an array once it keeps a
+/// plan, which may be to read the whole table.
+pub(super) fn by_ids(store: &mut dyn Store, select: &str, ids: Vec<String>) -> Loaded<Vec<Row>> {
+    match ids.as_slice() {
+        [] => Ok(Vec::new()),
+        [id] => store.query(&format!("{select} WHERE id = $1"), &[id.as_str().into()]),
+        _ => store.query(&format!("{select} WHERE id = ANY($1)"), &[Value::Texts(ids)]),
+    }
+}
+
 fn one<T>(rows: Vec<Row>, read: impl FnOnce(Row) -> Loaded<T>) -> Loaded<Option<T>> {
     rows.into_iter().next().map(read).transpose()
 }
@@ -115,11 +125,7 @@ pub(crate) fn job(store: &mut dyn Store, id: &str) -> Loaded<Option<Job>> {
 
 /// Those of these jobs that there are.
 pub(crate) fn jobs(store: &mut dyn Store, ids: &[String]) -> Loaded<Vec<Job>> {
-    if let [id] = ids {
-        return Ok(job(store, id)?.into_iter().collect());
-    }
-    let sql = select(&JOB, "WHERE id = ANY($1)");
-    store.query(&sql, &[Value::Texts(ids.to_vec())])?.into_iter().map(read_job).collect()
+    by_ids(store, &select(&JOB, ""), ids.to_vec())?.into_iter().map(read_job).collect()
 }
 
 fn read_job(mut row: Row) -> Loaded<Job> {
@@ -254,14 +260,7 @@ pub(crate) fn attempt_ids_of(store: &mut dyn Store, job: &str) -> Loaded<Vec<Uui
 
 /// Those of these attempts that there are, in no order; `cards` are all cards.
 pub(crate) fn attempts(store: &mut dyn Store, ids: &[Uuid], cards: &[RateCard]) -> Loaded<Vec<Attempt>> {
-    let rows = match ids {
-        // PostgreSQL goes by what it guesses of an array once it keeps a plan, which may be to read the whole table.
-        [id] => store.query(&select(&ATTEMPT, "WHERE id = $1"), &[(*id).into()])?,
-        _ => {
-            let ids = Value::Texts(ids.iter().map(Uuid::to_string).collect());
-            store.query(&select(&ATTEMPT, "WHERE id = ANY($1)"), &[ids])?
-        }
-    };
+    let rows = by_ids(store, &select(&ATTEMPT, ""), ids.iter().map(Uuid::to_string).collect())?;
     rows.into_iter().map(|row| read_attempt(row, cards)).collect()
 }
 

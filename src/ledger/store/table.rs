@@ -19,7 +19,7 @@ pub struct Table {
 }
 
 /// How rows are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// Each is new: what is written twice is an error.
     Append,
@@ -117,7 +117,7 @@ pub(super) static ATTEMPT_GOES_ON: Table = Table {
     ..UPSERTED
 };
 
-/// The same, where what it burned of the CPU is all that was new, see [`crate::ledger::book::Steady`]: most reports.
+/// The same, where what it burned of the CPU is all that was new, see [`crate::ledger::book::Extent`]: most reports.
 pub(super) static ATTEMPT_BURNS: Table = Table {
     name: "attempt",
     mode: Mode::Update,

@@ -21,16 +21,13 @@ struct Sums {
 }
 
 impl Sums {
-    fn hold(&mut self, owner: &str, holds: &[Hold]) -> Nanocredits {
-        let mut all = Nanocredits::ZERO;
+    fn hold(&mut self, owner: &str, holds: &[Hold]) {
         for hold in holds {
             // Grants are held whatever the period.
             let period = if hold.source.0 == 0 { hold.period } else { 0 };
             let sum = self.held.entry((owner.to_owned(), period, hold.source.0)).or_default();
             *sum = sum.saturating_add(hold.amount);
-            all = all.saturating_add(hold.amount);
         }
-        all
     }
 }
 
@@ -125,9 +122,9 @@ fn attempts(store: &mut dyn Store, found: &mut Verification, sums: &mut Sums) ->
 fn reservations(store: &mut dyn Store, sums: &mut Sums) -> Result<(), LedgerError> {
     let cards = load::rate_cards(store)?;
     for reservation in load::open_reservations(store, &cards)? {
-        let held = sums.hold(&reservation.owner, &reservation.holds);
+        sums.hold(&reservation.owner, &reservation.holds);
         let job = sums.jobs.entry(reservation.job).or_default();
-        job.held = job.held.saturating_add(held);
+        job.held = job.held.saturating_add(Hold::sum(&reservation.holds));
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::Postgres;
 use crate::ledger::LedgerError;
-use crate::ledger::store::{Concerned, Locked, Store, Value};
+use crate::ledger::store::{Concerned, Locked, Store, Value, load};
 
 /// So many attempts' owners are remembered: some 6 MiB.
 const OWNERS_MAX: usize = 65_536;
@@ -21,16 +21,14 @@ pub(super) struct Owners {
 
 impl Postgres {
     pub(super) fn lock_accounts(&mut self, concerned: &Concerned<'_>) -> Result<Locked, LedgerError> {
-        let mut owners: BTreeSet<String> = concerned.owners.iter().map(|owner| (*owner).to_owned()).collect();
         self.learn_owners(&concerned.attempts)?;
-        owners.extend(concerned.attempts.iter().filter_map(|id| self.owners.of_attempts.get(id)).cloned());
-        if !concerned.jobs.is_empty() {
-            let jobs = Value::Texts(concerned.jobs.iter().map(|id| (*id).to_owned()).collect());
-            for mut row in self.query("SELECT owner FROM job WHERE id = ANY($1)", &[jobs])? {
-                owners.insert(row.text()?);
-            }
-        }
-        let owners: Vec<String> = owners.into_iter().collect();
+        let jobs = concerned.jobs.iter().map(|id| (*id).to_owned()).collect();
+        let of_jobs = load::by_ids(self, "SELECT owner FROM job", jobs)?;
+        let of_jobs = of_jobs.into_iter().map(|mut row| row.text()).collect::<Result<Vec<_>, _>>()?;
+        let of_attempts = concerned.attempts.iter().filter_map(|id| self.owners.of_attempts.get(id));
+        let others = of_attempts.chain(&of_jobs).map(String::as_str);
+        let owners: BTreeSet<&str> = concerned.owners.iter().copied().chain(others).collect();
+        let owners: Vec<String> = owners.into_iter().map(str::to_owned).collect();
         let mut revisions = self.lock_rows(&owners)?;
         // A row that is not there yet cannot be locked: its name is, and then the row, which may have been made meanwhile.
         let new: Vec<String> = owners.iter().filter(|owner| !revisions.contains_key(*owner)).cloned().collect();
@@ -54,14 +52,8 @@ impl Postgres {
             self.owners.of_attempts.clear();
         }
         let unknown = attempts.iter().filter(|id| !self.owners.of_attempts.contains_key(*id));
-        let found = match unknown.collect::<Vec<_>>().as_slice() {
-            [] => return Ok(()),
-            [id] => self.query("SELECT id, owner FROM attempt WHERE id = $1", &[(**id).into()])?,
-            ids => {
-                let ids = Value::Texts(ids.iter().map(ToString::to_string).collect());
-                self.query("SELECT id, owner FROM attempt WHERE id = ANY($1)", &[ids])?
-            }
-        };
+        let unknown = unknown.map(Uuid::to_string).collect();
+        let found = load::by_ids(self, "SELECT id, owner FROM attempt", unknown)?;
         for mut row in found {
             self.owners.of_attempts.insert(row.parsed()?, row.text()?);
         }

@@ -5,48 +5,13 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use uuid::Uuid;
 
 use super::*;
 use crate::domain::book::Source;
-use crate::domain::rating::RateCard;
 use crate::domain::units::{Microseconds, Nanocredits};
-use crate::domain::usage::{GpuUsage, Usage};
+use crate::domain::usage::GpuUsage;
 use crate::ledger::book::Steady;
-use crate::ledger::protocol::Pace;
 use crate::ledger::store::Table;
-
-fn opened() -> Attempt {
-    Attempt {
-        id: Uuid::nil(),
-        job: "j".into(),
-        owner: "u".into(),
-        period: 0,
-        started_us: 0,
-        lease_until_us: 0,
-        live: false,
-        ended_us: None,
-        reason: None,
-        told: false,
-        seq: 0,
-        rates: RateCard::default(),
-        pace: Pace { cpus_ppm: 0, gpus_ppm: 0, stop_us: 0 },
-        usage: Usage::default(),
-        accounted: Price::default(),
-        told_tokens: 0,
-        accounted_time: VirtualTime::default(),
-        charged: Price::default(),
-        overshoot: Nanocredits::ZERO,
-        ceilings: Vec::new(),
-        holds: Vec::new(),
-        next: None,
-        waits: false,
-        rate: Nanocredits::ZERO,
-        rate_since_us: 0,
-        rate_from: Nanocredits::ZERO,
-        last_entry: 0,
-    }
-}
 
 /// Each makes another attempt of it. What is pinned when it is opened, never changes.
 const STEPS: [fn(&mut Attempt); 36] = [
@@ -102,7 +67,7 @@ proptest! {
         let walk = |attempt: &mut Attempt, steps: &[bool]| {
             STEPS.iter().zip(steps).filter(|(_, taken)| **taken).for_each(|(step, _)| step(attempt));
         };
-        let mut before = opened();
+        let mut before = Attempt::default();
         walk(&mut before, &first);
         let mut after = before.clone();
         walk(&mut after, &then);
