@@ -157,7 +157,7 @@ fn gpus(library: Option<&Path>) -> Vec<Check> {
             Mode::Mig => "by its GPU instance's counters".to_owned(),
             Mode::Allocated => format!("as allocated: {}", device.notes().join("; ")),
             Mode::Shared | Mode::Exclusive if sight.used => {
-                "alone by its samples (± 0.67 s, 1 % of the wall time), shared by samples of which process used it"
+                "alone by its samples (± 4 samples, 0.8 s at most, and 1 % of the wall time), shared by samples of which process used it"
                     .to_owned()
             }
             Mode::Shared | Mode::Exclusive => {

@@ -4,10 +4,13 @@ use nvml_wrapper::error::{NvmlError, nvml_sym, nvml_try};
 use nvml_wrapper::{Device, Nvml};
 use nvml_wrapper_sys::bindings::{
     nvmlProcessUtilizationInfo_v1_t, nvmlProcessesUtilizationInfo_t, nvmlReturn_enum_NVML_ERROR_INSUFFICIENT_SIZE,
+    nvmlSample_t, nvmlSamplingType_enum_NVML_GPU_UTILIZATION_SAMPLES, nvmlValue_t,
+    nvmlValueType_enum_NVML_VALUE_TYPE_UNSIGNED_INT,
 };
 
-/// Room for processes that begin between the two calls.
-const HEADROOM: u32 = 32;
+/// The driver's ring holds 72 samples, so that one call has room for all; the question for their number is a second
+/// call, and each costs a journey to the device (0.7 ms on an H200).
+const ROOM: u32 = 128;
 /// More records than the driver's ring has samples come from a driver that is broken (nvtop issue 110).
 const RECORDS_MAX: u32 = 65_536;
 
@@ -19,20 +22,6 @@ const RECORDS_MAX: u32 = 65_536;
 pub fn processes_utilization(nvml: &Nvml, device: &Device<'_>, after: u64) -> Result<Vec<(u32, u32)>, NvmlError> {
     let call = nvml_sym(nvml.lib().nvmlDeviceGetProcessesUtilizationInfo.as_ref())?;
     let size = u32::try_from(std::mem::size_of::<nvmlProcessesUtilizationInfo_t>()).unwrap_or(0);
-    let mut info = nvmlProcessesUtilizationInfo_t {
-        // NVML_STRUCT_VERSION(ProcessesUtilizationInfo, 1).
-        version: size | (1 << 24),
-        processSamplesCount: 0,
-        lastSeenTimeStamp: after,
-        procUtilArray: std::ptr::null_mut(),
-    };
-    // SAFETY: the symbol is that of the library that `nvml` keeps loaded, `device` is a handle of it, and a null array
-    // with a count of 0 asks for the count (nvml.h).
-    let probed = unsafe { call(device.handle(), &raw mut info) };
-    if probed != nvmlReturn_enum_NVML_ERROR_INSUFFICIENT_SIZE {
-        return nvml_try(probed).map(|()| Vec::new());
-    }
-    let room = info.processSamplesCount.min(RECORDS_MAX).saturating_add(HEADROOM);
     let empty = nvmlProcessUtilizationInfo_v1_t {
         timeStamp: 0,
         pid: 0,
@@ -43,17 +32,65 @@ pub fn processes_utilization(nvml: &Nvml, device: &Device<'_>, after: u64) -> Re
         jpgUtil: 0,
         ofaUtil: 0,
     };
-    let mut records = vec![empty; usize::try_from(room).unwrap_or(0)];
-    info.processSamplesCount = room;
-    info.procUtilArray = records.as_mut_ptr();
-    // SAFETY: as before; the array has room for as many records as the count says, and outlives the call.
-    nvml_try(unsafe { call(device.handle(), &raw mut info) })?;
-    records.truncate(usize::try_from(info.processSamplesCount).unwrap_or(0));
+    let ask = |room: u32| {
+        let mut records = vec![empty; usize::try_from(room).unwrap_or(0)];
+        let mut info = nvmlProcessesUtilizationInfo_t {
+            // NVML_STRUCT_VERSION(ProcessesUtilizationInfo, 1).
+            version: size | (1 << 24),
+            processSamplesCount: room,
+            lastSeenTimeStamp: after,
+            procUtilArray: records.as_mut_ptr(),
+        };
+        // SAFETY: the symbol is that of the library that `nvml` keeps loaded, `device` is a handle of it, and the array has
+        // room for as many records as the count says, and outlives the call (nvml.h).
+        let code = unsafe { call(device.handle(), &raw mut info) };
+        (code, info.processSamplesCount, records)
+    };
+    let (mut code, mut count, mut records) = ask(ROOM);
+    if code == nvmlReturn_enum_NVML_ERROR_INSUFFICIENT_SIZE {
+        // Some begin between the two calls.
+        (code, count, records) = ask(count.min(RECORDS_MAX).saturating_add(ROOM));
+    }
+    nvml_try(code)?;
+    records.truncate(usize::try_from(count).unwrap_or(0));
     Ok(records
         .into_iter()
         .filter(|record| record.timeStamp > after)
         .map(|record| (record.pid, record.smUtil))
         .collect())
+}
+
+/// `nvmlDeviceGetSamples` of GPU utilisation: the samples after `after`, their ends by the driver's clock and percents.
+///
+/// # Errors
+/// Those of NVML; `NotFound` says that there are none.
+pub fn utilization_samples(nvml: &Nvml, device: &Device<'_>, after: u64) -> Result<Vec<(u64, u32)>, NvmlError> {
+    let call = nvml_sym(nvml.lib().nvmlDeviceGetSamples.as_ref())?;
+    let ask = |room: u32| {
+        let (mut kind, mut count) = (nvmlValueType_enum_NVML_VALUE_TYPE_UNSIGNED_INT, room);
+        let empty = nvmlSample_t { timeStamp: 0, sampleValue: nvmlValue_t { ullVal: 0 } };
+        let mut samples = vec![empty; usize::try_from(room).unwrap_or(0)];
+        let which = nvmlSamplingType_enum_NVML_GPU_UTILIZATION_SAMPLES;
+        // SAFETY: the symbol is that of the library that `nvml` keeps loaded, `device` is a handle of it, and the array has
+        // room for as many samples as the count says, and outlives the call (nvml.h).
+        let code = unsafe { call(device.handle(), which, after, &raw mut kind, &raw mut count, samples.as_mut_ptr()) };
+        samples.truncate(usize::try_from(count).unwrap_or(0));
+        (code, kind, samples)
+    };
+    let (mut code, mut kind, mut samples) = ask(ROOM);
+    if code == nvmlReturn_enum_NVML_ERROR_INSUFFICIENT_SIZE {
+        (code, kind, samples) = ask(RECORDS_MAX);
+    }
+    nvml_try(code)?;
+    // Utilisation is an unsigned integer (nvml.h); what claims to be anything else is given out of range, to be dropped.
+    let percent = |sample: &nvmlSample_t| {
+        if kind != nvmlValueType_enum_NVML_VALUE_TYPE_UNSIGNED_INT {
+            return u32::MAX;
+        }
+        // SAFETY: the library says that this is the field it wrote, and every bit pattern of it is a number.
+        unsafe { sample.sampleValue.uiVal }
+    };
+    Ok(samples.iter().map(|sample| (sample.timeStamp, percent(sample))).collect())
 }
 
 /// `nvmlDeviceGetGpuInstanceId` and `nvmlDeviceGetComputeInstanceId` of a MIG device.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-/// As measured on real devices.
+/// As others measured on several devices; an H200 under driver 580 has 200 ms.
 pub const PERIOD_US: u64 = 167_000;
 const RING: u64 = 72;
 /// From the end of a sample until it can be read.
@@ -63,6 +63,15 @@ pub struct Device {
     /// Its process records say 0, as on some Blackwell devices.
     #[serde(default)]
     pub says_zero: bool,
+    /// Its process records tell of processes that have ended; driver 580.159.04 drops them at once.
+    #[serde(default)]
+    pub keeps_the_dead: bool,
+    /// Its ring has idle samples too, as under driver 580.159.04.
+    #[serde(default)]
+    pub tells_idle: bool,
+    /// How long a sample is.
+    #[serde(default = "period")]
+    pub period_us: u64,
     /// Clients of MPS use it.
     #[serde(default)]
     pub mps: bool,
@@ -109,6 +118,10 @@ fn driver() -> String {
 
 fn name() -> String {
     "NVIDIA H200".to_owned()
+}
+
+fn period() -> u64 {
+    PERIOD_US
 }
 
 fn for_ever() -> u64 {
@@ -173,21 +186,26 @@ impl Device {
     pub fn ring(&self, now_us: u64, clock_us: u64) -> Vec<Sample> {
         let origin_us = self.origin_us(now_us);
         let clock_us = if origin_us > 0 { 1_000 } else { clock_us };
-        let ended = now_us.saturating_sub(LATENCY_US).saturating_sub(origin_us) / PERIOD_US;
+        let ended = now_us.saturating_sub(LATENCY_US).saturating_sub(origin_us) / self.period_us;
         let sample = |number: u64| {
-            let until_us = origin_us + number * PERIOD_US;
-            let from_us = until_us - PERIOD_US;
+            let until_us = origin_us + number * self.period_us;
+            let from_us = until_us - self.period_us;
             let percent = busy_ppm(&self.busy, from_us, until_us) / 10_000;
             let garbage = self.garbage_each.is_some_and(|each| number.is_multiple_of(each));
             let value = if garbage { GARBAGE } else { u32::try_from(percent).unwrap_or(u32::MAX) };
-            Sample { at: clock_us + number * PERIOD_US, value, pid: self.pid_of(clock_us + number, from_us, until_us) }
+            Sample {
+                at: clock_us + number * self.period_us,
+                value,
+                pid: self.pid_of(clock_us + number, from_us, until_us),
+            }
         };
         let idle = |number: u64| {
             number > 0
-                && busy_ppm(&self.busy, origin_us + (number - 1) * PERIOD_US, origin_us + number * PERIOD_US) == 0
+                && busy_ppm(&self.busy, origin_us + (number - 1) * self.period_us, origin_us + number * self.period_us)
+                    == 0
         };
-        // While it idles the ring runs dry.
-        let written = (1..=ended).rev().filter(|number| !(idle(*number) && idle(number - 1)));
+        // While it idles the ring of most drivers runs dry.
+        let written = (1..=ended).rev().filter(|number| self.tells_idle || !(idle(*number) && idle(number - 1)));
         let mut ring: Vec<Sample> = written.take(usize::try_from(RING).unwrap()).map(sample).collect();
         ring.reverse();
         ring
@@ -216,17 +234,19 @@ impl Device {
     }
 
     /// Of each process in the samples after `after`: the sum of its samples over the number of all, cut to whole percents,
-    /// and the time of its last one.
+    /// and the time of its last one. An idle sample counts with the one before it.
     pub fn used(&self, now_us: u64, clock_us: u64, after: u64) -> Vec<(u32, u32, u64)> {
-        let ring: Vec<Sample> = self.ring(now_us, clock_us).into_iter().filter(|sample| sample.at > after).collect();
-        let mut sums: BTreeMap<u32, (u64, u64)> = BTreeMap::new();
-        for sample in &ring {
-            if let (Some(pid), true) = (sample.pid, sample.value <= 100) {
+        let living = open(&self.busy, now_us);
+        let (mut sums, mut count, mut last) = (BTreeMap::<u32, (u64, u64)>::new(), 0, None);
+        for sample in self.ring(now_us, clock_us).iter().filter(|sample| sample.at > after && sample.value <= 100) {
+            last = sample.pid.or(last);
+            let Some(pid) = last.filter(|pid| self.keeps_the_dead || living.contains(pid)) else { continue };
+            count += 1;
+            if sample.pid.is_some() {
                 let sum = sums.entry(pid).or_default();
                 *sum = (sum.0 + u64::from(sample.value), sample.at);
             }
         }
-        let count = (ring.len() as u64).max(1);
         let percent = |sum: u64| if self.says_zero { 0 } else { u32::try_from(sum / count).unwrap_or(0) };
         sums.into_iter().map(|(pid, (sum, at))| (pid, percent(sum), at)).collect()
     }

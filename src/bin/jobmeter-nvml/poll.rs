@@ -4,10 +4,9 @@ use std::collections::HashMap;
 
 use jobmeter::meter::gpu::wire::{AskDevice, Got, Polled, PolledDevice, Stretch};
 use jobmeter::sys::clock::{Clock, SystemClock};
-use jobmeter::sys::nvml::{instance_ids, processes_utilization};
+use jobmeter::sys::nvml::{instance_ids, processes_utilization, utilization_samples};
 use jobmeter::sys::process::own_cpu_us;
-use nvml_wrapper::enum_wrappers::device::Sampling;
-use nvml_wrapper::enums::device::{SampleValue, UsedGpuMemory};
+use nvml_wrapper::enums::device::UsedGpuMemory;
 use nvml_wrapper::enums::gpm::GpmMetricId;
 use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::gpm::{GpmSample, gpm_metrics_get};
@@ -46,8 +45,10 @@ impl<'nvml> Poller<'nvml> {
         if device.mig_is_mig_device_handle().unwrap_or(false) {
             polled.instance = Some(self.instance(&device, &ask.uuid).map_err(|error| fault(&error)));
         } else {
-            polled.samples = samples(&device, if ask.whole_ring { 0 } else { ask.after });
-            if ask.by_process {
+            polled.samples = self.samples(&device, if ask.whole_ring { 0 } else { ask.after });
+            // Nobody used what did nothing.
+            let worked = polled.samples.as_ref().is_ok_and(|samples| samples.iter().any(|(_, percent)| *percent > 0));
+            if ask.by_process && worked {
                 polled.used = self.used(&device, ask.after);
             }
             polled.mps = device.mps_running_compute_processes().is_ok_and(|clients| !clients.is_empty());
@@ -56,6 +57,15 @@ impl<'nvml> Poller<'nvml> {
         polled.running = running(&device);
         polled.memory_bytes = device.memory_info().ok().map(|memory| memory.used);
         polled
+    }
+
+    fn samples(&self, device: &Device<'nvml>, after: u64) -> Got<Vec<(u64, u32)>> {
+        match utilization_samples(self.nvml, device, after) {
+            Ok(samples) => Ok(samples),
+            // Nothing newer: it was idle.
+            Err(NvmlError::NotFound) => Ok(Vec::new()),
+            Err(error) => Err(fault(&error)),
+        }
     }
 
     /// The newer call first: on some Blackwell drivers the older one says 0 for all (HAMi issue 2015).
@@ -98,25 +108,6 @@ fn ppm(percent: f64) -> Result<u32, NvmlError> {
     }
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is within 0 to a million")]
     Ok((percent * 10_000.0).round() as u32)
-}
-
-fn samples(device: &Device<'_>, after: u64) -> Got<Vec<(u64, u32)>> {
-    match device.samples(Sampling::GpuUtilization, after) {
-        Ok(samples) => Ok(samples.into_iter().map(|sample| (sample.timestamp, whole(&sample.value))).collect()),
-        // Nothing newer: it was idle.
-        Err(NvmlError::NotFound) => Ok(Vec::new()),
-        Err(error) => Err(fault(&error)),
-    }
-}
-
-fn whole(value: &SampleValue) -> u32 {
-    match value {
-        SampleValue::U32(value) => *value,
-        SampleValue::U64(value) => u32::try_from(*value).unwrap_or(u32::MAX),
-        SampleValue::I64(value) => u32::try_from(*value).unwrap_or(u32::MAX),
-        // Utilisation is no float (nvml.h); what claims to be one is dropped as out of range.
-        SampleValue::F64(_) => u32::MAX,
-    }
 }
 
 /// Those that compute and those that draw, each once: a driver may list one several times.

@@ -7,6 +7,7 @@ use super::figures::{Figures, Mode, Sight};
 use super::identity::OpenFiles;
 use super::integral::{Integral, Window};
 use super::pids::JobPids;
+use super::tenants::{Parts, Tenants};
 use super::wire::{AskDevice, Fault, FaultKind, Got, ListedDevice, PolledDevice, Stretch};
 use crate::domain::units::Microseconds;
 use crate::domain::usage::GpuUsage;
@@ -16,6 +17,11 @@ use crate::domain::usage::GpuUsage;
 const STALE_US: u64 = 10_000_000;
 /// A ring that has said nothing for so long is asked for all it has, which shows whether the driver was loaded anew.
 const QUIET_US: u64 = 5_000_000;
+/// Where nobody knows whose work it was, or one of several processes has gone, they may come and go between looks: so long
+/// they are looked for more often.
+const RESTLESS_US: u64 = 5_000_000;
+/// Between two looks further apart than this, others may have come and gone that nobody saw.
+const ATTENTIVE_US: u64 = 2_000_000;
 
 /// One device of the job, or one that it could open.
 #[derive(Clone, Debug)]
@@ -35,6 +41,8 @@ pub struct Device {
     looked_at_us: u64,
     energy_from_mj: Option<u64>,
     seen: BTreeSet<u32>,
+    tenants: Tenants,
+    restless_until_us: u64,
     chart: Chart,
     notes: BTreeSet<String>,
     /// Written over in the driver's ring before it was read.
@@ -68,6 +76,8 @@ impl Device {
             looked_at_us: from_us,
             energy_from_mj: None,
             seen: BTreeSet::new(),
+            tenants: Tenants::default(),
+            restless_until_us: 0,
             chart: Chart::default(),
             notes: BTreeSet::new(),
             lost_us: 0,
@@ -181,6 +191,9 @@ impl Device {
 
     fn take_presence(&mut self, polled: &PolledDevice, pids: &JobPids, sight: Sight) {
         if let (true, Ok(running)) = (sight.running, &polled.running) {
+            // A sample is told only a period or two after its time.
+            let since_us = self.read_at_us.saturating_sub(2 * self.integral.period_us());
+            self.tenants.see(running.iter().map(|(pid, _)| (*pid, pids.has(*pid))), polled.at_us, since_us);
             let mine = running.iter().filter(|(pid, _)| pids.has(*pid));
             let mine: Vec<_> = mine.copied().collect();
             self.seen.retain(|pid| pids.has(*pid));
@@ -231,54 +244,67 @@ impl Device {
         }
         let window = self.integral.take(samples, polled.at_us, until_us);
         self.note_window(&window);
-        if self.figures.mode == Mode::Allocated || !ours {
-            return;
-        }
-        let share =
-            if self.figures.mode == Mode::Exclusive { Ok(Some((1, 1))) } else { self.share(polled, pids, sight) };
-        match share {
-            Ok(Some((mine, all))) => {
-                let part = |us: u64| {
-                    let us = u128::from(us) * u128::from(mine) / u128::from(all.max(1));
-                    u64::try_from(us).unwrap_or(0)
-                };
-                self.use_up(part(window.busy_us));
-                window.samples.iter().for_each(|(at_us, busy_us)| self.chart.add(*at_us, part(*busy_us)));
-            }
-            Ok(None) => self.figures.unattributed_us += window.busy_us,
-            Err(why) => {
-                self.give_up(&why);
-                self.estimate(unread_us, polled.at_us.min(until_us));
-            }
+        match self.figures.mode {
+            Mode::Exclusive if ours => self.divide(&window, Parts::ALL_MINE),
+            Mode::Shared => match self.parts(polled, pids, sight, window.percents, unread_us) {
+                Ok(parts) => {
+                    if (parts.nobodys > 0 || self.tenants.come_and_go()) && window.busy_us > 0 {
+                        self.restless_until_us = polled.at_us.saturating_add(RESTLESS_US);
+                    }
+                    if ours {
+                        self.divide(&window, parts);
+                    }
+                }
+                Err(why) if ours => {
+                    self.give_up(&why);
+                    self.estimate(unread_us, polled.at_us.min(until_us));
+                }
+                Err(_) => {}
+            },
+            Mode::Exclusive | Mode::Mig | Mode::Allocated => {}
         }
     }
 
-    /// Which part of the device's time was the job's: `None` where nobody can tell, an error where nobody ever will.
-    fn share(&self, polled: &PolledDevice, pids: &JobPids, sight: Sight) -> Result<Option<(u64, u64)>, String> {
+    fn divide(&mut self, window: &Window, parts: Parts) {
+        self.use_up(parts.of(parts.mine, window.busy_us));
+        self.figures.unattributed_us += parts.of(parts.nobodys, window.busy_us);
+        let charted = window.samples.iter().map(|(at_us, busy_us)| (*at_us, parts.of(parts.mine, *busy_us)));
+        charted.for_each(|(at_us, mine_us)| self.chart.add(at_us, mine_us));
+    }
+
+    /// How the device's time is divided; an error where nobody will ever be able to tell.
+    fn parts(
+        &self,
+        polled: &PolledDevice,
+        pids: &JobPids,
+        sight: Sight,
+        percents: (u64, u64),
+        unread_us: u64,
+    ) -> Result<Parts, String> {
         if polled.mps {
             return Err("MPS: the time of its clients cannot be told apart".to_owned());
         }
-        let running = polled.running.as_deref().unwrap_or_default();
-        let alone = sight.everybody && !running.is_empty() && running.iter().all(|(pid, _)| pids.has(*pid));
+        let alone = sight.everybody && self.tenants.are_all_mine();
         if !sight.used && !alone {
             return Err("this driver names processes by the host's ids, which mean nothing in a container; \
                         --gpu-exclusive declares that no other job has the device"
                 .to_owned());
         }
-        let used: Vec<_> = match &polled.used {
-            Ok(used) => used.iter().filter(|(_, percent)| *percent <= 100).collect(),
-            Err(fault) if fault.kind == FaultKind::Failed || alone => Vec::new(),
+        let used: &[(u32, u32)] = match &polled.used {
+            Ok(used) => used,
+            Err(fault) if fault.kind == FaultKind::Failed || alone => &[],
             Err(fault) => return Err(format!("its processes cannot be told apart: {}", fault.why)),
         };
-        let sum = |mine: bool| {
-            let of = used.iter().filter(|(pid, _)| !mine || self.is_mine(*pid, pids, sight));
-            of.map(|(_, percent)| u64::from(*percent)).sum::<u64>()
-        };
-        let (mine, all) = (sum(true), sum(false));
-        if all > 0 {
-            return Ok(Some((mine, all)));
-        }
-        Ok(alone.then_some((1, 1)))
+        let used = used.iter().filter(|(_, percent)| *percent <= 100);
+        let used = used.map(|(pid, percent)| (u64::from(*percent), self.is_mine(*pid, pids, sight)));
+        let all_seen = sight.everybody && unread_us <= ATTENTIVE_US;
+        Ok(self.tenants.divide(&used.collect::<Vec<_>>(), percents, all_seen))
+    }
+
+    /// Whether it works for processes that come and go between looks.
+    #[must_use]
+    pub fn is_restless(&self, now_us: u64) -> bool {
+        now_us < self.restless_until_us
     }
 
     fn take_instance(

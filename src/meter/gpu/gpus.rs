@@ -212,6 +212,12 @@ impl Gpus {
         self.began && self.devices.iter().any(Device::is_read)
     }
 
+    /// Whether some device works for processes that come and go between looks.
+    #[must_use]
+    pub fn is_restless(&self, now_us: u64) -> bool {
+        self.devices.iter().any(|device| device.is_restless(now_us))
+    }
+
     /// How many of each model could be opened.
     #[must_use]
     pub fn models(&self) -> BTreeMap<String, u64> {

@@ -1,11 +1,11 @@
 //! The integral of a device's utilisation over the driver's own timestamps.
 //!
-//! The driver keeps one ring of samples for each device: 72 of about 167 ms. A sample says how busy the device was from
+//! The driver keeps one ring of samples for each device: 72 of about 167 ms, or of 200 ms (an H200 under driver 580). A sample says how busy the device was from
 //! the end of the sample before it to its own end. The ring runs dry while the device idles, its clock is unspecified,
 //! and its values are now and then garbage (`research/gpu.md`). So only differences of timestamps count, a gap is idle,
 //! and what is above 100 % is no value.
 
-/// Before any was seen. Measured by others on several devices: 167.4 ms.
+/// Before any was seen. Measured by others on several devices: 167.4 ms; 200 ms on an H200 under driver 580.159.04.
 const PERIOD_DEFAULT_US: u64 = 166_700;
 /// `nvml.h`: "1 second to 1/6 second depending on the product"; shorter ones are not known.
 const PERIOD_RANGE_US: (u64, u64) = (50_000, 1_000_000);
@@ -46,6 +46,8 @@ pub struct Window {
     pub busy_us: u64,
     /// The same by samples: their ends in `CLOCK_BOOTTIME`, and busy time.
     pub samples: Vec<(u64, u64)>,
+    /// The same as percents: the sum of the samples, and how many they were.
+    pub percents: (u64, u64),
     /// Samples that were garbage.
     pub dropped: u32,
     /// Overwritten before they were read; not credited.
@@ -139,6 +141,7 @@ impl Integral {
             }
             let long = self.length_us(end);
             self.valued = Some(end);
+            window.percents = (window.percents.0 + u64::from(percent), window.percents.1 + 1);
             let (at_us, counted_us) = self.within(end, long, until_us);
             if counted_us > 0 {
                 if at_us < self.from_us.saturating_add(EDGE_US) {

@@ -19,6 +19,7 @@ pub mod identity;
 pub mod integral;
 pub mod pids;
 pub mod place;
+mod tenants;
 pub mod watch;
 pub mod wire;
 

@@ -19,7 +19,7 @@ use crate::sys::process::cpu_us_of;
 
 /// The ring of the driver holds 12 s.
 const LOOK: Duration = Duration::from_secs(1);
-/// Where little is left, so that less has to stay unburned.
+/// Where little is left, so that less has to stay unburned; and where processes come and go, to know whose they are.
 const LOOK_SOON: Duration = Duration::from_millis(200);
 /// The first answer may have to wait for the driver to wake the devices; a job does not wait longer for it.
 const LIST_WAIT_MAX: Duration = Duration::from_secs(5);
@@ -263,9 +263,10 @@ impl Watcher {
 
     /// Until the next look; whether there is one.
     fn wait(&self) -> bool {
+        let restless = locked(&self.shared.gpus).is_restless(SystemClock.boottime_us());
         let orders = locked(&self.shared.orders);
         let soon = orders.soon;
-        let look = if soon { LOOK_SOON } else { LOOK };
+        let look = if soon || restless { LOOK_SOON } else { LOOK };
         let as_before = |orders: &mut Orders| !orders.now && !orders.last && orders.soon == soon;
         let waited = self.shared.bell.wait_timeout_while(orders, look, as_before);
         let mut orders = waited.map_or_else(|error| error.into_inner().0, |waited| waited.0);
