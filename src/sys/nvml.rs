@@ -90,7 +90,8 @@ pub fn utilization_samples(nvml: &Nvml, device: &Device<'_>, after: u64) -> Resu
         // SAFETY: the library says that this is the field it wrote, and every bit pattern of it is a number.
         unsafe { sample.sampleValue.uiVal }
     };
-    Ok(samples.iter().map(|sample| (sample.timeStamp, percent(sample))).collect())
+    let new = samples.iter().filter(|sample| sample.timeStamp > after);
+    Ok(new.map(|sample| (sample.timeStamp, percent(sample))).collect())
 }
 
 /// `nvmlDeviceGetGpuInstanceId` and `nvmlDeviceGetComputeInstanceId` of a MIG device.

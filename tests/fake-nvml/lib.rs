@@ -247,6 +247,9 @@ pub unsafe extern "C" fn nvmlDeviceGetSamples(
             unsafe { *count = samples.len() as c_uint + 8 };
             return Ok(());
         }
+        if found.device.counts_first && unsafe { *count } as usize > samples.len() + 8 {
+            return Err(INVALID_ARGUMENT);
+        }
         unsafe { list(samples, count, into) }
     }))
 }

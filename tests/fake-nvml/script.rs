@@ -69,6 +69,9 @@ pub struct Device {
     /// Its ring has idle samples too, as under driver 580.159.04.
     #[serde(default)]
     pub tells_idle: bool,
+    /// It refuses a question for samples with more room than it has asked for.
+    #[serde(default)]
+    pub counts_first: bool,
     /// How long a sample is.
     #[serde(default = "period")]
     pub period_us: u64,

@@ -64,7 +64,7 @@ fn assert_close(measured_us: u64, truth_us: u64) {
 #[test]
 fn an_exclusive_device_counts_what_it_did() {
     let station = Station::new();
-    let of = |percent: u64| json!({ "uuid": format!("GPU-{percent}"), "garbage_each": 13, "busy": [{ "percent": percent, "pids": [77] }] });
+    let of = |percent: u64| json!({ "uuid": format!("GPU-{percent}"), "garbage_each": 13, "counts_first": percent == 90, "busy": [{ "percent": percent, "pids": [77] }] });
     script(&station, 30_000, json!({ "devices": [of(0), of(10), of(50), of(90), of(100)] }));
     let called = run(&station, "j", &["--gpus", "0,1,2,3", "--gpu-exclusive"], "sleep 3");
     assert_eq!(called.status, 0, "{called:?}");

@@ -6,7 +6,8 @@ use jobmeter::meter::gpu::wire::{AskDevice, Got, Polled, PolledDevice, Stretch};
 use jobmeter::sys::clock::{Clock, SystemClock};
 use jobmeter::sys::nvml::{instance_ids, processes_utilization, utilization_samples};
 use jobmeter::sys::process::own_cpu_us;
-use nvml_wrapper::enums::device::UsedGpuMemory;
+use nvml_wrapper::enum_wrappers::device::Sampling;
+use nvml_wrapper::enums::device::{SampleValue, UsedGpuMemory};
 use nvml_wrapper::enums::gpm::GpmMetricId;
 use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::gpm::{GpmSample, gpm_metrics_get};
@@ -64,6 +65,8 @@ impl<'nvml> Poller<'nvml> {
             Ok(samples) => Ok(samples),
             // Nothing newer: it was idle.
             Err(NvmlError::NotFound) => Ok(Vec::new()),
+            // A driver may want to be asked for their number first.
+            Err(NvmlError::InvalidArg | NvmlError::InsufficientSize(_) | NvmlError::Unknown) => counted(device, after),
             Err(error) => Err(fault(&error)),
         }
     }
@@ -108,6 +111,25 @@ fn ppm(percent: f64) -> Result<u32, NvmlError> {
     }
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is within 0 to a million")]
     Ok((percent * 10_000.0).round() as u32)
+}
+
+/// The samples by two calls: the first asks for their number.
+fn counted(device: &Device<'_>, after: u64) -> Got<Vec<(u64, u32)>> {
+    match device.samples(Sampling::GpuUtilization, after) {
+        Ok(samples) => Ok(samples.into_iter().map(|sample| (sample.timestamp, whole(&sample.value))).collect()),
+        Err(NvmlError::NotFound) => Ok(Vec::new()),
+        Err(error) => Err(fault(&error)),
+    }
+}
+
+fn whole(value: &SampleValue) -> u32 {
+    match value {
+        SampleValue::U32(value) => *value,
+        SampleValue::U64(value) => u32::try_from(*value).unwrap_or(u32::MAX),
+        SampleValue::I64(value) => u32::try_from(*value).unwrap_or(u32::MAX),
+        // Utilisation is no float (nvml.h); what claims to be one is dropped as out of range.
+        SampleValue::F64(_) => u32::MAX,
+    }
 }
 
 /// Those that compute and those that draw, each once: a driver may list one several times.
