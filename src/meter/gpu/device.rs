@@ -297,8 +297,8 @@ impl Device {
         };
         let used = used.iter().filter(|(_, percent)| *percent <= 100);
         let used = used.map(|(pid, percent)| (u64::from(*percent), self.is_mine(*pid, pids, sight)));
-        let all_seen = sight.everybody && unread_us <= ATTENTIVE_US;
-        Ok(self.tenants.divide(&used.collect::<Vec<_>>(), percents, all_seen))
+        let used: Vec<_> = used.collect();
+        Ok(self.tenants.divide(&used, percents, sight.everybody, unread_us <= ATTENTIVE_US))
     }
 
     /// Whether it works for processes that come and go between looks.

@@ -22,6 +22,8 @@ pub(super) struct Tenants {
     gone: BTreeMap<u32, (bool, u64)>,
     /// What ended before this has nothing in the samples that are told now.
     since_us: u64,
+    /// When the last look was.
+    seen_us: u64,
 }
 
 /// How the time of a window is divided: `mine` and `nobodys` of `whole`, which is never 0.
@@ -49,7 +51,7 @@ impl Tenants {
         let left = before.into_iter().filter(|(pid, _)| !self.here.contains_key(pid));
         self.gone.extend(left.map(|(pid, mine)| (pid, (mine, now_us))));
         self.gone.retain(|pid, (_, gone_us)| now_us <= *gone_us + KEPT_US && !self.here.contains_key(pid));
-        self.since_us = since_us;
+        (self.since_us, self.seen_us) = (since_us, now_us);
     }
 
     /// Whether somebody has gone in the last seconds, and others than the job's were there.
@@ -63,28 +65,35 @@ impl Tenants {
         whose.peek().is_some() && whose.all(|mine| mine)
     }
 
-    /// How many have gone that the samples can be of: of the job, and in all.
-    fn gone(&self) -> (u64, u64) {
-        let lately = || self.gone.values().filter(|(_, gone_us)| *gone_us >= self.since_us);
+    /// How many have gone that `samples` samples can be of: of the job, and in all. Of those that had gone before the last look,
+    /// only the first sample can be.
+    fn gone(&self, samples: u64) -> (u64, u64) {
+        let since_us = if samples > 1 { self.seen_us } else { self.since_us };
+        let lately = || self.gone.values().filter(|(_, gone_us)| *gone_us >= since_us);
         let count = |all: bool| lately().filter(|(mine, _)| all || *mine).count() as u64;
         (count(false), count(true))
     }
 
     /// Divides a window. `records` are the percents of the processes of which there is a record, and whether each is the job's;
-    /// `percents` are the sum and the number of the device's samples. Without `all_seen` others may have been there that nobody saw.
-    pub(super) fn divide(&self, records: &[(u64, bool)], percents: (u64, u64), all_seen: bool) -> Parts {
+    /// `percents` are the sum and the number of the device's samples. Without `everybody` others
+    /// may be there that nobody sees, and others may have come and gone unseen where the last look was not `lately`.
+    pub(super) fn divide(&self, records: &[(u64, bool)], percents: (u64, u64), everybody: bool, lately: bool) -> Parts {
+        let all_seen = everybody && lately;
         let sum = |all: bool| records.iter().filter(|(_, mine)| all || *mine).map(|(percent, _)| percent * SCALE).sum();
         let (mine, told): (u64, u64) = (sum(false), sum(true));
         if all_seen && self.are_all_mine() && mine == told {
             return Parts::ALL_MINE;
         }
         let rest = (percents.0 * SCALE).checked_div(percents.1).unwrap_or(0).saturating_sub(told);
-        let (my_gone, all_gone) = self.gone();
+        let (my_gone, all_gone) = self.gone(percents.1);
         if all_seen && all_gone > 0 && percents.1 > 1 {
             // The records tell nothing of those that have gone. The driver gives those that work at once equal slices of time.
             let at_work =
                 |all: bool| records.iter().filter(|(percent, mine)| *percent > 0 && (all || *mine)).count() as u64;
             return Parts { mine: my_gone + at_work(false), nobodys: 0, whole: all_gone + at_work(true) };
+        }
+        if !lately && all_gone > 0 {
+            return Parts::ALL_NOBODYS;
         }
         if all_seen && all_gone > 0 && rest + told > 0 {
             return Parts { mine: mine + rest * my_gone / all_gone, nobodys: 0, whole: told + rest };
@@ -111,7 +120,7 @@ mod tests {
     }
 
     fn percent_mine(tenants: &Tenants, records: &[(u64, bool)], percents: &[u64]) -> (u64, u64) {
-        let parts = tenants.divide(records, (percents.iter().sum(), percents.len() as u64), true);
+        let parts = tenants.divide(records, (percents.iter().sum(), percents.len() as u64), true, true);
         (parts.of(parts.mine, 100), parts.of(parts.nobodys, 100))
     }
 
@@ -150,17 +159,18 @@ mod tests {
         assert_eq!(percent_mine(&alone, &[], &[99, 5]), (100, 0));
         assert_eq!(percent_mine(&alone, &[(30, true)], &[99, 99, 5]), (100, 0));
         // Where others may be there that nobody sees, only what is told is the job's.
-        let parts = alone.divide(&[(30, true)], (297, 3), false);
+        let parts = alone.divide(&[(30, true)], (297, 3), false, true);
         assert_eq!((parts.of(parts.mine, 99), parts.of(parts.nobodys, 99)), (30, 69));
     }
 
     #[test]
     fn who_went_long_ago_is_forgotten() {
         let mut tenants = tenants(&[(7, true), (8, false)], &[(8, false)]);
+        assert_eq!((tenants.gone(1), tenants.gone(5)), ((1, 1), (1, 1)));
         tenants.see([(8, false)].into_iter(), 3_000_000, 1_600_000);
-        assert_eq!((tenants.gone(), tenants.come_and_go()), ((1, 1), true));
+        assert_eq!((tenants.gone(1), tenants.gone(5), tenants.come_and_go()), ((1, 1), (0, 0), true));
         tenants.see([(8, false)].into_iter(), 4_000_000, 2_600_000);
-        assert_eq!((tenants.gone(), tenants.come_and_go()), ((0, 0), true));
+        assert_eq!((tenants.gone(1), tenants.come_and_go()), ((0, 0), true));
         tenants.see([(8, false)].into_iter(), 8_000_000, 6_600_000);
         assert!(!tenants.come_and_go());
     }
