@@ -1,6 +1,8 @@
 //! What nvml-wrapper does not wrap of NVML (NVIDIA's `nvml.h`, header 13.0). Used by the helper alone.
 
+use nvml_wrapper::enum_wrappers::device::SampleValueType;
 use nvml_wrapper::error::{NvmlError, nvml_sym, nvml_try};
+use nvml_wrapper::struct_wrappers::device::Sample;
 use nvml_wrapper::{Device, Nvml};
 use nvml_wrapper_sys::bindings::{
     nvmlProcessUtilizationInfo_v1_t, nvmlProcessesUtilizationInfo_t, nvmlReturn_enum_NVML_ERROR_INSUFFICIENT_SIZE,
@@ -60,38 +62,23 @@ pub fn processes_utilization(nvml: &Nvml, device: &Device<'_>, after: u64) -> Re
         .collect())
 }
 
-/// `nvmlDeviceGetSamples` of GPU utilisation: the samples after `after`, their ends by the driver's clock and percents.
+/// `nvmlDeviceGetSamples` of GPU utilisation by one call: the samples after `after`.
 ///
 /// # Errors
-/// Those of NVML; `NotFound` says that there are none.
-pub fn utilization_samples(nvml: &Nvml, device: &Device<'_>, after: u64) -> Result<Vec<(u64, u32)>, NvmlError> {
+/// Those of NVML; `NotFound` says that there are none, `InsufficientSize` that there are more than 128.
+pub fn utilization_samples(nvml: &Nvml, device: &Device<'_>, after: u64) -> Result<Vec<Sample>, NvmlError> {
     let call = nvml_sym(nvml.lib().nvmlDeviceGetSamples.as_ref())?;
-    let ask = |room: u32| {
-        let (mut kind, mut count) = (nvmlValueType_enum_NVML_VALUE_TYPE_UNSIGNED_INT, room);
-        let empty = nvmlSample_t { timeStamp: 0, sampleValue: nvmlValue_t { ullVal: 0 } };
-        let mut samples = vec![empty; usize::try_from(room).unwrap_or(0)];
-        let which = nvmlSamplingType_enum_NVML_GPU_UTILIZATION_SAMPLES;
-        // SAFETY: the symbol is that of the library that `nvml` keeps loaded, `device` is a handle of it, and the array has
-        // room for as many samples as the count says, and outlives the call (nvml.h).
-        let code = unsafe { call(device.handle(), which, after, &raw mut kind, &raw mut count, samples.as_mut_ptr()) };
-        samples.truncate(usize::try_from(count).unwrap_or(0));
-        (code, kind, samples)
-    };
-    let (mut code, mut kind, mut samples) = ask(ROOM);
-    if code == nvmlReturn_enum_NVML_ERROR_INSUFFICIENT_SIZE {
-        (code, kind, samples) = ask(RECORDS_MAX);
-    }
-    nvml_try(code)?;
-    // Utilisation is an unsigned integer (nvml.h); what claims to be anything else is given out of range, to be dropped.
-    let percent = |sample: &nvmlSample_t| {
-        if kind != nvmlValueType_enum_NVML_VALUE_TYPE_UNSIGNED_INT {
-            return u32::MAX;
-        }
-        // SAFETY: the library says that this is the field it wrote, and every bit pattern of it is a number.
-        unsafe { sample.sampleValue.uiVal }
-    };
-    let new = samples.iter().filter(|sample| sample.timeStamp > after);
-    Ok(new.map(|sample| (sample.timeStamp, percent(sample))).collect())
+    let (mut kind, mut count) = (nvmlValueType_enum_NVML_VALUE_TYPE_UNSIGNED_INT, ROOM);
+    let empty = nvmlSample_t { timeStamp: 0, sampleValue: nvmlValue_t { ullVal: 0 } };
+    let mut samples = vec![empty; usize::try_from(ROOM).unwrap_or(0)];
+    let which = nvmlSamplingType_enum_NVML_GPU_UTILIZATION_SAMPLES;
+    // SAFETY: the symbol is that of the library that `nvml` keeps loaded, `device` is a handle of it, and the array has room
+    // for as many samples as the count says, and outlives the call (nvml.h).
+    nvml_try(unsafe { call(device.handle(), which, after, &raw mut kind, &raw mut count, samples.as_mut_ptr()) })?;
+    samples.truncate(usize::try_from(count).unwrap_or(0));
+    samples.retain(|sample| sample.timeStamp > after);
+    let kind = SampleValueType::try_from(kind)?;
+    Ok(samples.into_iter().map(|sample| Sample::from_tag_and_struct(&kind, sample)).collect())
 }
 
 /// `nvmlDeviceGetGpuInstanceId` and `nvmlDeviceGetComputeInstanceId` of a MIG device.

@@ -61,14 +61,16 @@ impl<'nvml> Poller<'nvml> {
     }
 
     fn samples(&self, device: &Device<'nvml>, after: u64) -> Got<Vec<(u64, u32)>> {
-        match utilization_samples(self.nvml, device, after) {
-            Ok(samples) => Ok(samples),
-            // Nothing newer: it was idle.
-            Err(NvmlError::NotFound) => Ok(Vec::new()),
-            // A driver may want to be asked for their number first.
-            Err(NvmlError::InvalidArg | NvmlError::InsufficientSize(_) | NvmlError::Unknown) => counted(device, after),
-            Err(error) => Err(fault(&error)),
-        }
+        let told = match utilization_samples(self.nvml, device, after) {
+            // More than there is room for, or a driver that wants to be asked for their number first.
+            Err(NvmlError::InvalidArg | NvmlError::InsufficientSize(_) | NvmlError::Unknown) => {
+                device.samples(Sampling::GpuUtilization, after)
+            }
+            told => told,
+        };
+        // Nothing newer: it was idle.
+        let samples = some_or_none(told)?;
+        Ok(samples.into_iter().map(|sample| (sample.timestamp, whole(&sample.value))).collect())
     }
 
     /// The newer call first: on some Blackwell drivers the older one says 0 for all (HAMi issue 2015).
@@ -77,14 +79,9 @@ impl<'nvml> Poller<'nvml> {
             Ok(used) if used.iter().any(|(_, percent)| *percent > 0) => return Ok(used),
             Ok(_) | Err(_) => {}
         }
-        match device.process_utilization_stats(after) {
-            Ok(used) => {
-                let newer = used.iter().filter(|record| record.timestamp > after);
-                Ok(newer.map(|record| (record.pid, record.sm_util)).collect())
-            }
-            Err(NvmlError::NotFound) => Ok(Vec::new()),
-            Err(error) => Err(fault(&error)),
-        }
+        let used = some_or_none(device.process_utilization_stats(after))?;
+        let newer = used.iter().filter(|record| record.timestamp > after);
+        Ok(newer.map(|record| (record.pid, record.sm_util)).collect())
     }
 
     /// How busy the GPU instance of a MIG device was since the last look; nothing at the first one.
@@ -113,10 +110,10 @@ fn ppm(percent: f64) -> Result<u32, NvmlError> {
     Ok((percent * 10_000.0).round() as u32)
 }
 
-/// The samples by two calls: the first asks for their number.
-fn counted(device: &Device<'_>, after: u64) -> Got<Vec<(u64, u32)>> {
-    match device.samples(Sampling::GpuUtilization, after) {
-        Ok(samples) => Ok(samples.into_iter().map(|sample| (sample.timestamp, whole(&sample.value))).collect()),
+/// Where nothing is found there is nothing new.
+fn some_or_none<T>(told: Result<Vec<T>, NvmlError>) -> Got<Vec<T>> {
+    match told {
+        Ok(found) => Ok(found),
         Err(NvmlError::NotFound) => Ok(Vec::new()),
         Err(error) => Err(fault(&error)),
     }

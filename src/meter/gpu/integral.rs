@@ -1,7 +1,7 @@
 //! The integral of a device's utilisation over the driver's own timestamps.
 //!
-//! The driver keeps one ring of samples for each device: 72 of about 167 ms, or of 200 ms (an H200 under driver 580). A sample says how busy the device was from
-//! the end of the sample before it to its own end. The ring runs dry while the device idles, its clock is unspecified,
+//! The driver keeps one ring of samples for each device: 72 of about 167 ms, or of 200 ms (an H200 under driver 580). A
+//! sample says how busy the device was from the end of the sample before it to its own end. The ring runs dry while the device idles, its clock is unspecified,
 //! and its values are now and then garbage (`research/gpu.md`). So only differences of timestamps count, a gap is idle,
 //! and what is above 100 % is no value.
 

@@ -78,24 +78,23 @@ impl Tenants {
     /// `percents` are the sum and the number of the device's samples. Without `everybody` others
     /// may be there that nobody sees, and others may have come and gone unseen where the last look was not `lately`.
     pub(super) fn divide(&self, records: &[(u64, bool)], percents: (u64, u64), everybody: bool, lately: bool) -> Parts {
-        let all_seen = everybody && lately;
         let sum = |all: bool| records.iter().filter(|(_, mine)| all || *mine).map(|(percent, _)| percent * SCALE).sum();
         let (mine, told): (u64, u64) = (sum(false), sum(true));
-        if all_seen && self.are_all_mine() && mine == told {
+        if everybody && lately && self.are_all_mine() && mine == told {
             return Parts::ALL_MINE;
         }
-        let rest = (percents.0 * SCALE).checked_div(percents.1).unwrap_or(0).saturating_sub(told);
         let (my_gone, all_gone) = self.gone(percents.1);
-        if all_seen && all_gone > 0 && percents.1 > 1 {
+        if all_gone > 0 && !lately {
+            return Parts::ALL_NOBODYS;
+        }
+        if all_gone > 0 && everybody && percents.1 > 1 {
             // The records tell nothing of those that have gone. The driver gives those that work at once equal slices of time.
             let at_work =
                 |all: bool| records.iter().filter(|(percent, mine)| *percent > 0 && (all || *mine)).count() as u64;
             return Parts { mine: my_gone + at_work(false), nobodys: 0, whole: all_gone + at_work(true) };
         }
-        if !lately && all_gone > 0 {
-            return Parts::ALL_NOBODYS;
-        }
-        if all_seen && all_gone > 0 && rest + told > 0 {
+        let rest = (percents.0 * SCALE).checked_div(percents.1).unwrap_or(0).saturating_sub(told);
+        if all_gone > 0 && everybody && rest + told > 0 {
             return Parts { mine: mine + rest * my_gone / all_gone, nobodys: 0, whole: told + rest };
         }
         if told == 0 {

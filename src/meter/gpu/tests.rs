@@ -381,7 +381,6 @@ proptest! {
         busy in stretches(), steps in prop::collection::vec((100_000..9_000_000u64, 100_000..9_000_000u64), 1..40), long in 1..60u64,
         often in prop::sample::select(vec![1, 9]),
     ) {
-        let stretches = busy.clone();
         let device = device(busy);
         let end_us = START_US + long * SECOND;
         let looks = |which: fn(&(u64, u64)) -> u64| {
@@ -408,7 +407,7 @@ proptest! {
             ends.scan(START_US, |before, at_us| Some(at_us - std::mem::replace(before, at_us))).max()
         };
         let gap_ms = gap(&first).max(gap(&second)).unwrap_or(0) / 1_000 + 400;
-        let unseen = stretches.iter().map(|one| (one.until_ms - one.from_ms, one.percent)).filter(|(ms, _)| *ms <= gap_ms);
+        let unseen = device.busy.iter().map(|one| (one.until_ms - one.from_ms, one.percent)).filter(|(ms, _)| *ms <= gap_ms);
         let unseen: u64 = unseen.map(|(ms, percent)| ms * 10 * percent).sum();
         prop_assert!(a + b <= alone.0 + edges + long * SECOND / 50 + unseen, "{a} + {b} of {}, {unseen}", alone.0);
         prop_assert!(a <= long * SECOND && b <= long * SECOND, "{a}, {b} in {long} s");
