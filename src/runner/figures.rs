@@ -80,10 +80,17 @@ impl Figures {
         })
     }
 
-    /// Opens the counter, now that the command's process exists.
-    pub(super) fn begin(&mut self, plan: &mut Plan, child: Pid, shared: SharedPage) -> Result<(), MeterError> {
+    /// Opens the counter, now that the command's process exists: since `at_us`, however late the keeper woke. One behind
+    /// a gate has not begun.
+    pub(super) fn begin(
+        &mut self,
+        plan: &mut Plan,
+        child: Pid,
+        at_us: u64,
+        shared: SharedPage,
+    ) -> Result<(), MeterError> {
         self.meter = Some(plan.started(child, shared)?);
-        self.allocated_at_us = SystemClock.boottime_us();
+        self.allocated_at_us = if plan.needs_gate() { SystemClock.boottime_us() } else { at_us };
         self.spooled_at_us = self.allocated_at_us;
         if let Some(watch) = &self.gpus {
             watch.begin(child.as_raw(), self.allocated_at_us);

@@ -118,7 +118,7 @@ impl Front<'_> {
         let Some(command) = &self.command else {
             // One of its processes stands for it; that none is left the keeper sees for itself.
             let first = self.plan.containment().processes().first().copied().unwrap_or_default();
-            self.channel.send(&ToKeeper::Cloned { pid: first });
+            self.channel.send(&ToKeeper::Cloned { pid: first, at_us: SystemClock.boottime_us() });
             self.channel.send(&ToKeeper::Started);
             return;
         };
@@ -131,7 +131,7 @@ impl Front<'_> {
             gate_opener: gate.as_ref().map(|(_, write)| write.as_fd()),
         };
         let spawned = command.spawn(placement, &mut |pid| {
-            self.channel.send(&ToKeeper::Cloned { pid: pid.as_raw() });
+            self.channel.send(&ToKeeper::Cloned { pid: pid.as_raw(), at_us: SystemClock.boottime_us() });
             if let Some((_, opener)) = &gate {
                 // The keeper opens its counter on the child before the child can do anything.
                 self.channel.receive::<ToFront>().ok();

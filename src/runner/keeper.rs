@@ -214,13 +214,14 @@ impl Keeper<'_> {
         self.leftovers = super::settle_leftovers(self.options);
         loop {
             match self.wait(&running.uplink, None) {
-                Woken::Front(ToKeeper::Cloned { pid }) => {
-                    if let Err(error) = running.figures.begin(&mut self.plan, Pid::from_raw(pid), *self.shared) {
+                Woken::Front(ToKeeper::Cloned { pid, at_us }) => {
+                    let child = Pid::from_raw(pid);
+                    if let Err(error) = running.figures.begin(&mut self.plan, child, at_us, *self.shared) {
                         self.plan.containment().kill();
                         return self.failed(&format!("the job cannot be metered: {error}"));
                     }
-                    running.child = PidFd::open(Pid::from_raw(pid)).ok();
-                    running.child_state = StatFile::open(Pid::from_raw(pid)).ok();
+                    running.child = PidFd::open(child).ok();
+                    running.child_state = StatFile::open(child).ok();
                     if self.plan.needs_gate() {
                         self.channel.send(&ToFront::OpenGate);
                     }

@@ -32,8 +32,8 @@ pub(super) struct SpawnFailure {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum ToKeeper {
-    /// The command was cloned, and is about to run.
-    Cloned { pid: i32 },
+    /// The command was cloned, and is about to run: since `at_us` of `CLOCK_BOOTTIME`, or once the gate is open.
+    Cloned { pid: i32, at_us: u64 },
     /// The command runs.
     Started,
     /// The command did not start.
