@@ -1,7 +1,7 @@
 //! How many reports a second a store posts durably, handed to it in groups: `cargo bench --bench posting -- [OPTIONS]`.
 //!
 //! `--jobs N` open attempts of one account (1000), `--group N` reports a transaction (500), `--seconds N` (5),
-//! `--db LOCATION` (a new file beside the build).
+//! `--shuffled` reports in another order than that of the opening, `--db LOCATION` (a new file beside the build).
 
 #![allow(clippy::pedantic, clippy::print_stdout, missing_docs, reason = "a program for people, not an interface")]
 
@@ -100,6 +100,10 @@ fn measure<S: Store>(name: &str, ledger: &mut StoreLedger<S>) {
     ledger.change(&Change::SetLimit { user, limit: None, period: PeriodLength::Day, by, why }).expect("a limit");
     let requests: Vec<OpenRequest> = (0..jobs).map(request).collect();
     let mut sidecars: Vec<Sidecar> = requests.chunks(500).flat_map(|chunk| open(ledger, chunk)).collect();
+    if std::env::args().any(|argument| argument == "--shuffled") {
+        // Its last bytes are random.
+        sidecars.sort_by_key(|sidecar| sidecar.attempt.as_u128() % (1 << 32));
+    }
     let started_us = SystemClock.boottime_us();
     let (mut reports, mut slowest_us) = (0_u64, 0);
     while SystemClock.boottime_us() < started_us + seconds * 1_000_000 {

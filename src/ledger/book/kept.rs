@@ -11,8 +11,10 @@ use crate::domain::rating::RateCard;
 use crate::ledger::LedgerError;
 use crate::ledger::store::{Locked, Store, load};
 
-/// So many attempts, jobs and accounts at most, beside those of the last transaction: some 20 MiB.
+/// So many attempts, jobs and accounts at most: some 20 MiB.
 const ROWS_MAX: usize = 16_384;
+/// After so many rows that found no room, other rows get it.
+const REFUSED_MAX: usize = 16 * ROWS_MAX;
 
 /// Rows as they were committed.
 #[derive(Debug, Default)]
@@ -21,6 +23,8 @@ pub struct Kept {
     jobs: HashMap<String, Box<Job>>,
     /// Of the accounts of both, as they were then.
     revisions: HashMap<String, i64>,
+    /// Rows that found no room.
+    refused: usize,
 }
 
 #[allow(clippy::vec_box, reason = "rows stay where they lie while they go through lists and maps")]
@@ -44,25 +48,26 @@ impl Kept {
         self
     }
 
-    /// What a transaction wrote or only read: an attempt that has ended is asked for no more.
+    /// What a transaction wrote or only read: an attempt that has ended is asked for no more. Where more are asked for than
+    /// there is room for, those that are here stay: were each to make room for the next, all would be gone before they are
+    /// asked for again.
     pub(super) fn add<'a>(
         &mut self,
         attempts: impl Iterator<Item = Box<Attempt>>,
         jobs: impl Iterator<Item = Box<Job>>,
         accounts: impl Iterator<Item = &'a Account>,
     ) {
-        // Which of them will be asked for next is not known.
-        if self.attempts.len().max(self.jobs.len()).max(self.revisions.len()) > ROWS_MAX {
+        if self.revisions.len() > ROWS_MAX || self.refused > REFUSED_MAX {
             *self = Self::default();
         }
         self.revisions.extend(accounts.map(|account| (account.owner.clone(), account.revision)));
         for attempt in attempts {
-            match attempt.ended_us {
-                None => self.attempts.insert(attempt.id, attempt),
-                Some(_) => self.attempts.remove(&attempt.id),
-            };
+            let goes_on = attempt.ended_us.is_none();
+            self.refused += usize::from(!put(&mut self.attempts, attempt.id, attempt, goes_on));
         }
-        self.jobs.extend(jobs.map(|job| (job.id.clone(), job)));
+        for job in jobs {
+            self.refused += usize::from(!put(&mut self.jobs, job.id.clone(), job, true));
+        }
     }
 
     /// Those of these attempts that are in the books, in no order; `cards` are all cards. It keeps them no longer.
@@ -79,6 +84,19 @@ impl Kept {
     pub(super) fn jobs(&mut self, store: &mut dyn Store, ids: &[String]) -> Result<Vec<Box<Job>>, LedgerError> {
         take(&mut self.jobs, ids, |ids| load::jobs(store, ids))
     }
+}
+
+/// Keeps a row that is `wanted`; whether it found room.
+#[allow(clippy::vec_box, reason = "as above")]
+fn put<K: Eq + Hash, T>(kept: &mut HashMap<K, Box<T>>, id: K, row: Box<T>, wanted: bool) -> bool {
+    let has_room = kept.len() < ROWS_MAX;
+    if wanted && has_room {
+        kept.insert(id, row);
+    } else {
+        // Whatever is kept of it is old.
+        kept.remove(&id);
+    }
+    has_room || !wanted
 }
 
 /// Rows that are kept, and the others from the store.
@@ -103,4 +121,45 @@ fn take<K: Clone + Eq + Hash, T: PartialEq + Debug>(
         }
     }
     Ok(rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attempt(at: usize, seq: u64) -> Box<Attempt> {
+        Box::new(Attempt { id: Uuid::from_u128(at as u128), seq, ..Attempt::default() })
+    }
+
+    fn with(kept: &mut Kept, attempts: impl Iterator<Item = Box<Attempt>>) {
+        kept.add(attempts, std::iter::empty(), std::iter::empty());
+    }
+
+    #[test]
+    fn where_there_is_no_room_those_that_are_kept_stay_for_a_while() {
+        let mut kept = Kept::default();
+        with(&mut kept, (0..ROWS_MAX).map(|at| attempt(at, 1)));
+        with(&mut kept, (ROWS_MAX..=2 * ROWS_MAX).map(|at| attempt(at, 1)));
+        assert_eq!((kept.attempts.len(), kept.refused), (ROWS_MAX, ROWS_MAX + 1));
+        assert!(kept.attempts.contains_key(&Uuid::nil()));
+        with(&mut kept, (2 * ROWS_MAX..=18 * ROWS_MAX).map(|at| attempt(at, 1)));
+        with(&mut kept, std::iter::once(attempt(7 * ROWS_MAX, 1)));
+        assert!(kept.attempts.keys().eq([&Uuid::from_u128(7 * ROWS_MAX as u128)]), "others get their room");
+    }
+
+    #[test]
+    fn nothing_old_is_kept_of_a_row_that_finds_no_room() {
+        let mut kept = Kept::default();
+        with(&mut kept, (0..ROWS_MAX).map(|at| attempt(at, 1)));
+        with(&mut kept, std::iter::once(attempt(3, 2)));
+        assert!(!kept.attempts.contains_key(&Uuid::from_u128(3)));
+    }
+
+    #[test]
+    fn an_attempt_that_has_ended_is_not_kept() {
+        let mut kept = Kept::default();
+        with(&mut kept, std::iter::once(attempt(3, 1)));
+        with(&mut kept, std::iter::once(Box::new(Attempt { ended_us: Some(1), ..*attempt(3, 2) })));
+        assert!(kept.attempts.is_empty() && kept.refused == 0);
+    }
 }

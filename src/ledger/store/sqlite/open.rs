@@ -103,6 +103,8 @@ fn prepare(mut db: Connection) -> Result<Connection, LedgerError> {
     db.pragma_update(None, "synchronous", "FULL")?;
     db.pragma_update(None, "cache_size", -512)?;
     db.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+    // With what is bound now and then another plan, a statement would be compiled anew each time.
+    db.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     // The last process to close would else copy the log into the file and sync twice, at the end of every short job.
     db.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     if version < SCHEMA_VERSION {
