@@ -1,7 +1,6 @@
 //! Who asks: a key, what it may do, and for whose account.
 
-use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
 use axum::http::header::{AUTHORIZATION, COOKIE};
@@ -14,33 +13,9 @@ use crate::ledger::keys::{KeyView, Scope, Secret};
 use crate::ledger::views::{Query, View};
 use crate::sys::clock::{Clock, SystemClock};
 
-/// A key that was looked up is believed for so long: that is how soon a revocation counts.
-const FRESH_US: u64 = 1_000_000;
-/// No more are remembered; what anybody may send cannot fill the memory.
-const REMEMBERED_MAX: usize = 10_000;
-
-/// Keys that were looked up lately, by id.
-#[derive(Debug, Default)]
-pub(super) struct Keys(RwLock<HashMap<String, (u64, Arc<KeyView>)>>);
-
 /// Whoever asks, with a valid key.
 #[derive(Clone, Debug)]
 pub(super) struct Caller(Arc<KeyView>);
-
-impl Keys {
-    fn known(&self, id: &str, now_us: u64) -> Option<Arc<KeyView>> {
-        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        known.get(id).filter(|(at_us, _)| now_us.saturating_sub(*at_us) < FRESH_US).map(|(_, key)| Arc::clone(key))
-    }
-
-    fn remember(&self, key: &Arc<KeyView>, now_us: u64) {
-        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= REMEMBERED_MAX {
-            known.clear();
-        }
-        known.insert(key.id.clone(), (now_us, Arc::clone(key)));
-    }
-}
 
 impl Caller {
     /// The account to which the key is bound.
@@ -147,17 +122,12 @@ impl Caller {
 
     /// The holder of this key.
     pub(super) async fn of(secret: &Secret, app: &Arc<App>) -> Result<Self, Problem> {
-        let now_us = SystemClock.boottime_us();
-        let key = match app.keys.known(secret.id(), now_us) {
-            Some(key) => key,
-            None => {
-                let found = app.readers.read(Query::Keys { id: Some(secret.id().to_owned()) }).await?;
-                let View::Keys(mut found) = found else { return Err(Problem::unauthorized()) };
-                let key = Arc::new(found.pop().ok_or_else(Problem::unauthorized)?);
-                app.keys.remember(&key, now_us);
-                key
-            }
+        let look = || async {
+            let found = app.key_readers.read(Query::Keys { id: Some(secret.id().to_owned()) }).await?;
+            let View::Keys(mut found) = found else { return Err(Problem::unauthorized()) };
+            found.pop().map(Arc::new).ok_or_else(Problem::unauthorized)
         };
+        let key = app.keys.key(secret.id(), SystemClock.boottime_us(), look).await?;
         // The hashes of two long random texts: how far they agree tells nothing.
         if key.hash != secret.hash() || key.revoked_at.is_some() {
             return Err(Problem::unauthorized());

@@ -14,6 +14,7 @@ mod bounds;
 mod connections;
 mod events;
 mod figures;
+mod keys;
 mod metrics;
 mod pages;
 mod platform;
@@ -43,9 +44,9 @@ use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa_axum::router::OpenApiRouter;
 use uuid::Uuid;
 
-use self::auth::Keys;
 pub use self::connections::TlsFiles;
 use self::events::Watched;
+use self::keys::Keys;
 use self::metrics::Metrics;
 use self::poster::Poster;
 use self::readers::Readers;
@@ -63,6 +64,10 @@ const BODY_MAX_BYTES: usize = 1 << 20;
 const REQUEST_MAX: Duration = Duration::from_mins(1);
 /// How long a stop waits for requests under way.
 const DRAIN_MAX: Duration = Duration::from_secs(20);
+/// Reads at the same time.
+const READERS_MAX: usize = 4;
+/// Looks for keys at the same time.
+const KEY_READERS_MAX: usize = 2;
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What to serve, and where.
@@ -88,6 +93,8 @@ struct App {
     keys: Keys,
     metrics: Metrics,
     readers: Arc<Readers>,
+    /// Of their own, since a report must not wait for a page that takes long.
+    key_readers: Arc<Readers>,
     waiting: Arc<Waiting>,
     watched: Arc<Watched>,
     /// In which a proxy in front names users.
@@ -123,13 +130,15 @@ pub async fn serve(
     let started = started.await.map_err(|error| error.to_string())?;
     let (poster, thread) = started.map_err(|error: LedgerError| format!("{at}: {error}"))?;
     let sending = options.webhook.map(|webhook| webhook.start(options.db.clone(), metrics.clone())).transpose()?;
-    let readers = Arc::new(Readers::new(options.db));
+    let key_readers = Arc::new(Readers::new(options.db.clone(), KEY_READERS_MAX));
+    let readers = Arc::new(Readers::new(options.db, READERS_MAX));
     let (stopped, stopping) = watch::channel(false);
     let app = Arc::new(App {
         poster,
         keys: Keys::default(),
         metrics,
         readers: Arc::clone(&readers),
+        key_readers: Arc::clone(&key_readers),
         waiting,
         watched: Arc::default(),
         tls: options.tls.is_some(),
@@ -149,6 +158,7 @@ pub async fn serve(
     });
     connections::serve(listener, acceptor, router, stopping, DRAIN_MAX).await;
     readers.close().await;
+    key_readers.close().await;
     // The writer ends when nobody can ask it any more, after the last commit.
     drop(app);
     let ended = tokio::task::spawn_blocking(move || {

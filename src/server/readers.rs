@@ -8,9 +8,6 @@ use crate::ledger::location::Location;
 use crate::ledger::views::{Query, View};
 use crate::ledger::{Ledger, LedgerError};
 
-/// Reads at the same time, each with a connection of its own.
-const READERS_MAX: usize = 4;
-
 type Reader = Box<dyn Ledger>;
 
 /// They are used and dropped on threads that may block, since the client of PostgreSQL has an event loop of its own, which
@@ -23,8 +20,9 @@ pub(super) struct Readers {
 }
 
 impl Readers {
-    pub(super) fn new(db: Location) -> Self {
-        Self { db, idle: Mutex::new(Some(Vec::new())), turns: Semaphore::new(READERS_MAX) }
+    /// So many read at the same time, each with a connection of its own.
+    pub(super) fn new(db: Location, readers_max: usize) -> Self {
+        Self { db, idle: Mutex::new(Some(Vec::new())), turns: Semaphore::new(readers_max) }
     }
 
     pub(super) async fn read(self: &Arc<Self>, query: Query) -> Result<View, LedgerError> {
