@@ -1,7 +1,7 @@
 //! Plays sidecars against a ledger service over real sockets, with one report under way on each connection, and compares every acknowledged report with the books: `cargo bench --bench load -- [OPTIONS]`.
 //!
 //! `--jobs N` sidecars of one account (1000), `--connections N` that they share (one each), `--seconds N` (10), `--db LOCATION` of the service that it starts (a new file
-//! beside the build), `--replicas N` of it (1).
+//! beside the build), `--replicas N` of it (1), `--shuffled` reports in another order than that of the opening.
 
 #![allow(clippy::pedantic, clippy::print_stdout, missing_docs, reason = "a program for people, not an interface")]
 
@@ -21,6 +21,8 @@ use jobmeter::ledger::protocol::{
 };
 use jobmeter::ledger::views::{Change, PeriodLength, Query, View};
 use jobmeter::sys::clock::{Clock, SystemClock};
+use jobmeter::sys::process::cpu_us_of;
+use nix::unistd::Pid;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Barrier;
@@ -39,6 +41,12 @@ fn number(name: &str, default: u64) -> u64 {
 }
 
 struct Service(Child);
+
+impl Service {
+    fn cpu_us(&self) -> u64 {
+        cpu_us_of(Pid::from_raw(self.0.id().cast_signed()))
+    }
+}
 
 impl Drop for Service {
     fn drop(&mut self) {
@@ -169,6 +177,10 @@ async fn connection(address: String, key: String, jobs: Vec<u64>, seconds: u64, 
     for at in jobs {
         sidecars.push(Sidecar::open(&mut line, at).await);
     }
+    if std::env::args().any(|argument| argument == "--shuffled") {
+        // The last bytes of a UUIDv7 are random.
+        sidecars.sort_by_key(|sidecar| sidecar.attempt.as_u128() % (1 << 32));
+    }
     all.wait().await;
     let (begun_us, mut took_us) = (SystemClock.boottime_us(), Vec::new());
     let until_us = begun_us + seconds * 1_000_000;
@@ -210,18 +222,22 @@ fn main() {
     let (jobs, seconds) = (number("--jobs", 1_000), number("--seconds", 10));
     let connections = number("--connections", jobs).clamp(1, jobs);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let all = Arc::new(Barrier::new(usize::try_from(connections).unwrap()));
-    let told: Vec<Told> = runtime.block_on(async {
+    let all = Arc::new(Barrier::new(usize::try_from(connections + 1).unwrap()));
+    let cpu_us = || replicas.iter().map(|(service, _)| service.cpu_us()).sum::<u64>();
+    let (told, used_us) = runtime.block_on(async {
         let lines = (0..connections).map(|at| {
             let address = replicas[usize::try_from(at).unwrap() % replicas.len()].1.clone();
             let jobs = (at..jobs).step_by(usize::try_from(connections).unwrap()).collect();
             tokio::spawn(connection(address, key.clone(), jobs, seconds, Arc::clone(&all)))
         });
-        let mut told = Vec::new();
-        for line in lines.collect::<Vec<_>>() {
+        let lines: Vec<_> = lines.collect();
+        all.wait().await;
+        let before_us = cpu_us();
+        let mut told: Vec<Told> = Vec::new();
+        for line in lines {
             told.push(line.await.expect("a connection"));
         }
-        told
+        (told, cpu_us() - before_us)
     });
     let begun_us = told.iter().map(|told| told.between_us.0).min().unwrap();
     let passed_us = told.iter().map(|told| told.between_us.1).max().unwrap() - begun_us;
@@ -229,10 +245,11 @@ fn main() {
     took_us.sort_unstable();
     let percentile = |share: f64| took_us[((took_us.len() - 1) as f64 * share) as usize] / 1_000;
     println!(
-        "{}, {} replicas, {jobs} jobs: {} reports/s, answers p50 {} ms, p99 {} ms, slowest {} ms",
+        "{}, {} replicas, {jobs} jobs: {} reports/s, {} µs CPU of the service each, answers p50 {} ms, p99 {} ms, slowest {} ms",
         Location::parse(&db),
         replicas.len(),
         took_us.len() as u64 * 1_000_000 / passed_us,
+        used_us / took_us.len() as u64,
         percentile(0.5),
         percentile(0.99),
         percentile(1.0)

@@ -101,7 +101,7 @@ fn measure<S: Store>(name: &str, ledger: &mut StoreLedger<S>) {
     let requests: Vec<OpenRequest> = (0..jobs).map(request).collect();
     let mut sidecars: Vec<Sidecar> = requests.chunks(500).flat_map(|chunk| open(ledger, chunk)).collect();
     if std::env::args().any(|argument| argument == "--shuffled") {
-        // Its last bytes are random.
+        // The last bytes of a UUIDv7 are random.
         sidecars.sort_by_key(|sidecar| sidecar.attempt.as_u128() % (1 << 32));
     }
     let started_us = SystemClock.boottime_us();

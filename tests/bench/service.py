@@ -103,6 +103,17 @@ def load(cluster, seconds):
         row("1 000 jobs of one account, a report per request", who, f"{found[1]}/s, p99 {found[2]} ms, {peak[0]}", reach)
 
 
+def jobs(seconds):
+    """What a report costs with few and with many open jobs that all report, in any order."""
+    for count in (10, 1_000, 100_000):
+        out = bench("load", "--seconds", str(seconds), "--jobs", str(count), "--connections", "1000", "--shuffled")
+        found = re.search(r": (\d+) reports/s, (\d+) µs CPU.*p99 (\d+) ms", out)
+        peak = re.search(r"most memory of the service: (.*)", out)
+        row(f"{count} open jobs that all report, in any order", "SQLite",
+            f"{found[1]}/s, {found[2]} µs CPU of the service each, p99 {found[3]} ms, {peak[1]}",
+            "cost within a factor of 1.5; ≤ 200 MiB")
+
+
 def posting(cluster):
     for who, reach, options in (("SQLite", "≥ 100 000/s", []), ("PostgreSQL", "≥ 50 000/s", ["--db", cluster.url("posting")])):
         out = bench("posting", *options)
@@ -140,7 +151,7 @@ def hosts(seconds):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--seconds", type=int, default=10, help="of each measurement of load (10)")
-    parser.add_argument("--only", default="plain,load,posting,hosts", help="of plain,load,posting,hosts")
+    parser.add_argument("--only", default="plain,load,jobs,posting,hosts", help="of these (all)")
     arguments = parser.parse_args()
     if os.geteuid() != 0:
         sys.exit("bench: root is needed, to start PostgreSQL as its user")
@@ -151,6 +162,8 @@ def main():
             plain(cluster, arguments.seconds)
         if "load" in wanted:
             load(cluster, arguments.seconds)
+        if "jobs" in wanted:
+            jobs(arguments.seconds)
         if "posting" in wanted:
             posting(cluster)
     if "hosts" in wanted:
