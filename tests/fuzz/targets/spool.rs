@@ -1,11 +1,7 @@
-//! A spool file that a power cut, a full disk or somebody else has spoiled: it is read or refused, never a panic.
+//! By libFuzzer; `tests/seeds.rs` holds the seeds against the same check.
 #![no_main]
 
-use jobmeter::runner::spool::Spool;
-use libfuzzer_sys::fuzz_target;
+#[path = "../checks/spool.rs"]
+mod spool;
 
-fuzz_target!(|data: &[u8]| {
-    let path = std::env::temp_dir().join(format!("jobmeter-fuzz-{}.spool", std::process::id()));
-    std::fs::write(&path, data).expect("a file");
-    let _ = Spool::peek(&path);
-});
+libfuzzer_sys::fuzz_target!(|data: &[u8]| spool::check(data));

@@ -1,31 +1,7 @@
-//! What people, jobs and the kernel say in words: amounts, times, keys, locations, days, questions by the socket, /proc.
+//! By libFuzzer; `tests/seeds.rs` holds the seeds against the same check.
 #![no_main]
 
-use jobmeter::domain::units::{Microseconds, Nanocredits};
-use jobmeter::ledger::keys::Secret;
-use jobmeter::ledger::location::Location;
-use jobmeter::ledger::usage_range::UsageRange;
-use jobmeter::runner::ask::Ask;
-use jobmeter::sys::tree::Stat;
-use libfuzzer_sys::fuzz_target;
+#[path = "../checks/texts.rs"]
+mod texts;
 
-fuzz_target!(|text: &str| {
-    if let Ok(amount) = text.parse::<Nanocredits>() {
-        assert_eq!(amount.to_string().parse(), Ok(amount));
-    }
-    if let Ok(time) = text.parse::<Microseconds>() {
-        assert_eq!(time.to_string().parse(), Ok(time));
-    }
-    if let Ok(secret) = text.parse::<Secret>() {
-        assert!(!format!("{secret:?}").contains(secret.text()));
-    }
-    // What it says of itself holds no password.
-    if let Some((_, rest)) = text.split_once("postgres://:secret@") {
-        let shown = Location::parse(&format!("postgres://:secret@{rest}")).to_string();
-        assert!(rest.contains("secret") || !shown.contains("secret"));
-    }
-    let _ = text.parse::<Ask>();
-    let _ = UsageRange::new(Some(text), None, None, None);
-    let _ = UsageRange::new(None, Some(text), Some(text), None);
-    let _ = Stat::parse(text);
-});
+libfuzzer_sys::fuzz_target!(|text: &str| texts::check(text));
