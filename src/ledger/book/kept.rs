@@ -62,11 +62,16 @@ impl Kept {
         }
         self.revisions.extend(accounts.map(|account| (account.owner.clone(), account.revision)));
         for attempt in attempts {
-            let goes_on = attempt.ended_us.is_none();
-            self.refused += usize::from(!put(&mut self.attempts, attempt.id, attempt, goes_on));
+            if attempt.ended_us.is_some() {
+                self.attempts.remove(&attempt.id);
+            } else if !put(&mut self.attempts, attempt.id, attempt) {
+                self.refused += 1;
+            }
         }
         for job in jobs {
-            self.refused += usize::from(!put(&mut self.jobs, job.id.clone(), job, true));
+            if !put(&mut self.jobs, job.id.clone(), job) {
+                self.refused += 1;
+            }
         }
     }
 
@@ -86,17 +91,16 @@ impl Kept {
     }
 }
 
-/// Keeps a row that is `wanted`; whether it found room.
-#[allow(clippy::vec_box, reason = "as above")]
-fn put<K: Eq + Hash, T>(kept: &mut HashMap<K, Box<T>>, id: K, row: Box<T>, wanted: bool) -> bool {
+/// Keeps a row where there is room; whether there was.
+fn put<K: Eq + Hash, T>(kept: &mut HashMap<K, Box<T>>, id: K, row: Box<T>) -> bool {
     let has_room = kept.len() < ROWS_MAX;
-    if wanted && has_room {
+    if has_room {
         kept.insert(id, row);
     } else {
         // Whatever is kept of it is old.
         kept.remove(&id);
     }
-    has_room || !wanted
+    has_room
 }
 
 /// Rows that are kept, and the others from the store.
