@@ -4,6 +4,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use super::args::Serve;
 use super::output::Failure;
@@ -93,7 +96,8 @@ fn stopped() -> std::io::Result<impl Future<Output = ()> + Send + 'static> {
 
 /// One JSON document a line on standard error; `JOBMETER_LOG=debug` says more.
 pub(super) fn log() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("JOBMETER_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    tracing_subscriber::fmt().json().flatten_event(true).with_env_filter(filter).with_writer(std::io::stderr).init();
+    let asked = std::env::var("JOBMETER_LOG").ok().and_then(|levels| levels.parse::<Targets>().ok());
+    let levels = asked.unwrap_or_else(|| Targets::new().with_default(tracing::Level::INFO));
+    let lines = tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(std::io::stderr);
+    tracing_subscriber::registry().with(lines).with(levels).init();
 }
