@@ -11,6 +11,8 @@ pub mod cli;
 pub mod domain;
 pub mod ledger;
 pub mod meter;
+#[cfg(test)]
+mod properties;
 pub mod runner;
 pub mod server;
 pub mod sys;

@@ -76,6 +76,8 @@ mod tests {
     use crate::domain::usage::{GpuUsage, Usage};
 
     proptest! {
+        #![proptest_config(crate::properties::config())]
+
         #[test]
         fn takes_what_is_wanted_in_order_and_never_more_than_there_is(
             free in proptest::collection::vec(-50..1000i64, 0..6), amount in -10..3000i64,

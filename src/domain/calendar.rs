@@ -83,6 +83,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::properties::config())]
+
         #[test]
         fn periods_are_half_open_and_hold_their_time(at in 0..10_000_000_000i64) {
             prop_assert!(day_start(at) <= at && at < day_end(at));

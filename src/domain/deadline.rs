@@ -109,6 +109,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::properties::config())]
+
         #[test]
         fn nothing_can_be_burned_before_the_earliest_time(
             cpu_us in 1..100_000_000u64, cpus in 1..512u64,

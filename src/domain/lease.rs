@@ -161,6 +161,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::properties::config())]
+
         #[test]
         fn never_gives_more_than_is_free_nor_takes_what_is_burned(ask in ask()) {
             match size(&ask) {

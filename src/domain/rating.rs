@@ -261,6 +261,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::properties::config())]
+
         #[test]
         fn parts_sum_to_the_total_and_the_total_never_decreases(
             cpu in 0..1u64 << 50, gpu in 0..1u64 << 50, tokens in 0..1u64 << 40, more in 0..1u64 << 30,

@@ -286,6 +286,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::properties::config())]
+
         #[test]
         fn credits_print_and_parse_as_the_same_value(value in -NANOCREDITS_MAX..=NANOCREDITS_MAX) {
             let credits = Nanocredits(value);

@@ -88,6 +88,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::properties::config())]
+
         #[test]
         fn what_is_said_is_what_is_taken(
             tokens in 0..=COUNT_MAX, lasts in 1..=86_400u64, key in "[!-~]{1,40}", id in any::<u128>(),

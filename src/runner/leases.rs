@@ -102,6 +102,8 @@ mod tests {
     use crate::domain::units::Nanocredits;
 
     proptest! {
+        #![proptest_config(crate::properties::config())]
+
         /// A frozen job whose ceiling the ledger takes for far enough would wait until its hold is over (found by a keeper
         /// that woke late, and by a bandwidth limit).
         #[test]

@@ -235,7 +235,7 @@ impl Model {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 512, ..crate::properties::config() })]
     #[test]
     fn a_job_never_burns_past_its_ceiling_and_never_ends_without_reason(
         steps in proptest::collection::vec(step(), 1..120), can_hold: bool,

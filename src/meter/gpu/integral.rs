@@ -304,6 +304,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::properties::config())]
+
         #[test]
         fn the_total_is_the_same_however_often_it_is_read(
             values in proptest::collection::vec(proptest::option::weighted(0.8, 0..=100u32), 100..400),

@@ -376,6 +376,8 @@ fn stretches() -> impl Strategy<Value = Vec<Stretch>> {
 }
 
 proptest! {
+    #![proptest_config(crate::properties::config())]
+
     #[test]
     fn jobs_never_get_more_than_the_device_did(
         busy in stretches(), steps in prop::collection::vec((100_000..9_000_000u64, 100_000..9_000_000u64), 1..40), long in 1..60u64,

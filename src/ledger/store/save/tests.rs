@@ -59,6 +59,8 @@ fn row(table: &Table, values: Vec<Value>) -> BTreeMap<&'static str, Value> {
 }
 
 proptest! {
+    #![proptest_config(crate::properties::config())]
+
     #[test]
     fn a_shorter_row_leaves_out_only_what_is_as_it_was(
         first in proptest::collection::vec(any::<bool>(), STEPS.len()),
