@@ -1,10 +1,8 @@
 //! Accounts, rates, tokens, the spool, copies of the ledger, and what is generated.
 
-use std::io::{BufRead, Read};
 use std::process::Stdio;
-use std::time::Duration;
 
-use crate::station::{Station, nano, within};
+use crate::station::{Station, ended, line_of, nano};
 
 #[test]
 fn a_prompt_gets_a_few_characters() {
@@ -44,7 +42,7 @@ fn status_waits_for_a_grant() {
     let mut waiting = station.command(&["status", "--wait-for", "1"]).stdout(Stdio::null()).spawn().unwrap();
     assert!(waiting.try_wait().unwrap().is_none());
     station.ok(&["account", "grant", "1", "--why", "w"]);
-    assert!(within(Duration::from_secs(10), || waiting.try_wait().unwrap().is_some_and(|status| status.success())));
+    assert!(ended(&mut waiting).success());
 }
 
 #[test]
@@ -120,14 +118,13 @@ fn a_ledger_is_copied_and_put_back() {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut ready = [0_u8; 6];
-    running.stdout.as_mut().unwrap().read_exact(&mut ready).unwrap();
+    assert_eq!(line_of(running.stdout.as_mut().unwrap()), "ready");
     let restored = station.ok(&["ledger", "restore", copy.to_str().unwrap()]);
     assert!(restored.out.contains("2 ended attempts sent again"), "{restored:?}");
     assert_eq!(nano(&station.json(&["jobs", "show", "two"])["charged"]["total"]), charged);
     assert_eq!(nano(&station.credits()["limit"]), 5_000_000_000);
     drop(running.stdin.take());
-    assert!(running.wait().unwrap().success());
+    assert!(ended(&mut running).success());
     let receipt = station.receipt("three");
     let cpu_us = i64::try_from(crate::station::micros(&receipt["cpu"]["total_seconds"])).unwrap();
     assert_eq!(
@@ -145,15 +142,15 @@ fn after_a_restore_a_new_job_waits_and_can_be_interrupted() {
     let copy = station.path("copy.db");
     station.ok(&["ledger", "backup", copy.to_str().unwrap()]);
     station.ok(&["ledger", "restore", copy.to_str().unwrap()]);
-    let waiting = station.command(&["run", "--", "touch", "/tmp/jobmeter-never-5"]).stderr(Stdio::piped()).spawn();
-    let mut waiting = waiting.unwrap();
-    let mut told = String::new();
-    std::io::BufReader::new(waiting.stderr.as_mut().unwrap()).read_line(&mut told).unwrap();
+    let started = station.path("started");
+    let mut command = station.command(&["run", "--", "touch", started.to_str().unwrap()]);
+    let mut waiting = command.stderr(Stdio::piped()).spawn().unwrap();
+    let told = line_of(waiting.stderr.as_mut().unwrap());
     assert!(told.starts_with("jobmeter: waiting: the ledger was restored"), "{told}");
     let pid = nix::unistd::Pid::from_raw(i32::try_from(waiting.id()).unwrap());
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
-    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&waiting.wait().unwrap()), Some(2));
-    assert!(!std::path::Path::new("/tmp/jobmeter-never-5").exists());
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&ended(&mut waiting)), Some(2));
+    assert!(!started.exists());
     assert_eq!(station.ok(&["spool", "list"]).out, "nothing is in the spool\n");
 }
 

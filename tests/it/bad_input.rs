@@ -58,13 +58,15 @@ fn times_and_signals_are_checked() {
 fn ledgers_that_cannot_be_used_say_why() {
     let station = Station::new();
     std::fs::write(station.path("text.db"), "not a database, but some words in a file\n".repeat(200)).unwrap();
+    let started = station.path("started");
     for (ledger, told) in [("text.db", "text.db"), (".", "")] {
         let path = station.path(ledger);
-        let called = station.call(&["--ledger", path.to_str().unwrap(), "run", "--", "touch", "/tmp/jobmeter-never-3"]);
+        let run = ["--ledger", path.to_str().unwrap(), "run", "--", "touch", started.to_str().unwrap()];
+        let called = station.call(&run);
         assert_eq!(called.status, 125, "{ledger}: {called:?}");
         assert!(called.err.contains(told) && called.err.contains("jobmeter: error:"), "{}", called.err);
     }
-    assert!(!std::path::Path::new("/tmp/jobmeter-never-3").exists());
+    assert!(!started.exists());
     refused(&["--ledger", "postgres://u:secret@127.0.0.1:1/db", "status"], 75, "PostgreSQL does not answer");
     refused(&["--ledger", "http://127.0.0.1:1/", "run", "--", "true"], 125, "does not answer");
 }

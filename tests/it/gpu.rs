@@ -1,6 +1,7 @@
 //! GPUs, with the scripted NVML of `tests/fake-nvml`: what the script says is the truth.
 
-use std::path::PathBuf;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -10,32 +11,46 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-use crate::station::{Called, Station, micros, nano};
+use crate::station::{Called, Station, awaited, ended, micros, nano};
 
-/// `cargo test --test it` does not build examples by itself.
+/// The one that whoever builds the tests has named, or one that is built now: `cargo test --test it` builds no examples.
 fn library() -> &'static str {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
-    let path = LIBRARY.get_or_init(|| {
-        let built =
-            Command::new(env!("CARGO")).args(["build", "--quiet", "--locked", "--example", "fake_nvml"]).status();
-        assert!(built.unwrap().success());
-        PathBuf::from(env!("CARGO_BIN_EXE_jobmeter")).with_file_name("examples").join("libfake_nvml.so")
-    });
-    path.to_str().unwrap()
+    let named = || std::env::var_os("JOBMETER_FAKE_NVML").map(PathBuf::from);
+    LIBRARY.get_or_init(|| named().unwrap_or_else(built)).to_str().unwrap()
 }
 
-/// The script begins `ago_ms` before now.
-fn script(station: &Station, ago_ms: u64, mut script: Value) {
-    let start_us = u64::try_from(SystemClock.realtime_us()).unwrap() - ago_ms * 1_000;
+/// Beside the binary: of its profile, whose directory is `debug` for `dev`.
+fn built() -> PathBuf {
+    let directory = Path::new(env!("CARGO_BIN_EXE_jobmeter")).parent().unwrap();
+    let (target, profile) = (directory.parent().unwrap(), directory.file_name().unwrap().to_str().unwrap());
+    let profile = if profile == "debug" { "dev" } else { profile };
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["build", "--quiet", "--locked", "--example", "fake_nvml", "--profile", profile, "--target-dir"]);
+    let status = cargo.arg(target).current_dir(env!("CARGO_MANIFEST_DIR")).status();
+    assert!(status.unwrap().success(), "the library is not built");
+    directory.join("examples/libfake_nvml.so")
+}
+
+fn now_us() -> u64 {
+    u64::try_from(SystemClock.realtime_us()).unwrap()
+}
+
+/// The script begins `ago_ms` before now: when, in µs since 1970.
+fn script(station: &Station, ago_ms: u64, mut script: Value) -> u64 {
+    let start_us = now_us() - ago_ms * 1_000;
     script["start_us"] = json!(start_us);
     script["clock_us"] = json!(987_654_321_u64);
     std::fs::write(station.path("script.json"), script.to_string()).unwrap();
+    start_us
 }
 
+/// A job that writes down when it begins and ends.
 fn command(station: &Station, job: &str, options: &[&str], line: &str) -> Command {
     let mut arguments = vec!["run", "--job", job, "--nvml-library", library()];
     arguments.extend(options);
-    arguments.extend(["--", "sh", "-c", line]);
+    let line = format!("date +%s%6N > $DIR/{job}.from; {line}; date +%s%6N > $DIR/{job}.until");
+    arguments.extend(["--", "sh", "-c", &line]);
     let mut command = station.command(&arguments);
     command.env("FAKE_NVML", station.path("script.json"));
     command
@@ -43,6 +58,21 @@ fn command(station: &Station, job: &str, options: &[&str], line: &str) -> Comman
 
 fn run(station: &Station, job: &str, options: &[&str], line: &str) -> Called {
     command(station, job, options, line).output().unwrap().into()
+}
+
+/// A time that a job has written down, in µs since 1970.
+fn written_us(station: &Station, name: &str) -> u64 {
+    let text = std::fs::read_to_string(station.path(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+    text.trim().parse().unwrap()
+}
+
+/// From when until when it ran, by its own word: the truth, whatever the machine did besides.
+fn ran(station: &Station, job: &str) -> Range<u64> {
+    written_us(station, &format!("{job}.from"))..written_us(station, &format!("{job}.until"))
+}
+
+fn us(range: &Range<u64>) -> u64 {
+    range.end - range.start
 }
 
 /// The GPU part of its receipt, and that of one device.
@@ -54,6 +84,13 @@ fn gpu(station: &Station, job: &str) -> Value {
 /// what it does not have meanwhile is not allocated to it, while the script goes on.
 fn held_us(station: &Station, job: &str) -> u64 {
     micros(&station.receipt(job)["time"]["held_seconds"])
+}
+
+/// Allocated for as long as it ran, and for no longer than jobmeter did: its starts and ends are the job's as well.
+fn assert_allocated(station: &Station, job: &str, device: &Value) {
+    let allocated_us = micros(&device["allocated_seconds"]) + held_us(station, job);
+    let (ran_us, wall_us) = (us(&ran(station, job)), micros(&station.receipt(job)["time"]["wall_seconds"]));
+    assert!((ran_us..=wall_us).contains(&allocated_us), "ran {ran_us} of {wall_us} µs: {device}");
 }
 
 fn device<'a>(gpu: &'a Value, uuid: &str) -> &'a Value {
@@ -81,7 +118,7 @@ fn an_exclusive_device_counts_what_it_did() {
     for percent in [0, 10, 50, 90] {
         let device = device(&gpu, &format!("GPU-{percent}"));
         let allocated = micros(&device["allocated_seconds"]);
-        assert!((3_000_000..3_500_000).contains(&(allocated + held_us)), "{device}");
+        assert_allocated(&station, "j", device);
         assert_close(micros(&device["busy_seconds"]), allocated.min((allocated + held_us) * percent / 100));
         assert_eq!((&device["mode"], micros(&device["estimated_seconds"])), (&json!("exclusive"), 0));
     }
@@ -99,13 +136,13 @@ fn a_short_job_and_one_after_a_long_idle_time_are_counted() {
     let station = Station::new();
     // Idle, so that the ring is dry when the job begins.
     let busy = json!([{ "from_ms": 20_000, "percent": 100, "pids": [77] }]);
-    script(&station, 19_500, json!({ "devices": [{ "uuid": "GPU-a", "busy": busy }] }));
+    let start_us = script(&station, 19_500, json!({ "devices": [{ "uuid": "GPU-a", "busy": busy }] }));
     let called = run(&station, "j", &["--gpus", "all", "--gpu-exclusive"], "sleep 1.2");
     assert_eq!(called.status, 0, "{called:?}");
     let gpu = gpu(&station, "j");
-    let allocated = micros(&gpu["allocated_seconds"]);
-    assert!(micros(&gpu["busy_seconds"]) <= allocated);
-    assert!(micros(&gpu["busy_seconds"]) > 300_000, "{gpu}");
+    assert!(micros(&gpu["busy_seconds"]) <= micros(&gpu["allocated_seconds"]));
+    let ran = ran(&station, "j");
+    assert_close(micros(&gpu["busy_seconds"]), ran.end - ran.start.max(start_us + 20_000_000));
 }
 
 #[test]
@@ -120,7 +157,11 @@ fn two_jobs_on_one_device_share_what_it_did() {
     assert!(a.wait().unwrap().success() && b.wait().unwrap().success());
     let both: Vec<Value> = ["a", "b"].iter().map(|job| gpu(&station, job)).collect();
     let sum: u64 = both.iter().map(|gpu| micros(&gpu["busy_seconds"])).sum();
-    assert_close(sum, 4_000_000 * 80 / 100);
+    // While but one of them runs, some of what the device does is nobody's.
+    let (a, b) = (ran(&station, "a"), ran(&station, "b"));
+    let all_us = a.end.max(b.end) - a.start.min(b.start);
+    let shared_us = a.end.min(b.end) - a.start.max(b.start);
+    assert_close(sum, sum.clamp(shared_us * 80 / 100, all_us * 80 / 100));
     for gpu in &both {
         assert_eq!(gpu["devices"][0]["mode"], "shared", "{gpu}");
         assert!(micros(&gpu["busy_seconds"]) > 600_000, "{gpu}");
@@ -140,8 +181,9 @@ fn nobody_gets_a_device_for_nothing() {
     assert_eq!(gpu["devices"].as_array().unwrap().len(), 2, "{gpu}");
     let taken = device(&gpu, "GPU-taken");
     assert_eq!(taken["declared"], false);
-    assert_close(micros(&taken["busy_seconds"]), 1_500_000);
-    assert_close(micros(&taken["allocated_seconds"]) + held_us(&station, "j"), 3_000_000);
+    let ran_us = us(&ran(&station, "j"));
+    assert_close(micros(&taken["busy_seconds"]), ran_us / 2);
+    assert_close(micros(&taken["allocated_seconds"]) + held_us(&station, "j"), ran_us);
     // Every device that can be opened counts in the highest rate.
     let dry = run(&station, "k", &["--gpus", "none", "--dry-run"], "true");
     assert!(dry.out.contains("3 GPUs"), "{}", dry.out);
@@ -165,48 +207,65 @@ fn a_job_is_stopped_at_zero_by_what_its_gpu_does() {
     station.verify();
 }
 
+const HALF_BUSY: &str = r#"[{ "uuid": "GPU-a", "busy": [{ "percent": 50, "pids": [77] }] }]"#;
+
+/// A script of a device that is half busy, in which something happens from then until then; it has begun 30 s before. When the
+/// first of it comes, in µs since 1970.
+fn mishap(station: &Station, mut devices: Value, what: &str, ms: [u64; 2]) -> u64 {
+    let of_device = what == "lost_ms";
+    if of_device {
+        devices[0][what] = json!(ms);
+    }
+    let mut all = json!({ "devices": devices });
+    if !of_device {
+        all[what] = json!(ms);
+    }
+    script(station, 30_000, all) + ms[0] * 1_000
+}
+
+/// A job that has begun before what happens to the driver.
+fn run_into(station: &Station, job: &str, at_us: u64, line: &str) -> Range<u64> {
+    let called = run(station, job, &["--gpus", "0", "--gpu-exclusive"], line);
+    assert_eq!(called.status, 0, "{called:?}");
+    let ran = ran(station, job);
+    assert!(ran.start < at_us, "it took {} µs too long to start: nothing was tested", ran.start - at_us);
+    ran
+}
+
 #[test]
 fn nothing_that_happens_to_the_driver_stops_a_job() {
     let station = Station::new();
-    let busy = json!([{ "percent": 50, "pids": [77] }]);
-    let devices = json!([{ "uuid": "GPU-a", "busy": busy }]);
-    let options = ["--gpus", "0", "--gpu-exclusive"];
+    let devices: Value = serde_json::from_str(HALF_BUSY).unwrap();
     // The driver is not loaded: 9. Another version than the library: 18.
     for code in [9, 18] {
         script(&station, 30_000, json!({ "devices": devices, "init": code }));
         let job = format!("init-{code}");
-        let called = run(&station, &job, &options, "sleep 1");
+        let called = run(&station, &job, &["--gpus", "0", "--gpu-exclusive"], "sleep 1");
         assert!(called.status == 0 && called.err.contains("note: GPU"), "{called:?}");
         let gpu = gpu(&station, &job);
         assert_eq!((&gpu["source"], &gpu["busy_seconds"]), (&json!("files"), &gpu["allocated_seconds"]));
-        assert!(micros(&gpu["busy_seconds"]) + held_us(&station, &job) >= 1_000_000, "{gpu}");
+        assert_allocated(&station, &job, &gpu);
     }
     // It crashes in the middle and hangs for a while: what its ring has kept is exact.
     for what in ["crashes_ms", "hangs_ms"] {
-        let mut faulty = json!({ "devices": devices });
-        faulty[what] = json!([31_000, 33_500]);
-        script(&station, 30_000, faulty);
-        let called = run(&station, what, &options, "sleep 6");
-        assert_eq!(called.status, 0, "{called:?}");
+        let at_us = mishap(&station, devices.clone(), what, [33_000, 35_500]);
+        let ran = run_into(&station, what, at_us, "sleep 7");
         let gpu = gpu(&station, what);
-        assert_close(micros(&gpu["busy_seconds"]), 3_000_000);
+        assert_close(micros(&gpu["busy_seconds"]), us(&ran) / 2);
         assert_eq!(micros(&gpu["devices"][0]["estimated_seconds"]), 0, "{gpu}");
     }
     // It falls off the bus: from then on its wall time is charged, and the receipt says so.
-    script(&station, 30_000, json!({ "devices": [{ "uuid": "GPU-a", "busy": busy, "lost_ms": [32_000, 90_000] }] }));
-    let called = run(&station, "lost", &options, "sleep 4");
-    assert_eq!(called.status, 0, "{called:?}");
+    let lost_at_us = mishap(&station, devices, "lost_ms", [33_000, 90_000]);
+    let ran = run_into(&station, "lost", lost_at_us, "sleep 5");
     let gpu = gpu(&station, "lost");
-    // What was not read yet when it was lost, at most a second, is charged so as well.
     let charged_us = micros(&gpu["busy_seconds"]);
-    assert!(charged_us + held_us(&station, "lost") >= 2_660_000 && charged_us <= 3_900_000, "{gpu}");
+    let truth_us = (lost_at_us - ran.start) / 2 + (ran.end - lost_at_us);
+    // What was not read yet when it was lost, at most a second, is charged so as well.
+    assert!(charged_us + held_us(&station, "lost") + 340_000 >= truth_us, "{truth_us} µs: {gpu}");
+    assert!(charged_us <= truth_us + 900_000, "{truth_us} µs: {gpu}");
     assert!(gpu["devices"][0]["notes"].to_string().contains("fell off the bus"), "{gpu}");
     // No such library, and none of the helper's business.
-    let called: Called = station
-        .command(&["run", "--nvml-library", "/nowhere/libnvidia-ml.so.1", "--gpus", "0", "--", "true"])
-        .output()
-        .unwrap()
-        .into();
+    let called = station.call(&["run", "--nvml-library", "/nowhere/libnvidia-ml.so.1", "--gpus", "0", "--", "true"]);
     assert_eq!(called.status, 0, "{called:?}");
     station.verify();
 }
@@ -223,7 +282,7 @@ fn a_mig_device_is_read_by_its_instance() {
     let gpu = gpu(&station, "j");
     let (whole, shares) = (device(&gpu, "MIG-1"), device(&gpu, "MIG-2"));
     assert_eq!((&whole["mode"], &shares["mode"]), (&json!("mig"), &json!("allocated")));
-    assert_close(micros(&whole["busy_seconds"]), 900_000);
+    assert_close(micros(&whole["busy_seconds"]), us(&ran(&station, "j")) * 30 / 100);
     assert_eq!(shares["busy_seconds"], shares["allocated_seconds"]);
     assert_eq!(micros(&whole["weight"]), 250_000);
 }
@@ -232,18 +291,22 @@ fn a_mig_device_is_read_by_its_instance() {
 fn what_a_dead_keeper_has_not_read_is_charged_as_allocated() {
     let station = Station::new();
     script(&station, 30_000, json!({ "devices": [{ "uuid": "GPU-a", "busy": [{ "percent": 100, "pids": [77] }] }] }));
-    let line =
-        "ps -o pid=,ppid= --ppid $(ps -o ppid= $$) | grep -v \"^ *$$ \" | awk '{print $1}' > $DIR/keeper; sleep 30";
-    let mut child = command(&station, "j", &["--gpus", "0", "--gpu-exclusive"], line).spawn().unwrap();
-    pause(Duration::from_millis(3_000));
     // The front's other child.
-    let keeper: i32 =
-        std::fs::read_to_string(station.path("keeper")).unwrap().trim().lines().next().unwrap().trim().parse().unwrap();
-    kill(Pid::from_raw(keeper), Signal::SIGKILL).unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(125));
+    let line = "ps -o pid=,ppid= --ppid $(ps -o ppid= $$) | grep -v \"^ *$$ \" | awk '{print $1}' > $DIR/found; \
+                mv $DIR/found $DIR/keeper; sleep 600";
+    let mut child = command(&station, "j", &["--gpus", "0", "--gpu-exclusive"], line).spawn().unwrap();
+    let keeper = awaited(|| std::fs::read_to_string(station.path("keeper")).map_err(|error| error.to_string()));
+    let from_us = written_us(&station, "j.from");
+    // So that there is something to read and to charge: time is what is tested.
+    pause(Duration::from_millis(3_000));
+    let killed_us = now_us();
+    kill(Pid::from_raw(keeper.lines().next().unwrap().trim().parse().unwrap()), Signal::SIGKILL).unwrap();
+    assert_eq!(ended(&mut child).code(), Some(125));
+    let over_us = now_us();
     let gpu = gpu(&station, "j");
-    let busy = micros(&gpu["busy_seconds"]);
-    assert!((2_600_000..3_400_000).contains(&busy), "{gpu}");
+    let busy_us = micros(&gpu["busy_seconds"]);
+    let truth_us = killed_us - from_us..=over_us - from_us;
+    assert_close(busy_us, busy_us.clamp(*truth_us.start(), *truth_us.end()));
     assert!(!gpu["notes"].as_array().unwrap().is_empty(), "{gpu}");
     station.verify();
 }

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::process::Stdio;
 
-use crate::station::{Station, micros, nano};
+use crate::station::{Station, awaited, ended, mark, micros, nano, processes_with, skip};
 
 #[test]
 fn everything_of_the_command_passes_through() {
@@ -42,15 +42,16 @@ fn the_exit_status_is_the_commands() {
 fn what_ran_before_jobmeter_is_not_charged() {
     let station = Station::new();
     for source in ["perf", "procfs"] {
-        let line = format!(
-            "python3 -c 'sum(range(20000000))'; exec \"$JOBMETER\" run --job {source} --cpu-source {source} -- sleep 0.1"
-        );
+        let before = "python3 -c 'import time\nwhile time.process_time() < 1: pass'";
+        let line = format!("{before}; exec \"$JOBMETER\" run --job {source} --cpu-source {source} -- sleep 0.1");
         let called = station.sh(&line);
-        assert!(called.status == 0 || called.err.contains("not usable"), "{called:?}");
-        if called.status == 0 {
-            let burned = micros(&station.receipt(source)["cpu"]["total_seconds"]);
-            assert!(burned < 100_000, "{source}: {burned} µs");
+        if called.status == 125 && called.err.contains("not usable") {
+            skip(&format!("{source}: {}", called.err));
+            continue;
         }
+        assert_eq!(called.status, 0, "{called:?}");
+        let burned = micros(&station.receipt(source)["cpu"]["total_seconds"]);
+        assert!(burned < 500_000, "{source}: {burned} µs, of a second before and next to nothing after");
     }
 }
 
@@ -156,20 +157,13 @@ fn an_exhausted_account_stops_its_jobs_and_refuses_new_ones() {
     assert!(called.err.contains("jobmeter: stopped: credits exhausted"), "{}", called.err);
     let account = station.credits();
     assert!(nano(&account["current"]) <= 500_000 && nano(&account["left"]) >= 0, "{account}");
-    let refused = station.call(&[
-        "run",
-        "--job",
-        "b",
-        "--receipt",
-        station.path("r").to_str().unwrap(),
-        "--",
-        "touch",
-        "/tmp/jobmeter-never",
-    ]);
+    let (receipt, started) = (station.path("r"), station.path("started"));
+    let (written, touched) = (receipt.to_str().unwrap(), started.to_str().unwrap());
+    let refused = station.call(&["run", "--job", "b", "--receipt", written, "--", "touch", touched]);
     assert_eq!(refused.status, 75);
     assert!(refused.err.contains("jobmeter: refused: credits exhausted"), "{}", refused.err);
-    assert!(!std::path::Path::new("/tmp/jobmeter-never").exists());
-    let receipt: serde_json::Value = serde_json::from_slice(&std::fs::read(station.path("r")).unwrap()).unwrap();
+    assert!(!started.exists());
+    let receipt: serde_json::Value = serde_json::from_slice(&std::fs::read(receipt).unwrap()).unwrap();
     assert_eq!(receipt["outcome"]["reason"], "refused");
     station.verify();
 }
@@ -179,11 +173,12 @@ fn an_operator_stops_a_running_job() {
     let station = Station::new();
     let mut child =
         station.command(&["run", "--job", "long", "--", "sleep", "100"]).stderr(Stdio::piped()).spawn().unwrap();
-    assert!(crate::station::within(std::time::Duration::from_secs(5), || {
-        station.call(&["jobs", "show", "long"]).status == 0
-    }));
+    awaited(|| match station.call(&["jobs", "show", "long"]) {
+        shown if shown.status == 0 => Ok(()),
+        shown => Err(format!("{shown:?}")),
+    });
     station.ok(&["jobs", "stop", "long", "--why", "test"]);
-    assert_eq!(child.wait().unwrap().code(), Some(137));
+    assert_eq!(ended(&mut child).code(), Some(137));
     assert_eq!(station.receipt("long")["outcome"]["reason"], "operator_stop");
     assert_eq!(station.call(&["run", "--job", "long", "--", "true"]).status, 75);
 }
@@ -201,9 +196,10 @@ fn a_notice_comes_ahead_of_the_end() {
 #[test]
 fn what_a_command_leaves_behind_is_killed_or_waited_for() {
     let station = Station::new();
-    let line = "(setsid sleep 77.125 &) ; exit 0";
-    station.ok(&["run", "--", "sh", "-c", line]);
-    assert!(crate::station::processes_with("77.125").is_empty());
+    let mark = mark();
+    let line = format!("(setsid sleep {mark} &) ; exit 0");
+    station.ok(&["run", "--", "sh", "-c", &line]);
+    assert!(processes_with(&mark).is_empty());
     let line = "(setsid sh -c 'sleep 0.4; echo late' &) ; exit 0";
     let called = station.ok(&["run", "--linger", "--", "sh", "-c", line]);
     assert_eq!(called.out, "late\n");
@@ -212,21 +208,22 @@ fn what_a_command_leaves_behind_is_killed_or_waited_for() {
 #[test]
 fn a_dry_run_starts_nothing_and_says_what_it_would_cost() {
     let station = Station::new();
-    let found = station.json(&["run", "--dry-run", "--", "touch", "/tmp/jobmeter-never-2"]);
+    let started = station.path("started");
+    let found = station.json(&["run", "--dry-run", "--", "touch", started.to_str().unwrap()]);
     assert!(nano(&found["highestRatePerSecond"]) > 0 && found["source"].is_string(), "{found}");
-    assert!(!std::path::Path::new("/tmp/jobmeter-never-2").exists());
+    assert!(!started.exists());
     assert!(station.ok(&["run", "--dry-run", "--", "true"]).out.ends_with("nothing was started\n"));
 }
 
 #[test]
 fn two_attempts_of_one_task_at_once_are_both_charged() {
     let station = Station::new();
-    let line = "$JOBMETER run --job t --task 0 -- python3 -c 'sum(range(9000000))'";
+    let line = "$JOBMETER run --job t --task 0 -- python3 -c 'import time\nwhile time.process_time() < 0.1: pass'";
     let called = station.sh(&format!("{line} & {line}; wait"));
     assert_eq!(called.status, 0, "{called:?}");
     let shown = station.json(&["jobs", "show", "t"]);
     assert_eq!(shown["attempts"].as_array().unwrap().len(), 2);
-    assert!(shown["attempts"].as_array().unwrap().iter().all(|attempt| nano(&attempt["charged"]["total"]) > 10_000));
+    assert!(shown["attempts"].as_array().unwrap().iter().all(|attempt| nano(&attempt["charged"]["total"]) >= 25_000));
     station.verify();
 }
 

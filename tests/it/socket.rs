@@ -1,13 +1,12 @@
 //! The job's socket: what is left, and tokens, for the processes of the job alone.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::process::Stdio;
-use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::station::{Station, nano, within};
+use crate::station::{SOON, Station, ended, line_of, nano, within};
 
 /// Asks line by line, as the README shows it.
 const PYTHON: &str = r#"
@@ -91,20 +90,18 @@ fn nobody_else_is_answered_and_the_socket_goes_with_the_job() {
     let line = "echo $JOBMETER_SOCKET; while [ ! -e $DIR/go ]; do sleep 0.01; done; exec $JOBMETER run -q -- sh -c \
                 'echo $JOBMETER_SOCKET'";
     let mut child = station.command(&["run", "-q", "--", "bash", "-c", line]).stdout(Stdio::piped()).spawn().unwrap();
-    let mut out = BufReader::new(child.stdout.take().unwrap());
-    let mut path = String::new();
-    out.read_line(&mut path).unwrap();
-    let path = path.trim().to_owned();
+    let mut out = child.stdout.take().unwrap();
+    let path = line_of(&mut out);
     let mut stranger = UnixStream::connect(&path).unwrap();
+    stranger.set_read_timeout(Some(SOON)).unwrap();
     stranger.write_all(b"left\n").ok();
     let mut answer = String::new();
     stranger.read_to_string(&mut answer).ok();
     assert!(answer.contains("only processes of the job"), "{answer}");
     std::fs::write(station.path("go"), "").unwrap();
-    let mut inner = String::new();
-    out.read_line(&mut inner).unwrap();
-    assert!(inner.trim().ends_with(".sock") && inner.trim() != path, "an inner job has its own: {inner}");
-    assert!(child.wait().unwrap().success());
-    assert!(within(Duration::from_secs(5), || !std::path::Path::new(&path).exists()), "{path} is left");
-    assert!(!std::path::Path::new(inner.trim()).exists());
+    let inner = line_of(&mut out);
+    assert!(inner.ends_with(".sock") && inner != path, "an inner job has its own: {inner}");
+    assert!(ended(&mut child).success());
+    assert!(within(SOON, || !std::path::Path::new(&path).exists()), "{path} is left");
+    assert!(!std::path::Path::new(&inner).exists());
 }

@@ -1,12 +1,11 @@
 //! Alerts to a webhook: a receiver of another language, which checks the signature itself and is away at first.
 
-use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use serde_json::Value;
 
 use crate::service::serve;
-use crate::station::{Station, nano};
+use crate::station::{Station, ended, line_of, nano};
 
 /// Prints its port, then each event whose signature is right; answers the first one with 503.
 const RECEIVER: &str = r#"
@@ -38,10 +37,10 @@ server.serve_forever()
 fn whoever_wants_to_know_is_told_that_an_account_runs_out() {
     let station = Station::new();
     let coded = "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
-    let mut receiver =
-        Command::new("python3").args(["-c", RECEIVER, coded]).stdout(Stdio::piped()).spawn().expect("python3");
-    let mut told = BufReader::new(receiver.stdout.take().unwrap()).lines().map(Result::unwrap);
-    let url = format!("http://127.0.0.1:{}/hook", told.next().unwrap());
+    let mut receiver = station.program("python3");
+    let mut receiver = receiver.args(["-c", RECEIVER, coded]).stdout(Stdio::piped()).spawn().expect("python3");
+    let mut told = receiver.stdout.take().unwrap();
+    let url = format!("http://127.0.0.1:{}/hook", line_of(&mut told));
     let secret = station.path("secret");
     std::fs::write(&secret, format!("whsec_{coded}\n")).unwrap();
     let hook = ["--webhook", &url, "--webhook-secret-file", secret.to_str().unwrap()];
@@ -54,8 +53,8 @@ fn whoever_wants_to_know_is_told_that_an_account_runs_out() {
     call(&["account", "limit", "0.1"]);
     call(&["run", "-q", "--job", "chat", "--", "true"]);
     call(&["tokens", "chat", "17000"]);
-    let mut events = told.map(|line| serde_json::from_str::<Value>(&line).unwrap());
-    let (refused, again) = (events.next().unwrap(), events.next().unwrap());
+    let mut event = || serde_json::from_str::<Value>(&line_of(&mut told)).unwrap();
+    let (refused, again) = (event(), event());
     assert_eq!(refused["id"], again["id"], "it is tried again");
     assert_eq!((&again["type"], &again["data"]["percent"]), (&"jobmeter.account.threshold".into(), &80.into()));
     assert_eq!((&again["specversion"], &again["subject"]), (&"1.0".into(), &"tester".into()));
@@ -63,7 +62,7 @@ fn whoever_wants_to_know_is_told_that_an_account_runs_out() {
     assert_eq!(nano(&again["data"]["spendable"]), 100_000_000);
     assert!(nano(&again["data"]["spent"]) >= 85_000_000, "{again}");
     call(&["tokens", "chat", "9000"]);
-    let last = events.next().unwrap();
+    let last = event();
     assert_eq!((&last["type"], nano(&last["data"]["left"])), (&"jobmeter.account.exhausted".into(), 0));
     assert!([&refused, &again, &last].iter().all(|event| event["good"] == true), "{refused} {again} {last}");
     nix::sys::signal::kill(
@@ -71,7 +70,7 @@ fn whoever_wants_to_know_is_told_that_an_account_runs_out() {
         nix::sys::signal::Signal::SIGTERM,
     )
     .unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert_eq!(ended(&mut child).code(), Some(0));
     receiver.kill().unwrap();
     receiver.wait().unwrap();
 }

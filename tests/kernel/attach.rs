@@ -1,9 +1,11 @@
 //! `jobmeter attach`: a group that something else made and filled.
 
 use std::process::{Child, Command};
-use std::time::Duration;
 
-use crate::station::{Called, Station, micros, within};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::station::{Called, Station, awaited, ended, micros, nano};
 use crate::{Around, alone, v2};
 
 /// Something of somebody else's in the group.
@@ -13,13 +15,12 @@ impl Guest {
     fn new(group: &Around, command: &str) -> Self {
         let line = format!("echo $$ > {}/cgroup.procs; exec {command}", group.0.display());
         let guest = Self(Command::new("bash").args(["-c", &line]).spawn().unwrap());
-        let procs = group.0.join("cgroup.procs");
-        assert!(within(Duration::from_secs(5), || std::fs::read_to_string(&procs).unwrap() != ""));
+        awaited(|| if group.processes().is_empty() { Err("nobody is in the group".to_owned()) } else { Ok(()) });
         guest
     }
 
     fn ended(&mut self) -> std::process::ExitStatus {
-        self.0.wait().unwrap()
+        ended(&mut self.0)
     }
 }
 
@@ -45,19 +46,21 @@ fn what_something_else_started_is_metered_to_its_end() {
     let called = station.call(&["attach", "--pid", &guest.0.id().to_string(), "--from-start", "--job", "one"]);
     assert_eq!(called.status, 0, "{called:?}");
     assert!(guest.ended().success());
-    let text = std::fs::read_to_string(group.0.join("cpu.stat")).unwrap();
-    let truth: u64 = text.lines().next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
-    assert!(burned(&station, "one") * 100 >= truth * 95 && burned(&station, "one") <= truth, "{text}");
-    // What was burned before is not charged unless that is wanted.
-    let _guest = Guest::new(&group, SPIN);
-    let called = station.call(&["attach", "--cgroup", path, "--limit", "0.0001", "--job", "two"]);
-    assert_eq!(called.status, 75, "{called:?}");
-    assert!(burned(&station, "two") <= 400_000, "{}", burned(&station, "two"));
-    assert_eq!(std::fs::read_to_string(group.0.join("cgroup.procs")).unwrap(), "");
-    // The group was not jobmeter's: it is there, and what comes into it runs.
-    let _guest = Guest::new(&group, SPIN);
-    let called = station.call(&["attach", "--cgroup", path, "--limit", "0.0001", "--job", "three"]);
-    assert_eq!((called.status, burned(&station, "three") > 200_000), (75, true), "{called:?}");
+    let (metered, truth) = (burned(&station, "one"), group.cpu_us());
+    assert!(metered * 100 >= truth * 95 && metered <= truth, "{metered} of {truth} µs");
+    // What was burned before is not charged unless that is wanted, but what is burned until the limit is.
+    for job in ["two", "three"] {
+        let _guest = Guest::new(&group, SPIN);
+        let before = group.cpu_us();
+        let called = station.call(&["attach", "--cgroup", path, "--limit", "0.0001", "--job", job]);
+        assert_eq!(called.status, 75, "{called:?}");
+        // The group was not jobmeter's: it is there, and what comes into it runs.
+        assert_eq!(group.processes(), "");
+        let (metered, truth) = (burned(&station, job), group.cpu_us() - before);
+        // Of the 0.4 s that the limit pays for, what two CPUs can burn while it is being stopped is left.
+        assert!(metered <= truth && (300_001..=400_000).contains(&metered), "{job}: {metered} of {truth} µs");
+        assert!(nano(&station.receipt(job)["credits"]["total"]) <= 100_000, "{job}: {metered} µs");
+    }
     station.verify();
 }
 
@@ -91,24 +94,31 @@ fn signals_are_passed_on_and_a_lost_meter_ends_it() {
     let mut guest = Guest::new(&group, "sh -c 'trap \"exit 3\" TERM; while :; do sleep 0.05; done'");
     let attached = |job: &str| {
         let child = station.command(&["attach", "--cgroup", path, "--job", job]).spawn().unwrap();
-        let runs = || station.call(&["--json", "jobs", "show", job]).out.contains("\"running\"");
-        assert!(within(Duration::from_secs(10), runs), "{job}");
+        awaited(|| {
+            let called = station.call(&["--json", "jobs", "show", job]);
+            if called.out.contains("\"running\"") { Ok(()) } else { Err(format!("{called:?}")) }
+        });
         child
     };
     let child = attached("term");
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id() as i32), nix::sys::signal::Signal::SIGTERM).unwrap();
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).unwrap();
     let called: Called = child.wait_with_output().unwrap().into();
     assert_eq!((called.status, guest.ended().code()), (0, Some(3)), "{called:?}");
     let mut guest = Guest::new(&group, SPIN);
     let mut child = attached("lost");
-    std::thread::sleep(Duration::from_millis(1_200));
+    // From here on it is metered for certain.
+    let attached_us = group.cpu_us();
+    group.await_cpu_us(attached_us + 1_000_000);
+    let lost_us = group.cpu_us();
     child.kill().unwrap();
     child.wait().unwrap();
     guest.ended();
-    let ended = || station.json(&["jobs", "show", "lost"])["state"] == "ended";
-    assert!(within(Duration::from_secs(10), ended));
-    let job = station.json(&["jobs", "show", "lost"]);
+    let job = awaited(|| {
+        let job = station.json(&["jobs", "show", "lost"]);
+        if job["state"] == "ended" { Ok(job) } else { Err(job.to_string()) }
+    });
     assert_eq!(job["attempts"][0]["reason"], "meter_lost");
-    assert!(burned(&station, "lost") > 700_000, "{job}");
+    // The group's own counter outlived the meter: nothing up to the kill is lost.
+    assert!(burned(&station, "lost") >= lost_us - attached_us, "{} µs at the kill: {job}", lost_us - attached_us);
     station.verify();
 }

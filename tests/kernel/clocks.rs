@@ -1,10 +1,12 @@
 //! Clocks that are set, and ledgers that vanish, while a real job runs.
 
-use std::io::Read;
+use std::io::Write;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use crate::station::{Station, micros, nano, within};
+use serde_json::Value;
+
+use crate::station::{Station, ended, line_of, micros, nano, skip, within};
 use crate::{alone, v2};
 
 const DAY_S: i64 = 86_400;
@@ -15,8 +17,7 @@ fn faketime() -> Option<String> {
     let libraries = found.map(|entry| entry.path().join("faketime/libfaketime.so.1"));
     let library = libraries.into_iter().find(|path| path.exists()).map(|path| path.display().to_string());
     if library.is_none() {
-        assert!(std::env::var_os("REQUIRE_KERNEL").is_none(), "libfaketime is missing: install faketime");
-        println!("skipped: libfaketime is missing");
+        skip("libfaketime is missing: install faketime");
     }
     library
 }
@@ -34,14 +35,35 @@ impl Faked {
         std::fs::rename(new, path).unwrap();
     }
 
-    fn command(&self, line: &str) -> Command {
-        let mut command = self.station.shell(line);
+    /// Without a shell, which would leave behind what the library shares between processes.
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.station.command(arguments);
         command
             .env("LD_PRELOAD", &self.library)
             .env("FAKETIME_TIMESTAMP_FILE", self.station.path("offset"))
             .env("FAKETIME_NO_CACHE", "1")
             .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
         command
+    }
+
+    fn json(&self, arguments: &[&str]) -> Value {
+        let output = self.command(&[&["--json"], arguments].concat()).output().unwrap();
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{arguments:?}: {output:?}"))
+    }
+
+    /// What the books, which have to be right, say of the one job: its receipt, and what each day paid, in order.
+    fn booked(&self, job: &str) -> (Value, Vec<i64>) {
+        let verified = self.command(&["ledger", "verify"]).output().unwrap();
+        assert!(verified.status.success(), "{verified:?}");
+        let receipt = self.json(&["jobs", "show", job])["attempts"][0]["receipt"].clone();
+        let cpu_us = micros(&receipt["cpu"]["total_seconds"]);
+        assert_eq!(i64::try_from(cpu_us).unwrap() / 4, nano(&receipt["credits"]["total"]), "{receipt}");
+        let mut days = Vec::new();
+        for month in self.json(&["usage"]).as_array().unwrap() {
+            let found = self.json(&["usage", "--month", &month["periodStart"].as_str().unwrap()[..7]]);
+            days.extend(found.as_array().unwrap().iter().map(|day| nano(&day["totalCredits"])));
+        }
+        (receipt, days)
     }
 }
 
@@ -55,6 +77,36 @@ fn until_midnight() -> i64 {
     DAY_S - i64::try_from(now).unwrap() % DAY_S
 }
 
+/// Burns, and says how much CPU time it has used: at the midnight of its argument, by the true clock, and then three times once
+/// it has used another second, each time until it gets a word.
+const BURN: &str = r#"
+import os, resource, sys, time
+# A shell may have been before Python in this process.
+before = resource.getrusage(resource.RUSAGE_CHILDREN)
+def burned_s(): return time.process_time() + before.ru_utime + before.ru_stime
+def tell(name, is_over):
+    while not is_over(): pass
+    print(name, int(burned_s() * 1e6), flush=True)
+os.set_blocking(0, False)
+def told():
+    try: return os.read(0, 1)
+    except BlockingIOError: return b""
+midnight = float(sys.argv[1])
+tell("midnight", lambda: time.time() >= midnight)
+for name in ("day", "back", "forward"):
+    from_s = burned_s()
+    tell(name, lambda: burned_s() >= from_s + 1)
+    while told() == b"": pass
+tell("end", lambda: True)
+"#;
+
+/// What it says next: the CPU time until then.
+fn told_us(child: &mut Child, name: &str) -> u64 {
+    let line = line_of(child.stdout.as_mut().unwrap());
+    let us = line.strip_prefix(name).unwrap_or_else(|| panic!("{line} is not {name}"));
+    us.trim().parse().unwrap()
+}
+
 #[test]
 fn a_clock_that_is_set_over_midnight_and_back_loses_and_doubles_nothing() {
     if v2().is_none() {
@@ -63,39 +115,38 @@ fn a_clock_that_is_set_over_midnight_and_back_loses_and_doubles_nothing() {
     let Some(library) = faketime() else { return };
     let _one = alone();
     let faked = Faked { station: Station::new(), library };
-    // Two to three seconds before midnight the job starts: midnight is known to the second only.
-    let start = until_midnight() - 3;
+    let start = until_midnight() - 5;
     faked.set(start);
-    let burn = "import time; end = time.monotonic() + 8\nwhile time.monotonic() < end: pass";
-    let line = format!("exec $JOBMETER run --job m -- env -u LD_PRELOAD python3 -c '{burn}'");
-    let mut child = faked.command(&line).stderr(Stdio::null()).spawn().unwrap();
-    for (after_s, offset) in [(5, start - DAY_S / 2), (2, start + DAY_S / 2)] {
-        assert!(!ends_within(&mut child, Duration::from_secs(after_s)), "it ended early");
+    // The true time at which its own clock strikes.
+    let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap();
+    let midnight = ((i64::try_from(now.as_secs()).unwrap() + start) / DAY_S + 1) * DAY_S - start;
+    let burn = ["env", "-u", "LD_PRELOAD", "python3", "-c", BURN, &midnight.to_string()];
+    let mut command = faked.command(&[&["run", "--job", "m", "--"], &burn[..]].concat());
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    let at_midnight_us = told_us(&mut child, "midnight");
+    let mut words = child.stdin.take().unwrap();
+    for (name, offset) in [("day", start), ("back", start - DAY_S / 2), ("forward", start + DAY_S / 2)] {
         faked.set(offset);
+        told_us(&mut child, name);
+        // It runs on for a while by the clock as it is now: time is what is tested.
+        assert!(!ends_within(&mut child, Duration::from_millis(1_500)), "it ended early");
+        words.write_all(b"x").unwrap();
     }
-    assert!(ends_within(&mut child, Duration::from_secs(15)));
-    assert!(child.wait().unwrap().success());
-
-    let verified = faked.command("$JOBMETER ledger verify").output().unwrap();
-    assert!(verified.status.success(), "{verified:?}");
-    let shown = faked.command("$JOBMETER --json jobs show m").output().unwrap();
-    let job: serde_json::Value = serde_json::from_slice(&shown.stdout).unwrap();
-    let receipt = &job["attempts"][0]["receipt"];
-    let (cpu_us, charged) = (micros(&receipt["cpu"]["total_seconds"]), nano(&receipt["credits"]["total"]));
-    assert_eq!(i64::try_from(cpu_us).unwrap() / 4, charged);
-    assert!(cpu_us > 5_000_000, "{receipt}");
-    // Both days were charged, together all of it.
-    let usage = faked.command("$JOBMETER --json usage").output().unwrap();
-    let months: serde_json::Value = serde_json::from_slice(&usage.stdout).unwrap();
-    let mut days = Vec::new();
-    for month in months.as_array().unwrap() {
-        let month = month["periodStart"].as_str().unwrap().get(..7).unwrap();
-        let output = faked.command(&format!("$JOBMETER --json usage --month {month}")).output().unwrap();
-        let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-        days.extend(found.as_array().unwrap().iter().map(|day| nano(&day["totalCredits"])));
-    }
-    assert!(days.len() == 2 && days.iter().all(|credits| *credits > 250_000), "{days:?}");
-    assert_eq!(days.iter().sum::<i64>(), charged);
+    let burned_us = told_us(&mut child, "end");
+    assert!(ended(&mut child).success());
+    let (receipt, days) = faked.booked("m");
+    let cpu_us = micros(&receipt["cpu"]["total_seconds"]);
+    // It has burned a little more than it could say: its start before it was Python, and its end.
+    assert!(cpu_us >= burned_us && cpu_us <= burned_us + burned_us / 20, "{cpu_us} of {burned_us} µs");
+    assert!(days.len() == 2, "{days:?}");
+    assert_eq!(days.iter().sum::<i64>(), i64::try_from(cpu_us).unwrap() / 4);
+    // Each day paid for what was burned in it. The meter counts to midnight from when it asked, which the ledger took up to
+    // this long to answer.
+    let (first_us, answer_us) =
+        (days[0].unsigned_abs() * 4, micros(&receipt["meter"]["ledger_answers"]["max_seconds"]));
+    let off_us = first_us.abs_diff(at_midnight_us);
+    assert!(off_us <= 50_000 + answer_us, "{days:?}: {at_midnight_us} µs until midnight, {answer_us} µs for an answer");
 }
 
 #[test]
@@ -108,17 +159,15 @@ fn a_ledger_that_vanishes_under_way_stops_no_job_within_its_lease() {
     let line = "echo ready; while [ ! -e $DIR/go ]; do :; done";
     let mut child =
         station.command(&["run", "--job", "v", "--", "bash", "-c", line]).stdout(Stdio::piped()).spawn().unwrap();
-    let mut ready = [0_u8; 6];
-    child.stdout.as_mut().unwrap().read_exact(&mut ready).unwrap();
+    assert_eq!(line_of(child.stdout.as_mut().unwrap()), "ready");
     let (ledger, aside) = (station.path("ledger.db"), station.path("aside.db"));
     std::fs::rename(&ledger, &aside).unwrap();
     std::fs::write(&ledger, "not a ledger, but what somebody else has put there\n".repeat(100)).unwrap();
-    // Longer than a report takes to come due, with most of the lease left.
+    // Longer than a report takes to come due, with most of the lease left: time is what is tested.
     assert!(!ends_within(&mut child, Duration::from_secs(3)), "it was stopped");
     std::fs::rename(&aside, &ledger).unwrap();
     std::fs::write(station.path("go"), "").unwrap();
-    assert!(ends_within(&mut child, Duration::from_secs(10)));
-    assert!(child.wait().unwrap().success());
+    assert!(ended(&mut child).success());
     let receipt = station.receipt("v");
     assert_eq!(receipt["outcome"]["reason"], "completed");
     let cpu_us = micros(&receipt["cpu"]["total_seconds"]);

@@ -1,9 +1,7 @@
 //! Jobs that do not want to be metered or stopped.
 
-use std::time::Duration;
-
-use crate::station::{Called, Station, micros, nano, processes_with, within};
-use crate::{Around, alone, v2};
+use crate::station::{Called, Station, awaited, ended, mark, micros, nano, processes_with};
+use crate::{Around, alone, v1, v2};
 
 fn run(station: &Station, arguments: &[&str], line: &str) -> Called {
     let mut all = vec!["run", "--job", "h", "--limit", "0.0001"];
@@ -12,15 +10,23 @@ fn run(station: &Station, arguments: &[&str], line: &str) -> Called {
     station.call(&all)
 }
 
+/// It has been killed, and is gone as soon as the machine comes to it.
+fn none_is_left(mark: &str) {
+    awaited(|| match processes_with(mark) {
+        left if left.is_empty() => Ok(()),
+        left => Err(format!("{left:?} live on")),
+    });
+}
+
 /// Stopped at its limit, charged no more than that, nothing of it left, and the books are right.
 fn is_stopped(arguments: &[&str], line: &str) -> Option<serde_json::Value> {
     v2()?;
     let _one = alone();
     let station = Station::new();
-    let mark = format!("jobmeter-test-{}", std::process::id());
+    let mark = mark();
     let called = run(&station, arguments, &format!(": {mark}; {line}"));
     assert_eq!(called.status, 75, "{called:?}");
-    assert!(within(Duration::from_secs(2), || processes_with(&mark).is_empty()), "something lives on");
+    none_is_left(&mark);
     let receipt = station.receipt("h");
     assert!(nano(&receipt["credits"]["total"]) <= 100_000, "{receipt}");
     station.verify();
@@ -56,13 +62,19 @@ fn freezes_its_own_group() {
     }
     let _one = alone();
     let station = Station::new();
-    let line = "g=$(awk '$3==\"cgroup2\"{print $2; exit}' /proc/mounts)$(grep '^0::' /proc/self/cgroup | cut -c4-); \
-                sleep 3602.5 & echo 1 > $g/cgroup.freeze; exit 0";
-    let mut child = station.command(&["run", "--job", "f", "--", "bash", "-c", line]).spawn().unwrap();
-    assert!(within(Duration::from_secs(5), || station.call(&["jobs", "show", "f"]).status == 0));
+    let mark = mark();
+    let line = format!(
+        "g=$(awk '$3==\"cgroup2\"{{print $2; exit}}' /proc/mounts)$(grep '^0::' /proc/self/cgroup | cut -c4-); \
+         sleep {mark} & echo 1 > $g/cgroup.freeze; exit 0"
+    );
+    let mut child = station.command(&["run", "--job", "f", "--", "bash", "-c", &line]).spawn().unwrap();
+    awaited(|| match station.call(&["jobs", "show", "f"]) {
+        shown if shown.status == 0 => Ok(()),
+        shown => Err(format!("{shown:?}")),
+    });
     station.ok(&["jobs", "stop", "f"]);
-    assert!(within(Duration::from_secs(15), || child.try_wait().unwrap().is_some()));
-    assert!(processes_with("3602.5").is_empty());
+    ended(&mut child);
+    assert!(processes_with(&mark).is_empty());
     station.verify();
 }
 
@@ -88,19 +100,21 @@ fn leaves_its_group_and_its_command_behind() {
     }
     let _one = alone();
     let station = Station::new();
-    let line = "(echo $BASHPID > $(awk '$3==\"cgroup2\"{print $2; exit}' /proc/mounts)/cgroup.procs; exec setsid sleep 3603.5) & sleep 0.2; exit 0";
-    station.call(&["run", "--job", "g", "--", "bash", "-c", line]);
-    assert!(within(Duration::from_secs(2), || processes_with("3603.5").is_empty()), "it runs on, unmetered");
+    let mark = mark();
+    let line = format!(
+        "(echo $BASHPID > $(awk '$3==\"cgroup2\"{{print $2; exit}}' /proc/mounts)/cgroup.procs; touch $DIR/left; \
+         exec setsid sleep {mark}) & until [ -e $DIR/left ]; do sleep 0.01; done; exit 0"
+    );
+    station.ok(&["run", "--job", "g", "--", "bash", "-c", &line]);
+    none_is_left(&mark);
     assert_eq!(station.receipt("g")["outcome"]["tamper"], "detected");
 }
 
 #[test]
 fn forks_without_end() {
     let Some(_) = v2() else { return };
-    let Ok(pids) = jobmeter::sys::cgroup1::own_group("pids") else {
-        println!("skipped: no pids controller of cgroup v1 bounds the storm");
-        return;
-    };
+    // By which the storm is bounded.
+    let Some(pids) = v1("pids") else { return };
     let _one = alone();
     let station = Station::new();
     let group = Around::new(pids.path(), "pids");
@@ -109,9 +123,10 @@ fn forks_without_end() {
     let line = format!("{} run --job storm --limit 0.0001 -- python3 -c \"$CODE\" 2>/dev/null", group.enter());
     let called: Called = station.shell(&line).env("CODE", code).output().unwrap().into();
     assert_eq!(called.status, 75, "{called:?}");
-    assert!(within(Duration::from_secs(3), || {
-        std::fs::read_to_string(group.0.join("cgroup.procs")).unwrap().is_empty()
-    }));
+    awaited(|| match group.processes() {
+        left if left.is_empty() => Ok(()),
+        left => Err(format!("these live on: {left}")),
+    });
     assert!(nano(&station.receipt("storm")["credits"]["total"]) <= 100_000);
     station.verify();
 }
@@ -138,10 +153,14 @@ fn kills_jobmeter_with_the_same_user() {
     }
     let _one = alone();
     let station = Station::new();
-    let line = "sleep 3604.5 & kill -9 $PPID; while :; do :; done";
-    let called = station.call(&["run", "--job", "k", "--", "bash", "-c", line]);
+    let mark = mark();
+    let line = format!("sleep {mark} & kill -9 $PPID; while :; do :; done");
+    let called = station.call(&["run", "--job", "k", "--", "bash", "-c", &line]);
     assert_eq!(called.status, 128 + 9);
-    assert!(within(Duration::from_secs(3), || processes_with("3604.5").is_empty()));
-    assert!(within(Duration::from_secs(3), || station.json(&["jobs", "show", "k"])["state"] == "ended"));
+    none_is_left(&mark);
+    awaited(|| match station.json(&["jobs", "show", "k"]) {
+        job if job["state"] == "ended" => Ok(()),
+        job => Err(job.to_string()),
+    });
     station.verify();
 }

@@ -11,6 +11,8 @@ import termios
 import time
 
 JOBMETER = os.environ["JOBMETER"]
+# What has to come comes within this, however busy the machine is; only a failure takes so long.
+SOON_S = 60
 
 
 class Terminal:
@@ -29,7 +31,7 @@ class Terminal:
     def line(self, text):
         self.send(text + "\n")
 
-    def expect(self, pattern, seconds=10):
+    def expect(self, pattern, seconds=SOON_S):
         """Reads until the pattern comes; what was before it is forgotten."""
         until = time.monotonic() + seconds
         while True:
@@ -128,7 +130,7 @@ class Screen:
         self.rows = [[" "] * 101 for _ in range(33)]
         self.at = [0, 0]
 
-    def expect(self, text, seconds=10):
+    def expect(self, text, seconds=SOON_S):
         until = time.monotonic() + seconds
         while not any(text in "".join(row) for row in self.rows):
             left = until - time.monotonic()

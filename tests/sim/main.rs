@@ -16,6 +16,8 @@
 
 mod backend;
 mod disturbances;
+#[path = "../janitor.rs"]
+mod janitor;
 mod network;
 mod replica;
 mod sidecar;

@@ -67,13 +67,19 @@ pub(crate) struct World {
     pub(crate) stops: BTreeMap<String, u64>,
 }
 
+/// In memory, where there is some: the rules are tested here, the disk elsewhere.
+fn directory() -> tempfile::TempDir {
+    let memory = std::path::Path::new("/dev/shm");
+    let made = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+    let directory = made.expect("a directory");
+    crate::janitor::takes(directory.path());
+    directory
+}
+
 impl World {
     pub(crate) fn new(seed: u64) -> Self {
         let mut chance = Chance::new(seed);
-        // Memory, where there is some: the rules are tested here, the disk elsewhere.
-        let memory = std::path::Path::new("/dev/shm");
-        let directory =
-            if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.expect("a directory");
+        let directory = directory();
         // Somewhere around midnight, so that most worlds see a period end.
         let midnight_s: i64 = 1_795_564_800;
         let wall = LedgerClock(Arc::new(AtomicI64::new((midnight_s - 60) * 1_000_000)));
