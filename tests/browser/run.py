@@ -6,56 +6,37 @@ import csv
 import decimal
 import io
 import json
-import os
 import pathlib
-import socket
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.request
 
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect, sync_playwright
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+
+from harness import LedgerService, Processes, run_scenes, wait_until
+
 JOBMETER = sys.argv[1]
 BURN = "while True: pass"
+# What a busy machine may take to show a change, in ms.
+PATIENCE_MS = 40_000
 
 
-class Service:
-    """A ledger service of its own, with keys for two users and an administrator."""
+class Service(LedgerService):
+    """With keys for two users and an administrator, and jobs of theirs."""
 
-    def __init__(self):
-        self.directory = pathlib.Path(tempfile.mkdtemp(prefix="jobmeter-browser-"))
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.url = f"http://127.0.0.1:{free.getsockname()[1]}"
-        db = self.directory / "ledger.db"
-        keep = {name: value for name, value in os.environ.items() if not name.startswith("JOBMETER")}
-        self.env = dict(keep, JOBMETER_LEDGER=self.url, JOBMETER_KEY=f"{db}.admin-key")
-        self.env["JOBMETER_SPOOL"] = str(self.directory / "spool")
-        log = open(self.directory / "log", "w")
-        line = [JOBMETER, "serve", "--db", str(db), "--listen", self.url.removeprefix("http://")]
-        self.process = subprocess.Popen(line, env=keep, stdout=log, stderr=log)
-        until = time.monotonic() + 20
-        while time.monotonic() < until:
-            try:
-                urllib.request.urlopen(f"{self.url}/readyz", timeout=1)
-                break
-            except OSError:
-                time.sleep(0.05)
-        self.keys = {"admin": (pathlib.Path(f"{db}.admin-key")).read_text().strip()}
+    def __init__(self, folder):
+        super().__init__(JOBMETER, folder)
+        self.jobs = Processes(folder)
+        self.keys = {"admin": self.admin_key.read_text().strip()}
         for user in ("ann", "bob"):
-            path = self.directory / f"{user}.key"
-            self.call("--user", user, "key", "create", user, "--scope", "read", "--only-user", "--to", str(path))
-            self.keys[user] = path.read_text().strip()
+            self.keys[user] = self.key(user, "--user", user, "key", "create", user, "--scope", "read", "--only-user").read_text().strip()
 
-    def call(self, *arguments, check=True):
-        return subprocess.run([JOBMETER, *arguments], env=self.env, capture_output=True, text=True, check=check)
-
-    def start(self, user, job, *command):
-        line = [JOBMETER, "--user", user, "run", "-q", "--job", job, "--", *command]
-        return subprocess.Popen(line, env=self.env, stderr=subprocess.DEVNULL)
+    def start_job(self, user, job, *command):
+        return self.jobs.start(JOBMETER, "--user", user, "run", "-q", "--job", job, "--", *command, name=job, env=self.environment)
 
 
 class Reader:
@@ -101,15 +82,15 @@ def a_job_burns_to_zero_before_their_eyes(browser, service):
     reader.sign_in("ann")
     expect(reader.page.locator("#credits .label")).to_have_text("0.002 of 0.002 credits left")
     reader.accessible()
-    job = service.start("ann", "burner", sys.executable, "-c", BURN)
+    job = service.start_job("ann", "burner", sys.executable, "-c", BURN)
     page = reader.page
-    expect(page.locator("td .state.running")).to_be_visible(timeout=10_000)
-    expect(page.locator("#credits .label")).not_to_have_text("0.002 of 0.002 credits left", timeout=10_000)
+    expect(page.locator("td .state.running")).to_be_visible()
+    expect(page.locator("#credits .label")).not_to_have_text("0.002 of 0.002 credits left")
     page.locator("#credits .credits").hover()
     expect(page.get_by_role("tooltip")).to_be_visible()
     reader.accessible()
     assert job.wait(timeout=60) == 75
-    expect(page.locator("#credits .credits.red")).to_contain_text("Used up", timeout=10_000)
+    expect(page.locator("#credits .credits.red")).to_contain_text("Used up")
     page.get_by_role("link", name="burner").click()
     expect(page.locator("main")).to_contain_text("It was stopped: the account's credits were used up.")
     expect(page.get_by_role("heading", name="Training status")).to_be_visible()
@@ -191,14 +172,14 @@ def nobody_sees_anothers(browser, service):
 def an_administrator_stops_a_job(browser, service):
     reader = Reader(browser, service)
     reader.sign_in("admin")
-    job = service.start("ann", "endless", "sleep", "600")
+    job = service.start_job("ann", "endless", "sleep", "600")
     page = reader.page
     expect(page.locator("#credits")).to_contain_text("all accounts")
     page.goto(f"{service.url}/jobs?user=ann&running=true")
     expect(page.locator("#credits")).to_contain_text("credits left")
-    page.wait_for_timeout(500)
-    page.reload()
-    page.get_by_role("link", name="endless").click()
+    link = page.get_by_role("link", name="endless")
+    wait_until(20, "the job is in the list", lambda: page.reload() and link.count())
+    link.click()
     reader.accessible()
     page.get_by_label("Why").fill("wrong data")
     page.get_by_role("button", name="Stop this job").click()
@@ -234,10 +215,10 @@ def an_administrator_changes_an_account(browser, service):
     form.get_by_role("button").click()
     reader.accessible()
     made = page.get_by_label("Key").input_value()
-    path = service.directory / "node-7.key"
+    path = service.folder / "node-7.key"
     path.write_text(made)
     path.chmod(0o600)
-    subprocess.run([JOBMETER, "--user", "carol", "run", "-q", "--", "true"], env=dict(service.env, JOBMETER_KEY=str(path)), check=True)
+    subprocess.run([JOBMETER, "--user", "carol", "run", "-q", "--", "true"], env=dict(service.environment, JOBMETER_KEY=str(path)), check=True)
     page.get_by_role("link", name="Back to administration").click()
     assert made not in page.content()
     # A rate card that was changed meanwhile is not overwritten unseen.
@@ -267,25 +248,27 @@ def an_administrator_changes_an_account(browser, service):
     assert answer.status == 403, answer.status
 
 
+def the_books_are_right(browser, service):
+    return service.call("ledger", "verify").stdout.strip()
+
+
+SCENES = (a_job_burns_to_zero_before_their_eyes, the_report_is_what_the_ledger_says, nobody_sees_anothers, an_administrator_stops_a_job,
+          an_administrator_changes_an_account, the_books_are_right)
+
+
 def main():
-    service = Service()
-    try:
-        with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
-            for test in (
-                a_job_burns_to_zero_before_their_eyes,
-                the_report_is_what_the_ledger_says,
-                nobody_sees_anothers,
-                an_administrator_stops_a_job,
-                an_administrator_changes_an_account,
-            ):
-                test(browser, service)
-                print(f"browser: {test.__name__} ... ok", flush=True)
-            browser.close()
-        print(service.call("ledger", "verify").stdout.strip())
-    finally:
-        service.process.terminate()
-        service.process.wait(timeout=30)
+    expect.set_options(timeout=PATIENCE_MS)
+    with tempfile.TemporaryDirectory(prefix="jobmeter-browser-") as folder:
+        service = Service(folder)
+        try:
+            with sync_playwright() as playwright:
+                browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+                status = run_scenes("browser", SCENES, browser, service, print_logs=service.processes.print_logs)
+                browser.close()
+                return status
+        finally:
+            service.jobs.stop_all()
+            service.stop()
 
 
-main()
+sys.exit(main())

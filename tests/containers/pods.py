@@ -5,23 +5,21 @@ the relay and the job beside each other, an emptyDir or a secret as a directory 
 message, and SIGTERM to the relay once the job has ended."""
 
 import json
-import os
 import pathlib
 import shutil
-import socket
 import subprocess
 import sys
-import tempfile
-import time
-import urllib.request
 
 import yaml
 
-BINARIES = pathlib.Path(sys.argv[1]).resolve()
 HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+
+from harness import LedgerService, wait_until
+
+BINARIES = pathlib.Path(sys.argv[1]).resolve()
 DEPLOY = HERE.parent.parent / "deploy"
 JOBMETER = str(BINARIES / "jobmeter")
-PLAIN = {name: value for name, value in os.environ.items() if not name.startswith("JOBMETER")}
 
 # Children that leave their session and whose parents do not wait for them, each of which burns a little.
 CHILDREN = """\
@@ -49,42 +47,17 @@ def podman(*line, **options):
     return call("podman", "--log-level", "error", *line, **options)
 
 
-class Ledger:
+class Ledger(LedgerService):
     """A service on this machine, and a key for relays."""
 
     def __init__(self, directory):
+        super().__init__(JOBMETER, directory)
         self.directory = directory
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.address = f"127.0.0.1:{free.getsockname()[1]}"
-        self.url = f"http://{self.address}"
-        db = directory / "ledger.db"
-        self.env = dict(PLAIN, JOBMETER_LEDGER=self.url, JOBMETER_KEY=f"{db}.admin-key", JOBMETER_SPOOL=str(directory / "spool"))
-        self.start()
-        self.ask("key", "create", "relay", "--to", directory / "key")
+        self.relay_key = self.key("relay", "key", "create", "relay")
         self.ask("--user", "ann", "account", "limit", "none")
 
-    def start(self):
-        line = [JOBMETER, "serve", "--db", str(self.directory / "ledger.db"), "--listen", self.address]
-        self.process = subprocess.Popen(line, env=PLAIN, stderr=subprocess.DEVNULL)
-        until = time.monotonic() + 20
-        while time.monotonic() < until:
-            try:
-                urllib.request.urlopen(f"{self.url}/readyz", timeout=1)
-                return
-            except OSError:
-                time.sleep(0.05)
-        raise AssertionError("the service does not start")
-
-    def stop(self):
-        self.process.kill()
-        self.process.wait()
-
     def ask(self, *line):
-        return call(JOBMETER, *line, env=self.env).stdout
-
-    def job(self, name):
-        return json.loads(self.ask("--json", "jobs", "show", name))
+        return self.call(*line).stdout
 
 
 class Pod:
@@ -163,7 +136,7 @@ class Pod:
         path = self.directory / volume["name"]
         path.mkdir()
         if "secret" in volume:
-            shutil.copy(self.ledger.directory / "key", path / "key")
+            shutil.copy(self.ledger.relay_key, path / "key")
             (path / "key").chmod(0o444)
         else:
             assert "emptyDir" in volume, volume
@@ -192,6 +165,13 @@ class Pod:
         """The cgroup of the main container."""
         line = pathlib.Path(f"/proc/{self.pid()}/cgroup").read_text().splitlines()
         return pathlib.Path("/sys/fs/cgroup" + next(one[3:] for one in line if one.startswith("0::")))
+
+    def burned(self):
+        """CPU seconds by the main container's own counter, the meter's included."""
+        return int((self.group() / "cpu.stat").read_text().split()[1]) / 1e6
+
+    def await_burned(self, seconds):
+        return wait_until(60, f"{self.name} has burned {seconds} s", lambda: (burned := self.burned()) >= seconds and burned)
 
     def remove(self):
         podman("rm", "--force", "--time", "0", self.main, self.relay)

@@ -10,6 +10,8 @@ import time
 
 from pods import BINARIES, CHILDREN, DEPLOY, Ledger, Pod, podman
 
+from harness import run_scenes
+
 HERE = pathlib.Path(__file__).resolve().parent
 SPIN = "import time\nuntil = time.process_time() + {}\nwhile time.process_time() < until: pass"
 
@@ -69,7 +71,7 @@ def credits_run_out(ledger):
 
 def the_relay_is_killed_and_goes_on(ledger):
     pod = Pod(ledger, python(SPIN.format(4)))
-    time.sleep(1)
+    pod.await_burned(1)
     podman("kill", "--signal", "KILL", pod.relay)
     podman("start", pod.relay)
     assert pod.ended() == 0, pod.logs() + pod.logs(pod.relay)
@@ -81,8 +83,9 @@ def the_relay_is_killed_and_goes_on(ledger):
 def the_ledger_is_away_for_a_while(ledger):
     pod = Pod(ledger, python(SPIN.format(6)))
     # The first slice lasts some seconds; the second for half a minute at the job's rate.
-    time.sleep(3)
-    ledger.stop()
+    pod.await_burned(3)
+    ledger.kill()
+    # The outage itself.
     time.sleep(2)
     ledger.start()
     assert pod.ended() == 0, pod.logs() + pod.logs(pod.relay)
@@ -93,11 +96,13 @@ def the_ledger_is_away_for_a_while(ledger):
 def the_container_is_killed_from_outside(ledger):
     """As by the kernel for want of memory: what it had burned by the last second is charged all the same."""
     pod = Pod(ledger, python(SPIN.format(60)))
-    time.sleep(3.3)
+    before = pod.await_burned(3.3)
     podman("kill", "--signal", "KILL", pod.main)
     assert pod.ended() == 137
     (attempt,) = ledger.job(pod.name)["attempts"]
-    assert attempt["reason"] == "meter_lost" and 2 <= float(attempt["usage"]["cpu_used_seconds"]) <= 3.6, attempt
+    assert attempt["reason"] == "meter_lost", attempt
+    # One thread burns at most a second in an --interval, and podman takes a while to kill.
+    assert before - 1.5 <= float(attempt["usage"]["cpu_used_seconds"]) <= before + 1, (before, attempt)
     pod.remove()
 
 
@@ -159,6 +164,10 @@ def a_sidecar_meters_from_outside(ledger):
     return f"{burned:.3f} s of 4 s"
 
 
+def the_books_are_right(ledger):
+    return ledger.ask("ledger", "verify").strip()
+
+
 SCENES = (
     a_job_is_metered_to_its_last_child,
     it_ends_as_its_command_does,
@@ -170,6 +179,7 @@ SCENES = (
     it_starts_in_an_image_without_a_libc,
     no_attack_succeeds,
     a_sidecar_meters_from_outside,
+    the_books_are_right,
 )
 
 
@@ -183,11 +193,8 @@ def main():
         podman("build", "--quiet", "--build-arg", "BASE=localhost/base", "--tag", "localhost/jobmeter", "--file", DEPLOY / "Containerfile", BINARIES)
         ledger = Ledger(directory)
         wanted = sys.argv[3:]
-        for scene in SCENES:
-            if not wanted or scene.__name__ in wanted:
-                told = scene(ledger)
-                print(f"containers: {scene.__name__} ... ok{': ' + told if told else ''}", flush=True)
-        print(ledger.ask("ledger", "verify").strip())
+        scenes = [scene for scene in SCENES if not wanted or scene.__name__ in wanted]
+        return run_scenes("containers", scenes, ledger, print_logs=ledger.processes.print_logs)
     finally:
         podman("rm", "--all", "--force", "--time", "0", check=False)
         if ledger:
@@ -196,4 +203,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

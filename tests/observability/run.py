@@ -3,103 +3,112 @@
 Needs Debian's prometheus."""
 
 import json
-import os
 import pathlib
 import re
-import shutil
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.parse
 import urllib.request
 
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+
+from harness import LedgerService, Processes, free_port, run_scenes, wait_until
+
 JOBMETER = str(pathlib.Path(sys.argv[1]).resolve())
-OURS = pathlib.Path(__file__).resolve().parent.parent.parent / "deploy/observability"
-PLAIN = {name: value for name, value in os.environ.items() if not name.startswith("JOBMETER")}
+OURS = HERE.parent.parent / "deploy/observability"
 
 
-def address():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{free.getsockname()[1]}"
+def get(url):
+    return urllib.request.urlopen(url, timeout=20).read().decode()
 
 
-def within(seconds, what, condition):
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        try:
-            found = condition()
-            if found:
-                return found
-        except OSError:
-            pass
-        time.sleep(0.1)
-    raise AssertionError(f"not within {seconds} s: {what}")
+class Monitoring:
+    """A ledger service with a job that burns, and a Prometheus that scrapes it each second."""
+
+    def __init__(self, folder):
+        self.service = LedgerService(JOBMETER, folder)
+        self.processes = Processes(folder, self.service.environment)
+        self.key = self.service.key("prometheus", "key", "create", "prometheus", "--scope", "read")
+        config = (OURS / "prometheus.yml").read_text()
+        for ours, here in (("127.0.0.1:7770", self.service.address), ("15s", "1s"), ("jobmeter.rules.yml", OURS / "jobmeter.rules.yml"),
+                           ("/etc/prometheus/jobmeter.key", self.key)):
+            config = config.replace(ours, str(here))
+        (folder / "prometheus.yml").write_text(config)
+        subprocess.run(["promtool", "check", "config", folder / "prometheus.yml"], check=True, capture_output=True)
+        address = f"127.0.0.1:{free_port()}"
+        self.url = f"http://{address}"
+        self.processes.start("prometheus", f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data", f"--web.listen-address={address}")
+        self.service.call("--user", "ann", "account", "limit", "5")
+        self.service.call("--user", "ann", "run", "-q", "--", "true")
+        self.processes.start(JOBMETER, "--user", "ann", "run", "-q", "--", "sh", "-c", "while :; do :; done", name="job")
+        self.panels = {panel["title"]: [target["expr"] for target in panel["targets"]]
+                       for panel in json.loads((OURS / "dashboard.json").read_text())["panels"]}
+
+    def ask(self, expression):
+        told = json.loads(get(f"{self.url}/api/v1/query?" + urllib.parse.urlencode({"query": expression})))
+        assert told["status"] == "success", told
+        return told["data"]["result"]
+
+    def stop(self):
+        self.processes.stop_all()
+        self.service.stop()
+
+
+def promtool_finds_the_rules_right(_):
+    for line in (["check", "rules", "jobmeter.rules.yml"], ["test", "rules", "rules_test.yml"]):
+        subprocess.run(["promtool", *line], cwd=OURS, check=True, capture_output=True)
+
+
+def what_burns_is_scraped(monitoring):
+    ask = monitoring.ask
+    wait_until(30, "what burns is scraped", lambda: ask("jobmeter_account_burn_credits_per_second > 0") and ask("jobmeter_account_zero_seconds > 0"))
+    # One thread burns at most A, 0.00025 credits a second.
+    burn = float(wait_until(10, "a figure", lambda: ask("jobmeter_account_burn_credits_per_second"))[0]["value"][1])
+    assert 0 < burn < 0.0006, burn
+    return f"{burn:.6f} credits a second are burning"
+
+
+def each_metric_of_rules_and_dashboard_exists(monitoring):
+    rules = (OURS / "jobmeter.rules.yml").read_text()
+    names = sorted(set(re.findall(r"jobmeter_\w+", rules + json.dumps(monitoring.panels))))
+    url = f"{monitoring.service.url}/metrics"
+    # A figure of which there is nothing yet is told by its help alone.
+    known = get(urllib.request.Request(url, headers={"Authorization": f"Bearer {monitoring.key.read_text().strip()}"}))
+    missing = [name for name in names if not monitoring.ask(name) and f"# HELP {re.sub('_(total|bucket)$', '', name)} " not in known]
+    assert not missing, missing
+    assert "ann" not in get(url), "accounts are told to somebody without a key"
+    return f"{len(names)} metrics"
+
+
+def each_panel_answers(monitoring):
+    # A rate is there after a second scrape.
+    def empty():
+        return [title for title, expressions in monitoring.panels.items() if not any([monitoring.ask(expression) for expression in expressions])]
+
+    wait_until(20, "every panel has something", lambda: not empty())
+    return f"{len(monitoring.panels)} panels"
+
+
+def no_rule_fires(monitoring):
+    loaded = json.loads(get(f"{monitoring.url}/api/v1/rules"))["data"]["groups"][0]["rules"]
+    wrong = [rule["name"] for rule in loaded if rule["health"] == "err"]
+    firing = [rule["name"] for rule in loaded if rule["state"] == "firing"]
+    assert not wrong and not firing, (wrong, firing)
+    return f"{len(loaded)} rules"
+
+
+SCENES = (promtool_finds_the_rules_right, what_burns_is_scraped, each_metric_of_rules_and_dashboard_exists, each_panel_answers, no_rule_fires)
 
 
 def main():
-    directory = pathlib.Path(tempfile.mkdtemp(prefix="jobmeter-observability-"))
-    started = []
-    try:
-        for line in (["check", "rules", "jobmeter.rules.yml"], ["test", "rules", "rules_test.yml"]):
-            subprocess.run(["promtool", *line], cwd=OURS, check=True, capture_output=True)
-            print(f"observability: promtool {' '.join(line)} ... ok", flush=True)
-        service, prometheus = address(), address()
-        db = directory / "ledger.db"
-        start = lambda *line, **more: started.append(subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **{"env": PLAIN, **more}))
-        start(JOBMETER, "serve", "--db", str(db), "--listen", service)
-        get = lambda url: urllib.request.urlopen(url, timeout=5).read().decode()
-        within(20, "the service is ready", lambda: get(f"http://{service}/readyz"))
-        config = (OURS / "prometheus.yml").read_text()
-        config = config.replace("127.0.0.1:7770", service).replace("15s", "1s").replace("jobmeter.rules.yml", str(OURS / "jobmeter.rules.yml"))
-        key = directory / "prometheus.key"
-        config = config.replace("/etc/prometheus/jobmeter.key", str(key))
-        (directory / "prometheus.yml").write_text(config)
-        env = dict(PLAIN, JOBMETER_LEDGER=f"http://{service}", JOBMETER_KEY=f"{db}.admin-key", JOBMETER_SPOOL=str(directory / "spool"))
-        run = lambda *line: subprocess.run([JOBMETER, *line], env=env, check=True, capture_output=True)
-        run("key", "create", "prometheus", "--scope", "read", "--to", str(key))
-        subprocess.run(["promtool", "check", "config", str(directory / "prometheus.yml")], check=True, capture_output=True)
-        start("prometheus", f"--config.file={directory}/prometheus.yml", f"--storage.tsdb.path={directory}/data", f"--web.listen-address={prometheus}")
-        run("--user", "ann", "account", "limit", "5")
-        run("--user", "ann", "run", "-q", "--", "true")
-        start(JOBMETER, "--user", "ann", "run", "-q", "--", "sh", "-c", "while :; do :; done", env=env)
-
-        def ask(expression):
-            told = json.loads(get(f"http://{prometheus}/api/v1/query?" + urllib.parse.urlencode({"query": expression})))
-            assert told["status"] == "success", told
-            return told["data"]["result"]
-
-        within(30, "what burns is scraped", lambda: ask("jobmeter_account_burn_credits_per_second > 0") and ask("jobmeter_account_zero_seconds > 0"))
-        burn = float(ask("jobmeter_account_burn_credits_per_second")[0]["value"][1])
-        assert 0.0001 < burn < 0.0006, burn
-        dashboard = json.loads((OURS / "dashboard.json").read_text())
-        panels = {panel["title"]: [target["expr"] for target in panel["targets"]] for panel in dashboard["panels"]}
-        rules = (OURS / "jobmeter.rules.yml").read_text()
-        names = sorted(set(re.findall(r"jobmeter_\w+", rules + json.dumps(panels))))
-        # A figure of which there is nothing yet is told by its help alone.
-        known = get(urllib.request.Request(f"http://{service}/metrics", headers={"Authorization": f"Bearer {key.read_text().strip()}"}))
-        # Nobody is told of accounts without a key.
-        assert "ann" not in get(f"http://{service}/metrics")
-        missing = [name for name in names if not ask(name) and f"# HELP {re.sub('_(total|bucket)$', '', name)} " not in known]
-        assert not missing, missing
-        print(f"observability: {len(names)} metrics exist ... ok", flush=True)
-        # A rate is there after a second scrape.
-        empty = lambda: [title for title, expressions in panels.items() if not any([ask(expression) for expression in expressions])]
-        within(20, "every panel has something", lambda: not empty())
-        print(f"observability: {len(panels)} panels answer ... ok: {burn:.6f} credits a second are burning", flush=True)
-        loaded = json.loads(get(f"http://{prometheus}/api/v1/rules"))["data"]["groups"][0]["rules"]
-        wrong = [rule["name"] for rule in loaded if rule["health"] == "err"]
-        firing = [rule["name"] for rule in loaded if rule["state"] == "firing"]
-        assert not wrong and not firing, (wrong, firing)
-        print(f"observability: {len(loaded)} rules are loaded, none fires ... ok", flush=True)
-    finally:
-        for process in reversed(started):
-            process.send_signal(signal.SIGTERM)
-            process.wait(timeout=20)
-        shutil.rmtree(directory, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix="jobmeter-observability-") as folder:
+        monitoring = Monitoring(pathlib.Path(folder))
+        try:
+            return run_scenes("observability", SCENES, monitoring, print_logs=monitoring.processes.print_logs)
+        finally:
+            monitoring.stop()
 
 
-main()
+sys.exit(main())

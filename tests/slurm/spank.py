@@ -14,10 +14,13 @@ import struct
 import subprocess
 import sys
 import tempfile
-import time
 import types
 
 HERE = pathlib.Path(__file__).resolve()
+sys.path.insert(0, str(HERE.parent.parent))
+
+from harness import run_scenes, wait_until
+
 # A copy, since the working directory may be below /tmp, which the jobs have for themselves.
 DEPLOY = pathlib.Path("/usr/share/jobmeter/deploy")
 LEDGER = "http://127.0.0.1:7770"
@@ -68,26 +71,22 @@ def ledger(*arguments, check=True):
     return call("jobmeter", *arguments, check=check, JOBMETER_LEDGER=LEDGER, JOBMETER_KEY="/etc/jobmeter/admin-key").stdout
 
 
-def within(seconds, what, condition):
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        if found := condition():
-            return found
-        time.sleep(0.1)
-    raise AssertionError(f"not within {seconds} s: {what}")
-
-
 def job(name):
     return json.loads(ledger("--json", "jobs", "show", name, check=False) or "null")
 
 
 def settled(name):
     """The job, when its books are closed."""
-    return within(20, f"the books of {name} are closed", lambda: (found := job(name)) and found["state"] == "ended" and found)
+    return wait_until(20, f"the books of {name} are closed", lambda: (found := job(name)) and found["state"] == "ended" and found)
 
 
 def cpu(attempt):
     return float(attempt["usage"]["cpu_used_seconds"])
+
+
+def is_about(seconds, measured):
+    """All of it, and once: an interpreter's start comes on top, which costs some hundredths of a second, more on a busy machine."""
+    return seconds <= measured < 1.6 * seconds + 0.1
 
 
 def tasks(found):
@@ -111,7 +110,7 @@ def shown(number):
 def over(number):
     """What Slurm says of the job, when no task or epilog of it runs any more."""
     running = ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING")
-    return within(40, f"job {number} ends", lambda: not call("squeue", "-h", "-j", number, check=False).stdout and (now := shown(number))["JobState"] not in running and now)
+    return wait_until(40, f"job {number} ends", lambda: not call("squeue", "-h", "-j", number, check=False).stdout and (now := shown(number))["JobState"] not in running and now)
 
 
 def left_over(user):
@@ -136,7 +135,7 @@ def a_script_of_any_language_is_metered_exactly():
 def plain_srun_is_metered_and_charged_to_its_user():
     number = call("srun", "sh", "-c", "burn 0.3 >&2; echo $SLURM_JOB_ID", user="bob").stdout.strip()
     found = settled(number)
-    assert (found["user"], tasks(found)) == ("bob", ["0"]) and 0.3 <= cpu(found["attempts"][0]) < 0.4, found
+    assert (found["user"], tasks(found)) == ("bob", ["0"]) and is_about(0.3, cpu(found["attempts"][0])), found
     return f"{cpu(found['attempts'][0]):.3f} s"
 
 
@@ -145,7 +144,7 @@ def steps_of_a_script_are_tasks_of_one_job():
     assert over(number)["JobState"] == "COMPLETED", said(number)
     found = settled(number)
     # The script itself is the fifth attempt.
-    assert tasks(found) == ["0", "0", "1", "2", "3"] and 1.2 <= sum(map(cpu, found["attempts"])) < 1.7, found
+    assert tasks(found) == ["0", "0", "1", "2", "3"] and is_about(1.2, sum(map(cpu, found["attempts"]))), found
     listed = [row for row in json.loads(ledger("--json", "jobs", "list", "--all"))["jobs"] if row["job"] == number]
     assert len(listed) == 1
     return f"{sum(map(cpu, found['attempts'])):.3f} s"
@@ -153,11 +152,11 @@ def steps_of_a_script_are_tasks_of_one_job():
 
 def an_array_is_one_job_and_what_it_submits_is_another():
     number = batch("#!/bin/sh\nburn 0.2\n[ $SLURM_ARRAY_TASK_ID != 5 ] || sbatch --parsable --output=/dev/null --wrap 'burn 0.1' > /tmp/inner\n", "--array=3-5")
-    within(40, "the array ends", lambda: not call("squeue", "-h", "-j", number, check=False).stdout)
+    wait_until(40, "the array ends", lambda: not call("squeue", "-h", "-j", number, check=False).stdout)
     inner = pathlib.Path("/tmp/inner").read_text().strip()
     over(inner)
     found = settled(number)
-    assert tasks(found) == ["3", "4", "5"] and all(0.2 <= cpu(attempt) < 0.4 for attempt in found["attempts"]), found
+    assert tasks(found) == ["3", "4", "5"] and all(is_about(0.2, cpu(attempt)) for attempt in found["attempts"]), found
     assert tasks(settled(inner)) == ["0"] and cpu(job(inner)["attempts"][0]) >= 0.1
     return f"tasks {', '.join(tasks(found))}; job {inner} apart"
 
@@ -172,7 +171,7 @@ def what_stands_before_a_command_still_holds():
     assert call("srun", "touch", "/tmp/unmetered", user="ann", check=False).returncode != 0 and not os.path.exists("/tmp/unmetered")
     os.rename("/usr/libexec/jobmeter/away", "/usr/libexec/jobmeter/slurm-task")
     number = call("salloc", "--ntasks=1", "sh", "-c", "srun burn 0.2 >&2; echo $SLURM_JOB_ID", user="bob").stdout.strip()
-    assert 0.2 <= cpu(settled(number)["attempts"][0]) < 0.4
+    assert is_about(0.2, cpu(settled(number)["attempts"][0]))
 
 
 def the_submitters_environment_decides_nothing():
@@ -201,7 +200,7 @@ def cancelled(script, state="CANCELLED"):
     file = pathlib.Path("/tmp/burned")
     file.unlink(missing_ok=True)
     number = batch(script)
-    within(20, "it burns", lambda: file.exists() and float(file.read_text() or 0) > 1)
+    wait_until(20, "it burns", lambda: file.exists() and float(file.read_text() or 0) > 1)
     call("scancel", number)
     assert over(number)["JobState"] == state
     assert not left_over("ann"), left_over("ann")
@@ -222,14 +221,14 @@ def a_job_that_slurm_has_to_kill_is_charged_to_its_end():
 
 
 def a_requeued_job_is_a_second_attempt():
-    number = batch("#!/bin/sh\n[ -e /tmp/again ] || { touch /tmp/again; burn 600; }\nburn 0.2\n", "--requeue")
-    within(20, "it runs", lambda: os.path.exists("/tmp/again"))
-    time.sleep(1)
+    again = pathlib.Path("/tmp/again")
+    number = batch("#!/bin/sh\n[ -e /tmp/again ] || burn 600 /tmp/again\nburn 0.2\n", "--requeue")
+    wait_until(20, "it has burned a second", lambda: again.exists() and float(again.read_text() or 0) > 1)
     call("scontrol", "requeue", number, user="ann")
     assert over(number)["JobState"] == "COMPLETED", said(number)
     found = settled(number)
     seconds = sorted(map(cpu, found["attempts"]))
-    assert tasks(found) == ["0", "0"] and 0.2 <= seconds[0] < 0.4 and seconds[1] > 0.8, found
+    assert tasks(found) == ["0", "0"] and is_about(0.2, seconds[0]) and seconds[1] > 0.8, found
     return "{:.3f} s and {:.3f} s".format(*seconds)
 
 
@@ -238,7 +237,7 @@ def a_sweep_of_gnu_parallel_is_one_job():
     shutil.copy("/usr/bin/burn", "/tmp/train.py")
     call(DEPLOY / "schedulers/parallel.sh", "0.1", "0.2", "0.3", "0.4", user="bob", **config)
     found = settled("sweep")
-    assert found["user"] == "bob" and tasks(found) == ["1", "2", "3", "4"] and 1.0 <= sum(map(cpu, found["attempts"])) < 1.4, found
+    assert found["user"] == "bob" and tasks(found) == ["1", "2", "3", "4"] and is_about(1.0, sum(map(cpu, found["attempts"]))), found
     statuses = [line.split("\t")[6] for line in open("/tmp/sweep.joblog").read().splitlines()[1:]]
     assert statuses == ["0"] * 4, statuses
     poor = dict(config, JOBMETER_KEY="/etc/jobmeter/keys/poor", JOBMETER_SPOOL="/tmp/poor-spool", SWEEP="poor-sweep", JOBS="1")
@@ -266,8 +265,8 @@ def airflows_operator_runs_it():
 
 def cron_starts_a_job():
     """cron itself, by the file that ships; it looks at the start of each minute."""
-    found = within(75, "cron has started a job", lambda: next((row for row in json.loads(ledger("--json", "jobs", "list", "--all", "--count", "100"))["jobs"] if row["name"] == "minutely" and row["state"] == "ended"), None))
-    assert found["user"] == "ann" and 0.2 <= cpu(found["attempts"][0]) < 0.4, found
+    found = wait_until(75, "cron has started a job", lambda: next((row for row in json.loads(ledger("--json", "jobs", "list", "--all", "--count", "100"))["jobs"] if row["name"] == "minutely" and row["state"] == "ended"), None))
+    assert found["user"] == "ann" and is_about(0.2, cpu(found["attempts"][0])), found
     (attempt,) = job(found["job"])["attempts"]
     assert attempt["receipt"]["outcome"]["tamper"] == "none", attempt
     return f"{cpu(attempt):.3f} s by {attempt['receipt']['cpu']['source']}"
@@ -340,7 +339,7 @@ def start():
             return subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/")
 
     daemon("jobmeter", "serve", "--db", "/var/lib/ledger.db", "--admin-key-file", "/etc/jobmeter/admin-key")
-    within(20, "the ledger answers", lambda: os.path.exists("/etc/jobmeter/admin-key") and call("jobmeter", "status", check=False, JOBMETER_LEDGER=LEDGER, JOBMETER_KEY="/etc/jobmeter/admin-key").returncode == 0)
+    wait_until(20, "the ledger answers", lambda: os.path.exists("/etc/jobmeter/admin-key") and call("jobmeter", "status", check=False, JOBMETER_LEDGER=LEDGER, JOBMETER_KEY="/etc/jobmeter/admin-key").returncode == 0)
     for user in ("ann", "bob", "poor"):
         key = f"/etc/jobmeter/keys/{user}"
         ledger("--user", user, "key", "create", user, "--only-user", "--to", key)
@@ -355,10 +354,10 @@ def start():
     for path in ("/run/munge", "/etc/munge", "/etc/munge/munge.key"):
         shutil.chown(path, "root", "root")
     daemon("munged", "--foreground", "--log-file=/run/munge/log", "--seed-file=/run/munge/seed")
-    within(20, "munge answers", lambda: os.path.exists("/run/munge/munge.socket.2"))
+    wait_until(20, "munge answers", lambda: os.path.exists("/run/munge/munge.socket.2"))
     daemon("slurmctld", "-D")
     daemon("slurmd", "-D")
-    within(30, "the node is idle", lambda: "idle" in call("sinfo", "-h", "-o", "%T", check=False).stdout)
+    wait_until(30, "the node is idle", lambda: "idle" in call("sinfo", "-h", "-o", "%T", check=False).stdout)
 
 
 def inside(changes, binary):
@@ -366,21 +365,17 @@ def inside(changes, binary):
     os.environ["PATH"] = "/usr/sbin:/usr/bin:/sbin:/bin"
     for name in [name for name in os.environ if name.startswith(("JOBMETER", "SLURM"))]:
         del os.environ[name]
-    failed = 0
     try:
         start()
-        for scene in SCENES:
-            try:
-                told = scene()
-                print(f"slurm: {scene.__name__} ... ok{': ' + told if told else ''}", flush=True)
-            except Exception as error:  # Each scene has jobs of its own.
-                failed += 1
-                print(f"slurm: {scene.__name__} ... FAILED: {type(error).__name__}: {str(error)[:3000]}", flush=True)
-    finally:
-        if failed or sys.exc_info()[0]:
-            for log in sorted(pathlib.Path("/var/log").glob("*.test.log")):
-                print(f"== {log.name}\n{log.read_text()[-1500:]}", file=sys.stderr)
-    return 1 if failed else 0
+    except BaseException:
+        print_logs()
+        raise
+    return run_scenes("spank", SCENES, print_logs=print_logs)
+
+
+def print_logs():
+    for log in sorted(pathlib.Path("/var/log").glob("*.test.log")):
+        print(f"== the end of {log.name}\n{log.read_text()[-1500:]}", file=sys.stderr)
 
 
 def outside(binary):
@@ -402,7 +397,7 @@ def outside(binary):
             check=False).returncode
     finally:
         changes.rmdir()
-        within(10, "the group is empty", lambda: "populated 0" in (group / "cgroup.events").read_text())
+        wait_until(10, "the group is empty", lambda: "populated 0" in (group / "cgroup.events").read_text())
         for directory, _, _ in os.walk(group, topdown=False):
             os.rmdir(directory)
 

@@ -3,7 +3,7 @@
 # can be booted again. bed.sh DIRECTORY GROUP PACKAGE: a directory for the changes, a cgroup v2 directory to live in, and the
 # package to install where it is not installed yet. It ends with its caller.
 set -euo pipefail
-export KEPT=$1 GROUP=$2 PACKAGE=$3
+export KEPT=$1 GROUP=$2 PACKAGE=$3 TAKE_ROOT=$(dirname "$(readlink -f "$0")")/take-root.py
 echo $$ > "$GROUP/cgroup.procs"
 exec setpriv --pdeathsig KILL -- unshare --mount --pid --fork --uts --ipc --cgroup --net --kill-child -- bash -euc '
   mount --make-rprivate /
@@ -26,10 +26,6 @@ exec setpriv --pdeathsig KILL -- unshare --mount --pid --fork --uts --ipc --cgro
       sort -u | while read -r unit; do ln -sf /dev/null "etc/systemd/system/$unit"; done
   fi
   ip link set lo up 2>/dev/null || true
-  mkdir -p old-root
-  pivot_root . old-root
-  umount -l /old-root
-  # As systemd has it on a machine: credentials reach their service by propagation.
-  mount --make-rshared /
-  exec env -i container=jobmeter-test PATH="$PATH" /lib/systemd/systemd --system --unit=multi-user.target --log-target=null --show-status=0
+  # Mounts are shared as systemd has them on a machine: credentials reach their service by propagation.
+  exec python3 "$TAKE_ROOT" sh -c "mount --make-rshared / && exec env -i container=jobmeter-test PATH=\"$PATH\" \"\$@\"" sh /lib/systemd/systemd --system --unit=multi-user.target --log-target=null --show-status=0
 '

@@ -1,0 +1,65 @@
+"""A ledger service of one's own, on a port that the kernel gives it."""
+
+import json
+import pathlib
+import re
+import subprocess
+import urllib.request
+
+from harness.processes import Processes, plain_environment, stop
+from harness.waiting import wait_until
+
+
+class LedgerService:
+    """`jobmeter serve` in `folder`, with its administrator's key; `environment` is what its clients need."""
+
+    def __init__(self, jobmeter, folder, address="127.0.0.1:0"):
+        self.jobmeter, self.folder = str(jobmeter), pathlib.Path(folder)
+        self.database = self.folder / "ledger.db"
+        self.admin_key = pathlib.Path(f"{self.database}.admin-key")
+        self.processes = Processes(self.folder)
+        self.address = address
+        self.start()
+
+    def start(self):
+        """Also again after a stop, on the same port."""
+        log = self.folder / "serve.log"
+        log.unlink(missing_ok=True)
+        self.process = self.processes.start(self.jobmeter, "serve", "--db", self.database, "--listen", self.address, name="serve")
+        wait_until(20, "jobmeter serve says its URL", lambda: self.ended() or '"url"' in log.read_text())
+        assert self.process.poll() is None, f"jobmeter serve ended with {self.process.returncode}:\n{log.read_text()}"
+        self.url = re.search(r'"url":"([^"]*)"', log.read_text()).group(1)
+        self.address = self.url.removeprefix("http://")
+        wait_until(20, f"{self.url}/readyz answers", lambda: urllib.request.urlopen(f"{self.url}/readyz", timeout=5))
+        self.environment = plain_environment(
+            JOBMETER_LEDGER=self.url, JOBMETER_KEY=self.admin_key, JOBMETER_SPOOL=self.folder / "spool")
+
+    def ended(self):
+        return self.process.poll() is not None
+
+    def stop(self):
+        stop(self.process, 30)
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+    def call(self, *arguments, check=True, **environment):
+        """One of jobmeter's verbs, as the administrator."""
+        line = [self.jobmeter, *map(str, arguments)]
+        done = subprocess.run(line, env={**self.environment, **environment}, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        assert not check or done.returncode == 0, f"{line}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    def json(self, *arguments):
+        return json.loads(self.call("--json", *arguments).stdout)
+
+    def job(self, name):
+        """What `jobs show` says of it; nothing where there is no such job yet."""
+        return json.loads(self.call("--json", "jobs", "show", name, check=False).stdout or "null")
+
+    def key(self, name, *options):
+        """The path of a new key."""
+        path = self.folder / f"{name}.key"
+        self.call(*options, "--to", path)
+        return path

@@ -1,0 +1,62 @@
+"""Tests that cargo builds, and what is said of the source itself."""
+
+import subprocess
+
+from harness.scenes import Skip
+from harness.stages import ROOT, Failed, Stage
+
+POSTGRES = ("postgresql", "util-linux", "openssl")
+
+
+def has_component(name):
+    return subprocess.run(["cargo", name, "--version"], capture_output=True).returncode == 0
+
+
+def check_format(work):
+    if not has_component("fmt"):
+        raise Skip("rustfmt is not installed: rustup component add rustfmt")
+    work.call("cargo", "fmt", "--all", "--check")
+
+
+def check_lints(work):
+    if not has_component("clippy"):
+        raise Skip("clippy is not installed: rustup component add clippy")
+    work.call("cargo", "clippy", "--all-targets", "--locked", "--", "-D", "warnings", limit_s=3600)
+
+
+def runs(*names, arguments=(), limit_s=900):
+    """A stage's function that runs test binaries. What tests print is in the log, so that skips are counted."""
+    def run(work):
+        failed = []
+        for name in names:
+            status = work.call(
+                work.shared.binaries[name], "--show-output", *arguments, check=False, limit_s=limit_s,
+                CARGO_MANIFEST_DIR=ROOT, INSTA_WORKSPACE_ROOT=ROOT, INSTA_UPDATE="no")
+            if status:
+                failed.append(name)
+        if failed:
+            raise Failed(f"tests of {' and '.join(failed)} failed")
+    return run
+
+
+def cargo_test(*names):
+    return tuple(word for name in names for word in (("--lib",) if name == "lib" else ("--test", name)))
+
+
+def stage(name, about, *binaries, arguments=(), **more):
+    return Stage(name, about, runs(*binaries, arguments=arguments), after=("build", "packages"), targets=cargo_test(*binaries), **more)
+
+
+STAGES = (
+    stage("kernel", "real groups, kills, freezes, clocks, terminals and a systemd", "kernel", arguments=("--test-threads", "1"), cores=1,
+          packages=("vim", "faketime", "systemd", "dbus", "dbus-user-session", "libpam-systemd", "sshfs", "openssh-sftp-server", "passwd",
+                    "iproute2", "procps", "util-linux"), kernel=True),
+    stage("cli", "the command line and the service as their users see them", "it", packages=(*POSTGRES, "curl", "procps")),
+    stage("simulation", "a thousand worlds of jobs, replicas and a bad network", "sim", cores=2),
+    stage("unit", "the library's own tests, both stores, and seeds of the fuzzers", "lib", "seeds", packages=POSTGRES),
+    stage("snapshots", "help, errors, JSON, OpenAPI, receipts and pages, word for word", "snapshots"),
+    stage("compat", "what earlier versions wrote and said", "compat", packages=POSTGRES),
+    stage("tidy", "borders of the house, and counts that may only fall", "tidy"),
+    Stage("lint", "clippy", check_lints, after=("build",), cores=1.5),
+    Stage("format", "rustfmt", check_format),
+)

@@ -1,0 +1,59 @@
+"""Where jobmeter runs: systemd, Slurm, containers, Kubernetes."""
+
+import os
+
+from harness.scenes import Skip
+from harness.stages import Stage
+from stages.prepare import BASE, JOBMETER, SHIPPED, python
+
+MANIFESTS = ("ledger", "injection", "job", "job-before-1.35", "job-attach")
+
+
+def run_systemd(work):
+    package = work.capture("systemd/package", SHIPPED.name, work.folder, CARGO_TARGET_DIR=SHIPPED.parent).strip()
+    work.call("python3", "tests/systemd/run.py", package, limit_s=600)
+
+
+def run_slurm(work):
+    work.call("python3", "tests/slurm/run.py", JOBMETER, limit_s=900)
+
+
+def run_spank(work):
+    work.call("python3", "tests/slurm/spank.py", JOBMETER, limit_s=900)
+
+
+def run_containers(work):
+    work.call("tests/containers/podman.sh", work.folder / "podman", python(), "tests/containers/run.py", SHIPPED, BASE, limit_s=900)
+
+
+def check_manifests(work):
+    """Against the schemas of Kubernetes. A ServiceMonitor is the Prometheus operator's, and has no schema there."""
+    for name in MANIFESTS:
+        manifest = work.folder / f"{name}.yaml"
+        manifest.write_text(work.capture("kubectl", "kustomize", f"deploy/kubernetes/{name}"))
+        work.call(python().with_name("kubernetes-validate"), "--strict", "--quiet", manifest)
+        work.say(f"manifests: {name} is valid ... ok")
+    work.capture("kubectl", "kustomize", "deploy/kubernetes/monitoring")
+
+
+def run_kubernetes(work):
+    """Optional everywhere: no machine brings a cluster."""
+    if not os.environ.get("KUBECONFIG"):
+        raise Skip("KUBECONFIG names no cluster")
+    work.call("tests/kubernetes/run", JOBMETER, os.environ.get("JOBMETER_IMAGE", ""), limit_s=1800)
+
+
+BUILT = ("build", "packages")
+STAGES = (
+    Stage("containers", "the pods of deploy/kubernetes in podman", run_containers, after=(*BUILT, "python", "base"), cores=1, kernel=True,
+          packages=("podman", "runc", "conmon", "jq", "busybox-static", "kubernetes-client", "util-linux"), python=("pyyaml==6.0.4",)),
+    Stage("spank", "Slurm with the plugin, cron, GNU parallel and Airflow's operator", run_spank, after=BUILT, cores=0.5, kernel=True,
+          packages=("slurm-wlm", "munge", "libslurm-dev", "gcc", "libc6-dev", "cron", "parallel", "passwd", "procps", "util-linux")),
+    Stage("slurm", "Slurm with job_submit.lua", run_slurm, after=BUILT, cores=0.5, kernel=True,
+          packages=("slurm-wlm", "munge", "parallel", "passwd", "procps", "util-linux")),
+    Stage("systemd", "the Debian package under a real systemd", run_systemd, after=BUILT, cores=0.5, kernel=True,
+          packages=("systemd", "dbus", "dpkg", "iproute2", "procps", "util-linux")),
+    Stage("manifests", "the manifests against the schemas of Kubernetes", check_manifests, after=("packages", "python"), cores=0.5,
+          packages=("kubernetes-client",), python=("kubernetes-validate==1.37.0",)),
+    Stage("kubernetes", "a real cluster", run_kubernetes, after=BUILT, cores=0.5),
+)
