@@ -3,8 +3,7 @@
 trap '' HUP INT TERM
 ulimit -c 0
 left=()
-while IFS= read -r path; do left+=("$path"); done
-for at in "${!left[@]}"; do [ -e "${left[at]}" ] || unset "left[at]"; done
+while IFS= read -r path; do [ -z "$path" ] || left+=("$path"); done
 [ ${#left[@]} -gt 0 ] || exit 0
 
 # Each station and each cluster gives its directory to what it starts, as DIR.
@@ -38,7 +37,7 @@ for round in {1..80}; do
   sleep 0.1
 done
 for path in "${left[@]}"; do
-  [ ! -e "$path/cgroup.procs" ] || continue
+  [ -d "$path" ] && [ ! -e "$path/cgroup.procs" ] || continue
   while read -r _ point _; do
     case $point in "$path"/*) umount -l "$point" ;; esac
   done < /proc/self/mounts

@@ -36,7 +36,8 @@ pub fn v2() -> Option<PathBuf> {
     let usable = |path: &PathBuf| nix::unistd::geteuid().is_root() && path.join("cgroup.procs").exists();
     let found = path.as_ref().ok().filter(|path| usable(path)).cloned();
     if found.is_none() {
-        station::skip(&format!("no group can be made below {path:?} (root and cgroup v2 are needed)"));
+        let place = path.map_or_else(|error| error.to_string(), |path| path.display().to_string());
+        station::skip(&format!("no group can be made below {place} (root and cgroup v2 are needed)"));
     }
     found
 }

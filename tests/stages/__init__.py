@@ -1,8 +1,9 @@
-"""The stages of `tests/run`, in the order in which they are looked at: the longest first, so that the end is not one of them alone."""
+"""The stages of `tests/run`, in the order in which they are started where there is room: those that mostly wait, and long, come
+first, so that the others run beside them."""
 
 from stages import cargo, platforms, prepare, proofs, services
 
-STAGES = (*prepare.STAGES, *cargo.STAGES, *platforms.STAGES, *services.STAGES, *proofs.STAGES)
+STAGES = (*prepare.STAGES, *platforms.STAGES, *services.STAGES, *cargo.STAGES, *proofs.STAGES)
 
 # Words for several stages.
 GROUPS = {

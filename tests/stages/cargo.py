@@ -48,15 +48,15 @@ def stage(name, about, *binaries, arguments=(), **more):
 
 
 STAGES = (
-    stage("kernel", "real groups, kills, freezes, clocks, terminals and a systemd", "kernel", arguments=("--test-threads", "1"), cores=1,
+    stage("kernel", "real groups, kills, freezes, clocks, terminals and a systemd", "kernel", arguments=("--test-threads", "1"), cores=0.6,
           packages=("vim", "faketime", "systemd", "dbus", "dbus-user-session", "libpam-systemd", "sshfs", "openssh-sftp-server", "passwd",
                     "iproute2", "procps", "util-linux"), kernel=True),
-    stage("cli", "the command line and the service as their users see them", "it", packages=(*POSTGRES, "curl", "procps")),
-    stage("simulation", "a thousand worlds of jobs, replicas and a bad network", "sim", cores=2),
-    stage("unit", "the library's own tests, both stores, and seeds of the fuzzers", "lib", "seeds", packages=POSTGRES),
-    stage("snapshots", "help, errors, JSON, OpenAPI, receipts and pages, word for word", "snapshots"),
-    stage("compat", "what earlier versions wrote and said", "compat", packages=POSTGRES),
+    stage("cli", "the command line and the service as their users see them", "it", cores=0.7, packages=(*POSTGRES, "curl", "procps")),
+    stage("simulation", "a thousand worlds of jobs, replicas and a bad network", "sim", cores=1.4),
+    stage("unit", "the library's own tests, both stores, and seeds of the fuzzers", "lib", "seeds", cores=0.7, packages=POSTGRES),
+    stage("snapshots", "help, errors, JSON, OpenAPI, receipts and pages, word for word", "snapshots", cores=0.7),
+    stage("compat", "what earlier versions wrote and said", "compat", cores=0.5, packages=POSTGRES),
     stage("tidy", "borders of the house, and counts that may only fall", "tidy"),
-    Stage("lint", "clippy", check_lints, after=("build",), cores=1.5),
+    Stage("lint", "clippy", check_lints, after=("build",), cores=1.2),
     Stage("format", "rustfmt", check_format),
 )

@@ -10,7 +10,7 @@ MANIFESTS = ("ledger", "injection", "job", "job-before-1.35", "job-attach")
 
 
 def run_systemd(work):
-    package = work.capture("systemd/package", SHIPPED.name, work.folder, CARGO_TARGET_DIR=SHIPPED.parent).strip()
+    package = work.capture("systemd/package", SHIPPED.name, work.folder, CARGO_TARGET_DIR=SHIPPED.parent, COMPRESSION="none").strip()
     work.call("python3", "tests/systemd/run.py", package, limit_s=600)
 
 
@@ -45,13 +45,13 @@ def run_kubernetes(work):
 
 BUILT = ("build", "packages")
 STAGES = (
-    Stage("containers", "the pods of deploy/kubernetes in podman", run_containers, after=(*BUILT, "python", "base"), cores=1, kernel=True,
+    Stage("containers", "the pods of deploy/kubernetes in podman", run_containers, after=(*BUILT, "python", "base"), cores=0.4, kernel=True,
           packages=("podman", "runc", "conmon", "jq", "busybox-static", "kubernetes-client", "util-linux"), python=("pyyaml==6.0.4",)),
-    Stage("spank", "Slurm with the plugin, cron, GNU parallel and Airflow's operator", run_spank, after=BUILT, cores=0.5, kernel=True,
+    Stage("spank", "Slurm with the plugin, cron, GNU parallel and Airflow's operator", run_spank, after=BUILT, cores=0.3, kernel=True,
           packages=("slurm-wlm", "munge", "libslurm-dev", "gcc", "libc6-dev", "cron", "parallel", "passwd", "procps", "util-linux")),
-    Stage("slurm", "Slurm with job_submit.lua", run_slurm, after=BUILT, cores=0.5, kernel=True,
+    Stage("slurm", "Slurm with job_submit.lua", run_slurm, after=BUILT, cores=0.2, kernel=True,
           packages=("slurm-wlm", "munge", "parallel", "passwd", "procps", "util-linux")),
-    Stage("systemd", "the Debian package under a real systemd", run_systemd, after=BUILT, cores=0.5, kernel=True,
+    Stage("systemd", "the Debian package under a real systemd", run_systemd, after=BUILT, cores=0.4, kernel=True,
           packages=("systemd", "dbus", "dpkg", "iproute2", "procps", "util-linux")),
     Stage("manifests", "the manifests against the schemas of Kubernetes", check_manifests, after=("packages", "python"), cores=0.5,
           packages=("kubernetes-client",), python=("kubernetes-validate==1.37.0",)),

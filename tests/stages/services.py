@@ -88,9 +88,9 @@ def watch(work):
 
 BUILT = ("build", "packages", "python")
 STAGES = (
+    Stage("api", "the service against its OpenAPI document (schemathesis)", fuzz_api, after=BUILT, python=("schemathesis==4.32.5",), cores=0.3),
     Stage("browser", "the pages in Chromium, with axe and the keyboard", browse, after=BUILT, packages=("chromium",),
-          python=("playwright==1.65.2", "axe-playwright-python==0.1.8")),
-    Stage("api", "the service against its OpenAPI document (schemathesis)", fuzz_api, after=BUILT, python=("schemathesis==4.32.5",)),
+          python=("playwright==1.65.2", "axe-playwright-python==0.1.8"), cores=0.8),
     Stage("platform", "the platform's own client (mostlyai)", ask_as_the_platform, after=BUILT, python=("mostlyai==4.8.0",), cores=0.5),
     Stage("focus", "the report for cost tools (focus-validator)", check_focus, after=BUILT, packages=("curl",),
           python=("focus-validator==1.0.0", "multimethod<2"), environment="focus"),
