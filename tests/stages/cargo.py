@@ -27,11 +27,15 @@ def check_lints(work):
 def runs(*names, arguments=(), limit_s=900):
     """A stage's function that runs test binaries. What tests print is in the log, so that skips are counted."""
     def run(work):
+        # What a test that was killed has left goes with the stage. A path of a socket has to be short.
+        temporary = work.folder / "t"
+        temporary.mkdir()
+        temporary.chmod(0o1777)
         failed = []
         for name in names:
             status = work.call(
                 work.shared.binaries[name], "--show-output", *arguments, check=False, limit_s=limit_s,
-                CARGO_MANIFEST_DIR=ROOT, INSTA_WORKSPACE_ROOT=ROOT, INSTA_UPDATE="no")
+                CARGO_MANIFEST_DIR=ROOT, INSTA_WORKSPACE_ROOT=ROOT, INSTA_UPDATE="no", TMPDIR=temporary)
             if status:
                 failed.append(name)
         if failed:
