@@ -67,11 +67,11 @@ fn what_it_says_of_runs_is_done() {
         let left = "(sleep 2.3; touch lingered) & exit 0";
         let called = call(&station, &file, &["run", "--job", "linger-1", "--", "sh", "-c", left]);
         assert!(called.status == 0 && station.path("lingered").exists(), "{} {called:?}", version.name);
-        // `notice`: the credits last for less than half a minute.
+        // `notice`: the credits last for less than half a minute, so it may come before Python runs.
         assert_eq!(call(&station, &file, &["--user", "poor", "account", "limit", "0.002"]).status, 0);
-        let noticed =
-            "import signal, sys\nsignal.signal(15, lambda *_: open('noticed', 'w') and sys.exit(0))\nwhile True: pass";
-        let line = ["--user", "poor", "run", "--job", "notice-1", "--", "python3", "-c", noticed];
+        let noticed = "import signal\nwhile not signal.sigtimedwait({15}, 0): pass\nopen('noticed', 'w')";
+        let line = ["env", "--block-signal=TERM", "python3", "-c", noticed];
+        let line = [&["--user", "poor", "run", "--job", "notice-1", "--"], &line[..]].concat();
         let called = call(&station, &file, &line);
         assert!(station.path("noticed").exists(), "{} {called:?}", version.name);
         let job = json(&station, &file, &["jobs", "show", "notice-1"]);

@@ -91,7 +91,10 @@ fn signals_are_passed_on_and_a_lost_meter_ends_it() {
     let Some(parent) = v2() else { return };
     let (_one, station, group) = (alone(), Station::new(), Around::new(&parent, "attach"));
     let path = group.0.to_str().unwrap();
-    let mut guest = Guest::new(&group, "sh -c 'trap \"exit 3\" TERM; while :; do sleep 0.05; done'");
+    let trapped = station.path("trapped");
+    let line = format!("trap \"exit 3\" TERM; : > {}; while :; do sleep 0.05; done", trapped.display());
+    let mut guest = Guest::new(&group, &format!("sh -c '{line}'"));
+    awaited(|| if trapped.exists() { Ok(()) } else { Err("the trap is not set".to_owned()) });
     let attached = |job: &str| {
         let child = station.command(&["attach", "--cgroup", path, "--job", job]).spawn().unwrap();
         awaited(|| {
