@@ -1,0 +1,146 @@
+//! Acting as somebody else: for one file, by this thread, or for all that a child does.
+
+use std::ffi::CString;
+use std::io;
+use std::marker::PhantomData;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::signal::Signal;
+use nix::sys::time::TimeSpec;
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{Gid, Uid, User, getgrouplist, setfsgid, setfsuid};
+
+use super::process::{PidFd, exit_now, forbid_tracing, fork};
+use super::spawn::Credentials;
+
+impl Credentials {
+    /// Those that this user would log in with; a user without a name (one of systemd's, whose unit does not run) has the group
+    /// `gid` alone.
+    ///
+    /// # Errors
+    /// Where the user database cannot be read.
+    pub fn of(uid: u32, gid: u32) -> io::Result<Self> {
+        let Some(user) = User::from_uid(Uid::from_raw(uid))? else {
+            return Ok(Self { uid, gid, groups: vec![gid] });
+        };
+        let name = CString::new(user.name)?;
+        let groups = getgrouplist(&name, user.gid)?.into_iter().map(Gid::as_raw).collect();
+        Ok(Self { uid, gid: user.gid.as_raw(), groups })
+    }
+}
+
+/// While it lives, this thread opens and makes files as somebody else (`setfsuid(2)`): what he could not do himself is
+/// refused, and what is made is his. Everything else it does as before, and nobody can signal or trace it who could not before.
+#[derive(Debug)]
+pub struct FileIdentity {
+    uid: Uid,
+    gid: Gid,
+    groups: Vec<Gid>,
+    /// It is this thread's.
+    stays: PhantomData<*const ()>,
+}
+
+impl FileIdentity {
+    /// Takes it on.
+    ///
+    /// # Errors
+    /// Where this process may not (it needs CAP_SETUID and CAP_SETGID).
+    pub fn assume(of: &Credentials) -> io::Result<Self> {
+        let groups = nix::unistd::getgroups()?;
+        set_groups(&of.groups)?;
+        let gid = setfsgid(Gid::from_raw(of.gid));
+        let uid = setfsuid(Uid::from_raw(of.uid));
+        let before = Self { uid, gid, groups, stays: PhantomData };
+        // Both calls tell who it was before, and nothing else.
+        let unknown = u32::MAX;
+        let now = (setfsuid(Uid::from_raw(unknown)).as_raw(), setfsgid(Gid::from_raw(unknown)).as_raw());
+        if now == (of.uid, of.gid) { Ok(before) } else { Err(Errno::EPERM.into()) }
+    }
+}
+
+impl Drop for FileIdentity {
+    fn drop(&mut self) {
+        setfsuid(self.uid);
+        setfsgid(self.gid);
+        let groups: Vec<u32> = self.groups.iter().map(|group| group.as_raw()).collect();
+        // With somebody else's groups nothing of this process is right any more.
+        if set_groups(&groups).is_err() {
+            exit_now(125);
+        }
+    }
+}
+
+/// Of this thread alone: the call of the C library sets those of all threads.
+fn set_groups(groups: &[u32]) -> io::Result<()> {
+    // SAFETY: the kernel reads as many ids as it is told, from memory that outlives the call.
+    Errno::result(unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) })?;
+    Ok(())
+}
+
+/// Becomes this user for good, and cannot be traced by him. The order matters: groups, gid, uid.
+fn become_user(of: &Credentials) -> io::Result<()> {
+    set_groups(&of.groups)?;
+    let (gid, uid) = (Gid::from_raw(of.gid), Uid::from_raw(of.uid));
+    nix::unistd::setresgid(gid, gid, gid)?;
+    nix::unistd::setresuid(uid, uid, uid)?;
+    // The change of user has reset it to what the machine says (fs.suid_dumpable).
+    forbid_tracing()
+}
+
+/// Does something in a child that is this user: its exit status. The user can stop or kill the child, so that it is waited
+/// for so long at most and killed then. The caller has one thread.
+///
+/// # Errors
+/// Where there is no child, or it did not end in time or of itself.
+pub fn run_as(of: &Credentials, wait_max: Duration, action: impl FnOnce() -> i32) -> io::Result<i32> {
+    let Some(child) = fork()? else {
+        match become_user(of) {
+            Ok(()) => exit_now(action()),
+            Err(_) => exit_now(125),
+        }
+    };
+    let held = PidFd::open(child)?;
+    let mut fds = [PollFd::new(std::os::fd::AsFd::as_fd(&held), PollFlags::POLLIN)];
+    let in_time = ppoll(&mut fds, Some(TimeSpec::from_duration(wait_max)), None)? > 0;
+    if !in_time {
+        held.send(Signal::SIGKILL)?;
+    }
+    match waitpid(child, None)? {
+        WaitStatus::Exited(_, status) if in_time => Ok(status),
+        WaitStatus::Signaled(_, signal, _) if in_time => {
+            Err(io::Error::other(format!("it was killed by {signal} before it was done")))
+        }
+        _ => Err(io::Error::new(io::ErrorKind::TimedOut, format!("it did not end within {} s", wait_max.as_secs()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    #[test]
+    fn files_are_made_as_somebody_else_and_back() {
+        if !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        let somebody = Credentials { uid: 12_345, gid: 12_346, groups: vec![12_346] };
+        let top = tempfile::tempdir().unwrap();
+        let (theirs, ours) = (top.path().join("theirs"), top.path().join("ours"));
+        {
+            let _as_them = FileIdentity::assume(&somebody).unwrap();
+            assert!(std::fs::write(&theirs, "").is_err(), "the folder is root's");
+        }
+        std::os::unix::fs::chown(top.path(), Some(12_345), None).unwrap();
+        {
+            let _as_them = FileIdentity::assume(&somebody).unwrap();
+            std::fs::write(&theirs, "").unwrap();
+        }
+        std::fs::write(&ours, "").unwrap();
+        let owner = |path| std::fs::metadata(path).map(|meta| (meta.uid(), meta.gid())).unwrap();
+        assert_eq!((owner(&theirs), owner(&ours).0), ((12_345, 12_346), 0));
+    }
+}
