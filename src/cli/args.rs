@@ -1,6 +1,5 @@
 //! What may be typed.
 
-use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -8,6 +7,7 @@ use uuid::Uuid;
 
 use super::attach::Attach;
 use super::relay::Relay;
+use super::run::Run;
 use super::values::{self, Span};
 use crate::domain::rating::{CpuBasis, GpuBasis};
 use crate::domain::units::{Microseconds, Nanocredits};
@@ -15,9 +15,6 @@ use crate::domain::weight::GpuWeight;
 use crate::ledger::keys::Scope;
 use crate::ledger::protocol::JobKind;
 use crate::ledger::views::PeriodLength;
-use crate::meter::CpuSource;
-use crate::meter::gpu::declared::Selection;
-use crate::runner::options::Notice;
 
 /// Runs a job, meters what it really uses, charges credits while it runs, and stops it at zero.
 #[derive(Debug, Parser)]
@@ -116,84 +113,6 @@ pub(super) enum Verb {
         #[arg(long, value_name = "DIR")]
         dir: Option<PathBuf>,
     },
-}
-
-#[derive(Debug, Args)]
-#[command(
-    after_help = "Exit status: the command's own; 128+N if it died of signal N; 75 if credits are exhausted; 125 if \
-                  jobmeter failed; 126 if the command cannot be executed; 127 if it was not found.\n\nExamples:\n  \
-                  jobmeter run -- python3 train.py\n  jobmeter run --limit 0.5 --notice SIGTERM@30s -- ./train.sh\n  \
-                  jobmeter run --as alice --receipt r.json -- ./generate --rows 1000"
-)]
-pub(super) struct Run {
-    /// The job's id [default: the scheduler's (Slurm, PBS, LSF, Grid Engine, AWS Batch), else a UUIDv7]
-    #[arg(long, value_name = "ID", value_parser = values::name)]
-    pub(super) job: Option<String>,
-    /// The task within the job [default: the scheduler's rank or index, else 0]
-    #[arg(long, value_name = "ID", value_parser = values::name)]
-    pub(super) task: Option<String>,
-    /// What the job is for [default: training]
-    #[arg(long)]
-    pub(super) kind: Option<JobKind>,
-    /// A name for people
-    #[arg(long, value_name = "TEXT", value_parser = values::name)]
-    pub(super) name: Option<String>,
-    /// A label; may be given more than once
-    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = values::label)]
-    pub(super) labels: Vec<(String, String)>,
-    /// Stop this job, over all its tasks, at so many credits
-    #[arg(long, value_name = "CREDITS", value_parser = values::amount_above_zero)]
-    pub(super) limit: Option<Nanocredits>,
-    /// The longest time between two looks, 10ms to 1min [default: 1s]
-    #[arg(long, value_name = "TIME", value_parser = values::interval)]
-    pub(super) interval: Option<Span>,
-    /// How long a job stays frozen at its ceiling when the ledger does not answer, up to 1h [default: 30s]
-    #[arg(long, value_name = "TIME", value_parser = values::hold)]
-    pub(super) hold: Option<Span>,
-    /// Send this signal once, when the account's credits would last so much longer, such as SIGTERM@30s
-    #[arg(long, value_name = "SIGNAL@TIME", value_parser = values::notice)]
-    pub(super) notice: Option<Notice>,
-    /// When the command has exited, wait for what it left behind instead of killing it
-    #[arg(long)]
-    pub(super) linger: bool,
-    /// Run the command as this user, who also pays where no --user is named (only root may)
-    #[arg(long = "as", value_name = "USER", value_parser = values::name)]
-    pub(super) run_as: Option<String>,
-    /// Meter CPU time by this source or not at all [default: the best one that works]
-    #[arg(long, value_name = "SOURCE")]
-    pub(super) cpu_source: Option<CpuSource>,
-    #[command(flatten)]
-    pub(super) gpu: Gpu,
-    /// Write the receipt, JSON, to this file
-    #[arg(long, value_name = "FILE")]
-    pub(super) receipt: Option<PathBuf>,
-    /// Exit status when credits are exhausted [default: 75]
-    #[arg(long, value_name = "STATUS")]
-    pub(super) exhausted_status: Option<u8>,
-    /// Print no summary
-    #[arg(long, short)]
-    pub(super) quiet: bool,
-    /// Say source, bounds, price per second and what is left; start nothing
-    #[arg(long)]
-    pub(super) dry_run: bool,
-    /// The command and its arguments
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
-    pub(super) command: Vec<OsString>,
-}
-
-#[derive(Clone, Debug, Args)]
-pub(super) struct Gpu {
-    /// Which GPUs are the job's from its start: all, none, or UUIDs and indexes such as 0,1 or GPU-8932f937 or 0:1 for a
-    /// MIG device [default: SLURM_JOB_GPUS, CUDA_VISIBLE_DEVICES, else those of the container]. Others are charged from
-    /// the moment at which the job uses them
-    #[arg(long, value_name = "GPUS", allow_hyphen_values = true)]
-    pub(super) gpus: Option<Selection>,
-    /// No other job has these GPUs, so that all that they do is the job's
-    #[arg(long)]
-    pub(super) gpu_exclusive: bool,
-    /// The NVML library [default: libnvidia-ml.so.1 of the system]
-    #[arg(long, value_name = "PATH")]
-    pub(super) nvml_library: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

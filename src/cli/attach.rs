@@ -1,5 +1,6 @@
 //! `jobmeter attach`: meters and stops what something else has started.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
@@ -8,8 +9,8 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::args::{Gpu, Run};
 use super::output::Failure;
+use super::run::{Gpu, Run};
 use super::settings::Settings;
 use super::values::{self, MaybeName, Span};
 use crate::domain::units::Nanocredits;
@@ -18,6 +19,7 @@ use crate::runner;
 use crate::runner::options::{self, RunOptions};
 use crate::sys::cgroup::{Group, group_path_of};
 use crate::sys::clock::{Clock, SystemClock, pause};
+use crate::sys::process::in_own_pid_namespace;
 
 const LOOK: Duration = Duration::from_millis(5);
 /// A group goes away with its last process, and what it burned since the last look with it.
@@ -94,6 +96,8 @@ impl Attach {
             notice: None,
             linger: false,
             run_as: None,
+            allow_new_privileges: false,
+            chdir: None,
             cpu_source: None,
             gpu: self.gpu.clone(),
             receipt: self.receipt.clone(),
@@ -131,8 +135,13 @@ fn group_of(pid: i32) -> Result<PathBuf, Failure> {
     })
 }
 
-/// The first process of another container with which this one shares its PID namespace.
+/// The first process of the one other container with which this one shares its PID namespace. Elsewhere than in a pod every
+/// container of the machine would be such a neighbour, and whose it is nobody has said.
 fn neighbour(wait: Duration) -> Result<i32, Failure> {
+    let named = "name what is to be metered by --pid or --cgroup";
+    if !in_own_pid_namespace() {
+        return Err(Failure::new("this is no pod, so that there is no container beside this one").hint(named));
+    }
     let space = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/cgroup")).ok();
     let (own, first) = (space("self"), space("1"));
     let until_us = SystemClock.boottime_us().saturating_add(u64::try_from(wait.as_micros()).unwrap_or(u64::MAX));
@@ -142,12 +151,20 @@ fn neighbour(wait: Duration) -> Result<i32, Failure> {
         let mut pids: Vec<i32> =
             entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
         pids.sort_unstable();
-        let other = |pid: &i32| {
-            let found = space(&pid.to_string());
-            found.is_some() && found != own && found != first
-        };
-        if let Some(pid) = pids.into_iter().find(other) {
-            return Ok(pid);
+        let spaces = pids.into_iter().filter_map(|pid| Some((space(&pid.to_string())?, pid)));
+        let mut others: BTreeMap<PathBuf, i32> = BTreeMap::new();
+        for (space, pid) in spaces.filter(|(space, _)| Some(space) != own.as_ref() && Some(space) != first.as_ref()) {
+            others.entry(space).or_insert(pid);
+        }
+        match others.values().collect::<Vec<_>>().as_slice() {
+            [] => {}
+            [pid] => return Ok(**pid),
+            several => {
+                return Err(Failure::new(format!(
+                    "several containers share this PID namespace: processes {several:?}"
+                ))
+                .hint(named));
+            }
         }
         if SystemClock.boottime_us() >= until_us {
             return Err(Failure::new("no other container shares this PID namespace")

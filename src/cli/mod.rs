@@ -5,6 +5,7 @@ mod args;
 mod attach;
 mod chart;
 mod doctor;
+mod enforced;
 mod jobs;
 mod key;
 mod ledger;
@@ -25,10 +26,11 @@ mod values;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::Parser;
 use clap::error::ErrorKind;
+use clap::{ArgMatches, CommandFactory, FromArgMatches};
 
 use self::args::{Arguments, Verb};
+use self::enforced::Said;
 use self::output::{Failure, Output};
 use self::settings::Settings;
 
@@ -39,8 +41,13 @@ const RUN_FAILED: u8 = 125;
 #[must_use]
 pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.collect();
-    match Arguments::try_parse_from(&arguments) {
-        Ok(parsed) => perform(parsed),
+    if let Err(failure) = enforced::leave_the_users_environment(&arguments) {
+        output::print_failure(&failure);
+        return ExitCode::from(RUN_FAILED);
+    }
+    let parsed = Arguments::command().try_get_matches_from(&arguments);
+    match parsed.and_then(|matches| Ok((Arguments::from_arg_matches(&matches)?, matches))) {
+        Ok((parsed, matches)) => perform(parsed, &matches),
         Err(error) => {
             output::print_help(&error);
             let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
@@ -52,12 +59,13 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     }
 }
 
-fn perform(arguments: Arguments) -> ExitCode {
+fn perform(arguments: Arguments, matches: &ArgMatches) -> ExitCode {
     let is_run = matches!(arguments.verb, Verb::Run(_) | Verb::Attach(_));
     let out = Output::new(arguments.global.json);
     let asks_ledger =
         !matches!(arguments.verb, Verb::Serve(_) | Verb::Install { .. } | Verb::Completions { .. } | Verb::Man { .. });
-    let done = Settings::new(&arguments.global, asks_ledger).and_then(|settings| match arguments.verb {
+    let said = Said::of_a_job(matches);
+    let done = Settings::new(&arguments.global, asks_ledger, said.as_ref()).and_then(|settings| match arguments.verb {
         Verb::Run(run) => run::run(&run, &settings, &out),
         Verb::Attach(attach) => attach::attach(&attach, &settings),
         Verb::Status(status) => status::status(&status, &settings, &out),

@@ -1,21 +1,26 @@
 //! `jobmeter run`.
 
+use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::Args;
 use uuid::Uuid;
 
-use super::args::Run;
 use super::output::{Failure, Output};
-use super::settings::{RunFile, Settings};
-use super::values;
+use super::settings::{RunFile, SYSTEM_FILE, Settings};
+use super::values::{self, Span};
+use crate::domain::units::Nanocredits;
 use crate::ledger::location::Location;
 use crate::ledger::protocol::JobKind;
+use crate::meter::CpuSource;
 use crate::meter::gpu::declared::Selection;
 use crate::meter::gpu::watch::GpuOptions;
-use crate::runner::options::{RunAs, RunOptions};
+use crate::runner::options::{Notice, RunAs, RunOptions};
 use crate::runner::summary::{credits, credits_or_none, seconds};
 use crate::runner::{self, DryRun};
+use crate::sys::{environment, trust};
 
 /// EX_TEMPFAIL: try again later.
 const EXHAUSTED_STATUS: u8 = 75;
@@ -31,6 +36,93 @@ const TASK_VARIABLES: [&str; 6] = [
     "AWS_BATCH_JOB_ARRAY_INDEX",
     "LSB_JOBINDEX",
 ];
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Exit status: the command's own; 128+N if it died of signal N; 75 if credits are exhausted; 125 if \
+                  jobmeter failed; 126 if the command cannot be executed; 127 if it was not found.\n\nExamples:\n  \
+                  jobmeter run -- python3 train.py\n  jobmeter run --limit 0.5 --notice SIGTERM@30s -- ./train.sh\n  \
+                  jobmeter run --as alice --receipt r.json -- ./generate --rows 1000"
+)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
+pub(super) struct Run {
+    /// The job's id [default: the scheduler's (Slurm, PBS, LSF, Grid Engine, AWS Batch), else a UUIDv7]
+    #[arg(long, value_name = "ID", value_parser = values::name)]
+    pub(super) job: Option<String>,
+    /// The task within the job [default: the scheduler's rank or index, else 0]
+    #[arg(long, value_name = "ID", value_parser = values::name)]
+    pub(super) task: Option<String>,
+    /// What the job is for [default: training]
+    #[arg(long)]
+    pub(super) kind: Option<JobKind>,
+    /// A name for people
+    #[arg(long, value_name = "TEXT", value_parser = values::name)]
+    pub(super) name: Option<String>,
+    /// A label; may be given more than once
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = values::label)]
+    pub(super) labels: Vec<(String, String)>,
+    /// Stop this job, over all its tasks, at so many credits
+    #[arg(long, value_name = "CREDITS", value_parser = values::amount_above_zero)]
+    pub(super) limit: Option<Nanocredits>,
+    /// The longest time between two looks, 10ms to 1min [default: 1s]
+    #[arg(long, value_name = "TIME", value_parser = values::interval)]
+    pub(super) interval: Option<Span>,
+    /// How long a job stays frozen at its ceiling when the ledger does not answer, up to 1h [default: 30s]
+    #[arg(long, value_name = "TIME", value_parser = values::hold)]
+    pub(super) hold: Option<Span>,
+    /// Send this signal once, when the account's credits would last so much longer, such as SIGTERM@30s
+    #[arg(long, value_name = "SIGNAL@TIME", value_parser = values::notice)]
+    pub(super) notice: Option<Notice>,
+    /// When the command has exited, wait for what it left behind instead of killing it
+    #[arg(long)]
+    pub(super) linger: bool,
+    /// Run the command as this user, who also pays where no --user is named (only root may). It has a session of its own, so
+    /// that it cannot write to this terminal's input: the terminal's signals are passed on, but Ctrl-Z does not stop it. Open
+    /// files, capabilities and what set-uid programs would give it are taken away
+    #[arg(long = "as", value_name = "USER", value_parser = values::name)]
+    pub(super) run_as: Option<String>,
+    /// Let set-uid programs, such as sudo, give the command of --as what they give others
+    #[arg(long, requires = "run_as")]
+    pub(super) allow_new_privileges: bool,
+    /// Run the command in this folder, which the user of the command must be able to enter
+    #[arg(long, value_name = "DIR")]
+    pub(super) chdir: Option<PathBuf>,
+    /// Meter CPU time by this source or not at all [default: the best one that works]
+    #[arg(long, value_name = "SOURCE")]
+    pub(super) cpu_source: Option<CpuSource>,
+    #[command(flatten)]
+    pub(super) gpu: Gpu,
+    /// Write the receipt, JSON, to this file
+    #[arg(long, value_name = "FILE")]
+    pub(super) receipt: Option<PathBuf>,
+    /// Exit status when credits are exhausted [default: 75]
+    #[arg(long, value_name = "STATUS")]
+    pub(super) exhausted_status: Option<u8>,
+    /// Print no summary
+    #[arg(long, short)]
+    pub(super) quiet: bool,
+    /// Say source, bounds, price per second and what is left; start nothing
+    #[arg(long)]
+    pub(super) dry_run: bool,
+    /// The command and its arguments
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    pub(super) command: Vec<OsString>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(super) struct Gpu {
+    /// Which GPUs are the job's from its start: all, none, or UUIDs and indexes such as 0,1 or GPU-8932f937 or 0:1 for a
+    /// MIG device [default: SLURM_JOB_GPUS, CUDA_VISIBLE_DEVICES, else those of the container]. Others are charged from
+    /// the moment at which the job uses them
+    #[arg(long, value_name = "GPUS", allow_hyphen_values = true)]
+    pub(super) gpus: Option<Selection>,
+    /// No other job has these GPUs, so that all that they do is the job's
+    #[arg(long)]
+    pub(super) gpu_exclusive: bool,
+    /// The NVML library [default: libnvidia-ml.so.1 of the system]
+    #[arg(long, value_name = "PATH")]
+    pub(super) nvml_library: Option<PathBuf>,
+}
 
 pub(super) fn run(run: &Run, settings: &Settings, out: &Output) -> Result<ExitCode, Failure> {
     let options = options(run, settings)?;
@@ -49,16 +141,19 @@ fn from_file<T>(what: &str, text: Option<&String>, parse: fn(&str) -> Result<T, 
 
 pub(super) fn options(run: &Run, settings: &Settings) -> Result<RunOptions, Failure> {
     let file = &settings.run;
-    let span = |given: Option<values::Span>, filed: Option<values::Span>, default: Duration| {
-        given.or(filed).map_or(default, |span| span.0)
-    };
+    let span =
+        |given: Option<Span>, filed: Option<Span>, default: Duration| given.or(filed).map_or(default, |span| span.0);
     let (array_job, array_task) = ids(&|variable| std::env::var(variable).ok());
-    let run_as = run.run_as.as_deref().map(resolve_user).transpose()?;
+    let run_as = run.run_as.as_deref().map(|name| resolve_user(name, run.allow_new_privileges)).transpose()?;
     // Whose command it is pays, not the scheduler that starts it.
     let user = run_as.as_ref().filter(|_| settings.user_is_default).map_or(&settings.user, |user| &user.name).clone();
     let receipt = run.receipt.as_ref().map(std::path::absolute).transpose();
+    let directory = run.chdir.as_ref().map(std::path::absolute).transpose();
+    let environment = environment::carried()
+        .map_err(|error| Failure::new("the command's environment cannot be read").because(error))?;
     Ok(RunOptions {
         command: run.command.clone(),
+        environment,
         ledger: settings.ledger.clone(),
         attach: None,
         connect: Location::connect,
@@ -69,7 +164,7 @@ pub(super) fn options(run: &Run, settings: &Settings) -> Result<RunOptions, Fail
         kind: run.kind.or(file.kind).unwrap_or(JobKind::Training),
         name: run.name.clone(),
         labels: run.labels.iter().cloned().collect(),
-        limit: run.limit,
+        limit: limit(run, settings)?,
         interval: span(
             run.interval,
             from_file("interval", file.interval.as_ref(), values::interval)?,
@@ -79,6 +174,7 @@ pub(super) fn options(run: &Run, settings: &Settings) -> Result<RunOptions, Fail
         notice: run.notice.or(from_file("notice", file.notice.as_ref(), values::notice)?),
         linger: run.linger || file.linger,
         run_as,
+        directory: directory.map_err(|error| Failure::new("the folder of --chdir cannot be found").because(error))?,
         cpu_source: run.cpu_source.or(file.cpu_source),
         gpus: gpus(run, file)?,
         receipt: receipt.map_err(|error| Failure::new("the receipt's path cannot be found").because(error))?,
@@ -88,8 +184,25 @@ pub(super) fn options(run: &Run, settings: &Settings) -> Result<RunOptions, Fail
     })
 }
 
+fn limit(run: &Run, settings: &Settings) -> Result<Option<Nanocredits>, Failure> {
+    let filed = from_file("limit", settings.run.limit.as_ref(), values::amount_above_zero)?;
+    match (run.limit, filed) {
+        (Some(given), Some(most)) if settings.enforced && given > most => {
+            let most = credits(most);
+            Err(Failure::new(format!("--limit may be {most} credits at most: {SYSTEM_FILE} enforces its settings")))
+        }
+        (given, filed) => Ok(given.or(filed)),
+    }
+}
+
 fn gpus(run: &Run, file: &RunFile) -> Result<GpuOptions, Failure> {
     let library = run.gpu.nvml_library.as_ref().or(file.nvml_library.as_ref());
+    // It is loaded by a process of root's; one that is not there cannot be.
+    if let Some(library) = library.filter(|_| nix::unistd::geteuid().is_root())
+        && let Some(why) = trust::believe(library).err().filter(|why| !why.is_missing())
+    {
+        return Err(Failure::new(format!("root does not load {}", library.display())).because(why));
+    }
     let library = library.map(std::path::absolute).transpose();
     Ok(GpuOptions {
         selection: run.gpu.gpus.clone().or(from_file("gpus", file.gpus.as_ref(), str::parse::<Selection>)?),
@@ -114,7 +227,7 @@ fn ids(variable: &dyn Fn(&str) -> Option<String>) -> (Option<String>, Option<Str
     (Some(array), Some(rank.map_or(element.clone(), |rank| format!("{element}.{rank}"))))
 }
 
-fn resolve_user(name: &str) -> Result<RunAs, Failure> {
+fn resolve_user(name: &str, may_gain_privileges: bool) -> Result<RunAs, Failure> {
     if !nix::unistd::geteuid().is_root() {
         return Err(Failure::new("--as: only root may run a command as another user").hint("start jobmeter as root"));
     }
@@ -130,6 +243,7 @@ fn resolve_user(name: &str) -> Result<RunAs, Failure> {
         groups: groups.into_iter().map(nix::unistd::Gid::as_raw).collect(),
         home: user.dir,
         shell: user.shell,
+        may_gain_privileges,
     })
 }
 

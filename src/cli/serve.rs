@@ -1,5 +1,6 @@
 //! `jobmeter serve`: the ledger service.
 
+use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -10,7 +11,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use super::args::Serve;
 use super::output::Failure;
-use super::settings::Settings;
+use super::settings::{Settings, state_directory};
 use crate::ledger::location::Location;
 use crate::server::{self, Options, TlsFiles, Webhook};
 
@@ -21,14 +22,7 @@ pub(super) fn serve(serve: &Serve, settings: &Settings) -> Result<ExitCode, Fail
     if matches!(db, Location::Service(..)) {
         return Err(Failure::new(format!("{db} is a service already")).hint("name a file or postgres://… by --db"));
     }
-    let admin_key_file = serve.admin_key_file.clone().unwrap_or_else(|| match &db {
-        Location::File(path) => {
-            let mut name = path.clone().into_os_string();
-            name.push(".admin-key");
-            PathBuf::from(name)
-        }
-        _ => PathBuf::from("jobmeter.admin-key"),
-    });
+    let admin_key_file = serve.admin_key_file.clone().map_or_else(|| default_key_file(&db), Ok)?;
     let files = serve.tls_certificate.clone().zip(serve.tls_key.clone());
     let tls = files.map(|(certificate, key)| TlsFiles { certificate, key });
     let webhook = serve.webhook.as_deref().zip(serve.webhook_secret_file.as_deref());
@@ -62,6 +56,21 @@ pub(super) fn serve(serve: &Serve, settings: &Settings) -> Result<ExitCode, Fail
     })?;
     tracing::info!("Stopped.");
     Ok(ExitCode::SUCCESS)
+}
+
+/// Beside the file; for a database, where this user's other files are. (In the working directory might lie somebody else's.)
+fn default_key_file(db: &Location) -> Result<PathBuf, Failure> {
+    if let Location::File(path) = db {
+        let mut name = path.clone().into_os_string();
+        name.push(".admin-key");
+        return Ok(PathBuf::from(name));
+    }
+    let state = state_directory().ok_or_else(|| {
+        Failure::new("there is no place for the admin key: HOME is not set").hint("name a file by --admin-key-file")
+    })?;
+    let unmade = |error| Failure::new(format!("the folder {} cannot be made", state.display())).because(error);
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&state).map_err(unmade)?;
+    Ok(state.join("admin-key"))
 }
 
 /// As many descriptors as this user may have: each sidecar keeps a connection, and the usual 1024 are soon used up.

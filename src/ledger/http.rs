@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use reqwest::blocking::{Client, RequestBuilder, Response};
-use reqwest::{Method, StatusCode, Url};
+use reqwest::{Method, Proxy, StatusCode, Url};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -16,6 +16,17 @@ use super::{Ledger, LedgerError};
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 /// A commit takes milliseconds; a service that takes longer is as good as away, and the caller tries again.
 const ANSWER_MAX: Duration = Duration::from_secs(15);
+
+/// A ledger service, and how it is spoken to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// `http(s)://…`
+    pub url: String,
+    /// What it may be asked with.
+    pub key: Option<Secret>,
+    /// The proxy on the way to it. None is taken from the environment, which is the user's.
+    pub proxy: Option<String>,
+}
 
 /// A connection to a service. It is kept between questions.
 #[derive(Debug)]
@@ -42,13 +53,13 @@ enum Answered {
 }
 
 impl HttpLedger {
-    /// For the service at `url`. Nothing is sent yet.
+    /// For this service. Nothing is sent yet.
     ///
     /// # Errors
-    /// Where the URL is none.
-    pub fn new(url: &str, key: Option<Secret>) -> Result<Self, LedgerError> {
+    /// Where its URL, or that of the proxy, is none.
+    pub fn new(service: &Service) -> Result<Self, LedgerError> {
         let wrong = |why: String| LedgerError::Refused(format!("the ledger's URL cannot be used: {why}"));
-        let base = Url::parse(url).map_err(|error| wrong(error.to_string()))?;
+        let base = Url::parse(&service.url).map_err(|error| wrong(error.to_string()))?;
         if base.cannot_be_a_base() || base.host().is_none() {
             return Err(wrong("it names no host".to_owned()));
         }
@@ -58,6 +69,10 @@ impl HttpLedger {
             // An image may have no certificates, and needs none here.
             "http" => Client::builder().tls_certs_only([]),
             _ => Client::builder(),
+        };
+        let builder = match &service.proxy {
+            Some(url) => builder.proxy(proxy(url)?),
+            None => builder.no_proxy(),
         };
         let client = builder
             .connect_timeout(CONNECT_MAX)
@@ -69,7 +84,7 @@ impl HttpLedger {
                 let causes = std::iter::successors(std::error::Error::source(&error), |error| error.source());
                 wrong(causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}")))
             })?;
-        Ok(Self { client, base, key })
+        Ok(Self { client, base, key: service.key.clone() })
     }
 
     fn request(&self, method: Method, path: &[&str]) -> RequestBuilder {
@@ -134,6 +149,11 @@ impl HttpLedger {
     fn tell_once(&self, path: &[&str], body: &Value, key: &str) -> Result<ChangeAnswer, LedgerError> {
         self.ask_for_credits(self.request(Method::POST, path).header("idempotency-key", key).json(body))
     }
+}
+
+fn proxy(url: &str) -> Result<Proxy, LedgerError> {
+    // It may hold a password.
+    Proxy::all(url).map_err(|_| LedgerError::Refused("the setting proxy is no URL of a proxy".to_owned()))
 }
 
 /// An error with all that stands behind it, but for the URL.

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::http::HttpLedger;
+use super::http::{HttpLedger, Service};
 use super::keys::Secret;
 use super::relay::{RelayLedger, Session};
 use super::store::postgres::Postgres;
@@ -20,8 +20,8 @@ pub enum Location {
     File(PathBuf),
     /// A PostgreSQL database.
     Postgres(String),
-    /// A ledger service, and the key for it.
-    Service(String, Option<Secret>),
+    /// A ledger service.
+    Service(Service),
     /// A relay, by its socket, and the session with it.
     Relay(PathBuf, Session),
 }
@@ -35,16 +35,16 @@ impl Location {
     pub fn parse(text: &str) -> Self {
         match text.split_once("://") {
             Some(("postgres" | "postgresql", _)) => Self::Postgres(text.to_owned()),
-            Some(("http" | "https", _)) => Self::Service(text.to_owned(), None),
+            Some(("http" | "https", _)) => Self::Service(Service { url: text.to_owned(), key: None, proxy: None }),
             _ => Self::File(PathBuf::from(text)),
         }
     }
 
-    /// With the key for a service; other places need none.
+    /// With the key for a service, and the proxy on the way to it; other places need none.
     #[must_use]
-    pub fn with_key(self, key: Option<Secret>) -> Self {
+    pub fn with_key(self, key: Option<Secret>, proxy: Option<String>) -> Self {
         match self {
-            Self::Service(url, _) => Self::Service(url, key),
+            Self::Service(service) => Self::Service(Service { key, proxy, ..service }),
             other => other,
         }
     }
@@ -89,7 +89,7 @@ impl Location {
     pub fn without_secrets(&self) -> Option<OsString> {
         match self {
             Self::File(path) => Some(path.into()),
-            Self::Postgres(url) | Self::Service(url, _) => Some(without_password(url).into()),
+            Self::Postgres(url) | Self::Service(Service { url, .. }) => Some(without_password(url).into()),
             Self::Relay(..) => None,
         }
     }
@@ -101,7 +101,7 @@ impl Location {
     pub fn connect(&self) -> Result<Box<dyn Ledger>, LedgerError> {
         Ok(match self {
             Self::File(path) => Box::new(StoreLedger::new(Sqlite::open(path, Box::new(SystemClock))?)),
-            Self::Service(url, key) => Box::new(HttpLedger::new(url, key.clone())?),
+            Self::Service(service) => Box::new(HttpLedger::new(service)?),
             Self::Postgres(_) => Box::new(StoreLedger::new(self.store()?)),
             Self::Relay(socket, session) => Box::new(RelayLedger::resume(socket, session)?),
         })
@@ -127,7 +127,7 @@ impl fmt::Display for Location {
         match self {
             Self::File(path) => path.display().fmt(f),
             Self::Relay(socket, _) => write!(f, "behind the relay {}", socket.display()),
-            Self::Postgres(url) | Self::Service(url, _) => without_password(url).fmt(f),
+            Self::Postgres(url) | Self::Service(Service { url, .. }) => without_password(url).fmt(f),
         }
     }
 }
@@ -170,6 +170,6 @@ mod tests {
         }
         let error = postgres.connect().map(|_| ()).unwrap_err();
         assert!(!error.to_string().contains("secret"), "{error}");
-        assert!(matches!(Location::parse("https://x"), Location::Service(_, None)));
+        assert!(matches!(Location::parse("https://x"), Location::Service(Service { key: None, proxy: None, .. })));
     }
 }

@@ -254,13 +254,13 @@ fn complete(mut receipt: Receipt, answer: &Result<FinishAnswer, LedgerError>, ra
 }
 
 fn write_receipt(keeper: &Keeper<'_>, receipt: &Receipt, lines: &mut Vec<String>) {
-    let Some(path) = &keeper.options.receipt else { return };
+    let Some(file) = &keeper.receipt else { return };
     let written = serde_json::to_vec_pretty(receipt).map_err(std::io::Error::from).and_then(|mut json| {
         json.push(b'\n');
-        super::receipt_file::write(path, &json)
+        file.write(&json)
     });
     if let Err(error) = written {
-        lines.push(format!("jobmeter: error: cannot write the receipt {}: {error}", path.display()));
+        lines.push(format!("jobmeter: error: cannot write the receipt {}: {error}", file.path().display()));
     }
 }
 

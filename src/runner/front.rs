@@ -38,6 +38,8 @@ pub(super) struct Front<'a> {
     /// None where something else has started it.
     pub(super) command: Option<Command>,
     pub(super) program: String,
+    /// As the command of another user has: the terminal's signals do not reach it by themselves.
+    pub(super) has_own_session: bool,
 }
 
 /// How the loop ended.
@@ -161,6 +163,9 @@ impl Front<'_> {
             (Stage::Credentials, errno) => {
                 (format!("cannot become the user of --as: {}: start jobmeter as root", errno.desc()), 125)
             }
+            (Stage::Directory, errno) => {
+                (format!("cannot start {program} in the folder of --chdir: {}", errno.desc()), 125)
+            }
             (stage, errno) => (format!("cannot start {program} ({stage:?}): {}", errno.desc()), 125),
         };
         SpawnFailure { message, status }
@@ -174,10 +179,11 @@ impl Front<'_> {
                         return Some(outcome);
                     }
                 }
-                // The terminal's own reach the command by themselves, once there is one.
                 signal if !arrived.by_kernel || signal == Signal::SIGALRM || watch.child.is_none() => {
                     self.pass(watch, signal);
                 }
+                // The terminal's own reach the command by themselves, unless it has a session of its own.
+                signal if self.has_own_session => self.pass_to_group(watch, signal),
                 _ => {}
             }
         }
@@ -193,6 +199,14 @@ impl Front<'_> {
             for pid in self.plan.containment().processes() {
                 kill(Pid::from_raw(pid), signal).ok();
             }
+        }
+    }
+
+    /// As the terminal does: to the command's whole group.
+    fn pass_to_group(&self, watch: &Watch, signal: Signal) {
+        self.channel.send(&ToKeeper::Passing { signal: signal as i32 });
+        if let Some(child) = watch.child.filter(|_| watch.child_running) {
+            killpg(child, signal).ok();
         }
     }
 
@@ -247,8 +261,9 @@ impl Front<'_> {
     fn stop_with(&self, child: Pid, signal: Signal, terminal: Option<&Terminal>) {
         let child_group = getpgid(Some(child)).ok();
         let had_terminal = terminal.and_then(Terminal::foreground).filter(|group| Some(*group) == child_group);
-        // A command in a background group of a session without a shell would never be continued if we stopped too.
-        if nix::unistd::getsid(None).ok() == Some(nix::unistd::getpid()) {
+        // A command in a background group of a session without a shell would never be continued if we stopped too; and one with
+        // a session of its own has no shell that could.
+        if self.has_own_session || nix::unistd::getsid(None).ok() == Some(nix::unistd::getpid()) {
             return;
         }
         self.shared.set_front_paused(true);

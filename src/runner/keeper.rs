@@ -11,6 +11,7 @@ use super::attempt::Attempt;
 use super::ending;
 use super::figures::Figures;
 use super::options::RunOptions;
+use super::receipt_file::ReceiptFile;
 use super::socket::JobSocket;
 use super::spool::{Record, Spool};
 use super::summary;
@@ -50,6 +51,7 @@ pub(super) struct Keeper<'a> {
     pub(super) plan: Plan,
     pub(super) spool: Spool,
     pub(super) socket: Option<JobSocket>,
+    pub(super) receipt: Option<ReceiptFile>,
     pub(super) leftovers: Option<std::thread::JoinHandle<()>>,
 }
 
@@ -76,7 +78,7 @@ impl Keeper<'_> {
         let socket = self.socket.as_ref().map(|socket| socket.path().to_owned());
         let (lines, exit, killed) = self.attempt_to_end();
         if let Some(path) = socket {
-            std::fs::remove_file(path).ok();
+            super::socket::remove(&path);
         }
         self.shared.set_settled();
         self.channel.send(&ToFront::Done { lines, exit, killed });

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::origin::Origin;
 use super::receipt::Receipt;
-use super::spool::{Header, Record, Spool};
+use super::spool::{Header, Record, Spool, out_of_others_reach};
 use crate::domain::units::Microseconds;
 use crate::ledger::location::{Connect, Location};
 use crate::ledger::protocol::{Finish, Reason};
@@ -63,6 +63,7 @@ pub struct Flushed {
 }
 
 fn files(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    out_of_others_reach(directory)?;
     let entries = match std::fs::read_dir(directory) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -123,6 +124,8 @@ pub fn flush(directory: &Path, known: &Location, connect: Connect) -> io::Result
                 Err((record, why)) => flushed.kept.push(described(&path, &header, &record, why)),
             },
             Ok(None) => flushed.in_use += 1,
+            // Its own jobmeter has settled it meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => flushed.kept.push(unreadable(&path, &error)),
         }
     }
@@ -147,7 +150,7 @@ pub(super) fn settle(
     connect: Connect,
 ) -> Result<Record, (Record, String)> {
     if let Some(socket) = header.socket.as_deref().filter(|path| path.extension() == Some("sock".as_ref())) {
-        std::fs::remove_file(socket).ok();
+        super::socket::remove(socket);
     }
     if record.finish.is_none() {
         if let Err(why) = end_job(header, &mut record) {

@@ -14,6 +14,7 @@ mod attempt;
 mod dry_run;
 mod ending;
 mod figures;
+mod found;
 mod front;
 pub mod gpu_part;
 mod keeper;
@@ -47,18 +48,20 @@ pub use self::dry_run::{DryRun, dry_run};
 use self::front::{Front, Outcome};
 use self::keeper::Keeper;
 use self::options::{RunAs, RunOptions};
+use self::receipt_file::ReceiptFile;
 use self::socket::JobSocket;
 use self::spool::{Header, Spool};
 use self::wire::{Channel, Exit};
 use crate::ledger::protocol::Resources;
 use crate::meter::select::Plan;
 use crate::sys::clock::Alarm;
+use crate::sys::environment::CARRIER;
 use crate::sys::process::{
     PidFd, become_subreaper, boot_id, exit_now, forbid_tracing, fork, leave_session, lower_oom_score, reaped_cpu_us,
 };
 use crate::sys::shared::SharedPage;
 use crate::sys::signals::Signals;
-use crate::sys::spawn::{Command, Credentials};
+use crate::sys::spawn::Command;
 
 /// A path that the job can join to see under which ids it runs.
 const JOB_VARIABLE: &str = "JOBMETER_JOB";
@@ -69,14 +72,36 @@ const LEDGER_VARIABLE: &str = "JOBMETER_LEDGER";
 const USER_VARIABLE: &str = "JOBMETER_USER";
 /// Never handed on to the job as they are: the ledger's key, its URL, which may hold a password, and the socket of an
 /// outer job.
-const KEPT_FROM_JOB: [&str; 3] = ["JOBMETER_KEY", LEDGER_VARIABLE, socket::VARIABLE];
+const KEPT_FROM_JOB: [&str; 4] = ["JOBMETER_KEY", LEDGER_VARIABLE, socket::VARIABLE, CARRIER];
+
+/// Nor these to the job of another user: they speak of the meter and of its unit.
+const KEPT_FROM_OTHERS: [&str; 17] = [
+    "JOBMETER_CONFIG",
+    "JOBMETER_SPOOL",
+    "NOTIFY_SOCKET",
+    "WATCHDOG_PID",
+    "WATCHDOG_USEC",
+    "LISTEN_FDS",
+    "LISTEN_PID",
+    "LISTEN_FDNAMES",
+    "CREDENTIALS_DIRECTORY",
+    "RUNTIME_DIRECTORY",
+    "STATE_DIRECTORY",
+    "CACHE_DIRECTORY",
+    "LOGS_DIRECTORY",
+    "CONFIGURATION_DIRECTORY",
+    "MEMORY_PRESSURE_WATCH",
+    "MEMORY_PRESSURE_WRITE",
+    "XDG_RUNTIME_DIR",
+];
 
 /// Runs a job to its end.
 #[must_use]
 pub fn run(options: &RunOptions) -> ExitCode {
     let attempt = Attempt::new(options);
     // What was started by something else knows of no socket.
-    let bind = || JobSocket::bind(attempt.identity.attempt, options.run_as.is_some());
+    let job_user = options.run_as.as_ref().map(RunAs::credentials);
+    let bind = || JobSocket::bind(attempt.identity.attempt, job_user.as_ref());
     let mut socket = if options.attach.is_some() { None } else { bind() };
     match start(options, &attempt, &mut socket) {
         Ok(code) => code,
@@ -108,6 +133,7 @@ fn start(options: &RunOptions, attempt: &Attempt, socket: &mut Option<JobSocket>
     if let (Some(mode), false) = (plan.degraded().last(), options.quiet) {
         front::say(&format!("jobmeter: note: {mode} (`jobmeter doctor` says why)"));
     }
+    let receipt = receipt_file(options).inspect_err(|_| plan.discard())?;
     let header = header(options, attempt, &plan, socket.as_ref());
     let spool = spool(options, &header).inspect_err(|_| plan.discard())?;
     let told = |what: &'static str| move |error: std::io::Error| format!("{what}: {error}");
@@ -132,6 +158,7 @@ fn start(options: &RunOptions, attempt: &Attempt, socket: &mut Option<JobSocket>
             plan,
             spool,
             socket,
+            receipt,
             leftovers: None,
         }
         .run();
@@ -141,8 +168,18 @@ fn start(options: &RunOptions, attempt: &Attempt, socket: &mut Option<JobSocket>
     drop((to_front, front_fd, keepers_alarm, socket.take()));
     let program = options.command.first().map(|program| program.to_string_lossy().into_owned()).unwrap_or_default();
     let channel = to_keeper;
-    let mut front =
-        Front { channel, shared: &shared, signals, alarm, keeper, reaped_before_us, plan: &plan, command, program };
+    let mut front = Front {
+        channel,
+        shared: &shared,
+        signals,
+        alarm,
+        keeper,
+        reaped_before_us,
+        plan: &plan,
+        command,
+        program,
+        has_own_session: options.run_as.is_some(),
+    };
     match front.run() {
         Outcome::Done { lines, exit } => Ok(front::leave(&lines, exit)),
         Outcome::KeeperLost { why, child, keeper_us } => {
@@ -169,6 +206,14 @@ fn spool(options: &RunOptions, header: &Header) -> Result<Spool, String> {
         }),
         None => Spool::in_memory(header).map_err(|error| format!("no memory for the spool: {error}")),
     }
+}
+
+fn receipt_file(options: &RunOptions) -> Result<Option<ReceiptFile>, String> {
+    let file = options
+        .receipt
+        .as_ref()
+        .map(|path| ReceiptFile::prepare(path, options.run_as.as_ref().map(RunAs::credentials)));
+    file.transpose().map_err(|why| format!("the receipt cannot be written: {why}"))
 }
 
 /// The front does what the keeper cannot do any more: freeze, read, kill, and tell the ledger.
@@ -202,9 +247,14 @@ fn settle_leftovers(options: &RunOptions) -> Option<JoinHandle<()>> {
     // The own file is always there.
     let files = std::fs::read_dir(directory).ok()?.flatten();
     let others = files.filter(|file| file.path().extension().is_some_and(|extension| extension == "spool")).count() > 1;
-    let (directory, known, connect) = (directory.clone(), options.ledger.clone(), options.connect);
+    let (directory, known, connect, quiet) =
+        (directory.clone(), options.ledger.clone(), options.connect, options.quiet);
     let settle = move || {
-        leftovers::flush(&directory, &known, connect).ok();
+        let lines = match leftovers::flush(&directory, &known, connect) {
+            Ok(flushed) => found::lines(&directory, &flushed),
+            Err(error) => vec![format!("jobmeter: warning: the spool cannot be looked through: {error}")],
+        };
+        lines.iter().filter(|_| !quiet).for_each(|line| front::say(line));
     };
     others.then(|| std::thread::Builder::new().name("leftovers".to_owned()).spawn(settle).ok()).flatten()
 }
@@ -244,14 +294,19 @@ fn command(
         command.set_oom_score(score);
     }
     if let Some(user) = &options.run_as {
-        command.set_credentials(Credentials { uid: user.uid, gid: user.gid, groups: user.groups.clone() });
+        command.set_credentials(user.credentials(), user.may_gain_privileges);
+    }
+    if let Some(directory) = &options.directory {
+        command.set_directory(directory).map_err(|error| format!("{}: {error}", directory.display()))?;
     }
     Ok(command)
 }
 
 fn environment(options: &RunOptions, attempt: &Attempt, socket: Option<&JobSocket>) -> Vec<(OsString, OsString)> {
-    let mut environment: Vec<(OsString, OsString)> =
-        std::env::vars_os().filter(|(key, _)| !KEPT_FROM_JOB.iter().any(|kept| key == kept)).collect();
+    let of_others: &[&str] = if options.run_as.is_some() { &KEPT_FROM_OTHERS } else { &[] };
+    let is_kept = |key: &OsString| KEPT_FROM_JOB.iter().chain(of_others).any(|kept| key == kept);
+    let mut environment = options.environment.clone().unwrap_or_else(|| std::env::vars_os().collect());
+    environment.retain(|(key, _)| !is_kept(key));
     let mut set = |key: &str, value: OsString| {
         environment.retain(|(known, _)| known != key);
         environment.push((key.into(), value));
@@ -264,6 +319,9 @@ fn environment(options: &RunOptions, attempt: &Attempt, socket: Option<&JobSocke
     }
     if let Some(socket) = socket {
         set(socket::VARIABLE, socket.path().into());
+    }
+    if let Some(directory) = &options.directory {
+        set("PWD", directory.into());
     }
     if let Some(RunAs { name, home, shell, .. }) = &options.run_as {
         set("USER", name.into());

@@ -12,6 +12,7 @@ use crate::ledger::location::{Connect, Location};
 use crate::ledger::protocol::JobKind;
 use crate::meter::CpuSource;
 use crate::meter::gpu::watch::GpuOptions;
+use crate::sys::spawn::Credentials;
 
 /// `--notice SIGTERM@30s`: a signal sent once, ahead of the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +38,16 @@ pub struct RunAs {
     pub home: PathBuf,
     /// For `SHELL`.
     pub shell: PathBuf,
+    /// `--allow-new-privileges`: by set-uid programs and file capabilities.
+    pub may_gain_privileges: bool,
+}
+
+impl RunAs {
+    /// For the kernel.
+    #[must_use]
+    pub fn credentials(&self) -> Credentials {
+        Credentials { uid: self.uid, gid: self.gid, groups: self.groups.clone() }
+    }
 }
 
 /// A group that something else made.
@@ -53,6 +64,8 @@ pub struct Attach {
 pub struct RunOptions {
     /// `COMMAND [ARG]...`
     pub command: Vec<OsString>,
+    /// The command's, where it is not this process's own.
+    pub environment: Option<Vec<(OsString, OsString)>>,
     /// Nothing is started: this is metered, and the command is what runs in it.
     pub attach: Option<Attach>,
     /// Where the ledger is; absolute.
@@ -85,6 +98,8 @@ pub struct RunOptions {
     pub linger: bool,
     /// `--as`.
     pub run_as: Option<RunAs>,
+    /// `--chdir`; absolute.
+    pub directory: Option<PathBuf>,
     /// `--cpu-source`: this one or none.
     pub cpu_source: Option<CpuSource>,
     /// `--gpus`, `--gpu-exclusive`, `--nvml-library`.

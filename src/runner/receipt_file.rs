@@ -1,24 +1,119 @@
-//! Writes the receipt so that a reader finds the old file or the whole new one, never half of one.
+//! The receipt as a file: a reader finds the old one or the whole new one, never half of one; and a meter with privileges
+//! writes it nowhere that the job's user could not have written himself.
 
-use std::fs::{File, OpenOptions};
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::io::{self, Write};
-use std::path::Path;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 
-/// Writes `json` to `path`: beside it and renamed where it is or will be a plain file, else (a pipe, `/dev/stdout`)
-/// straight into it.
-pub(super) fn write(path: &Path, json: &[u8]) -> io::Result<()> {
-    let special = std::fs::metadata(path).is_ok_and(|meta| !meta.is_file());
-    let linked = std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_symlink());
-    if special || linked {
-        return OpenOptions::new().write(true).truncate(!special).open(path)?.write_all(json);
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, openat, renameat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstatat};
+use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
+use uuid::Uuid;
+
+use crate::sys::identity::FileIdentity;
+use crate::sys::spawn::Credentials;
+use crate::sys::trust;
+
+/// Where it goes.
+#[derive(Debug)]
+pub(super) struct ReceiptFile {
+    path: PathBuf,
+    name: OsString,
+    /// Its folder, opened before the job could put another in its place. `None` where the meter has no privilege, and the
+    /// folder need not be there yet.
+    folder: Option<OwnedFd>,
+    /// As whom it is written where somebody else than root can write on the way to it.
+    writer: Option<Credentials>,
+}
+
+impl ReceiptFile {
+    /// `job_user` is the user of `--as`.
+    ///
+    /// # Errors
+    /// Where root can write it as nobody, or its folder cannot be opened, for people.
+    pub(super) fn prepare(path: &Path, job_user: Option<Credentials>) -> Result<Self, String> {
+        let name = path.file_name().ok_or_else(|| format!("{} names no file", path.display()))?.to_owned();
+        let mut receipt = Self { path: path.to_owned(), name, folder: None, writer: None };
+        if !geteuid().is_root() {
+            return Ok(receipt);
+        }
+        match (trust::believe(receipt.parent()), job_user) {
+            (Ok(_), _) => {}
+            (Err(why), None) if why.is_missing() => return Ok(receipt),
+            (Err(_), Some(user)) => receipt.writer = Some(user),
+            (Err(why), None) => {
+                let uid = why.owner().ok_or_else(|| why.to_string())?;
+                receipt.writer = Some(Credentials::of(uid, uid).map_err(|error| error.to_string())?);
+            }
+        }
+        let _as_writer = receipt.assume().map_err(|error| error.to_string())?;
+        let told = |error: io::Error| format!("{}: {error}", receipt.parent().display());
+        receipt.folder = Some(open_folder(receipt.parent()).map_err(told)?);
+        Ok(receipt)
     }
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.part", std::process::id()));
-    let part = path.with_file_name(name);
-    let result =
-        File::create(&part).and_then(|mut file| file.write_all(json)).and_then(|()| std::fs::rename(&part, path));
-    if result.is_err() {
-        std::fs::remove_file(&part).ok();
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
-    result
+
+    fn parent(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new("/"))
+    }
+
+    fn assume(&self) -> io::Result<Option<FileIdentity>> {
+        self.writer.as_ref().map(FileIdentity::assume).transpose()
+    }
+
+    /// Writes `json`: beside it and renamed where it is or will be a plain file, else (a pipe, `/dev/stdout`) straight into it.
+    pub(super) fn write(&self, json: &[u8]) -> io::Result<()> {
+        let _as_writer = self.assume()?;
+        let opened = if self.folder.is_none() { Some(open_folder(self.parent())?) } else { None };
+        let Some(folder) = self.folder.as_ref().or(opened.as_ref()) else { return Err(Errno::EBADF.into()) };
+        if self.stays(folder)? {
+            let found = fstatat(folder, self.name.as_os_str(), AtFlags::empty())?;
+            let truncate = if is_a(&found, SFlag::S_IFREG) { OFlag::O_TRUNC } else { OFlag::empty() };
+            let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC | truncate;
+            return File::from(openat(folder, self.name.as_os_str(), flags, Mode::empty())?).write_all(json);
+        }
+        replace(folder, &self.name, json)
+    }
+
+    /// Whether what is there is written into, and not replaced: a link or a pipe, which root follows only where root has made
+    /// it.
+    fn stays(&self, folder: &OwnedFd) -> io::Result<bool> {
+        let found = match fstatat(folder, self.name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Err(Errno::ENOENT) => return Ok(false),
+            found => found?,
+        };
+        let is_special = !is_a(&found, SFlag::S_IFREG);
+        let is_root = geteuid().is_root() && self.writer.is_none();
+        Ok(is_special && (!is_root || found.st_uid == 0))
+    }
+}
+
+fn is_a(found: &FileStat, kind: SFlag) -> bool {
+    found.st_mode & SFlag::S_IFMT.bits() == kind.bits()
+}
+
+fn open_folder(path: &Path) -> io::Result<OwnedFd> {
+    Ok(File::options().read(true).custom_flags(nix::libc::O_PATH | nix::libc::O_DIRECTORY).open(path)?.into())
+}
+
+fn replace(folder: &OwnedFd, name: &OsStr, json: &[u8]) -> io::Result<()> {
+    let mut part = name.to_owned();
+    // Nobody can have put a file of that name there.
+    part.push(format!(".{}.part", Uuid::new_v4().simple()));
+    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
+    let mode = Mode::from_bits_truncate(0o666);
+    let written = File::from(openat(folder.as_fd(), part.as_os_str(), flags, mode)?)
+        .write_all(json)
+        .and_then(|()| Ok(renameat(folder, part.as_os_str(), folder, name)?));
+    if written.is_err() {
+        unlinkat(folder, part.as_os_str(), UnlinkatFlags::NoRemoveDir).ok();
+    }
+    written
 }

@@ -16,13 +16,14 @@
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use nix::sys::stat::{Mode, umask};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -34,6 +35,9 @@ use crate::ledger::views::{Change, ChangeAnswer, Query, RESERVED_MS, View};
 use crate::ledger::{Ledger, LedgerError};
 use crate::sys::clock::{Clock, SystemClock, pause};
 use crate::sys::containment::{Containment, ContainmentSpec};
+use crate::sys::identity::FileIdentity;
+use crate::sys::spawn::Credentials;
+use crate::sys::trust;
 
 /// What the command finds the socket by.
 pub(super) const VARIABLE: &str = "JOBMETER_SOCKET";
@@ -43,6 +47,8 @@ const LINE_MAX_BYTES: usize = 1_024;
 const CLIENTS_MAX: usize = 32;
 /// Between two answers: a job that asks without end costs the meter next to nothing.
 const PACE: Duration = Duration::from_millis(5);
+/// The name of a socket that has a folder of its own.
+const ALONE: &str = "job.sock";
 /// What is left is asked of the ledger no more often.
 const LEFT_FRESH_US: u64 = 1_000_000;
 
@@ -66,36 +72,118 @@ struct Service {
 struct Client {
     stream: UnixStream,
     pending: Vec<u8>,
+    /// When it came, or was answered last.
+    asked_us: u64,
+}
+
+impl Client {
+    fn has_line(&self) -> bool {
+        self.pending.contains(&b'\n')
+    }
+
+    /// Takes what has come, unless a line of it waits already.
+    fn hear(&mut self) -> io::Result<()> {
+        if self.has_line() {
+            return Ok(());
+        }
+        let mut buffer = [0; LINE_MAX_BYTES];
+        let read = match self.stream.read(&mut buffer) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        self.pending.extend_from_slice(buffer.get(..read).unwrap_or_default());
+        if self.pending.len() > LINE_MAX_BYTES && !self.has_line() {
+            told(&self.stream, &json!({ "error": "a line may have 1024 bytes at most" }))?;
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        Ok(())
+    }
+}
+
+/// Makes room for one that has just come.
+fn forget_the_quietest(clients: &mut Vec<Client>) {
+    let quietest = clients.iter().enumerate().min_by_key(|(_, client)| client.asked_us);
+    if let Some((at, _)) = quietest {
+        clients.swap_remove(at);
+    }
 }
 
 /// Where sockets are: a directory that nobody else can have put there.
 fn directory() -> Option<PathBuf> {
     let uid = nix::unistd::geteuid();
-    let (path, mode) = match std::env::var_os("XDG_RUNTIME_DIR") {
-        // Other users' jobs have to reach it.
-        _ if uid.is_root() => (PathBuf::from("/run/jobmeter"), 0o755),
-        Some(runtime) if !runtime.is_empty() => (Path::new(&runtime).join("jobmeter"), 0o700),
-        _ => (std::env::temp_dir().join(format!("jobmeter-{uid}")), 0o700),
+    let set = |variable: &str| std::env::var_os(variable).filter(|path| !path.is_empty()).map(PathBuf::from);
+    let (path, mode) = match set("XDG_RUNTIME_DIR") {
+        // A unit has one of its own; other users' jobs have to reach the way to it.
+        _ if uid.is_root() => (set("RUNTIME_DIRECTORY").unwrap_or_else(|| PathBuf::from("/run/jobmeter")), 0o755),
+        Some(runtime) => (runtime.join("jobmeter"), 0o700),
+        None => (std::env::temp_dir().join(format!("jobmeter-{uid}")), 0o700),
     };
     std::fs::DirBuilder::new().mode(mode).create(&path).ok();
+    if uid.is_root() {
+        return trust::believe(&path).ok();
+    }
     let found = std::fs::symlink_metadata(&path).ok()?;
     (found.is_dir() && found.uid() == uid.as_raw() && found.mode() & 0o022 == 0).then_some(path)
 }
 
+/// A socket for somebody else, which he makes himself, so that it is his and nobody else can connect. His folder is open to him
+/// while he does; its name cannot be guessed, and it holds nothing that anybody else could reach.
+fn bind_for(user: &Credentials, path: &Path) -> io::Result<UnixListener> {
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    let mode = |mode| std::fs::set_permissions(folder, std::fs::Permissions::from_mode(mode));
+    std::fs::DirBuilder::new().mode(0o700).create(folder)?;
+    mode(0o733)?;
+    let bound = FileIdentity::assume(user).and_then(|_as_user| bind_private(path));
+    mode(0o711)?;
+    let listener = bound?;
+    let found = std::fs::symlink_metadata(path)?;
+    let is_his = found.file_type().is_socket() && found.uid() == user.uid && found.mode() & 0o777 == 0o600;
+    if is_his { Ok(listener) } else { Err(io::ErrorKind::PermissionDenied.into()) }
+}
+
+/// For its owner alone from the first moment on. The caller has one thread.
+fn bind_private(path: &Path) -> io::Result<UnixListener> {
+    let before = umask(Mode::from_bits_truncate(0o177));
+    let bound = UnixListener::bind(path);
+    umask(before);
+    bound
+}
+
+/// Removes a socket and what was made for it.
+pub(super) fn remove(path: &Path) {
+    std::fs::remove_file(path).ok();
+    if let Some(folder) = path.parent().filter(|_| path.file_name() == Some(ALONE.as_ref())) {
+        std::fs::remove_dir(folder).ok();
+    }
+}
+
 impl JobSocket {
-    /// Makes it; `None` where there is no place for it, and then the job has none.
-    pub(super) fn bind(attempt: Uuid, for_another_user: bool) -> Option<Self> {
-        let path = directory()?.join(format!("{attempt}.sock"));
-        let listener = UnixListener::bind(&path).ok()?;
-        // Who connects is looked at: the mode only lets them.
-        let mode = if for_another_user { 0o666 } else { 0o600 };
-        let ready = std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode))
-            .and_then(|()| listener.set_nonblocking(true));
-        if ready.is_err() {
-            std::fs::remove_file(&path).ok();
-            return None;
+    /// Makes it for the job's user; `None` where there is no place for it, and then the job has none.
+    pub(super) fn bind(attempt: Uuid, job_user: Option<&Credentials>) -> Option<Self> {
+        let (directory, name) = (directory()?, format!("{attempt}.sock"));
+        let (path, bound) = match job_user {
+            Some(user) => {
+                // A path has 108 bytes at most (unix(7)).
+                let path = directory.join(attempt.to_string()).join(ALONE);
+                let bound = bind_for(user, &path);
+                (path, bound)
+            }
+            None => {
+                let path = directory.join(name);
+                let bound = bind_private(&path);
+                (path, bound)
+            }
+        };
+        let ready = bound.and_then(|listener| listener.set_nonblocking(true).map(|()| listener));
+        match ready {
+            Ok(listener) => Some(Self { listener, path }),
+            Err(_) => {
+                remove(&path);
+                None
+            }
         }
-        Some(Self { listener, path })
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -103,7 +191,7 @@ impl JobSocket {
     }
 
     pub(super) fn remove(self) {
-        std::fs::remove_file(&self.path).ok();
+        remove(&self.path);
     }
 
     /// Answers for as long as this process lives.
@@ -125,25 +213,33 @@ impl JobSocket {
 }
 
 impl Service {
+    /// In turns: each client that has asked is answered one line a round, so that one that asks without end costs the others
+    /// no more than that.
     fn answer_all(&mut self, listener: &UnixListener) {
         let mut clients: Vec<Client> = Vec::new();
         loop {
             let mut fds: Vec<PollFd<'_>> = clients.iter().map(|client| readable(client.stream.as_fd())).collect();
-            if clients.len() < CLIENTS_MAX {
-                fds.push(readable(listener.as_fd()));
-            }
-            if poll(&mut fds, PollTimeout::NONE).is_err() {
+            fds.push(readable(listener.as_fd()));
+            let waits = clients.iter().any(Client::has_line);
+            if poll(&mut fds, if waits { PollTimeout::ZERO } else { PollTimeout::NONE }).is_err() {
                 pause(PACE);
                 continue;
             }
             let ready: Vec<bool> = fds.iter().map(|fd| fd.any().unwrap_or(true)).collect();
             drop(fds);
             let mut at = ready.iter();
-            clients.retain_mut(|client| at.next() != Some(&true) || self.serve(client).is_ok());
+            clients.retain_mut(|client| {
+                let has_said = at.next() == Some(&true);
+                (!has_said && !client.has_line()) || self.serve(client).is_ok()
+            });
             if at.next() == Some(&true)
                 && let Ok((stream, _)) = listener.accept()
+                && let Some(client) = self.admitted(stream)
             {
-                clients.extend(self.admitted(stream));
+                if clients.len() >= CLIENTS_MAX {
+                    forget_the_quietest(&mut clients);
+                }
+                clients.push(client);
             }
             pause(PACE);
         }
@@ -158,31 +254,18 @@ impl Service {
             told(&stream, &json!({ "error": "only processes of the job are answered" })).ok();
             return None;
         }
-        Some(Client { stream, pending: Vec::new() })
+        Some(Client { stream, pending: Vec::new(), asked_us: SystemClock.boottime_us() })
     }
 
-    /// Answers the lines that have come; an error ends the connection.
+    /// Answers one line, once it has come; an error ends the connection.
     fn serve(&mut self, client: &mut Client) -> io::Result<()> {
-        let mut buffer = [0; LINE_MAX_BYTES];
-        let read = match client.stream.read(&mut buffer) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(read) => read,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-            Err(error) => return Err(error),
-        };
-        client.pending.extend_from_slice(buffer.get(..read).unwrap_or_default());
-        while let Some(end) = client.pending.iter().position(|byte| *byte == b'\n') {
-            let line: Vec<u8> = client.pending.drain(..=end).collect();
-            let line = String::from_utf8_lossy(&line);
-            let answer = self.answer(line.trim()).unwrap_or_else(|why| json!({ "error": why }));
-            told(&client.stream, &answer)?;
-            pause(PACE);
-        }
-        if client.pending.len() > LINE_MAX_BYTES {
-            told(&client.stream, &json!({ "error": "a line may have 1024 bytes at most" }))?;
-            return Err(io::ErrorKind::InvalidData.into());
-        }
-        Ok(())
+        client.hear()?;
+        let Some(end) = client.pending.iter().position(|byte| *byte == b'\n') else { return Ok(()) };
+        let line: Vec<u8> = client.pending.drain(..=end).collect();
+        let line = String::from_utf8_lossy(&line);
+        let answer = self.answer(line.trim()).unwrap_or_else(|why| json!({ "error": why }));
+        client.asked_us = SystemClock.boottime_us();
+        told(&client.stream, &answer)
     }
 
     fn answer(&mut self, line: &str) -> Result<Value, String> {

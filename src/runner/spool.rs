@@ -13,16 +13,18 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
+use nix::libc;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
 
 use crate::domain::units::Nanocredits;
 use crate::domain::usage::Usage;
 use crate::ledger::protocol::{AttemptIdentity, ClosedPeriod, Finish, Resources};
+use crate::sys::trust;
 
 /// The header fills a multiple of this, and a reading has as much room at least.
 pub(super) const SLOT_BYTES: usize = 4096;
@@ -126,12 +128,46 @@ fn lock(file: File, path: &Path) -> io::Result<Flock<File>> {
         .map_err(|(_, errno)| io::Error::new(io::Error::from(errno).kind(), format!("{} is in use", path.display())))
 }
 
+/// What is written in a spool decides which processes are killed and which attempts are settled: root keeps and reads it only
+/// where nobody else can put something in its place.
+///
+/// # Errors
+/// Where somebody else can, and this process is root.
+pub(super) fn out_of_others_reach(directory: &Path) -> io::Result<()> {
+    if !nix::unistd::geteuid().is_root() {
+        return Ok(());
+    }
+    let there = directory.ancestors().find(|path| path.symlink_metadata().is_ok()).unwrap_or(Path::new("/"));
+    let denied = |why: trust::Distrust| io::Error::new(io::ErrorKind::PermissionDenied, why.to_string());
+    trust::believe(there).map(|_| ()).map_err(denied)
+}
+
+/// Opens a file that this user has made, and no other: what somebody else put there says what he likes of other people's
+/// processes and attempts. No link is followed, and a pipe in its place keeps nobody waiting.
+fn open_own(path: &Path, write: bool) -> io::Result<File> {
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    let not_ours = |why: String| io::Error::new(io::ErrorKind::InvalidData, format!("{}: {why}", path.display()));
+    let file = match OpenOptions::new().read(true).write(write).custom_flags(flags).open(path) {
+        Err(error) if error.raw_os_error() == Some(libc::ELOOP) => return Err(not_ours("is a link".to_owned())),
+        opened => opened?,
+    };
+    let (meta, own) = (file.metadata()?, nix::unistd::geteuid().as_raw());
+    if !meta.is_file() {
+        return Err(not_ours("is no plain file".to_owned()));
+    }
+    if meta.uid() != own {
+        return Err(not_ours(format!("belongs to the user {}, not to {own}", meta.uid())));
+    }
+    Ok(file)
+}
+
 impl Spool {
     /// Makes the file of a new attempt in `directory`, which is made as well.
     ///
     /// # Errors
     /// Where the directory cannot be made or written.
     pub fn create(directory: &Path, header: &Header) -> io::Result<Self> {
+        out_of_others_reach(directory)?;
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
         let path = directory.join(format!("{}.spool", header.identity.attempt));
         // Made under another name and locked before it gets its own, so that nobody takes it for left over.
@@ -162,7 +198,7 @@ impl Spool {
     /// # Errors
     /// Where it cannot be read, or is no spool file of this version.
     pub fn adopt(path: &Path) -> io::Result<Option<(Self, Header, Record)>> {
-        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        let file = open_own(path, true)?;
         let Ok(file) = lock(file, path) else { return Ok(None) };
         if !path.exists() {
             // Settled by somebody else between the open and the lock.
@@ -178,7 +214,7 @@ impl Spool {
     /// # Errors
     /// As [`Self::adopt`].
     pub fn peek(path: &Path) -> io::Result<(Header, Record)> {
-        let file = File::open(path)?;
+        let file = open_own(path, false)?;
         read(&file, path).map(|(header, record, _)| (header, record))
     }
 
@@ -193,7 +229,7 @@ impl Spool {
     /// Whether a jobmeter that lives holds the file.
     #[must_use]
     pub fn is_locked(path: &Path) -> bool {
-        let Ok(file) = File::open(path) else { return false };
+        let Ok(file) = open_own(path, false) else { return false };
         Flock::lock(file, FlockArg::LockSharedNonblock).is_err()
     }
 

@@ -16,6 +16,8 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
+use crate::sys::trust;
+
 /// A handshake that takes longer is given up.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 /// A client that says nothing for so long, or takes longer for the head of a request, is hung up on: connections that nobody
@@ -40,10 +42,12 @@ impl TlsFiles {
     /// Where one cannot be read or they do not belong together; for people.
     pub(super) fn acceptor(&self) -> Result<TlsAcceptor, String> {
         let wrong = |path: &PathBuf, error: String| format!("cannot use {}: {error}", path.display());
-        let chain = CertificateDer::pem_file_iter(&self.certificate)
-            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        let read = |path: &PathBuf| trust::read(path).map_err(|why| wrong(path, why.to_string()));
+        let chain = CertificateDer::pem_slice_iter(&read(&self.certificate)?)
+            .collect::<Result<Vec<_>, _>>()
             .map_err(|error| wrong(&self.certificate, error.to_string()))?;
-        let key = PrivateKeyDer::from_pem_file(&self.key).map_err(|error| wrong(&self.key, error.to_string()))?;
+        let key = PrivateKeyDer::from_pem_slice(&read(&self.key)?);
+        let key = key.map_err(|error| wrong(&self.key, error.to_string()))?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut config = rustls::ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()

@@ -57,6 +57,7 @@ use crate::ledger::location::Location;
 use crate::ledger::store::StoreLedger;
 use crate::ledger::views::{Query, View};
 use crate::ledger::{Ledger, LedgerError};
+use crate::sys::trust;
 
 /// No request has a larger body.
 const BODY_MAX_BYTES: usize = 1 << 20;
@@ -240,12 +241,13 @@ fn ensure_admin_key(ledger: &mut dyn Ledger, file: &Path) -> Result<(), LedgerEr
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
     let View::Keys(known) = ledger.read(&Query::Keys { id: None })? else { return Err(LedgerError::unasked()) };
-    let told = |error: std::io::Error| {
-        LedgerError::Refused(format!("cannot use the admin key file {}: {error}: name another", file.display()))
+    let refused = |why: String| {
+        LedgerError::Refused(format!("cannot use the admin key file {}: {why}: name another", file.display()))
     };
-    let secret = match std::fs::read_to_string(file) {
+    let told = |error: std::io::Error| refused(error.to_string());
+    let secret = match trust::read_to_string(file) {
         Ok(text) => text.parse::<Secret>().map_err(|why| LedgerError::Refused(format!("{}: {why}", file.display())))?,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+        Err(why) if why.is_missing() => {
             if known.iter().any(|key| key.scope == crate::ledger::keys::Scope::Admin && key.revoked_at.is_none()) {
                 return Ok(());
             }
@@ -255,7 +257,8 @@ fn ensure_admin_key(ledger: &mut dyn Ledger, file: &Path) -> Result<(), LedgerEr
             writeln!(new, "{}", secret.text()).and_then(|()| new.sync_all()).map_err(told)?;
             secret
         }
-        Err(error) => return Err(told(error)),
+        // Whoever put it there knows it.
+        Err(why) => return Err(refused(why.to_string())),
     };
     if known.iter().any(|key| key.id == secret.id()) {
         return Ok(());

@@ -20,6 +20,7 @@ use crate::ledger::book::rows::Alert;
 use crate::ledger::location::Location;
 use crate::ledger::store::{Store, StoreLedger};
 use crate::sys::clock::{Clock, SystemClock};
+use crate::sys::trust;
 
 /// New alerts are looked for this often.
 const LOOK: Duration = Duration::from_secs(1);
@@ -63,7 +64,7 @@ impl Webhook {
             return Err(format!("the webhook {url} must begin with https:// or http://"));
         }
         let told = |why: String| format!("the webhook's secret {}: {why}", secret_file.display());
-        let text = std::fs::read_to_string(secret_file).map_err(|error| told(error.to_string()))?;
+        let text = trust::read_to_string(secret_file).map_err(|why| told(why.to_string()))?;
         let text = text.trim();
         let secret = match text.strip_prefix(SECRET_PREFIX) {
             Some(coded) => STANDARD.decode(coded).map_err(|error| told(format!("it is no base64: {error}")))?,

@@ -10,6 +10,7 @@ use std::ffi::{CString, OsStr, OsString};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
 
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
@@ -36,6 +37,8 @@ pub struct Command {
     candidates: Vec<CString>,
     environment: Vec<CString>,
     credentials: Option<Credentials>,
+    may_gain_privileges: bool,
+    directory: Option<CString>,
     oom_score: Option<CString>,
     mask: SigSet,
     ignored_before: Vec<Signal>,
@@ -48,8 +51,10 @@ pub enum Stage {
     Clone,
     /// Writing itself into a group.
     Join,
-    /// setgroups, setgid, setuid.
+    /// setsid, setgroups, setgid, setuid, capset.
     Credentials,
+    /// chdir.
+    Directory,
     /// execve.
     Exec,
 }
@@ -103,15 +108,29 @@ impl Command {
             candidates,
             environment: environment.collect::<Result<_, _>>()?,
             credentials: None,
+            may_gain_privileges: true,
+            directory: None,
             oom_score: None,
             mask,
             ignored_before: Vec::new(),
         })
     }
 
-    /// Runs it as somebody else.
-    pub fn set_credentials(&mut self, credentials: Credentials) {
+    /// Runs it as somebody else: in a session of its own, so that it has no hold on the terminal of who started it (TIOCSTI),
+    /// without a capability and without open files but the three that every program has. Unless it may gain privileges, set-uid
+    /// programs give it none.
+    pub fn set_credentials(&mut self, credentials: Credentials, may_gain_privileges: bool) {
         self.credentials = Some(credentials);
+        self.may_gain_privileges = may_gain_privileges;
+    }
+
+    /// Where it starts: what the command's user may not enter is no place for it.
+    ///
+    /// # Errors
+    /// Where the path holds a NUL byte.
+    pub fn set_directory(&mut self, directory: &Path) -> io::Result<()> {
+        self.directory = Some(CString::new(directory.as_os_str().as_bytes())?);
+        Ok(())
     }
 
     /// Gives it back the score that jobmeter had before it lowered its own.
@@ -212,9 +231,14 @@ impl Command {
                 libc::write(file, score.as_ptr().cast(), score.count_bytes());
             }
             if let Some(credentials) = &self.credentials {
-                become_user(credentials, status);
+                become_user(credentials, self.may_gain_privileges, status);
                 // A change of user clears it (prctl(2)).
                 libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+            }
+            if let Some(directory) = &self.directory
+                && libc::chdir(directory.as_ptr()) != 0
+            {
+                fail(status, Stage::Directory);
             }
             let alive = [0_u8; 8];
             libc::write(status, alive.as_ptr().cast(), alive.len());
@@ -322,6 +346,7 @@ fn await_exec(pid: Pid, status: &OwnedFd) -> Result<Pid, Attempted> {
             let stage = match stage {
                 1 => Stage::Join,
                 2 => Stage::Credentials,
+                3 => Stage::Directory,
                 _ => Stage::Exec,
             };
             Err(Attempted::Failed(SpawnError { stage, errno: Errno::from_raw(errno) }))
@@ -349,21 +374,47 @@ unsafe fn clone_into(group: Option<RawFd>) -> nix::Result<i32> {
     Errno::result(pid).map(|pid| i32::try_from(pid).unwrap_or(-1))
 }
 
-/// By raw system calls, since glibc's wrappers signal all threads through locks. The order matters: groups, gid, uid.
+/// By raw system calls, since glibc's wrappers signal all threads through locks. The order matters: groups, gid, uid. With the
+/// last of root's ids the kernel takes the capabilities away (capabilities(7)), all but the inheritable ones, unless a
+/// parent has said otherwise; here they go in any case.
 ///
 /// # Safety
 /// As [`Command::in_child`].
-unsafe fn become_user(credentials: &Credentials, status: RawFd) {
+unsafe fn become_user(credentials: &Credentials, may_gain_privileges: bool, status: RawFd) {
     let (gid, uid) = (credentials.gid, credentials.uid);
-    // SAFETY: raw system calls on memory that the parent made.
+    let header = CapabilityHeader { version: CAPABILITY_VERSION_3, pid: 0 };
+    let none = [0_u32; 6];
+    // SAFETY: raw system calls on memory that the parent made, or that is on this stack.
     unsafe {
-        if libc::syscall(libc::SYS_setgroups, credentials.groups.len(), credentials.groups.as_ptr()) != 0
+        // A child of a fork leads no group, so that it can leave the session.
+        if libc::setsid() < 0
+            || libc::syscall(libc::SYS_setgroups, credentials.groups.len(), credentials.groups.as_ptr()) != 0
             || libc::syscall(libc::SYS_setresgid, gid, gid, gid) != 0
             || libc::syscall(libc::SYS_setresuid, uid, uid, uid) != 0
         {
             fail(status, Stage::Credentials);
         }
+        let stays_root = uid == 0;
+        if !stays_root
+            && (libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) != 0
+                || libc::syscall(libc::SYS_capset, &raw const header, none.as_ptr()) != 0
+                || (!may_gain_privileges && libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0))
+        {
+            fail(status, Stage::Credentials);
+        }
+        // What the meter's parent has left open is none of this user's business.
+        libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC);
     }
+}
+
+/// `_LINUX_CAPABILITY_VERSION_3` (linux/capability.h).
+const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
+
+/// `struct __user_cap_header_struct` (linux/capability.h).
+#[repr(C)]
+struct CapabilityHeader {
+    version: u32,
+    pid: i32,
 }
 
 /// Tells the parent why, and ends.

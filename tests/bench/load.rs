@@ -216,7 +216,8 @@ fn main() {
     let replicas: Vec<_> = (0..number("--replicas", 1)).map(|_| serve(&db, &file("key"))).collect();
     let key = std::fs::read_to_string(file("key")).unwrap().trim().to_owned();
     let secret: Secret = key.parse().unwrap();
-    let mut ledger = Location::parse(&format!("http://{}", replicas[0].1)).with_key(Some(secret)).connect().unwrap();
+    let mut ledger =
+        Location::parse(&format!("http://{}", replicas[0].1)).with_key(Some(secret), None).connect().unwrap();
     let (user, by, why) = ("load".to_owned(), String::new(), String::new());
     ledger.change(&Change::SetLimit { user, limit: None, period: PeriodLength::Day, by, why }).expect("a limit");
     let (jobs, seconds) = (number("--jobs", 1_000), number("--seconds", 10));

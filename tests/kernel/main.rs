@@ -22,6 +22,7 @@ mod places;
 mod station;
 mod systemd;
 mod terminal;
+mod trust;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -90,6 +90,42 @@ def ctrl_c():
     terminal.expect("status 3")
 
 
+# Into the terminal's input, by each way that leads to it.
+PUSHED = """
+import fcntl, os
+for name, opened in (("standard output", lambda: 1), ("/dev/tty", lambda: os.open("/dev/tty", os.O_RDWR))):
+    try:
+        for letter in b"echo pus" + b"hed\\n":
+            fcntl.ioctl(opened(), 0x5412, bytes([letter]))  # TIOCSTI
+        print(name, "took it")
+    except OSError as error:
+        print(name, "refused:", error.strerror)
+"""
+
+
+def as_another_user():
+    """A job of --as has no hold on the terminal of who started it; Ctrl-C reaches it all the same, and Ctrl-Z stops nothing."""
+    terminal = Terminal()
+    folder = os.environ["DIR"]
+    for name, text in (("push.py", PUSHED), ("interrupted.py", INTERRUPTED)):
+        with open(f"{folder}/{name}", "w") as file:
+            file.write(text)
+    terminal.line(f"{JOBMETER} run -q --as nobody --chdir / -- python3 < {folder}/push.py")
+    terminal.expect("standard output refused")
+    terminal.expect("/dev/tty refused")
+    terminal.expect("ready> ")
+    terminal.line("echo still here")
+    if "pushed" in terminal.expect("here\r\n").string:
+        sys.exit("the job has typed into the terminal")
+    terminal.line(f"{JOBMETER} run -q --as nobody --chdir / -- python3 < {folder}/interrupted.py")
+    terminal.expect("begun")
+    terminal.send("\x1a\x03")
+    terminal.expect("caught")
+    terminal.expect("ready> ")
+    terminal.line("echo status $?")
+    terminal.expect("status 3")
+
+
 def python():
     terminal = Terminal()
     terminal.line(f"{JOBMETER} run -q -- python3 -q -i")

@@ -30,6 +30,11 @@ fn ctrl_c_reaches_the_command_once() {
 }
 
 #[test]
+fn a_job_of_another_user_has_no_hold_on_the_terminal() {
+    on_terminal("as_another_user");
+}
+
+#[test]
 fn an_interactive_python_works() {
     on_terminal("python");
 }
