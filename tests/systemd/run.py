@@ -13,8 +13,9 @@ import tempfile
 import time
 
 HERE = pathlib.Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))
+sys.path[:0] = [str(HERE.parent), str(HERE)]
 
+import attacked
 from harness import run_scenes, wait_until
 
 PACKAGE = pathlib.Path(sys.argv[1]).resolve()
@@ -102,17 +103,22 @@ class Machine:
         env = {"JOBMETER_LEDGER": "http://127.0.0.1:7770", "JOBMETER_KEY": "/var/lib/jobmeter-ledger/admin-key", "HOME": "/root"}
         return self.call("jobmeter", *arguments, check=check, env=env)
 
-    def job(self, name, command, options="", drop_in=""):
+    def job(self, name, command, options="", drop_in="", user="ann", wait_for=True):
         if not self.call("test", "-e", f"/etc/jobmeter/jobs/{name}.key", check=False).returncode == 0:
             self.ledger("--user", "ann", "key", "create", name, "--scope", "report", "--only-user", "--to", f"/etc/jobmeter/jobs/{name}.key")
-        self.write(f"/etc/jobmeter/jobs/{name}.conf", f"JOBMETER_LEDGER=http://127.0.0.1:7770\nJOBMETER_USER=ann\nOPTIONS=--job {name} {options}\nCOMMAND={command}\n")
+        self.write(f"/etc/jobmeter/jobs/{name}.conf", f"JOBMETER_LEDGER=http://127.0.0.1:7770\nJOBMETER_USER=ann\nRUN_AS={user}\nOPTIONS=--job {name} {options}\nCOMMAND={command}\n")
         if drop_in:
             self.write(f"/etc/systemd/system/jobmeter@{name}.service.d/test.conf", drop_in)
             self.call("systemctl", "daemon-reload")
-        self.call("systemctl", "start", f"jobmeter@{name}")
+        self.call("systemctl", "start", f"jobmeter@{name}", *([] if wait_for else ["--no-block"]))
 
     def of_job(self, name):
         return json.loads(self.ledger("--json", "jobs", "show", name).stdout)["attempts"][-1]
+
+    def started(self, name):
+        """The job's attempt, once the ledger knows it."""
+        wait_until(30, f"{name} runs", lambda: self.ledger("--json", "jobs", "show", name, check=False).returncode == 0)
+        return self.of_job(name)
 
     def burned(self, name):
         """CPU seconds of the job's unit by its group's own counter, the meter's included."""
@@ -236,13 +242,14 @@ def the_books_are_right(machine):
 
 
 SCENES = (units_are_sound, the_ledger_starts_and_is_watched, the_spools_have_a_key, a_job_is_metered_exactly, exhausted_is_not_tried_again,
-          a_stop_charges_to_the_end, the_meter_is_killed, a_plug_is_pulled, the_books_are_right)
+          a_stop_charges_to_the_end, the_meter_is_killed, *attacked.SCENES, a_plug_is_pulled, the_books_are_right)
 
 
 def main():
     machine = Machine()
     try:
         machine.boot()
+        attacked.add_users(machine)
         return run_scenes("systemd", SCENES, machine, print_logs=lambda: print(machine.logs(), file=sys.stderr))
     finally:
         machine.remove()
