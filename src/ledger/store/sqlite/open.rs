@@ -56,7 +56,10 @@ pub(super) fn with_path(path: &Path, error: LedgerError) -> LedgerError {
     let named = |text: String| format!("{}: {text}", path.display());
     match error {
         // These are about a value, which they name.
-        error @ (LedgerError::Missing(_) | LedgerError::Unknown(_) | LedgerError::Conflict(_)) => error,
+        error @ (LedgerError::Missing(_)
+        | LedgerError::Unknown(_)
+        | LedgerError::Foreign
+        | LedgerError::Conflict(_)) => error,
         // A refusal is about a value, which it names.
         LedgerError::Refused(text) if !text.starts_with("it cannot") => LedgerError::Refused(text),
         LedgerError::Refused(text) => LedgerError::Refused(named(text)),
