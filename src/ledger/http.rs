@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use reqwest::blocking::{Client, RequestBuilder, Response};
+use reqwest::header::HeaderValue;
 use reqwest::{Method, Proxy, StatusCode, Url};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use super::attempt_secret::{self, AttemptSecret};
 use super::keys::Secret;
 use super::protocol::{Finish, FinishAnswer, OpenAnswer, OpenRequest, Report, ReportAnswer};
 use super::views::{Change, ChangeAnswer, Query, View, Whose};
@@ -99,6 +101,25 @@ impl HttpLedger {
         }
     }
 
+    /// About an attempt, of which who asks shows the secret.
+    fn of_attempt(
+        &self,
+        method: Method,
+        attempt: &str,
+        what: &[&str],
+        secret: Option<AttemptSecret>,
+    ) -> RequestBuilder {
+        let request = self.request(method, &[&["attempts", attempt], what].concat());
+        match secret.map(|secret| HeaderValue::from_str(&secret.text())) {
+            Some(Ok(mut value)) => {
+                value.set_sensitive(true);
+                request.header(attempt_secret::HEADER, value)
+            }
+            // Hexadecimal digits always make a header.
+            Some(Err(_)) | None => request,
+        }
+    }
+
     fn send(&self, request: RequestBuilder) -> Result<Answered, LedgerError> {
         let at = self.base.host_str().unwrap_or_default();
         let away =
@@ -183,6 +204,7 @@ fn meant(status: StatusCode, problem: Problem) -> LedgerError {
     match (kind, status) {
         ("attempt-unknown", _) => LedgerError::Unknown(problem.detail),
         ("not-found", _) => LedgerError::Missing(problem.detail),
+        ("attempt-secret", _) => LedgerError::Foreign,
         ("unauthorized", _) => LedgerError::Refused("a valid key is needed: name its file by --key-file".to_owned()),
         ("broken", _) => LedgerError::Broken(format!("the ledger service is broken: {}", problem.detail)),
         (_, status) if status.is_server_error() => LedgerError::Unavailable(problem.detail),
@@ -192,18 +214,16 @@ fn meant(status: StatusCode, problem: Problem) -> LedgerError {
 
 impl Ledger for HttpLedger {
     fn open(&mut self, request: &OpenRequest) -> Result<OpenAnswer, LedgerError> {
-        let attempt = request.identity.attempt.to_string();
-        self.ask_for_credits(self.request(Method::PUT, &["attempts", &attempt]).json(request))
+        let asked = self.of_attempt(Method::PUT, &request.identity.attempt.to_string(), &[], request.secret);
+        self.ask_for_credits(asked.json(request))
     }
 
     fn report(&mut self, report: &Report) -> Result<ReportAnswer, LedgerError> {
-        let attempt = report.attempt.to_string();
-        self.ask(self.request(Method::PUT, &["attempts", &attempt, "usage"]).json(report))
+        self.ask(self.of_attempt(Method::PUT, &report.attempt.to_string(), &["usage"], report.secret).json(report))
     }
 
     fn finish(&mut self, finish: &Finish) -> Result<FinishAnswer, LedgerError> {
-        let attempt = finish.attempt.to_string();
-        self.ask(self.request(Method::POST, &["attempts", &attempt, "finish"]).json(finish))
+        self.ask(self.of_attempt(Method::POST, &finish.attempt.to_string(), &["finish"], finish.secret).json(finish))
     }
 
     /// `by` is the key's name there, whatever is said here.

@@ -3,6 +3,7 @@
 //! [`Ledger`] is what the sidecar and the command line see. A ledger on a database ([`store`]) answers it in this process,
 //! the client of a ledger service ([`http`]) over HTTP.
 
+pub mod attempt_secret;
 pub mod book;
 pub mod http;
 pub mod keys;
@@ -79,6 +80,12 @@ pub enum LedgerError {
     /// The books do not know this attempt: after a restore it can be opened again ([`protocol::Resume`]).
     #[error("{0}")]
     Unknown(String),
+    /// The secret of the attempt was not shown: whoever asks did not open it.
+    #[error(
+        "the attempt belongs to the sidecar that opened it: flush its spool with the jobmeter that wrote it or a newer one, \
+         or settle it by `jobmeter ledger settle`"
+    )]
+    Foreign,
     /// Try again within the lease: busy, a full disk, a network that does not answer.
     #[error("{0}")]
     Unavailable(String),

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::attempt_secret::AttemptSecret;
 use crate::domain::rating::{Price, RateCard};
 use crate::domain::units::Nanocredits;
 use crate::domain::usage::Usage;
@@ -133,6 +134,9 @@ pub struct OpenRequest {
     /// The attempt runs, or has run, and a restore made the ledger forget it.
     #[serde(default)]
     pub resume: Option<Resume>,
+    /// What its sidecar makes up, and shows with each report and the finish as well. It travels beside the body.
+    #[serde(skip)]
+    pub secret: Option<AttemptSecret>,
 }
 
 /// What an attempt tells a ledger that was restored to a time before it was opened.
@@ -273,6 +277,9 @@ pub struct Report {
     /// Frozen at its ceiling: what was burned is `usage`, and more is wanted now.
     #[serde(default)]
     pub waiting: bool,
+    /// That of [`OpenRequest::secret`], beside the body as well.
+    #[serde(skip)]
+    pub secret: Option<AttemptSecret>,
 }
 
 /// The reading at the end of a period, which that period pays.
@@ -403,6 +410,9 @@ pub struct Finish {
     pub reason: Reason,
     /// The receipt, without its `credits`, which the answer completes. Kept as it is and shown by `jobs show`.
     pub receipt: serde_json::Value,
+    /// That of [`OpenRequest::secret`], beside the body as well.
+    #[serde(skip)]
+    pub secret: Option<AttemptSecret>,
 }
 
 /// Answer to [`Finish`]: what the books say, for the receipt.

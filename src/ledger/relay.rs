@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 use uuid::Uuid;
 
+use super::attempt_secret::AttemptSecret;
 use super::keys::Secret;
 use super::protocol::{ClosedPeriod, Finish, FinishAnswer, JobKind, OpenAnswer, OpenRequest, Report, ReportAnswer};
 use super::views::{Change, ChangeAnswer, NewKey, Query, View};
@@ -164,22 +165,35 @@ pub enum End {
 }
 
 impl Session {
-    fn mac(&self, end: End, relay_nonce: &str, wrapper_nonce: &str) -> Hmac<Sha256> {
+    /// Of these words, the first of which says what it is for.
+    fn mac(&self, words: &[&str]) -> Hmac<Sha256> {
         // Keys of any length are taken.
         #[expect(clippy::expect_used, reason = "HMAC takes keys of every length")]
         let mut mac = Hmac::<Sha256>::new_from_slice(self.hash.as_bytes()).expect("HMAC takes every key");
-        let end = if end == End::Relay { "relay" } else { "wrapper" };
-        for part in [end, &self.id.to_string(), relay_nonce, wrapper_nonce] {
-            mac.update(part.as_bytes());
+        for word in words {
+            mac.update(word.as_bytes());
             mac.update(b"\n");
         }
         mac
     }
 
+    fn proof_mac(&self, end: End, relay_nonce: &str, wrapper_nonce: &str) -> Hmac<Sha256> {
+        let end = if end == End::Relay { "relay" } else { "wrapper" };
+        self.mac(&[end, &self.id.to_string(), relay_nonce, wrapper_nonce])
+    }
+
+    /// With which the relay opens an attempt of the session. The one that the wrapper makes does not reach it, and whatever
+    /// relay goes on with the session finds the same.
+    #[must_use]
+    pub fn secret_of(&self, attempt: Uuid) -> AttemptSecret {
+        let bytes: [u8; 32] = self.mac(&["attempt", &attempt.to_string()]).finalize().into_bytes().into();
+        bytes.into()
+    }
+
     /// That this end knows the secret, for these two nonces.
     #[must_use]
     pub fn proof(&self, end: End, relay_nonce: &str, wrapper_nonce: &str) -> String {
-        let bytes = self.mac(end, relay_nonce, wrapper_nonce).finalize().into_bytes();
+        let bytes = self.proof_mac(end, relay_nonce, wrapper_nonce).finalize().into_bytes();
         bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
     }
 
@@ -189,7 +203,7 @@ impl Session {
         let bytes: Option<Vec<u8>> = (proof.len() == 64 && proof.is_ascii())
             .then(|| (0..32).map(|at| u8::from_str_radix(&proof[at * 2..at * 2 + 2], 16).ok()).collect())
             .flatten();
-        bytes.is_some_and(|bytes| self.mac(end, relay_nonce, wrapper_nonce).verify_slice(&bytes).is_ok())
+        bytes.is_some_and(|bytes| self.proof_mac(end, relay_nonce, wrapper_nonce).verify_slice(&bytes).is_ok())
     }
 }
 
@@ -205,6 +219,8 @@ impl From<LedgerError> for Told {
             LedgerError::Refused(why) => (Family::Refused, why),
             LedgerError::Missing(why) => (Family::Missing, why),
             LedgerError::Unknown(why) => (Family::Unknown, why),
+            // A wrapper of an earlier version knows no family of its own for it.
+            error @ LedgerError::Foreign => (Family::Refused, error.to_string()),
             LedgerError::Unavailable(why) => (Family::Unavailable, why),
             LedgerError::Conflict(why) => (Family::Conflict, why),
             LedgerError::Broken(why) => (Family::Broken, why),
@@ -407,5 +423,14 @@ mod tests {
         let other = Session { hash: "abd".to_owned(), ..session.clone() };
         assert!(!other.believes(&proof, End::Relay, "r", "w"));
         assert!(!format!("{session:?}").contains("abc"));
+    }
+
+    #[test]
+    fn the_secret_of_an_attempt_is_that_of_its_session_alone() {
+        let session = Session { id: Uuid::from_u128(7), hash: "abc".to_owned() };
+        let attempt = Uuid::from_u128(8);
+        assert_eq!(session.secret_of(attempt), session.clone().secret_of(attempt));
+        assert_ne!(session.secret_of(attempt), session.secret_of(Uuid::from_u128(9)));
+        assert_ne!(session.secret_of(attempt), Session { hash: "abd".to_owned(), ..session }.secret_of(attempt));
     }
 }

@@ -3,6 +3,7 @@
 use uuid::Uuid;
 
 use super::options::RunOptions;
+use crate::ledger::attempt_secret::AttemptSecret;
 use crate::ledger::protocol::AttemptIdentity;
 use crate::sys::clock::{Clock, SystemClock};
 
@@ -10,6 +11,8 @@ use crate::sys::clock::{Clock, SystemClock};
 #[derive(Clone, Debug)]
 pub(super) struct Attempt {
     pub(super) identity: AttemptIdentity,
+    /// That what is said of it comes from here. It is neither the job's nor anybody else's.
+    pub(super) secret: AttemptSecret,
     pub(super) started_realtime_us: i64,
     pub(super) started_boottime_us: u64,
 }
@@ -43,6 +46,7 @@ impl Attempt {
                 command,
                 host,
             },
+            secret: AttemptSecret::new(),
             started_realtime_us: SystemClock.realtime_us(),
             started_boottime_us: SystemClock.boottime_us(),
         }

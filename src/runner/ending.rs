@@ -209,6 +209,7 @@ fn tell_ledger(
         closed: closed.map(|(period, usage)| ClosedPeriod { period: *period, usage: usage.clone() }),
         reason,
         receipt: serde_json::to_value(receipt).unwrap_or_default(),
+        secret: Some(keeper.attempt.secret),
     };
     let record = Record {
         usage: settled.usage.clone(),

@@ -22,7 +22,7 @@ use super::wire::{Channel, Exit, ExitKind, ToFront, ToKeeper};
 use crate::domain::job::{Action, End, Event, Job, Rules};
 use crate::domain::rating::RateCard;
 use crate::domain::units::Nanocredits;
-use crate::ledger::protocol::{Balance, OpenAnswer, OpenRequest, Resources, StopReason};
+use crate::ledger::protocol::{Balance, OpenAnswer, OpenRequest, Report, Resources, StopReason};
 use crate::ledger::relay::Kept;
 use crate::meter::select::Plan;
 use crate::sys::clock::{Alarm, Clock, SystemClock};
@@ -141,8 +141,8 @@ impl Keeper<'_> {
     /// Asks for the first lease, again for as long as the ledger says `wait`. What a user or a scheduler sends meanwhile
     /// ends it, since there is no command yet that could take it.
     fn open(&mut self, uplink: &Uplink, resources: Resources) -> Result<Answered, (Vec<String>, Exit, bool)> {
-        let request =
-            OpenRequest { identity: self.attempt.identity.clone(), resources, limit: self.options.limit, resume: None };
+        let (identity, limit, secret) = (self.attempt.identity.clone(), self.options.limit, Some(self.attempt.secret));
+        let request = OpenRequest { identity, resources, limit, resume: None, secret };
         uplink.ask(Question::Open(Box::new(request.clone())));
         let mut ask_at_us = None;
         let mut told = false;
@@ -331,6 +331,7 @@ impl Keeper<'_> {
                     Action::Report(due) => {
                         let (attempt, gpus) = (self.attempt.identity.attempt, running.figures.gpu_models());
                         let report = super::leases::report(attempt, &due, &running.job, gpus);
+                        let report = Report { secret: Some(self.attempt.secret), ..report };
                         running.uplink.ask(Question::Report(Box::new(report)));
                     }
                     Action::End(end) => return Some(end),

@@ -72,7 +72,7 @@ pub fn kept(attempt: Uuid, job: &Job) -> Kept {
     Kept { attempt, usage: job.usage().clone(), period, closed }
 }
 
-/// The report that the state machine wants.
+/// The report that the state machine wants, but for the attempt's secret, of which that knows nothing.
 #[must_use]
 pub fn report(attempt: Uuid, due: &ReportDue, job: &Job, gpus: &BTreeMap<String, u64>) -> Report {
     Report {
@@ -85,6 +85,7 @@ pub fn report(attempt: Uuid, due: &ReportDue, job: &Job, gpus: &BTreeMap<String,
         ceiling: job.grant().ceiling,
         resources: resources(&job.bounds(), gpus, job.rules().can_hold),
         waiting: due.waiting,
+        secret: None,
     }
 }
 

@@ -189,10 +189,13 @@ fn tell(ledger: &mut dyn Ledger, header: &Header, record: &Record, finish: &Fini
         identity: header.identity.clone(),
         resources: header.resources.clone(),
         limit: header.limit,
+        secret: header.secret,
         rates_version: record.rates_version.unwrap_or(0),
         started_at_us: header.started_at_us,
     };
-    origin.finish(ledger, finish, SystemClock.realtime_us()).map(|_| ())
+    // A record has none.
+    let finish = Finish { secret: header.secret, ..finish.clone() };
+    origin.finish(ledger, &finish, SystemClock.realtime_us()).map(|_| ())
 }
 
 fn finish(header: &Header, record: &Record) -> Finish {
@@ -204,6 +207,7 @@ fn finish(header: &Header, record: &Record) -> Finish {
         closed: record.closed.clone(),
         reason: Reason::MeterLost,
         receipt: serde_json::to_value(receipt).unwrap_or_default(),
+        secret: header.secret,
     }
 }
 

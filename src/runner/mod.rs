@@ -276,6 +276,7 @@ fn header(options: &RunOptions, attempt: &Attempt, plan: &Plan, socket: Option<&
         slot_bytes: if options.gpus.concern_a_gpu() { spool::SLOT_BYTES_WITH_GPUS } else { spool::SLOT_BYTES },
         limit: options.limit,
         socket: socket.map(|socket| socket.path().to_owned()),
+        secret: Some(attempt.secret),
     }
 }
 

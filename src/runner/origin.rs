@@ -2,6 +2,7 @@
 //! opened again with the ceiling that it obeys, and then told what it was told.
 
 use crate::domain::units::Nanocredits;
+use crate::ledger::attempt_secret::AttemptSecret;
 use crate::ledger::protocol::{
     AttemptIdentity, Finish, FinishAnswer, OpenRequest, Report, ReportAnswer, Resources, Resume,
 };
@@ -16,6 +17,8 @@ pub struct Origin {
     pub resources: Resources,
     /// The job's own limit.
     pub limit: Option<Nanocredits>,
+    /// Which its reports and its finish show as well; `None` where an older jobmeter opened it.
+    pub secret: Option<AttemptSecret>,
     /// Of the pinned rate card.
     pub rates_version: u64,
     /// µs since 1970.
@@ -69,8 +72,9 @@ impl Origin {
             ceiling: obeyed.ceiling,
             ceiling_version: obeyed.version,
         };
-        let (identity, resources, limit) = (self.identity.clone(), self.resources.clone(), self.limit);
-        ledger.open(&OpenRequest { identity, resources, limit, resume: Some(resume) })?;
+        let (identity, resources) = (self.identity.clone(), self.resources.clone());
+        let (limit, resume, secret) = (self.limit, Some(resume), self.secret);
+        ledger.open(&OpenRequest { identity, resources, limit, resume, secret })?;
         tell(ledger)
     }
 }

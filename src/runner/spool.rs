@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::units::Nanocredits;
 use crate::domain::usage::Usage;
+use crate::ledger::attempt_secret::AttemptSecret;
 use crate::ledger::protocol::{AttemptIdentity, ClosedPeriod, Finish, Resources};
 use crate::sys::trust;
 
@@ -61,6 +62,9 @@ pub struct Header {
     /// The socket on which it is answered, which goes with it.
     #[serde(default)]
     pub socket: Option<PathBuf>,
+    /// With which whoever settles it speaks for it; `None` from a version whose attempts had none.
+    #[serde(default)]
+    pub secret: Option<AttemptSecret>,
 }
 
 /// The newest reading.

@@ -150,9 +150,9 @@ impl Line {
     fn open(&mut self, request: OpenRequest) -> Result<OpenAnswer, LedgerError> {
         let answer = self.with_ledger(|ledger| ledger.open(&request))?;
         if let OpenAnswer::Opened { rates, .. } = &answer {
-            let OpenRequest { identity, resources, limit, .. } = request;
+            let OpenRequest { identity, resources, limit, secret, .. } = request;
             let (rates_version, started_at_us) = (rates.version, self.started_at_us);
-            self.origin = Some(Origin { identity, resources, limit, rates_version, started_at_us });
+            self.origin = Some(Origin { identity, resources, limit, secret, rates_version, started_at_us });
         }
         Ok(answer)
     }

@@ -8,7 +8,7 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
@@ -18,6 +18,7 @@ use super::poster::Work;
 use super::problem::{Problem, Refusals};
 use super::{App, bounds};
 use crate::ledger::LedgerError;
+use crate::ledger::attempt_secret::{self, AttemptSecret};
 use crate::ledger::book::Outcome;
 use crate::ledger::protocol::{Finish, FinishAnswer, OpenAnswer, OpenRequest, Report, ReportAnswer};
 use crate::ledger::views::{Change, ChangeAnswer, RESERVED_MS};
@@ -31,19 +32,42 @@ pub(super) fn attempt_id(text: &str) -> Result<Uuid, Problem> {
     text.parse().map_err(|_| Problem::malformed(format!("{text:?} is no UUID of an attempt")))
 }
 
+/// The header with the attempt's secret, for the OpenAPI document.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "it only describes a header")]
+struct Shown {
+    /// Digits that the sidecar makes up for the attempt. Once they were shown, each request about it has to show them.
+    #[param(rename = "jobmeter-attempt-secret", pattern = "^[0-9a-f]{64}$", nullable = false)]
+    secret: Option<String>,
+}
+
+/// The attempt's secret, where one is shown. What cannot be read is refused, and not repeated.
+fn secret(headers: &HeaderMap) -> Result<Option<AttemptSecret>, Problem> {
+    let shown: Vec<_> = headers.get_all(attempt_secret::HEADER).iter().collect();
+    let read = match shown[..] {
+        [] => return Ok(None),
+        [value] => value.to_str().ok().and_then(|text| text.parse().ok()),
+        _ => None,
+    };
+    let malformed = || Problem::malformed("the header Jobmeter-Attempt-Secret must be 64 hexadecimal digits, once");
+    read.map(Some).ok_or_else(malformed)
+}
+
 fn same(path: Uuid, body: Uuid) -> Result<(), Problem> {
     if path == body { Ok(()) } else { Err(Problem::malformed("the body names another attempt than the path")) }
 }
 
-#[utoipa::path(put, path = "/attempts/{attempt}", summary = "Opens an attempt of a job, with its first lease.", params(("attempt" = Uuid, Path, description = "a UUIDv7")), request_body = OpenRequest, responses((status = 201, description = "It may start.", body = OpenAnswer), (status = 200, description = "It was open already.", body = OpenAnswer), (status = 202, description = "Ask again: the ledger was restored.", body = OpenAnswer), (status = 402, description = "No credits: the answer says why.", body = Problem), Refusals))]
+#[utoipa::path(put, path = "/attempts/{attempt}", summary = "Opens an attempt of a job, with its first lease.", params(("attempt" = Uuid, Path, description = "a UUIDv7"), Shown), request_body = OpenRequest, responses((status = 201, description = "It may start.", body = OpenAnswer), (status = 200, description = "It was open already.", body = OpenAnswer), (status = 202, description = "Ask again: the ledger was restored.", body = OpenAnswer), (status = 402, description = "No credits: the answer says why.", body = Problem), Refusals))]
 async fn open(
     State(app): State<Arc<App>>,
     caller: Caller,
     Path(attempt): Path<String>,
+    headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Problem> {
     caller.may_report()?;
-    let request: OpenRequest = bounds::json(&body)?;
+    let request = OpenRequest { secret: secret(&headers)?, ..bounds::json(&body)? };
     same(attempt_id(&attempt)?, request.identity.attempt)?;
     bounds::open(&request)?;
     caller.may_see(&request.identity.user)?;
@@ -62,15 +86,16 @@ async fn open(
     Ok((status, Json(answer)).into_response())
 }
 
-#[utoipa::path(put, path = "/attempts/{attempt}/usage", summary = "Reports cumulative usage, and gets a lease. One that has to wait is answered when something becomes free, after two seconds at most.", params(("attempt" = Uuid, Path, description = "a UUIDv7")), request_body = Report, responses((status = 200, description = "What to do.", body = ReportAnswer), Refusals))]
+#[utoipa::path(put, path = "/attempts/{attempt}/usage", summary = "Reports cumulative usage, and gets a lease. One that has to wait is answered when something becomes free, after two seconds at most.", params(("attempt" = Uuid, Path, description = "a UUIDv7"), Shown), request_body = Report, responses((status = 200, description = "What to do.", body = ReportAnswer), Refusals))]
 async fn report(
     State(app): State<Arc<App>>,
     caller: Caller,
     Path(attempt): Path<String>,
+    headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Problem> {
     caller.may_report()?;
-    let report: Report = bounds::json(&body)?;
+    let report = Report { secret: secret(&headers)?, ..bounds::json(&body)? };
     same(attempt_id(&attempt)?, report.attempt)?;
     bounds::report(&report)?;
     let answer = super::waiting::report(&app, &report, caller.only().as_deref()).await?;
@@ -78,15 +103,16 @@ async fn report(
     Ok(Json(answer).into_response())
 }
 
-#[utoipa::path(post, path = "/attempts/{attempt}/finish", summary = "Says the final usage and how it ended.", params(("attempt" = Uuid, Path, description = "a UUIDv7")), request_body = Finish, responses((status = 200, description = "What was charged.", body = FinishAnswer), Refusals))]
+#[utoipa::path(post, path = "/attempts/{attempt}/finish", summary = "Says the final usage and how it ended.", params(("attempt" = Uuid, Path, description = "a UUIDv7"), Shown), request_body = Finish, responses((status = 200, description = "What was charged.", body = FinishAnswer), Refusals))]
 async fn finish(
     State(app): State<Arc<App>>,
     caller: Caller,
     Path(attempt): Path<String>,
+    headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Problem> {
     caller.may_report()?;
-    let finish: Finish = bounds::json(&body)?;
+    let finish = Finish { secret: secret(&headers)?, ..bounds::json(&body)? };
     same(attempt_id(&attempt)?, finish.attempt)?;
     bounds::finish(&finish)?;
     match app.poster.ask(Work::Finish(Box::new(finish.clone())), caller.only()).await? {

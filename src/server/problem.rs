@@ -14,7 +14,7 @@ pub(super) enum Refusals {
     /// The key is missing or not valid.
     #[response(status = 401, content_type = "application/problem+json")]
     Unauthorized(Problem),
-    /// The key may not do that.
+    /// The key may not do that, or the attempt is another sidecar's.
     #[response(status = 403, content_type = "application/problem+json")]
     Forbidden(Problem),
     /// There is no such thing.
@@ -109,6 +109,10 @@ impl From<LedgerError> for Problem {
             LedgerError::Missing(why) => Self::missing(why),
             LedgerError::Unknown(why) => {
                 Self::new(StatusCode::NOT_FOUND, "attempt-unknown", "The ledger does not know this attempt.", why)
+            }
+            LedgerError::Foreign => {
+                let title = "The attempt belongs to another sidecar.";
+                Self::new(StatusCode::FORBIDDEN, "attempt-secret", title, error.to_string())
             }
             LedgerError::Unavailable(why) | LedgerError::Conflict(why) => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Try again later.", why)

@@ -14,6 +14,7 @@ use jobmeter::domain::rating::RateCard;
 use jobmeter::domain::units::{Microseconds, Nanocredits};
 use jobmeter::domain::usage::Usage;
 use jobmeter::ledger::Ledger;
+use jobmeter::ledger::attempt_secret::{self, AttemptSecret};
 use jobmeter::ledger::keys::Secret;
 use jobmeter::ledger::location::Location;
 use jobmeter::ledger::protocol::{
@@ -74,6 +75,8 @@ struct Line {
     stream: TcpStream,
     address: String,
     key: String,
+    /// Of the attempts of all its sidecars.
+    secret: AttemptSecret,
     buffer: Vec<u8>,
 }
 
@@ -81,16 +84,19 @@ impl Line {
     async fn open(address: &str, key: &str) -> Self {
         let stream = TcpStream::connect(address).await.expect("a connection");
         stream.set_nodelay(true).ok();
-        Self { stream, address: address.to_owned(), key: key.to_owned(), buffer: Vec::new() }
+        let (address, key, secret) = (address.to_owned(), key.to_owned(), AttemptSecret::new());
+        Self { stream, address, key, secret, buffer: Vec::new() }
     }
 
     /// Status and body.
     async fn ask(&mut self, method: &str, path: &str, body: &[u8]) -> (u16, Vec<u8>) {
         let head = format!(
-            "{method} /api/v1{path} HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {}\r\ncontent-type: \
+            "{method} /api/v1{path} HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {}\r\n{}: {}\r\ncontent-type: \
              application/json\r\ncontent-length: {}\r\n\r\n",
             self.address,
             self.key,
+            attempt_secret::HEADER,
+            self.secret.text(),
             body.len()
         );
         let mut request = head.into_bytes();
@@ -136,7 +142,7 @@ impl Sidecar {
             command: vec!["burn".into()],
             host: "bench".into(),
         };
-        let request = OpenRequest { identity, resources: RESOURCES, limit: None, resume: None };
+        let request = OpenRequest { identity, resources: RESOURCES, limit: None, resume: None, secret: None };
         let body = serde_json::to_vec(&request).unwrap();
         let (status, answer) = line.ask("PUT", &format!("/attempts/{attempt}"), &body).await;
         assert_eq!(status, 201, "{}", String::from_utf8_lossy(&answer));
@@ -206,6 +212,7 @@ fn report(attempt: Uuid, seq: u64, cpu_us: u64, lease: &Lease) -> Report {
         ceiling: lease.ceiling,
         resources: RESOURCES,
         waiting: false,
+        secret: None,
     }
 }
 

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use jobmeter::domain::units::Microseconds;
 use jobmeter::domain::usage::Usage;
 use jobmeter::ledger::Ledger;
+use jobmeter::ledger::attempt_secret::AttemptSecret;
 use jobmeter::ledger::book::{Asked, Operation, Outcome};
 use jobmeter::ledger::location::Location;
 use jobmeter::ledger::protocol::{
@@ -24,6 +25,7 @@ const RESOURCES: Resources = Resources { cpus_ppm: 1_000_000, gpus: 0, gpu_model
 
 struct Sidecar {
     attempt: Uuid,
+    secret: Option<AttemptSecret>,
     lease: Lease,
     seq: u64,
     cpu_us: u64,
@@ -47,7 +49,7 @@ fn request(at: u64) -> OpenRequest {
         command: vec!["burn".into()],
         host: "bench".into(),
     };
-    OpenRequest { identity, resources: RESOURCES, limit: None, resume: None }
+    OpenRequest { identity, resources: RESOURCES, limit: None, resume: None, secret: Some(AttemptSecret::new()) }
 }
 
 fn open<S: Store>(ledger: &mut StoreLedger<S>, requests: &[OpenRequest]) -> Vec<Sidecar> {
@@ -55,7 +57,10 @@ fn open<S: Store>(ledger: &mut StoreLedger<S>, requests: &[OpenRequest]) -> Vec<
     let outcomes = ledger.post(&operations).expect("the store").into_iter();
     let sidecar = |(outcome, request): (Result<Outcome, _>, &OpenRequest)| match outcome.expect("it opens") {
         Outcome::Opened(answer) => match *answer {
-            OpenAnswer::Opened { lease, .. } => Sidecar { attempt: request.identity.attempt, lease, seq: 0, cpu_us: 0 },
+            OpenAnswer::Opened { lease, .. } => {
+                let (attempt, secret) = (request.identity.attempt, request.secret);
+                Sidecar { attempt, secret, lease, seq: 0, cpu_us: 0 }
+            }
             other => panic!("{other:?}"),
         },
         other => panic!("{other:?}"),
@@ -79,6 +84,7 @@ fn post<S: Store>(ledger: &mut StoreLedger<S>, group: &mut [Sidecar]) {
                 ceiling: sidecar.lease.ceiling,
                 resources: RESOURCES,
                 waiting: false,
+                secret: sidecar.secret,
             }
         })
         .collect();

@@ -90,6 +90,7 @@ fn a_wrapper_goes_on_with_its_session() {
             closed: None,
             reason: jobmeter::ledger::protocol::Reason::Completed,
             receipt: json!({}),
+            secret: None,
         };
         ledger.finish(&finish).unwrap();
         let ended = json_in(&station, &["jobs", "show", "pod-1"]);

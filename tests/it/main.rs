@@ -19,6 +19,7 @@ mod gpu;
 mod proxy;
 mod relay;
 mod run;
+mod secrets;
 mod service;
 mod socket;
 #[path = "../station.rs"]

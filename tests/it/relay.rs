@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 
 use jobmeter::domain::usage::Usage;
+use jobmeter::ledger::attempt_secret::AttemptSecret;
+use jobmeter::ledger::location::Location;
 use jobmeter::ledger::protocol::{
     AttemptIdentity, Finish, JobKind, Lease, OpenAnswer, OpenRequest, Reason, Report, Resources,
 };
@@ -70,7 +72,8 @@ fn opened(ledger: &mut RelayLedger) -> (Uuid, Lease) {
         host: "h".into(),
     };
     let attempt = identity.attempt;
-    match ledger.open(&OpenRequest { identity, resources: RESOURCES, limit: None, resume: None }).unwrap() {
+    match ledger.open(&OpenRequest { identity, resources: RESOURCES, limit: None, resume: None, secret: None }).unwrap()
+    {
         OpenAnswer::Opened { lease, .. } => (attempt, lease),
         other => panic!("{other:?}"),
     }
@@ -79,7 +82,7 @@ fn opened(ledger: &mut RelayLedger) -> (Uuid, Lease) {
 fn finish(attempt: Uuid, lease: &Lease, burned: &str) -> Finish {
     let receipt = serde_json::json!({});
     let (usage, period) = (usage(burned), lease.period);
-    Finish { attempt, usage, period, closed: None, reason: Reason::Completed, receipt }
+    Finish { attempt, usage, period, closed: None, reason: Reason::Completed, receipt, secret: None }
 }
 
 /// As a relay and its wrapper may need a moment.
@@ -104,6 +107,7 @@ fn a_wrapper_speaks_for_its_own_attempt_alone() {
         ceiling: lease.ceiling,
         resources: RESOURCES,
         waiting: false,
+        secret: None,
     };
     ledger.report(&report(attempt, "0.1")).unwrap();
     let refused = |error: Option<LedgerError>| assert!(matches!(error, Some(LedgerError::Refused(_))), "{error:?}");
@@ -175,6 +179,35 @@ fn nobody_else_is_believed() {
     // The real one was not disturbed.
     ledger.finish(&finish(attempt, &lease, "0.5")).unwrap();
     assert_eq!(micros(&station.json(&["jobs", "show", "pod"])["virtual"]["cpu_seconds"]), 500_000);
+    station.verify();
+}
+
+/// Whoever reaches the ledger ends nothing; the relay does, also one that goes on for it, and one that settles.
+#[test]
+fn the_attempt_of_a_session_is_its_relays() {
+    let station = Station::new();
+    let relay = Relay::start(&station);
+    let session = begun(&relay.socket);
+    let mut ledger = RelayLedger::resume(&relay.socket, &session).unwrap();
+    let (attempt, lease) = opened(&mut ledger);
+    let ends_nothing = |secret| {
+        let mut books = Location::parse(station.path("ledger.db").to_str().unwrap()).connect().unwrap();
+        let told = books.finish(&Finish { secret, ..finish(attempt, &lease, "0") });
+        assert!(matches!(told, Err(LedgerError::Foreign)), "{told:?}");
+    };
+    // What a wrapper makes up for itself does not reach the ledger.
+    let own = Some(AttemptSecret::new());
+    ends_nothing(own);
+    ends_nothing(None);
+    ledger.keep(&Kept { attempt, usage: usage("0.2"), period: lease.period, closed: None }).unwrap();
+    drop(relay);
+    let relay = Relay::start(&station);
+    let mut ledger = RelayLedger::resume(&relay.socket, &session).unwrap();
+    ends_nothing(None);
+    ledger.finish(&Finish { secret: own, ..finish(attempt, &lease, "0.3") }).unwrap();
+    assert_eq!(micros(&station.json(&["jobs", "show", "pod"])["virtual"]["cpu_seconds"]), 300_000);
+    drop(ledger);
+    assert_eq!(relay.ends(), 0);
     station.verify();
 }
 

@@ -107,6 +107,11 @@ impl Service {
 
     /// Status and body of a request.
     pub(crate) fn ask(&self, key: &str, method: &str, path: &str, body: &str) -> (u16, Value) {
+        self.ask_with(&[], key, method, path, body)
+    }
+
+    /// The same with these secrets of an attempt, which is one at most by right.
+    pub(crate) fn ask_with(&self, secrets: &[&str], key: &str, method: &str, path: &str, body: &str) -> (u16, Value) {
         rustls::crypto::ring::default_provider().install_default().ok();
         let client = reqwest::blocking::Client::builder().no_proxy().build().unwrap();
         let method = method.parse().unwrap();
@@ -114,6 +119,9 @@ impl Service {
         request = request.header("idempotency-key", "k");
         if !key.is_empty() {
             request = request.bearer_auth(key);
+        }
+        for secret in secrets {
+            request = request.header("jobmeter-attempt-secret", *secret);
         }
         let response = request.send().unwrap();
         let status = response.status().as_u16();

@@ -3,13 +3,14 @@
 use std::sync::atomic::Ordering;
 
 use jobmeter::domain::units::Nanocredits;
-use jobmeter::ledger::Ledger;
+use jobmeter::ledger::attempt_secret::AttemptSecret;
 use jobmeter::ledger::protocol::{Finish, Reason};
 use jobmeter::ledger::store::sqlite::{backup, restore};
 use jobmeter::ledger::views::{Change, PeriodLength};
+use jobmeter::ledger::{Ledger, LedgerError};
 use jobmeter::sys::clock::Clock;
 
-use crate::sidecar::{Stage, last_word};
+use crate::sidecar::{Stage, last_word, usage};
 use crate::world::{HOSTS, World};
 
 impl World {
@@ -27,8 +28,24 @@ impl World {
         if self.chance.below(4_000) == 0 {
             self.crash(at);
         }
+        if self.chance.below(200) == 0 {
+            self.intrude(at);
+        }
         if self.chance.percent(1) {
             self.sidecars[at].load_percent = self.chance.below(101);
+        }
+    }
+
+    /// Somebody with a key, who knows an attempt by its id, says that it has ended and burned nothing.
+    fn intrude(&mut self, at: usize) {
+        let attempt = self.sidecars[at].id;
+        let secret = self.chance.percent(50).then(AttemptSecret::new);
+        let (closed, reason, receipt) = (None, Reason::Completed, serde_json::Value::Null);
+        let finish = Finish { attempt, usage: usage(0), period: 0, closed, reason, receipt, secret };
+        match self.ledger.finish(&finish) {
+            // It is not open yet, or a restore has made the ledger forget it.
+            Err(LedgerError::Foreign | LedgerError::Unknown(_)) => {}
+            other => panic!("seed {}: an intruder is answered by {other:?}", self.seed),
         }
     }
 

@@ -7,6 +7,7 @@ use jobmeter::domain::job::Job;
 use jobmeter::domain::rating::RateCard;
 use jobmeter::domain::units::{Microseconds, Nanocredits};
 use jobmeter::domain::usage::Usage;
+use jobmeter::ledger::attempt_secret::AttemptSecret;
 use jobmeter::ledger::protocol::{AttemptIdentity, ClosedPeriod, Finish, JobKind, OpenRequest, Reason, Resources};
 use jobmeter::runner::origin::Origin;
 use uuid::Uuid;
@@ -59,6 +60,13 @@ pub fn price(cpu_us: u64) -> Nanocredits {
     RateCard::default().price(&usage(cpu_us)).total
 }
 
+/// The same in each run of a seed.
+pub fn secret_of(attempt: Uuid) -> AttemptSecret {
+    let mut bytes = [7; 32];
+    bytes[..16].copy_from_slice(attempt.as_bytes());
+    bytes.into()
+}
+
 pub fn last_word(attempt: Uuid, job: &Job, cpu_us: u64, reason: Reason) -> Finish {
     let (period, closed) = job.period();
     Finish {
@@ -68,6 +76,7 @@ pub fn last_word(attempt: Uuid, job: &Job, cpu_us: u64, reason: Reason) -> Finis
         closed: closed.map(|(period, usage)| ClosedPeriod { period: *period, usage: usage.clone() }),
         reason,
         receipt: serde_json::Value::Null,
+        secret: Some(secret_of(attempt)),
     }
 }
 
@@ -95,8 +104,8 @@ impl Sidecar {
     }
 
     pub fn origin(&self) -> Origin {
-        let OpenRequest { identity, resources, limit, .. } = self.request();
-        Origin { identity, resources, limit, rates_version: 1, started_at_us: 0 }
+        let OpenRequest { identity, resources, limit, secret, .. } = self.request();
+        Origin { identity, resources, limit, secret, rates_version: 1, started_at_us: 0 }
     }
 
     pub fn request(&self) -> OpenRequest {
@@ -111,6 +120,7 @@ impl Sidecar {
             command: vec!["burn".into()],
             host: "sim".into(),
         };
-        OpenRequest { identity, resources: RESOURCES, limit: self.limit, resume: None }
+        let secret = Some(secret_of(self.id));
+        OpenRequest { identity, resources: RESOURCES, limit: self.limit, resume: None, secret }
     }
 }

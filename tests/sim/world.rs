@@ -8,7 +8,7 @@ use jobmeter::domain::deadline::Bounds;
 use jobmeter::domain::job::{AccountState, Action, End, Event, Job, Rules};
 use jobmeter::domain::units::Nanocredits;
 use jobmeter::ledger::book::Outcome;
-use jobmeter::ledger::protocol::{OpenAnswer, Reason, ReportAnswer};
+use jobmeter::ledger::protocol::{OpenAnswer, Reason, Report, ReportAnswer};
 use jobmeter::ledger::store::sqlite::SqliteLedger;
 use jobmeter::ledger::views::{Change, PeriodLength};
 use jobmeter::ledger::{Ledger, LedgerError};
@@ -18,7 +18,7 @@ use jobmeter::sys::clock::Clock;
 use crate::backend::Chat;
 use crate::network::{Chance, Message, Network, Packet};
 use crate::replica::Replica;
-use crate::sidecar::{BOUNDS, CPUS, STOP_US, Sidecar, Stage, last_word, price, usage};
+use crate::sidecar::{BOUNDS, CPUS, STOP_US, Sidecar, Stage, last_word, price, secret_of, usage};
 
 /// From the decision to the standstill, the job burns on for at most this.
 const FREEZE_US: u64 = 2_000;
@@ -374,8 +374,9 @@ impl World {
                     Action::Notice => panic!("no notice was asked for"),
                     Action::Report(due) => {
                         sidecar.asked = Some((due.seq, now_us));
-                        let message = Message::Report(leases::report(sidecar.id, &due, job, &BTreeMap::new()));
-                        let packet = Packet { attempt: at, sent_us: now_us, message };
+                        let secret = Some(secret_of(sidecar.id));
+                        let report = Report { secret, ..leases::report(sidecar.id, &due, job, &BTreeMap::new()) };
+                        let packet = Packet { attempt: at, sent_us: now_us, message: Message::Report(report) };
                         self.network.send(&mut self.chance, now_us, packet);
                     }
                     Action::End(end) => return self.ended(at, end),

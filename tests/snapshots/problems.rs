@@ -87,6 +87,20 @@ fn reporting() -> Vec<Ask<'static>> {
     ]
 }
 
+/// Of an attempt whose sidecar has shown its secret.
+fn secrets() -> Vec<Ask<'static>> {
+    let others = &[("jobmeter-attempt-secret", "0000000000000000000000000000000000000000000000000000000000000000")];
+    let (what, body) = (
+        "POST /api/v1/attempts/00000000-0000-7000-8000-000000000001/finish",
+        json!({
+            "attempt": id(1), "usage": { "cpu_used_seconds": 0, "cpu_allocated_seconds": 0 }, "period": 0,
+            "reason": "completed", "receipt": {},
+        }),
+    );
+    let ask = |headers| Ask { headers, ..Ask::new("node", what, body.to_string()) };
+    vec![ask(&[]), ask(others), ask(&[("jobmeter-attempt-secret", "words")])]
+}
+
 fn tokens() -> Vec<Ask<'static>> {
     let path = "POST /api/v1/jobs/job-1/tokens";
     let ask = |body: Value| Ask::new("node", path, body.to_string());
@@ -202,8 +216,13 @@ fn card(more: Value) -> Value {
 #[test]
 fn of_attempts() {
     // A long name stands in the answer as well.
-    let asks: Vec<Ask> = [opening(), reporting()].into_iter().flatten().collect();
-    let text = service().exchanges(&asks).replace(&"x".repeat(2_000), "x*2000");
+    let asks: Vec<Ask> = [opening(), reporting(), secrets()].into_iter().flatten().collect();
+    let service = service();
+    let headers = &[("jobmeter-attempt-secret", "1111111111111111111111111111111111111111111111111111111111111111")];
+    let path = "PUT /api/v1/attempts/00000000-0000-7000-8000-000000000001";
+    let again = Ask { headers, ..Ask::new("node", path, attempt(1, "job-1", "ann", json!({})).to_string()) };
+    assert!(service.send(&again).status().is_success());
+    let text = service.exchanges(&asks).replace(&"x".repeat(2_000), "x*2000");
     keep("problems-attempts", &text);
 }
 

@@ -198,7 +198,8 @@ fn opened(ledger: &mut RelayLedger) -> (Uuid, i64) {
     };
     let attempt = identity.attempt;
     let resources = Resources { cpus_ppm: 1_000_000, gpus: 0, gpu_models: BTreeMap::new(), stop_us: 6_000 };
-    match ledger.open(&OpenRequest { identity, resources, limit: None, resume: None }).expect("an answer") {
+    match ledger.open(&OpenRequest { identity, resources, limit: None, resume: None, secret: None }).expect("an answer")
+    {
         OpenAnswer::Opened { lease, .. } => (attempt, lease.period),
         other => panic!("{other:?}"),
     }
@@ -206,7 +207,7 @@ fn opened(ledger: &mut RelayLedger) -> (Uuid, i64) {
 
 fn finish(attempt: Uuid, period: i64) -> Finish {
     let receipt = serde_json::json!({});
-    Finish { attempt, usage: Usage::default(), period, closed: None, reason: Reason::Completed, receipt }
+    Finish { attempt, usage: Usage::default(), period, closed: None, reason: Reason::Completed, receipt, secret: None }
 }
 
 /// One JSON document a line.

@@ -20,6 +20,7 @@ mod reports;
 pub mod rows;
 mod shelf;
 mod silence;
+mod speaking;
 mod steady;
 mod tokens;
 mod written;

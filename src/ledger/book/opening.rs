@@ -8,6 +8,7 @@ use crate::domain::lease;
 use crate::domain::rating::RateCard;
 use crate::domain::units::Nanocredits;
 use crate::ledger::LedgerError;
+use crate::ledger::attempt_secret::AttemptSecret;
 use crate::ledger::protocol::{OpenAnswer, OpenRequest, StopReason};
 
 impl Books<'_> {
@@ -77,6 +78,7 @@ impl Books<'_> {
         if attempt.owner != request.identity.user || attempt.job != request.identity.job {
             return Err(LedgerError::Refused(format!("the attempt {} is another job's", attempt.id)));
         }
+        attempt.hear(request.secret.as_ref())?;
         if attempt.ended_us.is_some() {
             return Err(LedgerError::Refused(format!("the attempt {} has ended", attempt.id)));
         }
@@ -137,6 +139,7 @@ impl Books<'_> {
             pace: request.resources.pace(&rates),
             rates,
             rate_since_us: self.now_us,
+            secret: request.secret.as_ref().map(AttemptSecret::hash),
             ..Attempt::default()
         }
     }

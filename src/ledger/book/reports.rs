@@ -40,6 +40,7 @@ impl Books<'_> {
     pub(super) fn report(&mut self, report: &Report) -> Result<Outcome, LedgerError> {
         let found = self.shelf.attempt(report.attempt)?.filter(|attempt| self.may(&attempt.owner));
         let mut attempt = found.ok_or_else(|| super::epoch::never_opened(report.attempt))?;
+        attempt.hear(report.secret.as_ref())?;
         let account = self.account_of(&attempt, report.period)?;
         if attempt.ended_us.is_some() {
             let decision = Decision::Stop(StopReason::OperatorStop);
@@ -285,6 +286,7 @@ impl Books<'_> {
     pub(super) fn finish(&mut self, finish: &Finish) -> Result<FinishAnswer, LedgerError> {
         let found = self.shelf.attempt(finish.attempt)?.filter(|attempt| self.may(&attempt.owner));
         let mut attempt = found.ok_or_else(|| super::epoch::never_opened(finish.attempt))?;
+        attempt.hear(finish.secret.as_ref())?;
         let account = self.account_of(&attempt, finish.period)?;
         let again = attempt.ended_us.is_some();
         if again {

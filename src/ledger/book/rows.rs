@@ -8,6 +8,7 @@ use crate::domain::lease::{burned_in, minimum_slice};
 use crate::domain::rating::{Price, RateCard, VirtualTime};
 use crate::domain::units::Nanocredits;
 use crate::domain::usage::Usage;
+use crate::ledger::attempt_secret::SecretHash;
 use crate::ledger::keys::Scope;
 use crate::ledger::protocol::{JobKind, Pace, Reason};
 use crate::ledger::views::PeriodLength;
@@ -222,6 +223,8 @@ pub struct Attempt {
     pub rate_from: Nanocredits,
     /// The number of its newest entry, from which each names the one before it; as it is stored. Zero where none does.
     pub last_entry: i64,
+    /// Of the secret that its sidecar shows; `None` until one was shown.
+    pub secret: Option<SecretHash>,
 }
 
 /// Credits set aside for tokens of a job.
@@ -417,20 +420,20 @@ impl Attempt {
     }
 }
 
+fn exchanged(sum: Nanocredits, before: Nanocredits, after: Nanocredits) -> Nanocredits {
+    sum.saturating_sub(before).saturating_add(after)
+}
+
 impl AccountSums {
     /// With one attempt's part exchanged.
     #[must_use]
     pub fn exchanged(self, before: &Self, after: &Self) -> Self {
-        let nanocredits = |sum: Nanocredits, before: Nanocredits, after: Nanocredits| {
-            sum.saturating_sub(before).saturating_add(after)
-        };
         Self {
             live: self.live - before.live + after.live,
-            beyond: nanocredits(self.beyond, before.beyond, after.beyond),
-            silent: nanocredits(self.silent, before.silent, after.silent),
-            rate: nanocredits(self.rate, before.rate, after.rate),
-            waits_until_us: self.waits_until_us,
-            silent_from_us: self.silent_from_us,
+            beyond: exchanged(self.beyond, before.beyond, after.beyond),
+            silent: exchanged(self.silent, before.silent, after.silent),
+            rate: exchanged(self.rate, before.rate, after.rate),
+            ..self
         }
     }
 }
@@ -445,13 +448,10 @@ impl JobSums {
     /// With one attempt's part exchanged.
     #[must_use]
     pub fn exchanged(self, before: &Self, after: &Self) -> Self {
-        let nanocredits = |sum: Nanocredits, before: Nanocredits, after: Nanocredits| {
-            sum.saturating_sub(before).saturating_add(after)
-        };
         Self {
-            charged: nanocredits(self.charged, before.charged, after.charged),
-            held: nanocredits(self.held, before.held, after.held),
-            beyond: nanocredits(self.beyond, before.beyond, after.beyond),
+            charged: exchanged(self.charged, before.charged, after.charged),
+            held: exchanged(self.held, before.held, after.held),
+            beyond: exchanged(self.beyond, before.beyond, after.beyond),
         }
     }
 }

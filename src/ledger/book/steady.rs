@@ -3,6 +3,7 @@
 use super::rows::Attempt;
 use crate::domain::units::{Microseconds, Nanocredits};
 use crate::domain::usage::Usage;
+use crate::ledger::attempt_secret::SecretHash;
 use crate::ledger::protocol::{Pace, Reason};
 
 /// How far an attempt is another than it was.
@@ -30,6 +31,7 @@ pub(crate) struct Steady {
     prices: [Nanocredits; 4],
     overshoot: Nanocredits,
     next: Option<(i64, Nanocredits)>,
+    secret: Option<SecretHash>,
 }
 
 impl Steady {
@@ -49,6 +51,7 @@ impl Steady {
             prices: [accounted.gpu, accounted.tokens, charged.gpu, charged.tokens],
             overshoot: attempt.overshoot,
             next: attempt.next,
+            secret: attempt.secret,
         }
     }
 

@@ -174,6 +174,14 @@ fn read_holds(text: &str) -> Loaded<Vec<Hold>> {
     holds.into_iter().map(hold).collect()
 }
 
+fn read_ceilings(text: &str) -> Option<Vec<(u64, Nanocredits)>> {
+    let ceiling = |pair: Vec<i64>| match pair[..] {
+        [version, ceiling] => Some((u64::try_from(version).unwrap_or(0), Nanocredits(ceiling))),
+        _ => None,
+    };
+    pairs(text)?.into_iter().map(ceiling).collect()
+}
+
 fn price(row: &mut Row) -> Loaded<Price> {
     let (cpu, gpu, tokens) = (row.nanocredits()?, row.nanocredits()?, row.nanocredits()?);
     Ok(Price { cpu, gpu, tokens, total: cpu.saturating_add(gpu).saturating_add(tokens) })
@@ -201,12 +209,7 @@ fn read_attempt(mut row: Row, cards: &[RateCard]) -> Loaded<Attempt> {
         VirtualTime { cpu_seconds, gpu_seconds, total_seconds: cpu_seconds.saturating_add(gpu_seconds) };
     let charged = price(row)?;
     let overshoot = row.nanocredits()?;
-    let ceilings = pairs(&row.text()?).ok_or_else(|| damaged("the ceilings"))?;
-    let ceilings = ceilings.into_iter().map(|pair| match pair[..] {
-        [version, ceiling] => Ok((u64::try_from(version).unwrap_or(0), Nanocredits(ceiling))),
-        _ => Err(damaged("the ceilings")),
-    });
-    let ceilings = ceilings.collect::<Loaded<_>>()?;
+    let ceilings = read_ceilings(&row.text()?).ok_or_else(|| damaged("the ceilings"))?;
     let holds = read_holds(&row.text()?)?;
     let next = row.maybe_int()?.zip(row.maybe_nanocredits()?);
     Ok(Attempt {
@@ -237,6 +240,7 @@ fn read_attempt(mut row: Row, cards: &[RateCard]) -> Loaded<Attempt> {
         rate_since_us: row.int()?,
         rate_from: row.nanocredits()?,
         last_entry: row.int()?,
+        secret: row.maybe_text()?.map(|text| text.parse().map_err(|_| damaged("the secret"))).transpose()?,
     })
 }
 

@@ -228,6 +228,7 @@ pub(super) fn attempt(attempt: &Attempt) -> Vec<Value> {
         attempt.rate_since_us.into(),
         attempt.rate_from.into(),
         attempt.last_entry.into(),
+        attempt.secret.map(|hash| hash.text()).into(),
     ]
 }
 

@@ -182,6 +182,7 @@ const ATTEMPT_COLUMNS: &[&str] = &[
     "rate_since_us",
     "rate_from",
     "last_entry",
+    "secret_hash",
 ];
 
 /// See [`crate::ledger::book::rows::Reservation`].

@@ -162,13 +162,13 @@ fn kept(relay: &Relay, session: Uuid, ask: Ask) -> Result<Ask, LedgerError> {
             identity.task.clone_from(&own.task);
             identity.kind = own.kind;
             identity.name.clone_from(&own.name);
-            let request = OpenRequest { identity, resources, limit: own.limit, resume };
-            relay.sessions().opening(&relay.options, session, &request)?;
+            let mut request = OpenRequest { identity, resources, limit: own.limit, resume, secret: None };
+            request.secret = relay.sessions().opening(&relay.options, session, &request)?;
             Ask::Open(request)
         }
-        Ask::Report(report) => {
+        Ask::Report(mut report) => {
             let Report { attempt, usage, period, closed, .. } = &report;
-            relay.sessions().reported(session, *attempt, usage, *period, closed.as_ref())?;
+            report.secret = relay.sessions().reported(session, *attempt, usage, *period, closed.as_ref())?;
             Ask::Report(report)
         }
         Ask::Keep(kept) => {
@@ -176,8 +176,8 @@ fn kept(relay: &Relay, session: Uuid, ask: Ask) -> Result<Ask, LedgerError> {
             relay.sessions().reported(session, *attempt, usage, *period, closed.as_ref())?;
             Ask::Keep(kept)
         }
-        Ask::Finish(finish) => {
-            relay.sessions().finished(session, &finish)?;
+        Ask::Finish(mut finish) => {
+            finish.secret = relay.sessions().finished(session, &finish)?;
             Ask::Finish(finish)
         }
         Ask::Change(change) => {

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::RelayOptions;
 use crate::domain::usage::Usage;
 use crate::ledger::LedgerError;
+use crate::ledger::attempt_secret::AttemptSecret;
 use crate::ledger::protocol::{ClosedPeriod, Finish, OpenAnswer, OpenRequest};
 use crate::ledger::relay::Session;
 use crate::runner::keeper::micros;
@@ -136,18 +137,18 @@ impl Sessions {
         live.ok_or_else(|| refused("the session is over"))
     }
 
-    /// An attempt is about to be opened: one for each session.
+    /// An attempt is about to be opened, with this secret: one for each session.
     pub(super) fn opening(
         &mut self,
         options: &RelayOptions,
         id: Uuid,
         request: &OpenRequest,
-    ) -> Result<(), LedgerError> {
+    ) -> Result<Option<AttemptSecret>, LedgerError> {
         let live = self.live(id)?;
         let attempt = request.identity.attempt;
         if let Some((_, header)) = &live.spool {
             let same = header.identity.attempt == attempt;
-            return if same { Ok(()) } else { Err(refused("the session has an attempt already")) };
+            return if same { Ok(header.secret) } else { Err(refused("the session has an attempt already")) };
         }
         let started_ms_ago = request.resume.map_or(0, |resume| resume.started_ms_ago);
         let ago_us = i64::try_from(started_ms_ago.saturating_mul(1_000)).unwrap_or(0);
@@ -163,12 +164,14 @@ impl Sessions {
             slot_bytes: SLOT_BYTES_WITH_GPUS,
             limit: request.limit,
             socket: None,
+            secret: Some(live.session.secret_of(attempt)),
         };
         let spool = Spool::create(&options.state_dir, &header).map_err(unwritten)?;
         let kept = Kept { session: id, hash: live.session.hash.clone(), attempt: Some(attempt) };
         write(&options.state_dir, &kept).map_err(unwritten)?;
+        let secret = header.secret;
         live.spool = Some((spool, header));
-        Ok(())
+        Ok(secret)
     }
 
     pub(super) fn opened(&mut self, id: Uuid, answer: &OpenAnswer) -> Result<(), LedgerError> {
@@ -181,6 +184,7 @@ impl Sessions {
         Ok(())
     }
 
+    /// What it burned is kept, before the ledger is told of it with this secret.
     pub(super) fn reported(
         &mut self,
         id: Uuid,
@@ -188,21 +192,23 @@ impl Sessions {
         usage: &Usage,
         period: i64,
         closed: Option<&ClosedPeriod>,
-    ) -> Result<(), LedgerError> {
+    ) -> Result<Option<AttemptSecret>, LedgerError> {
         let live = self.of_attempt(id, attempt)?;
         live.record.usage = live.record.usage.merged(usage);
         live.record.period = Some(period);
         live.record.closed = closed.cloned();
-        live.keep()
+        live.keep()?;
+        Ok(live.secret())
     }
 
-    pub(super) fn finished(&mut self, id: Uuid, finish: &Finish) -> Result<(), LedgerError> {
+    /// So is its last word.
+    pub(super) fn finished(&mut self, id: Uuid, finish: &Finish) -> Result<Option<AttemptSecret>, LedgerError> {
         let live = self.of_attempt(id, finish.attempt)?;
         if live.record.finish.is_none() {
             live.record.finish = Some(finish.clone());
             live.keep()?;
         }
-        Ok(())
+        Ok(live.secret())
     }
 
     fn of_attempt(&mut self, id: Uuid, attempt: Uuid) -> Result<&mut Live, LedgerError> {
@@ -261,6 +267,12 @@ impl Sessions {
 }
 
 impl Live {
+    /// Of its attempt. One that an older relay opened has none, and gets none: its spool, from which it may be settled
+    /// later, would not know it.
+    fn secret(&self) -> Option<AttemptSecret> {
+        self.spool.as_ref().and_then(|(_, header)| header.secret)
+    }
+
     fn has_ended(&self) -> bool {
         self.is_told || self.record.finish.is_some()
     }

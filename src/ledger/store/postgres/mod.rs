@@ -19,7 +19,7 @@ use tokio_postgres::{Client, Config, NoTls, Statement};
 
 use self::lock::Owners;
 use self::write::Writing;
-use super::{Concerned, Locked, MIGRATIONS, Row, Store, Table, Value};
+use super::{ADDED, Concerned, Locked, MIGRATIONS, Row, Store, Table, Value};
 use crate::ledger::LedgerError;
 use crate::sys::clock::Clock;
 
@@ -221,6 +221,13 @@ impl Postgres {
             self.batch(migration)?;
             self.batch(extras)?;
             self.batch(&format!("INSERT INTO jobmeter_schema VALUES ({at})"))?;
+        }
+        for (table, column, kind) in ADDED {
+            let look =
+                "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass($1) AND attname = CAST($2 AS TEXT)";
+            if self.query(look, &[table.into(), column.into()])?.is_empty() {
+                self.batch(&format!("ALTER TABLE {table} ADD COLUMN {column} {kind}"))?;
+            }
         }
         Ok(())
     }

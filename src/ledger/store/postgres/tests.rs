@@ -132,6 +132,7 @@ fn a_report_that_overtakes_its_opening_writes_nothing_unlocked() {
         ceiling: Nanocredits::ZERO,
         resources: request.resources.clone(),
         waiting: false,
+        secret: None,
     };
     let mut other = StoreLedger::new(connect());
     let open = || assert!(matches!(other.open(&request).unwrap(), OpenAnswer::Opened { .. }));
@@ -152,27 +153,17 @@ fn replicas_never_write_over_each_other() {
     let mut ledger = connect();
     let request = suite::World::request("j", None);
     let (attempt, resources) = (request.identity.attempt, request.resources.clone());
-    assert!(matches!(ledger.open(&request).unwrap(), OpenAnswer::Opened { .. }));
+    let OpenAnswer::Opened { mut lease, .. } = ledger.open(&request).unwrap() else { panic!() };
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let mut ledger = connect();
-            let mut ceiling_version = 0;
             for seq in 1..400 {
                 // Every second one burns nothing, and only moves what is held.
                 let usage = suite::seconds(&format!("{}.0", seq / 2));
-                let report = Report {
-                    attempt,
-                    seq,
-                    usage,
-                    period: 0,
-                    closed: None,
-                    ceiling_version,
-                    ceiling: Nanocredits::ZERO,
-                    resources: Resources { cpus_ppm: (1 + seq % 7) * 1_000_000, ..resources.clone() },
-                    waiting: false,
-                };
-                if let Decision::Lease(lease) = ledger.report(&report).unwrap().decision {
-                    ceiling_version = lease.version;
+                let resources = Resources { cpus_ppm: (1 + seq % 7) * 1_000_000, ..resources.clone() };
+                let report = Report { resources, ..suite::report(attempt, seq, &usage, &lease, false) };
+                if let Decision::Lease(newer) = ledger.report(&report).unwrap().decision {
+                    lease = newer;
                 }
             }
         });

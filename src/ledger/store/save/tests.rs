@@ -10,11 +10,12 @@ use super::*;
 use crate::domain::book::Source;
 use crate::domain::units::{Microseconds, Nanocredits};
 use crate::domain::usage::GpuUsage;
+use crate::ledger::attempt_secret::AttemptSecret;
 use crate::ledger::book::Steady;
 use crate::ledger::store::Table;
 
 /// Each makes another attempt of it. What is pinned when it is opened, never changes.
-const STEPS: [fn(&mut Attempt); 36] = [
+const STEPS: [fn(&mut Attempt); 38] = [
     |attempt| attempt.period = 1,
     |attempt| attempt.lease_until_us = 1,
     |attempt| attempt.live = true,
@@ -51,6 +52,8 @@ const STEPS: [fn(&mut Attempt); 36] = [
     |attempt| attempt.rate_since_us = 1,
     |attempt| attempt.rate_from = Nanocredits(1),
     |attempt| attempt.last_entry = 1,
+    |attempt| attempt.secret = Some(AttemptSecret::from([1; 32]).hash()),
+    |attempt| attempt.secret = Some(AttemptSecret::from([2; 32]).hash()),
 ];
 
 fn row(table: &Table, values: Vec<Value>) -> BTreeMap<&'static str, Value> {

@@ -8,7 +8,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 use super::{network, upgrade};
 use crate::ledger::LedgerError;
-use crate::ledger::store::MIGRATIONS;
+use crate::ledger::store::{ADDED, MIGRATIONS};
 use crate::sys::clock::{Clock, SystemClock, pause};
 
 /// "JBMT": tells a ledger from every other SQLite file.
@@ -56,7 +56,10 @@ pub(super) fn with_path(path: &Path, error: LedgerError) -> LedgerError {
     let named = |text: String| format!("{}: {text}", path.display());
     match error {
         // These are about a value, which they name.
-        error @ (LedgerError::Missing(_) | LedgerError::Unknown(_) | LedgerError::Conflict(_)) => error,
+        error @ (LedgerError::Missing(_)
+        | LedgerError::Unknown(_)
+        | LedgerError::Foreign
+        | LedgerError::Conflict(_)) => error,
         // A refusal is about a value, which it names.
         LedgerError::Refused(text) if !text.starts_with("it cannot") => LedgerError::Refused(text),
         LedgerError::Refused(text) => LedgerError::Refused(named(text)),
@@ -107,7 +110,7 @@ fn prepare(mut db: Connection) -> Result<Connection, LedgerError> {
     db.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     // The last process to close would else copy the log into the file and sync twice, at the end of every short job.
     db.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-    if version < SCHEMA_VERSION {
+    if version < SCHEMA_VERSION || !missing_columns(&db)?.is_empty() {
         migrate(&mut db)?;
     }
     Ok(db)
@@ -131,6 +134,18 @@ fn write_ahead(db: &Connection) -> Result<(), LedgerError> {
     }
 }
 
+/// The statements that add them, see [`ADDED`].
+fn missing_columns(db: &Connection) -> Result<Vec<String>, LedgerError> {
+    let mut look = db.prepare("SELECT count(*) FROM pragma_table_info(?1) WHERE name = ?2")?;
+    let mut missing = Vec::new();
+    for (table, column, kind) in ADDED {
+        if look.query_row([table, column], |row| row.get::<_, i64>(0))? == 0 {
+            missing.push(format!("ALTER TABLE {table} ADD COLUMN {column} {kind}"));
+        }
+    }
+    Ok(missing)
+}
+
 fn migrate(db: &mut Connection) -> Result<(), LedgerError> {
     let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
     // Another process may have made it between the look and the lock.
@@ -148,6 +163,9 @@ fn migrate(db: &mut Connection) -> Result<(), LedgerError> {
         if at == SCHEMA_FIRST {
             tx.execute_batch(TRIGGERS)?;
         }
+    }
+    for addition in missing_columns(&tx)? {
+        tx.execute_batch(&addition)?;
     }
     if version < SCHEMA_VERSION {
         tx.pragma_update(None, "application_id", APPLICATION_ID)?;

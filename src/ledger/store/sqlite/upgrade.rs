@@ -97,8 +97,8 @@ pub(super) fn take_over(tx: &Transaction<'_>) -> Result<(), LedgerError> {
 fn attempts(tx: &Transaction<'_>) -> Result<(), LedgerError> {
     let mut statement =
         tx.prepare("SELECT id, period, started_us, lease_until_us, ended_us, reason, receipt, state FROM old_attempt")?;
-    // The last column comes with a later version.
-    let names: Vec<_> = ATTEMPT.columns.iter().copied().filter(|name| *name != "last_entry").collect();
+    // The last columns come with later versions.
+    let names: Vec<_> = ATTEMPT.columns.iter().copied().take_while(|name| *name != "last_entry").collect();
     let places: Vec<String> = (1..=names.len()).map(|at| format!("?{at}")).collect();
     let insert = format!("INSERT INTO attempt ({}) VALUES ({})", names.join(", "), places.join(", "));
     let (mut accounts, mut jobs) = (BTreeMap::<String, AccountSums>::new(), HashMap::<String, JobSums>::new());
@@ -139,7 +139,7 @@ fn attempts(tx: &Transaction<'_>) -> Result<(), LedgerError> {
             rate: state.rate,
             rate_since_us: state.rate_since_us,
             rate_from: state.rate_from,
-            last_entry: 0,
+            ..Attempt::default()
         };
         tx.prepare_cached(&insert)?.execute(params_from_iter(save::attempt(&attempt).into_iter().take(names.len())))?;
         tx.execute("INSERT INTO identity (attempt, body) VALUES (?1, ?2)", (&id, identity))?;

@@ -6,6 +6,7 @@
 mod alerts;
 mod changes;
 mod reading;
+mod secrets;
 mod sharing;
 mod tokens;
 
@@ -57,7 +58,7 @@ pub(crate) fn seconds(s: &str) -> Usage {
     Usage { cpu_used_seconds: s.parse().unwrap(), ..Usage::default() }
 }
 
-fn report(attempt: Uuid, seq: u64, usage: &Usage, lease: &Lease, waiting: bool) -> Report {
+pub(crate) fn report(attempt: Uuid, seq: u64, usage: &Usage, lease: &Lease, waiting: bool) -> Report {
     Report {
         attempt,
         seq,
@@ -68,7 +69,13 @@ fn report(attempt: Uuid, seq: u64, usage: &Usage, lease: &Lease, waiting: bool) 
         ceiling: lease.ceiling,
         resources: RESOURCES,
         waiting,
+        secret: None,
     }
+}
+
+pub(crate) fn finish(attempt: Uuid, usage: &Usage, period: i64) -> Finish {
+    let (usage, receipt, reason) = (usage.clone(), serde_json::json!({}), Reason::Completed);
+    Finish { attempt, usage, period, closed: None, reason, receipt, secret: None }
 }
 
 /// The first report of the next period: CPU seconds at the end of the last, and now.
@@ -120,6 +127,7 @@ impl World {
             resources: RESOURCES,
             limit: limit.map(|limit| limit.parse().unwrap()),
             resume: None,
+            secret: None,
         }
     }
 
@@ -144,9 +152,7 @@ impl World {
     }
 
     pub(crate) fn finish(&mut self, attempt: Uuid, usage: &Usage, period: i64) -> FinishAnswer {
-        let receipt = serde_json::json!({});
-        let finish = Finish { attempt, usage: usage.clone(), period, closed: None, reason: Reason::Completed, receipt };
-        self.ledger.finish(&finish).unwrap()
+        self.ledger.finish(&finish(attempt, usage, period)).unwrap()
     }
 
     pub(crate) fn account(&mut self) -> AccountView {

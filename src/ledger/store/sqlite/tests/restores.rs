@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 
-use super::suite::{DAY_S, HandClock, World, seconds};
+use super::suite::{DAY_S, HandClock, World, finish, seconds};
 use super::*;
 use crate::domain::lease::LEASE_MS;
 use crate::domain::units::Nanocredits;
 use crate::ledger::Ledger;
-use crate::ledger::protocol::{Decision, Finish, Lease, OpenAnswer, OpenRequest, Reason, Report, Resume};
+use crate::ledger::attempt_secret::AttemptSecret;
+use crate::ledger::protocol::{Decision, Finish, Lease, OpenAnswer, OpenRequest, Report, Resume};
 use crate::ledger::views::{Change, Query, View};
 
 impl World {
@@ -79,6 +80,7 @@ fn after_a_restore_running_attempts_come_back_and_new_ones_wait() {
         ceiling: lease.ceiling,
         resources: request.resources.clone(),
         waiting: false,
+        secret: None,
     };
     unknown(world.ledger.report(&report));
     world.reopen(&request, &lease);
@@ -100,18 +102,17 @@ fn after_a_restore_running_attempts_come_back_and_new_ones_wait() {
 fn what_had_ended_is_charged_again_once() {
     let mut world = World::with_limit("0.01");
     world.copy();
-    let request = World::request("ended", None);
+    let request = OpenRequest { secret: Some(AttemptSecret::new()), ..World::request("ended", None) };
     let OpenAnswer::Opened { lease, .. } = world.ledger.open(&request).unwrap() else { panic!() };
-    let attempt = request.identity.attempt;
-    world.finish(attempt, &seconds("0.4"), lease.period);
+    let without = finish(request.identity.attempt, &seconds("0.4"), lease.period);
+    let finish = Finish { secret: request.secret, ..without.clone() };
+    world.ledger.finish(&finish).unwrap();
     // Days later: its usage is charged to the day in which it happened.
     world.pass_s(2 * DAY_S);
     world.restore();
-    let receipt = serde_json::json!({});
-    let (usage, period, reason) = (seconds("0.4"), lease.period, Reason::Completed);
-    let finish = Finish { attempt, usage, period, closed: None, reason, receipt };
     unknown(world.ledger.finish(&finish));
     world.reopen(&request, &Lease { ceiling: Nanocredits::ZERO, ..lease });
+    assert!(matches!(world.ledger.finish(&without), Err(LedgerError::Foreign)));
     for _ in 0..2 {
         assert_eq!(world.ledger.finish(&finish).unwrap().charged.total.0, 100_000);
     }
@@ -150,14 +151,7 @@ fn a_file_that_vanishes_acknowledges_nothing_more() {
     let mut world = World::new();
     let (attempt, lease) = world.open("j", None);
     std::fs::rename(world.path("l.db"), world.path("gone.db")).unwrap();
-    let finish = Finish {
-        attempt,
-        usage: seconds("0.4"),
-        period: lease.period,
-        closed: None,
-        reason: Reason::Completed,
-        receipt: serde_json::json!({}),
-    };
+    let finish = finish(attempt, &seconds("0.4"), lease.period);
     let error = world.ledger.finish(&finish).unwrap_err();
     assert!(matches!(&error, LedgerError::Unavailable(why) if why.contains("l.db")), "{error}");
     std::fs::rename(world.path("gone.db"), world.path("l.db")).unwrap();
