@@ -9,6 +9,7 @@ use super::args::Run;
 use super::output::{Failure, Output};
 use super::settings::{RunFile, Settings};
 use super::values;
+use crate::domain::redaction::SecretNames;
 use crate::ledger::location::Location;
 use crate::ledger::protocol::JobKind;
 use crate::meter::gpu::declared::Selection;
@@ -82,10 +83,21 @@ pub(super) fn options(run: &Run, settings: &Settings) -> Result<RunOptions, Fail
         cpu_source: run.cpu_source.or(file.cpu_source),
         gpus: gpus(run, file)?,
         receipt: receipt.map_err(|error| Failure::new("the receipt's path cannot be found").because(error))?,
+        secret_names: secret_names(file)?,
         termination_log: None,
         quiet: run.quiet || file.quiet,
         exhausted_status: run.exhausted_status.or(file.exhausted_status).unwrap_or(EXHAUSTED_STATUS),
     })
+}
+
+fn secret_names(file: &RunFile) -> Result<SecretNames, Failure> {
+    let Some(words) = &file.secret_names else { return Ok(SecretNames::default()) };
+    // One that can be in no name would be there for nothing, and nobody would see that it does not work.
+    match words.iter().find(|word| !word.chars().any(char::is_alphanumeric)) {
+        Some(word) => Err(Failure::new("the setting run.secret_names of the settings file")
+            .because(format!("{word:?}: expected a word such as \"token\""))),
+        None => Ok(SecretNames::new(words)),
+    }
 }
 
 fn gpus(run: &Run, file: &RunFile) -> Result<GpuOptions, Failure> {

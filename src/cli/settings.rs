@@ -56,6 +56,7 @@ pub(super) struct RunFile {
     #[serde(default)]
     pub(super) gpu_exclusive: bool,
     pub(super) nvml_library: Option<PathBuf>,
+    pub(super) secret_names: Option<Vec<String>>,
 }
 
 impl Settings {
