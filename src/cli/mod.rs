@@ -8,6 +8,7 @@ mod doctor;
 mod jobs;
 mod key;
 mod ledger;
+mod log;
 mod manual;
 mod output;
 mod rates;

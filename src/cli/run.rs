@@ -9,6 +9,7 @@ use super::args::Run;
 use super::output::{Failure, Output};
 use super::settings::{RunFile, Settings};
 use super::values;
+use crate::domain::printable::printable;
 use crate::domain::redaction::SecretNames;
 use crate::ledger::location::Location;
 use crate::ledger::protocol::JobKind;
@@ -165,14 +166,18 @@ fn dry_run_text(user: &str, found: &DryRun) -> String {
     );
     for (model, count) in &found.gpus_openable {
         let model = if model.is_empty() { "of a name that is not known" } else { model };
-        text.push_str(&format!("GPUs           {count} × {model} can be opened\n"));
+        text.push_str(&format!("GPUs           {count} × {} can be opened\n", printable(model)));
     }
     for device in &found.gpus {
         let (mode, weight) = (device.mode.as_str(), device.weight);
-        text.push_str(&format!("GPU            {} {}: {mode}, weight {weight}\n", device.name, device.uuid));
+        text.push_str(&format!(
+            "GPU            {} {}: {mode}, weight {weight}\n",
+            printable(&device.name),
+            device.uuid
+        ));
     }
     for degraded in &found.degraded {
-        text.push_str(&format!("note           {degraded}\n"));
+        text.push_str(&format!("note           {}\n", printable(degraded)));
     }
     text.push_str("nothing was started\n");
     text

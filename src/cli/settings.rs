@@ -142,7 +142,7 @@ fn read_config(named: Option<&Path>) -> Result<ConfigFile, Failure> {
     };
     let wrong = |cause: String| Failure::new(format!("cannot use the settings of {}", path.display())).because(cause);
     let text = std::fs::read_to_string(&path).map_err(|error| wrong(error.to_string()))?;
-    toml::from_str(&text).map_err(|error| wrong(error.to_string().trim_end().replace('\n', "\n    ")))
+    toml::from_str(&text).map_err(|error| wrong(error.to_string().trim_end().to_owned()))
 }
 
 /// The name of the real user; the number where it has no name, as in containers.

@@ -78,7 +78,8 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let arguments = match parsed(arguments) {
         Ok(arguments) => arguments,
         Err(why) => {
-            say(&format!("jobmeter: error: {why}\n{USAGE}"));
+            say(&format!("jobmeter: error: {why}"));
+            USAGE.lines().for_each(say);
             return ExitCode::from(FAILED);
         }
     };

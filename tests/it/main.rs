@@ -23,4 +23,5 @@ mod service;
 mod socket;
 #[path = "../station.rs"]
 mod station;
+mod text;
 mod webhook;
