@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use uuid::Uuid;
 
 use super::args::{Account, Reasoned};
-use super::output::{Failure, Output, Style};
+use super::output::{Failure, Output, Style, cleaned};
 use super::settings::Settings;
 use super::status::{account_of, text};
 use crate::ledger::LedgerError;
@@ -56,7 +56,7 @@ fn show(entries: u32, settings: &Settings, out: &Output) -> Result<ExitCode, Fai
 
 fn show_text(account: &AccountView, entries: &[EntryView], style: &Style) -> String {
     let mut shown = text(account, style);
-    for grant in &account.grants {
+    for grant in cleaned(account).grants {
         let until = grant.expires_at.as_ref().map_or("no expiry".to_owned(), |at| format!("until {at}"));
         shown.push_str(&format!(
             "grant {} of {} left, {until}: {}\n",

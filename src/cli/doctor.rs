@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::output::{Failure, Output, Style};
 use super::settings::Settings;
+use crate::domain::printable::printable;
 use crate::domain::units::Microseconds;
 use crate::ledger::views::Query;
 use crate::meter::CpuSource;
@@ -203,7 +204,7 @@ fn text(diagnosis: &Diagnosis, best: Option<CpuSource>, style: &Style) -> String
             Some(false) => style.warning("✗"),
             None => style.dim("·"),
         };
-        text.push_str(&format!("{mark} {:<17} {}\n", check.what, check.found));
+        text.push_str(&format!("{mark} {:<17} {}\n", check.what, printable(&check.found)));
     }
     let verdict = match best {
         Some(source) if diagnosis.can_run => style.good(&format!("jobs run here, metered by {}", source.as_str())),

@@ -5,8 +5,9 @@ use std::process::ExitCode;
 
 use super::args::Jobs;
 use super::chart;
-use super::output::{Failure, Output, Style};
+use super::output::{Failure, Output, Style, cleaned};
 use super::settings::Settings;
+use crate::domain::printable::printable;
 use crate::domain::units::{Microseconds, Nanocredits};
 use crate::ledger::LedgerError;
 use crate::ledger::protocol::Reason;
@@ -29,7 +30,7 @@ pub(super) fn jobs(jobs: &Jobs, settings: &Settings, out: &Output) -> Result<Exi
             }
         }
         Jobs::Show { job } => match settings.connect()?.read(&Query::Job { job: job.clone() })? {
-            View::Job(Some(job)) => out.print(&job, |style| show(&job, style)),
+            View::Job(Some(job)) => out.print(&job, |style| show(&cleaned(&job), style)),
             View::Job(None) => Err(Failure::new(format!("there is no job {job:?}")).hint("`jobmeter jobs list --all`")),
             _ => Err(unasked()),
         },
@@ -42,6 +43,7 @@ pub(super) fn jobs(jobs: &Jobs, settings: &Settings, out: &Output) -> Result<Exi
             let job = found.job;
             let answer =
                 ledger.change(&Change::StopJob { job: job.clone(), by: settings.by.clone(), why: why.clone() })?;
+            let job = printable(&job);
             let told = if answer.again {
                 format!("job {job} had been stopped before\n")
             } else {
@@ -127,7 +129,7 @@ fn show_attempt(text: &mut String, attempt: &AttemptView, style: &Style) {
     let identity = &attempt.identity;
     let _ = writeln!(text, "{} task {} on {}", style.bold("attempt"), identity.task, identity.host);
     let _ = writeln!(text, "  id        {}", identity.attempt);
-    let _ = writeln!(text, "  command   {}", identity.command.join(" ").escape_debug());
+    let _ = writeln!(text, "  command   {}", identity.command.join(" "));
     if !identity.labels.is_empty() {
         let labels: Vec<String> = identity.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
         let _ = writeln!(text, "  labels    {}", labels.join(", "));

@@ -6,6 +6,7 @@ use super::args::Ledger;
 use super::output::{Failure, Output};
 use super::settings::Settings;
 use super::spool::unreadable;
+use crate::domain::printable::printable;
 use crate::domain::usage::Usage;
 use crate::ledger::LedgerError;
 use crate::ledger::store::sqlite::{backup, restore};
@@ -70,7 +71,7 @@ fn verify(settings: &Settings, out: &Output) -> Result<ExitCode, Failure> {
         });
         text.push('\n');
         for problem in &found.problems {
-            text.push_str(&format!("  {problem}\n"));
+            text.push_str(&format!("  {}\n", printable(problem)));
         }
         text
     })?;

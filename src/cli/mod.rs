@@ -9,6 +9,7 @@ mod enforced;
 mod jobs;
 mod key;
 mod ledger;
+mod log;
 mod manual;
 mod output;
 mod rates;

@@ -1,11 +1,17 @@
-//! The one printer: JSON for programs, text for people, errors with what to do.
+//! The one printer: JSON for programs, text for people, errors with what to do. Whatever it prints came in part from
+//! outside, so what a terminal would obey is written out here, and only here: see [`crate::domain::printable`].
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use uuid::Uuid;
 
+use crate::domain::printable::{is_hidden, printable, printable_json, printable_lines};
 use crate::ledger::LedgerError;
 
 /// How to print.
@@ -19,7 +25,9 @@ pub(super) struct Output {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Style {
     pub(super) width: usize,
-    colour: bool,
+    /// Stands for the escape sequences of colours until the text is printed, for those of others are written out. Nobody
+    /// can guess it. None without colours.
+    mark: Option<Uuid>,
 }
 
 /// What went wrong, why, and what to do.
@@ -70,7 +78,8 @@ impl Output {
         let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
             || std::env::var_os("TERM").is_some_and(|term| term == "dumb");
         let width = terminal_size::terminal_size().map_or(100, |(width, _)| usize::from(width.0));
-        Self { json, style: Style { width: width.clamp(40, 160), colour: terminal && !plain } }
+        let mark = (terminal && !plain).then(Uuid::new_v4);
+        Self { json, style: Style { width: width.clamp(40, 160), mark } }
     }
 
     /// Prints the data as JSON, or the text made of it.
@@ -79,14 +88,11 @@ impl Output {
         data: &T,
         text: impl FnOnce(&Style) -> String,
     ) -> Result<ExitCode, Failure> {
-        let bytes = if self.json {
-            let mut bytes = serde_json::to_vec_pretty(data).map_err(|error| Failure::new(error.to_string()))?;
-            bytes.push(b'\n');
-            bytes
-        } else {
-            text(&self.style).into_bytes()
-        };
-        print_bytes(&bytes)
+        if !self.json {
+            return print_bytes(self.style.finished(&text(&self.style)).as_bytes());
+        }
+        let document = serde_json::to_string_pretty(data).map_err(|error| Failure::new(error.to_string()))?;
+        print_bytes(format!("{}\n", printable_json(&document)).as_bytes())
     }
 }
 
@@ -101,25 +107,76 @@ pub(super) fn print_bytes(bytes: &[u8]) -> Result<ExitCode, Failure> {
     }
 }
 
+/// Help in clap's colours, and an error without: it repeats arguments, whose escape sequences look like clap's own.
 pub(super) fn print_help(error: &clap::Error) {
+    let told = error.render().to_string();
+    let mut of_variables = std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("JOBMETER"));
+    let helps =
+        [ErrorKind::DisplayHelp, ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand, ErrorKind::DisplayVersion];
+    let is_ours =
+        helps.contains(&error.kind()) && !of_variables.any(|(_, value)| value.to_string_lossy().chars().any(is_hidden));
+    let printed = if is_ours {
+        error.print()
+    } else if error.use_stderr() {
+        io::stderr().lock().write_all(printable_lines(&told).as_bytes())
+    } else {
+        io::stdout().lock().write_all(printable_lines(&told).as_bytes())
+    };
     // A closed standard error is no reason to panic.
-    error.print().ok();
+    printed.ok();
 }
 
 pub(super) fn print_failure(failure: &Failure) {
-    let mut text = format!("jobmeter: error: {}\n", failure.message);
+    let mut text = format!("jobmeter: error: {}\n", indented(&failure.message));
     if let Some(cause) = &failure.cause {
-        writeln!(text, "  caused by: {cause}").ok();
+        let _ = writeln!(text, "  caused by: {}", indented(cause));
     }
     if let Some(hint) = &failure.hint {
-        writeln!(text, "  hint: {hint}").ok();
+        let _ = writeln!(text, "  hint: {}", indented(hint));
     }
+    // A closed standard error is no reason to panic.
     io::stderr().lock().write_all(text.as_bytes()).ok();
+}
+
+/// What a service or a file says begins no line of jobmeter's.
+fn indented(text: &str) -> String {
+    printable_lines(text).replace('\n', "\n    ")
+}
+
+/// The same with nothing in its texts that is hidden, line breaks included: for what is laid out in lines.
+pub(super) fn cleaned<T: Serialize + DeserializeOwned + Clone>(data: &T) -> T {
+    let value = serde_json::to_value(data).map(clean);
+    // What does not come back from JSON is still cleaned as a whole, when it is printed.
+    value.and_then(serde_json::from_value).unwrap_or_else(|_| data.clone())
+}
+
+fn clean(value: Value) -> Value {
+    match value {
+        Value::String(text) => Value::String(printable(&text).into_owned()),
+        Value::Array(values) => values.into_iter().map(clean).collect(),
+        Value::Object(fields) => {
+            fields.into_iter().map(|(name, value)| (printable(&name).into_owned(), clean(value))).collect()
+        }
+        other => other,
+    }
 }
 
 impl Style {
     fn paint(self, code: &str, text: &str) -> String {
-        if self.colour { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
+        let text = printable(text);
+        self.mark.map_or_else(|| text.to_string(), |mark| format!("{mark}{code}m{text}{mark}0m"))
+    }
+
+    /// Ready to be printed.
+    fn finished(self, text: &str) -> String {
+        let Some(mark) = self.mark else { return printable_lines(text).into_owned() };
+        let mark = mark.to_string();
+        let mut pieces = text.split(&mark);
+        let first = pieces.next().unwrap_or_default();
+        pieces.fold(printable_lines(first).into_owned(), |text, piece| {
+            let (code, painted) = piece.split_once('m').unwrap_or(("0", piece));
+            format!("{text}\u{1b}[{code}m{}", printable_lines(painted))
+        })
     }
 
     pub(super) fn bold(self, text: &str) -> String {
@@ -144,6 +201,8 @@ impl Style {
 
     /// Columns as wide as their widest cell; cells that are numbers stand to the right.
     pub(super) fn table(self, header: &[&str], rows: &[Vec<String>]) -> String {
+        let shown = |row: &Vec<String>| row.iter().map(|cell| printable(cell).into_owned()).collect::<Vec<_>>();
+        let rows: Vec<Vec<String>> = rows.iter().map(shown).collect();
         let width_of = |at: usize| {
             let cells = rows.iter().filter_map(|row| row.get(at)).map(|cell| cell.chars().count());
             cells.chain(header.get(at).map(|name| name.chars().count())).max().unwrap_or(0)
@@ -168,7 +227,7 @@ impl Style {
         };
         let mut text = self.dim(&line(&mut header.iter().copied()));
         text.push('\n');
-        for row in rows {
+        for row in &rows {
             text.push_str(&line(&mut row.iter().map(String::as_str)));
             text.push('\n');
         }
@@ -182,8 +241,27 @@ mod tests {
 
     #[test]
     fn numbers_stand_to_the_right() {
-        let style = Style { width: 80, colour: false };
+        let style = Style { width: 80, mark: None };
         let rows = [vec!["a".to_owned(), "1.5".to_owned()], vec!["long".to_owned(), "12.25".to_owned()]];
         assert_eq!(style.table(&["NAME", "N"], &rows), "NAME      N\na       1.5\nlong  12.25\n");
+    }
+
+    #[test]
+    fn only_our_own_escape_sequences_reach_a_terminal() {
+        let style = Style { width: 80, mark: Some(Uuid::new_v4()) };
+        let foreign = "\u{1b}[2Jx\u{202e}";
+        let text = format!("{} {foreign}\n{}", style.bold(foreign), style.table(&["N"], &[vec!["a\nb".to_owned()]]));
+        assert_eq!(
+            style.finished(&text),
+            "\u{1b}[1m\\u{1b}[2Jx\\u{202e}\u{1b}[0m \\u{1b}[2Jx\\u{202e}\n\u{1b}[2mN\u{1b}[0m\na\\nb\n"
+        );
+        let plain = Style { width: 80, mark: None };
+        assert_eq!(plain.finished(&format!("{}\n", plain.bad(foreign))), "\\u{1b}[2Jx\\u{202e}\n");
+    }
+
+    #[test]
+    fn data_is_cleaned_to_its_last_text() {
+        let data = serde_json::json!({ "a\u{7}": [1.5, "b\nc", { "d": null }] });
+        assert_eq!(cleaned(&data), serde_json::json!({ "a\\u{7}": [1.5, "b\\nc", { "d": null }] }));
     }
 }

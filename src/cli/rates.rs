@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use super::args::{Rates, RatesSet};
 use super::output::{Failure, Output, Style};
 use super::settings::Settings;
+use crate::domain::printable::printable;
 use crate::domain::rating::{CpuBasis, GpuBasis, RateCard};
 use crate::domain::units::Microseconds;
 use crate::ledger::views::{Change, Query, RatesView, View};
@@ -88,7 +89,7 @@ fn text(versions: &[RatesView], style: &Style) -> String {
     ];
     let mut text = style.table(&header, &versions.iter().map(row).collect::<Vec<_>>());
     for of in versions.first().map(|version| version.rates.gpu_weights.as_slice()).unwrap_or_default() {
-        text.push_str(&format!("GPU × {} for {}\n", weight(of.weight_ppm), of.pattern));
+        text.push_str(&format!("GPU × {} for {}\n", weight(of.weight_ppm), printable(&of.pattern)));
     }
     text
 }

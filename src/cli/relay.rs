@@ -52,7 +52,7 @@ pub(super) struct Relay {
 }
 
 pub(super) fn relay(relay: &Relay, settings: &Settings) -> Result<ExitCode, Failure> {
-    super::serve::log();
+    super::log::start();
     let absolute = |path: &Path| {
         std::path::absolute(path).map_err(|error| Failure::new(format!("the path {}", path.display())).because(error))
     };

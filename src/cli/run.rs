@@ -11,6 +11,8 @@ use uuid::Uuid;
 use super::output::{Failure, Output};
 use super::settings::{RunFile, SYSTEM_FILE, Settings};
 use super::values::{self, Span};
+use crate::domain::printable::printable;
+use crate::domain::redaction::SecretNames;
 use crate::domain::units::Nanocredits;
 use crate::ledger::location::Location;
 use crate::ledger::protocol::JobKind;
@@ -178,6 +180,7 @@ pub(super) fn options(run: &Run, settings: &Settings) -> Result<RunOptions, Fail
         cpu_source: run.cpu_source.or(file.cpu_source),
         gpus: gpus(run, file)?,
         receipt: receipt.map_err(|error| Failure::new("the receipt's path cannot be found").because(error))?,
+        secret_names: secret_names(file)?,
         termination_log: None,
         quiet: run.quiet || file.quiet,
         exhausted_status: run.exhausted_status.or(file.exhausted_status).unwrap_or(EXHAUSTED_STATUS),
@@ -192,6 +195,16 @@ fn limit(run: &Run, settings: &Settings) -> Result<Option<Nanocredits>, Failure>
             Err(Failure::new(format!("--limit may be {most} credits at most: {SYSTEM_FILE} enforces its settings")))
         }
         (given, filed) => Ok(given.or(filed)),
+    }
+}
+
+fn secret_names(file: &RunFile) -> Result<SecretNames, Failure> {
+    let Some(words) = &file.secret_names else { return Ok(SecretNames::default()) };
+    // One that can be in no name would be there for nothing, and nobody would see that it does not work.
+    match words.iter().find(|word| !word.chars().any(char::is_alphanumeric)) {
+        Some(word) => Err(Failure::new("the setting run.secret_names of the settings file")
+            .because(format!("{word:?}: expected a word such as \"token\""))),
+        None => Ok(SecretNames::new(words)),
     }
 }
 
@@ -267,14 +280,18 @@ fn dry_run_text(user: &str, found: &DryRun) -> String {
     );
     for (model, count) in &found.gpus_openable {
         let model = if model.is_empty() { "of a name that is not known" } else { model };
-        text.push_str(&format!("GPUs           {count} × {model} can be opened\n"));
+        text.push_str(&format!("GPUs           {count} × {} can be opened\n", printable(model)));
     }
     for device in &found.gpus {
         let (mode, weight) = (device.mode.as_str(), device.weight);
-        text.push_str(&format!("GPU            {} {}: {mode}, weight {weight}\n", device.name, device.uuid));
+        text.push_str(&format!(
+            "GPU            {} {}: {mode}, weight {weight}\n",
+            printable(&device.name),
+            device.uuid
+        ));
     }
     for degraded in &found.degraded {
-        text.push_str(&format!("note           {degraded}\n"));
+        text.push_str(&format!("note           {}\n", printable(degraded)));
     }
     text.push_str("nothing was started\n");
     text

@@ -5,11 +5,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::filter::Targets;
-use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::util::SubscriberInitExt;
 
 use super::args::Serve;
+use super::log;
 use super::output::Failure;
 use super::settings::{Settings, state_directory};
 use crate::ledger::location::Location;
@@ -30,7 +28,7 @@ pub(super) fn serve(serve: &Serve, settings: &Settings) -> Result<ExitCode, Fail
     let trust_header = serve.trust_header.as_deref().map(str::parse).transpose();
     let trust_header =
         trust_header.map_err(|error| Failure::new("--trust-header: this is no name of a header").because(error))?;
-    log();
+    log::start();
     let scheme = if tls.is_some() { "https" } else { "http" };
     let (at, key_file) = (db.to_string(), admin_key_file.display().to_string());
     let options = Options { db, listen: serve.listen, admin_key_file, tls, trust_header, webhook };
@@ -101,12 +99,4 @@ fn stopped() -> std::io::Result<impl Future<Output = ()> + Send + 'static> {
         }
         sd_notify::notify(&[sd_notify::NotifyState::Stopping]).ok();
     })
-}
-
-/// One JSON document a line on standard error; `JOBMETER_LOG=debug` says more.
-pub(super) fn log() {
-    let asked = std::env::var("JOBMETER_LOG").ok().and_then(|levels| levels.parse::<Targets>().ok());
-    let levels = asked.unwrap_or_else(|| Targets::new().with_default(tracing::Level::INFO));
-    let lines = tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(std::io::stderr);
-    tracing_subscriber::registry().with(lines).with(levels).init();
 }

@@ -69,6 +69,7 @@ pub(super) struct RunFile {
     #[serde(default)]
     pub(super) gpu_exclusive: bool,
     pub(super) nvml_library: Option<PathBuf>,
+    pub(super) secret_names: Option<Vec<String>>,
 }
 
 impl ConfigFile {
@@ -223,8 +224,7 @@ fn read_config(named: Option<&Path>, system: Option<ConfigFile>) -> Result<Confi
 fn parse_file(path: &Path) -> Result<ConfigFile, Failure> {
     let wrong = |cause: String| Failure::new(format!("cannot use the settings of {}", path.display())).because(cause);
     let text = read_trusted(path).map_err(wrong)?;
-    let file: ConfigFile =
-        toml::from_str(&text).map_err(|error| wrong(error.to_string().trim_end().replace('\n', "\n    ")))?;
+    let file: ConfigFile = toml::from_str(&text).map_err(|error| wrong(error.to_string().trim_end().to_owned()))?;
     if file.enforced && path != Path::new(SYSTEM_FILE) {
         return Err(wrong(format!("enforced = true counts in {SYSTEM_FILE} alone")));
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::args::Status;
 use super::chart::{bar, duration};
-use super::output::{Failure, Output, Style};
+use super::output::{Failure, Output, Style, cleaned};
 use super::settings::Settings;
 use crate::domain::units::Nanocredits;
 use crate::ledger::views::{AccountView, PeriodLength, Query, View};
@@ -57,6 +57,7 @@ pub(super) fn short(account: &AccountView) -> String {
 }
 
 pub(super) fn text(account: &AccountView, style: &Style) -> String {
+    let account = cleaned(account);
     let period = match account.period {
         PeriodLength::Day => "today",
         PeriodLength::Month => "this month",

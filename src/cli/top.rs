@@ -15,6 +15,7 @@ use ratatui::widgets::{Cell, Row, Table, TableState};
 use super::output::Failure;
 use super::settings::Settings;
 use super::status;
+use crate::domain::printable::printable;
 use crate::domain::units::Nanocredits;
 use crate::ledger::views::{AccountView, Change, JobView, Query, View};
 use crate::ledger::{Ledger, LedgerError};
@@ -233,7 +234,7 @@ impl Top {
     }
 
     fn headline(&self) -> String {
-        match &self.account {
+        let text = match &self.account {
             Some(account) => {
                 let text = status::short(account);
                 format!(
@@ -248,18 +249,20 @@ impl Top {
                 let sum = self.jobs.iter().fold(Nanocredits::ZERO, |sum, (_, rate)| sum.saturating_add(*rate));
                 format!("all users  {} jobs run, {} credits a second", self.jobs.len(), credits(sum))
             }
-        }
+        };
+        printable(&text).into_owned()
     }
 
     fn footer(&self) -> String {
-        match &self.mode {
+        let text = match &self.mode {
             Mode::Looking if !self.told.is_empty() => self.told.clone(),
             Mode::Looking => {
                 format!("sorted by {}   s sort  / filter  ↑↓ choose  x stop  q quit", self.sort.as_str())
             }
             Mode::Filtering => format!("filter: {}▏ (Enter keeps it, Esc clears it)", self.filter),
             Mode::Asking(job) => format!("stop all tasks of {job}? y stops it, any other key does not"),
-        }
+        };
+        printable(&text).into_owned()
     }
 
     fn draw(&mut self, frame: &mut Frame<'_>) {
@@ -289,13 +292,14 @@ impl Top {
 }
 
 fn row(job: &JobView, rate: Nanocredits) -> Row<'static> {
+    let text = |text: &str| Cell::from(printable(text).into_owned());
     let number = |text: String| Cell::from(Line::from(text).right_aligned());
     let time = &job.virtual_time;
     Row::new([
-        Cell::from(job.name.clone().unwrap_or_else(|| job.job.clone())),
-        Cell::from(job.user.clone()),
+        text(job.name.as_ref().unwrap_or(&job.job)),
+        text(&job.user),
         Cell::from(job.kind.to_string()),
-        Cell::from(job.state.clone()),
+        text(&job.state),
         number(credits(rate)),
         number(credits(job.charged.total)),
         number(seconds(time.cpu_seconds)),
@@ -360,6 +364,22 @@ mod tests {
         let screen = terminal.backend().to_string();
         assert!(
             screen.contains("BURN/S") && screen.contains("9.001") && screen.contains("sorted by credits"),
+            "{screen}"
+        );
+    }
+
+    #[test]
+    fn a_name_does_nothing_to_the_screen() {
+        let named =
+            JobView { name: Some("a\u{202e}\u{1b}[2Jb".to_owned()), user: "u\u{2066}".to_owned(), ..job("j", 1) };
+        let mut top = Top { told: "why\u{9b}\u{200f}".to_owned(), ..Top::default() };
+        top.take(vec![named, job("\u{202e}", 2)], 0);
+        let mut terminal = Terminal::new(TestBackend::new(160, 8)).unwrap();
+        terminal.draw(|frame| top.draw(frame)).unwrap();
+        let screen = terminal.backend().to_string();
+        assert!(screen.contains("\\u{202e}\\u{1b}[2Jb") && screen.contains("\\u{200f}"), "{screen}");
+        assert!(
+            !screen.chars().any(|letter| letter != '\n' && crate::domain::printable::is_hidden(letter)),
             "{screen}"
         );
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
+use crate::domain::printable::is_hidden;
 use crate::domain::units::{Microseconds, Nanocredits};
 use crate::domain::weight::GpuWeight;
 use crate::runner::options::Notice;
@@ -49,10 +50,7 @@ pub(super) fn text(text: &str) -> Result<String, String> {
 }
 
 fn checked(text: &str, bytes_max: usize) -> Result<String, String> {
-    // Bidirectional marks reorder what people read, as control characters do.
-    let hidden =
-        |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
-    if let Some(control) = text.chars().find(|c| hidden(*c)) {
+    if let Some(control) = text.chars().find(|letter| is_hidden(*letter)) {
         return Err(format!("it holds the control character {}", control.escape_unicode()));
     }
     if text.len() > bytes_max {

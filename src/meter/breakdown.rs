@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::domain::printable::printable;
 use crate::domain::units::Microseconds;
 use crate::sys::cgroup::Group;
 use crate::sys::containment::Containment;
@@ -74,8 +75,9 @@ impl Sampler {
     pub fn sample(&mut self, containment: &Containment) {
         for stat in containment.processes().into_iter().take(SAMPLED_MAX).filter_map(Stat::read) {
             let cpu_seconds = Microseconds(stat.user.saturating_add(stat.system).saturating_mul(TICK_US));
-            self.known
-                .insert((stat.pid, stat.start), BusyProcess { pid: stat.pid, command: stat.command, cpu_seconds });
+            // A process names itself, and the name goes where receipts go.
+            let command = printable(&stat.command).into_owned();
+            self.known.insert((stat.pid, stat.start), BusyProcess { pid: stat.pid, command, cpu_seconds });
         }
         if self.known.len() > KNOWN_MAX {
             let mut all: Vec<_> = std::mem::take(&mut self.known).into_iter().collect();

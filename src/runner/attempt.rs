@@ -3,6 +3,7 @@
 use uuid::Uuid;
 
 use super::options::RunOptions;
+use crate::domain::redaction::Cutter;
 use crate::ledger::attempt_secret::AttemptSecret;
 use crate::ledger::protocol::AttemptIdentity;
 use crate::sys::clock::{Clock, SystemClock};
@@ -17,15 +18,16 @@ pub(super) struct Attempt {
     pub(super) started_boottime_us: u64,
 }
 
-/// Command lines are kept for people: at most so many bytes of them.
+/// Command lines are kept for people: at most so many bytes of them, and without their secrets.
 const COMMAND_BYTES_MAX: usize = 4096;
 
 impl Attempt {
     pub(super) fn new(options: &RunOptions) -> Self {
         let mut room = COMMAND_BYTES_MAX;
+        let mut cutter = Cutter::new(&options.secret_names);
         let mut command = Vec::new();
         for argument in &options.command {
-            let argument = argument.to_string_lossy();
+            let argument = cutter.argument(&argument.to_string_lossy(), room);
             let end = argument.floor_char_boundary(room.min(argument.len()));
             command.push(argument[..end].to_owned());
             room = room.saturating_sub(end + 1);

@@ -9,6 +9,7 @@ use super::summary;
 use super::uplink::{Answer, Question};
 use super::wire::{Exit, ExitKind, SpawnFailure};
 use crate::domain::job::End;
+use crate::domain::printable::printable_json;
 use crate::domain::rating::RateCard;
 use crate::domain::units::Microseconds;
 use crate::domain::usage::Usage;
@@ -68,7 +69,7 @@ pub(super) fn end(keeper: &mut Keeper<'_>, mut running: Running, end: End) -> En
         Err(error) => {
             summary::ended_unacknowledged(&receipt, &mut lines);
             lines.push(format!(
-                "jobmeter: warning: the ledger did not take the last usage: {error}\n  {}",
+                "jobmeter: warning: the ledger did not take the last usage: {error}\n{}",
                 keeper.spool.kept_in()
             ));
         }
@@ -256,9 +257,9 @@ fn complete(mut receipt: Receipt, answer: &Result<FinishAnswer, LedgerError>, ra
 
 fn write_receipt(keeper: &Keeper<'_>, receipt: &Receipt, lines: &mut Vec<String>) {
     let Some(file) = &keeper.receipt else { return };
-    let written = serde_json::to_vec_pretty(receipt).map_err(std::io::Error::from).and_then(|mut json| {
-        json.push(b'\n');
-        file.write(&json)
+    let written = serde_json::to_string_pretty(receipt).map_err(std::io::Error::from).and_then(|json| {
+        // It may be a terminal.
+        file.write(format!("{}\n", printable_json(&json)).as_bytes())
     });
     if let Err(error) = written {
         lines.push(format!("jobmeter: error: cannot write the receipt {}: {error}", file.path().display()));

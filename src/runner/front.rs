@@ -13,6 +13,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, getpgid, getpgrp};
 
 use super::wire::{Channel, Exit, ExitKind, SpawnFailure, ToFront, ToKeeper};
+use crate::domain::printable::{printable, printable_lines};
 use crate::meter::select::Plan;
 use crate::sys::clock::{Alarm, Clock, SystemClock, pause};
 use crate::sys::process::reaped_cpu_us;
@@ -151,7 +152,7 @@ impl Front<'_> {
     }
 
     fn describe(&self, error: SpawnError) -> SpawnFailure {
-        let program = &self.program;
+        let program = printable(&self.program);
         let (message, status) = match (error.stage, error.errno) {
             (Stage::Exec, Errno::ENOENT | Errno::ENOTDIR) => {
                 (format!("{program}: command not found: check the spelling, or give its path"), 127)
@@ -291,9 +292,11 @@ fn poll(fds: [BorrowedFd<'_>; 3]) -> [bool; 3] {
     }
 }
 
-/// A closed standard error is no reason to lose the exit status.
-pub(super) fn say(line: &str) {
-    writeln!(std::io::stderr().lock(), "{line}").ok();
+/// What came from outside, such as a path or what a service says, neither does anything to the terminal nor begins a line.
+pub(super) fn say(text: &str) {
+    let shown = printable_lines(text).replace('\n', "\n  ");
+    // A closed standard error is no reason to lose the exit status.
+    writeln!(std::io::stderr().lock(), "{shown}").ok();
 }
 
 /// Prints and ends as jobmeter should: with a status, or of the signal that the command died of.

@@ -236,7 +236,7 @@ fn end_without_keeper(lost: &Lost, mut plan: Plan, spool: Spool, header: &Header
     let (job, attempt) = (&header.identity.job, header.identity.attempt);
     let mut lines = vec![format!("jobmeter: stopped: {why} (job {job}, attempt {attempt})")];
     if let Err((_, why)) = settled {
-        lines.push(format!("jobmeter: warning: {why}\n  {kept_in}"));
+        lines.push(format!("jobmeter: warning: {why}\n{kept_in}"));
     }
     front::leave(&lines, Exit::Status(125))
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
+use crate::domain::redaction::SecretNames;
 use crate::domain::units::Nanocredits;
 use crate::ledger::location::{Connect, Location};
 use crate::ledger::protocol::JobKind;
@@ -106,6 +107,8 @@ pub struct RunOptions {
     pub gpus: GpuOptions,
     /// `--receipt`; absolute.
     pub receipt: Option<PathBuf>,
+    /// By whose names the secrets of the command line are known, which is kept without them.
+    pub secret_names: SecretNames,
     /// Where the kubelet reads why a container ended.
     pub termination_log: Option<PathBuf>,
     /// `--quiet`: no summary.

@@ -7,6 +7,7 @@ use std::path::Path;
 use serde_json::json;
 
 use super::receipt::Receipt;
+use crate::domain::printable::printable_json;
 
 /// What a receipt says, in less than the 4096 bytes that the kubelet reads.
 pub(super) fn of_receipt(path: Option<&Path>, receipt: &Receipt) {
@@ -34,5 +35,5 @@ fn write(path: Option<&Path>, text: &str) {
     let Some(path) = path else { return };
     // The runtime has made the file; nothing is created, and nothing that stands in its place is followed elsewhere.
     let options = std::fs::OpenOptions::new().write(true).truncate(true).open(path);
-    options.and_then(|mut file| file.write_all(text.as_bytes())).ok();
+    options.and_then(|mut file| file.write_all(printable_json(text).as_bytes())).ok();
 }

@@ -5,6 +5,7 @@ use std::io::{IsTerminal, Write};
 
 use super::options::RunOptions;
 use crate::domain::job::AccountState;
+use crate::domain::printable::printable;
 use crate::ledger::protocol::Balance;
 
 /// The title of the terminal, if there is one.
@@ -37,7 +38,7 @@ impl Title {
         let of = balance.limit.map(|limit| format!(" of {}", super::summary::credits(limit))).unwrap_or_default();
         let text = format!("{}{of} credits left", super::summary::credits(crate::domain::units::Nanocredits(left)));
         if text != self.shown {
-            write!(terminal, "\x1b]0;{text}\x07").ok();
+            write!(terminal, "\x1b]0;{}\x07", printable(&text)).ok();
             self.shown = text;
         }
     }

@@ -11,6 +11,7 @@ use super::front::say;
 use super::keeper::micros;
 use super::options::RunOptions;
 use super::termination;
+use crate::domain::redaction::SecretNames;
 use crate::ledger::location::Location;
 use crate::ledger::relay::{self, RelayLedger, Session, Welcome};
 use crate::ledger::{Ledger, LedgerError};
@@ -77,7 +78,8 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let arguments = match parsed(arguments) {
         Ok(arguments) => arguments,
         Err(why) => {
-            say(&format!("jobmeter: error: {why}\n{USAGE}"));
+            say(&format!("jobmeter: error: {why}"));
+            USAGE.lines().for_each(say);
             return ExitCode::from(FAILED);
         }
     };
@@ -144,6 +146,7 @@ fn options(arguments: Arguments, session: Session, welcome: Welcome) -> RunOptio
         cpu_source: None,
         gpus: GpuOptions::default(),
         receipt: None,
+        secret_names: SecretNames::default(),
         termination_log: Some(arguments.termination_log),
         quiet: arguments.quiet,
         exhausted_status: EXHAUSTED_STATUS,

@@ -24,4 +24,5 @@ mod service;
 mod socket;
 #[path = "../station.rs"]
 mod station;
+mod text;
 mod webhook;

@@ -34,6 +34,7 @@ pub(crate) fn make_settings(machine: &Machine) {
         ("bad-hold", "[run]\nhold = \"2h\"\n"),
         ("bad-notice", "[run]\nnotice = \"SIGTERM\"\n"),
         ("bad-gpus", "[run]\ngpus = \"first\"\n"),
+        ("bad-secret-names", "[run]\nsecret_names = [\"token\", \"-\"]\n"),
         ("bad-user", "user = \" ann\"\n"),
     ] {
         machine.write(&format!("{name}.toml"), text);

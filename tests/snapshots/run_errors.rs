@@ -106,6 +106,7 @@ fn of_the_settings_file() {
         "bad-hold",
         "bad-notice",
         "bad-gpus",
+        "bad-secret-names",
         "missing",
     ];
     let mut lines: Vec<String> =

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use askama::Template;
 use axum::extract::State;
-use axum::response::{Html, IntoResponse, Response};
+use axum::response::{IntoResponse, Response};
 
 use super::super::App;
 use super::super::problem::Problem;
+use super::markup;
 use super::session::Visitor;
 use crate::domain::units::{Microseconds, Nanocredits};
 use crate::ledger::LedgerError;
@@ -30,7 +31,7 @@ pub(super) struct Bar {
 /// As a fragment: for the pages of others too.
 pub(super) async fn widget(State(app): State<Arc<App>>, visitor: Visitor) -> Response {
     match bar(&app, visitor.account().as_deref()).await {
-        Ok(text) => Html(text).into_response(),
+        Ok(text) => markup::page(&text).into_response(),
         Err(problem) => problem.into_response(),
     }
 }

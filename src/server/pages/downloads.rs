@@ -14,6 +14,7 @@ use super::focus;
 use super::page_or;
 use super::session::Visitor;
 use super::usage::{Asked, ReportOf, asked, rows};
+use crate::domain::printable::printable;
 use crate::ledger::views::{PeriodLength, UsageRow};
 
 /// The days of each account.
@@ -74,8 +75,8 @@ pub(super) async fn json(
 
 /// RFC 4180; and no cell that a spreadsheet would take for a formula.
 pub(super) fn quoted(text: Option<&str>) -> String {
-    let text = text.unwrap_or_default();
-    let guard = if text.starts_with(['=', '+', '-', '@', '\t']) { "'" } else { "" };
+    let text = printable(text.unwrap_or_default());
+    let guard = if text.starts_with(['=', '+', '-', '@']) { "'" } else { "" };
     format!("\"{guard}{}\"", text.replace('"', "\"\""))
 }
 
@@ -87,5 +88,6 @@ mod tests {
     fn a_cell_is_no_formula() {
         assert_eq!(quoted(Some("=1+\"1\"")), "\"'=1+\"\"1\"\"\"");
         assert_eq!(quoted(Some("ann")), "\"ann\"");
+        assert_eq!(quoted(Some("a\u{202e}")), "\"a\\u{202e}\"");
     }
 }

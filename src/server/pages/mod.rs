@@ -6,6 +6,7 @@ mod downloads;
 mod focus;
 mod jobs;
 mod keys;
+mod markup;
 mod rates;
 mod session;
 #[cfg(test)]
@@ -21,7 +22,7 @@ use axum::http::header::{
 };
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::middleware::map_response;
-use axum::response::{Html, IntoResponse, Redirect, Response};
+use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 
 use self::session::Visitor;
@@ -124,7 +125,7 @@ fn encoded(text: &str) -> String {
 
 fn rendered(template: &impl Template) -> Response {
     match template.render() {
-        Ok(text) => Html(text).into_response(),
+        Ok(text) => markup::page(&text).into_response(),
         Err(error) => {
             tracing::error!(%error, "A page cannot be rendered.");
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
