@@ -140,7 +140,7 @@ fn group_of(pid: i32) -> Result<PathBuf, Failure> {
 fn neighbour(wait: Duration) -> Result<i32, Failure> {
     let named = "name what is to be metered by --pid or --cgroup";
     if !in_own_pid_namespace() {
-        return Err(Failure::new("this is no pod, so that there is no container beside this one").hint(named));
+        return Err(Failure::new("outside of a pod nothing says which container is meant").hint(named));
     }
     let space = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/cgroup")).ok();
     let (own, first) = (space("self"), space("1"));

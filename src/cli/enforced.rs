@@ -10,8 +10,8 @@ use std::path::Path;
 use clap::ArgMatches;
 use clap::parser::ValueSource;
 
+use super::config_file::{SYSTEM_FILE, is_enforced};
 use super::output::Failure;
-use super::settings::SYSTEM_FILE;
 use crate::sys::environment;
 
 /// Verbs that meter, charge or settle.
@@ -138,13 +138,13 @@ fn refused(id: &str) -> Failure {
 /// What becomes of the variables that came with the call.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Environment {
-    /// The meter's.
+    /// What the meter may go on with.
     pub(super) kept: Vec<(OsString, OsString)>,
     /// Whether there were others, which the meter may not see.
     pub(super) is_foreign: bool,
 }
 
-/// Divides them.
+/// Divides them into the meter's and the rest, which is the command's alone.
 pub(super) fn divide(variables: impl Iterator<Item = (OsString, OsString)>) -> Environment {
     let mut found = Environment { kept: Vec::new(), is_foreign: false };
     for (name, value) in variables {
@@ -168,7 +168,7 @@ pub(super) fn divide(variables: impl Iterator<Item = (OsString, OsString)>) -> E
 /// dynamic linker, the resolver and the TLS library obey it.
 pub(super) fn leave_the_users_environment(arguments: &[OsString]) -> Result<(), Failure> {
     let is_a_jobs = arguments.iter().any(|argument| OF_A_JOB.iter().any(|verb| argument == verb));
-    if !is_a_jobs || !super::settings::are_enforced() {
+    if !is_a_jobs || !is_enforced() {
         return Ok(());
     }
     let found = divide(std::env::vars_os());
@@ -177,15 +177,6 @@ pub(super) fn leave_the_users_environment(arguments: &[OsString]) -> Result<(), 
     }
     let error = environment::start_anew(arguments, &found.kept, &std::env::vars_os().collect());
     Err(Failure::new("jobmeter cannot start anew without the user's environment").because(error))
-}
-
-/// A place in the file may hold `{user}`, for who runs jobmeter.
-pub(super) fn of_user(text: &str, user: &str) -> Result<String, Failure> {
-    let is_a_name = !user.is_empty() && !user.contains('/') && user != "." && user != "..";
-    if text.contains("{user}") && !is_a_name {
-        return Err(Failure::new(format!("{user:?} cannot stand in {text}, which {SYSTEM_FILE} names")));
-    }
-    Ok(text.replace("{user}", user))
 }
 
 /// Whether both name the same place.
@@ -216,12 +207,5 @@ mod tests {
         assert_eq!((found.is_foreign, &found.kept[2].1), (true, &OsString::from(SYSTEM_PATH)));
         // What was divided once has nothing foreign left: it is not done for ever.
         assert!(!divide(found.kept.into_iter()).is_foreign);
-    }
-
-    #[test]
-    fn a_place_may_hold_the_users_name() {
-        assert_eq!(of_user("/keys/{user}", "ann").unwrap(), "/keys/ann");
-        assert!(of_user("/keys/{user}", "../root").is_err() && of_user("/keys/{user}", "..").is_err());
-        assert_eq!(of_user("/keys/one", "..").unwrap(), "/keys/one");
     }
 }

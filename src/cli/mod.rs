@@ -4,6 +4,7 @@ mod account;
 mod args;
 mod attach;
 mod chart;
+mod config_file;
 mod doctor;
 mod enforced;
 mod jobs;

@@ -126,6 +126,11 @@ pub(super) fn print_help(error: &clap::Error) {
     printed.ok();
 }
 
+/// What was printed leaves this process, which may end without its destructors.
+pub(super) fn flush() -> std::io::Result<()> {
+    std::io::stdout().flush()
+}
+
 pub(super) fn print_failure(failure: &Failure) {
     let mut text = format!("jobmeter: error: {}\n", indented(&failure.message));
     if let Some(cause) = &failure.cause {

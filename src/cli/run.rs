@@ -8,8 +8,9 @@ use std::time::Duration;
 use clap::Args;
 use uuid::Uuid;
 
+use super::config_file::{RunFile, SYSTEM_FILE};
 use super::output::{Failure, Output};
-use super::settings::{RunFile, SYSTEM_FILE, Settings};
+use super::settings::Settings;
 use super::values::{self, Span};
 use crate::domain::printable::printable;
 use crate::domain::redaction::SecretNames;
@@ -100,7 +101,7 @@ pub(super) struct Run {
     /// Exit status when credits are exhausted [default: 75]
     #[arg(long, value_name = "STATUS")]
     pub(super) exhausted_status: Option<u8>,
-    /// Print no summary
+    /// Print no summary, and no note
     #[arg(long, short)]
     pub(super) quiet: bool,
     /// Say source, bounds, price per second and what is left; start nothing

@@ -2,21 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
-
 use super::args::Global;
-use super::enforced::{Said, of_user, same_path};
+use super::config_file::{self, ConfigFile, RunFile, SYSTEM_FILE};
+use super::enforced::{Said, same_path};
 use super::output::Failure;
 use super::values;
 use crate::ledger::Ledger;
 use crate::ledger::keys::Secret;
 use crate::ledger::location::Location;
-use crate::ledger::protocol::JobKind;
-use crate::meter::CpuSource;
-use crate::sys::trust;
-
-/// The settings of a machine.
-pub(super) const SYSTEM_FILE: &str = "/etc/jobmeter/config.toml";
 
 /// What holds for every verb.
 #[derive(Debug)]
@@ -33,60 +26,11 @@ pub(super) struct Settings {
     pub(super) run: RunFile,
 }
 
-/// The file.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ConfigFile {
-    /// Nothing that a user says of a job counts against it: see [`super::enforced`].
-    #[serde(default)]
-    enforced: bool,
-    ledger: Option<String>,
-    key_file: Option<String>,
-    /// A URL, on the way to a ledger service.
-    proxy: Option<String>,
-    user: Option<String>,
-    spool_dir: Option<String>,
-    #[serde(default)]
-    run: RunFile,
-}
-
-/// Its table `[run]`: defaults of `jobmeter run`, written as its flags are.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RunFile {
-    pub(super) kind: Option<JobKind>,
-    pub(super) limit: Option<String>,
-    pub(super) interval: Option<String>,
-    pub(super) hold: Option<String>,
-    pub(super) notice: Option<String>,
-    #[serde(default)]
-    pub(super) linger: bool,
-    #[serde(default)]
-    pub(super) quiet: bool,
-    pub(super) cpu_source: Option<CpuSource>,
-    pub(super) exhausted_status: Option<u8>,
-    pub(super) gpus: Option<String>,
-    #[serde(default)]
-    pub(super) gpu_exclusive: bool,
-    pub(super) nvml_library: Option<PathBuf>,
-    pub(super) secret_names: Option<Vec<String>>,
-}
-
-impl ConfigFile {
-    fn key_file(&self, user: &str) -> Result<Option<String>, Failure> {
-        self.key_file.as_deref().map(|text| of_user(text, user)).transpose()
-    }
-
-    fn spool_dir(&self, user: &str) -> Result<Option<PathBuf>, Failure> {
-        Ok(self.spool_dir.as_deref().map(|text| of_user(text, user)).transpose()?.map(PathBuf::from))
-    }
-}
-
 impl Settings {
     /// A verb that asks no service (`serve` itself, which writes the first key) must not fail for want of its key. `said` is
     /// what was said of a job, which enforced settings may refuse.
     pub(super) fn new(global: &Global, asks_ledger: bool, said: Option<&Said<'_>>) -> Result<Self, Failure> {
-        let system = read_system_file()?;
+        let system = config_file::of_machine()?;
         let by = login_name();
         match (system, said) {
             (Some(file), Some(said)) if file.enforced => Self::enforced(global, file, by, said),
@@ -187,72 +131,34 @@ fn read_key(text: &str) -> Result<Secret, Failure> {
         return text.parse().map_err(|why: String| Failure::new(format!("the key of JOBMETER_KEY: {why}")));
     }
     let wrong = |cause: String| Failure::new(format!("cannot use the key file {text}")).because(cause);
-    read_trusted(Path::new(text)).map_err(wrong)?.parse().map_err(wrong)
-}
-
-/// Root acts for others by what it reads: a file that one of them could have written is none to act by.
-fn read_trusted(path: &Path) -> Result<String, String> {
-    if is_root() {
-        return trust::read_to_string(path).map_err(|why| why.to_string());
-    }
-    std::fs::read_to_string(path).map_err(|error| error.to_string())
-}
-
-/// The file of the machine, which may enforce what stands in it.
-fn read_system_file() -> Result<Option<ConfigFile>, Failure> {
-    let path = Path::new(SYSTEM_FILE);
-    if path.exists() { parse_file(path).map(Some) } else { Ok(None) }
-}
-
-/// Whether it does; where it cannot be read, [`Settings::new`] says so.
-pub(super) fn are_enforced() -> bool {
-    read_system_file().is_ok_and(|file| file.is_some_and(|file| file.enforced))
+    let held = config_file::read_trusted(Path::new(text)).map_err(|error| wrong(error.to_string()))?;
+    held.parse().map_err(wrong)
 }
 
 /// A file that was named must be there; the default ones need not.
 fn read_config(named: Option<&Path>, system: Option<ConfigFile>) -> Result<ConfigFile, Failure> {
     if let Some(path) = named {
-        return parse_file(path);
+        return ConfigFile::read(path);
     }
     let own = directory_of("XDG_CONFIG_HOME", ".config").map(|path| path.join("config.toml"));
     match own.filter(|path| !is_root() && path.exists()) {
-        Some(path) => parse_file(&path),
-        None => Ok(system.unwrap_or_default()),
+        Some(path) => ConfigFile::read(&path),
+        None => system.map_or_else(
+            // It is there, and not for this user.
+            || {
+                if Path::new(SYSTEM_FILE).exists() {
+                    ConfigFile::read(Path::new(SYSTEM_FILE))
+                } else {
+                    Ok(ConfigFile::default())
+                }
+            },
+            Ok,
+        ),
     }
-}
-
-fn parse_file(path: &Path) -> Result<ConfigFile, Failure> {
-    let wrong = |cause: String| Failure::new(format!("cannot use the settings of {}", path.display())).because(cause);
-    let text = read_trusted(path).map_err(wrong)?;
-    let file: ConfigFile = toml::from_str(&text).map_err(|error| wrong(error.to_string().trim_end().to_owned()))?;
-    if file.enforced && path != Path::new(SYSTEM_FILE) {
-        return Err(wrong(format!("enforced = true counts in {SYSTEM_FILE} alone")));
-    }
-    Ok(file)
 }
 
 /// The name of the real user; the number where it has no name, as in containers.
 fn login_name() -> String {
     let uid = nix::unistd::getuid();
     nix::unistd::User::from_uid(uid).ok().flatten().map_or_else(|| uid.to_string(), |user| user.name)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_wrong_setting_is_named_with_its_file() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("c.toml");
-        std::fs::write(&path, "ledgr = \"x\"\n").unwrap();
-        let failure = parse_file(&path).unwrap_err();
-        assert!(failure.message.contains("c.toml") && failure.cause.unwrap().contains("ledgr"));
-        std::fs::write(&path, "user = \"u\"\n[run]\ninterval = \"2s\"\nkind = \"generation\"\n").unwrap();
-        let file = parse_file(&path).unwrap();
-        assert_eq!((file.user.as_deref(), file.run.kind), (Some("u"), Some(JobKind::Generation)));
-        assert!(parse_file(&directory.path().join("none.toml")).is_err());
-        std::fs::write(&path, "enforced = true\n").unwrap();
-        assert!(parse_file(&path).is_err(), "a user's own file enforces nothing");
-    }
 }

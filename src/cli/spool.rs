@@ -1,7 +1,6 @@
 //! `jobmeter spool`: burn that the ledger has not taken.
 
 use std::fs::File;
-use std::io::Write;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::process::ExitCode;
@@ -77,7 +76,7 @@ impl Owner {
                 1
             }
         };
-        std::io::stdout().flush().map_or(1, |()| status)
+        super::output::flush().map_or(1, |()| status)
     }
 }
 

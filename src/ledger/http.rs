@@ -22,7 +22,7 @@ const ANSWER_MAX: Duration = Duration::from_secs(15);
 /// A ledger service, and how it is spoken to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {
-    /// `http(s)://…`
+    /// Beginning with `http://` or `https://`.
     pub url: String,
     /// What it may be asked with.
     pub key: Option<Secret>,
@@ -174,7 +174,7 @@ impl HttpLedger {
 
 fn proxy(url: &str) -> Result<Proxy, LedgerError> {
     // It may hold a password.
-    Proxy::all(url).map_err(|_| LedgerError::Refused("the setting proxy is no URL of a proxy".to_owned()))
+    Proxy::all(url).map_err(|_| LedgerError::Refused("invalid setting proxy: expected http://HOST:PORT".to_owned()))
 }
 
 /// An error with all that stands behind it, but for the URL.

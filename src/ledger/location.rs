@@ -20,7 +20,7 @@ pub enum Location {
     File(PathBuf),
     /// A PostgreSQL database.
     Postgres(String),
-    /// A ledger service.
+    /// A ledger service, to which HTTP is spoken.
     Service(Service),
     /// A relay, by its socket, and the session with it.
     Relay(PathBuf, Session),

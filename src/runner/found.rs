@@ -12,7 +12,7 @@ use crate::sys::tree;
 /// No more meters than these are named.
 const NAMED_MAX: usize = 5;
 
-/// The lines.
+/// Without the one that has just started.
 pub(super) fn lines(directory: &Path, flushed: &Flushed) -> Vec<String> {
     let settled = flushed.settled.iter().filter(|found| found.attempt.is_some()).map(|found| {
         let cpu = found.cpu_seconds.map(seconds).unwrap_or_default();

@@ -39,8 +39,6 @@ pub(super) struct Front<'a> {
     /// None where something else has started it.
     pub(super) command: Option<Command>,
     pub(super) program: String,
-    /// As the command of another user has: the terminal's signals do not reach it by themselves.
-    pub(super) has_own_session: bool,
 }
 
 /// How the loop ended.
@@ -184,7 +182,7 @@ impl Front<'_> {
                     self.pass(watch, signal);
                 }
                 // The terminal's own reach the command by themselves, unless it has a session of its own.
-                signal if self.has_own_session => self.pass_to_group(watch, signal),
+                signal if self.has_own_session() => self.pass_to_group(watch, signal),
                 _ => {}
             }
         }
@@ -201,6 +199,10 @@ impl Front<'_> {
                 kill(Pid::from_raw(pid), signal).ok();
             }
         }
+    }
+
+    fn has_own_session(&self) -> bool {
+        self.command.as_ref().is_some_and(Command::has_own_session)
     }
 
     /// As the terminal does: to the command's whole group.
@@ -264,7 +266,7 @@ impl Front<'_> {
         let had_terminal = terminal.and_then(Terminal::foreground).filter(|group| Some(*group) == child_group);
         // A command in a background group of a session without a shell would never be continued if we stopped too; and one with
         // a session of its own has no shell that could.
-        if self.has_own_session || nix::unistd::getsid(None).ok() == Some(nix::unistd::getpid()) {
+        if self.has_own_session() || nix::unistd::getsid(None).ok() == Some(nix::unistd::getpid()) {
             return;
         }
         self.shared.set_front_paused(true);

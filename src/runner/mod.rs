@@ -53,6 +53,7 @@ use self::socket::JobSocket;
 use self::spool::{Header, Spool};
 use self::wire::{Channel, Exit};
 use crate::ledger::protocol::Resources;
+use crate::meter::MeterError;
 use crate::meter::select::Plan;
 use crate::sys::clock::Alarm;
 use crate::sys::environment::CARRIER;
@@ -124,19 +125,13 @@ fn start(options: &RunOptions, attempt: &Attempt, socket: &mut Option<JobSocket>
         Some(_) => None,
         None => Some(command(options, attempt, socket.as_ref(), &signals, oom_score.as_deref())?),
     };
-    let job_uid = options.run_as.as_ref().map_or_else(|| nix::unistd::geteuid().as_raw(), |user| user.uid);
-    let plan = match &options.attach {
-        Some(attach) => Plan::attach(&attach.path, attach.from_start).map_err(|error| error.to_string())?,
-        None => Plan::prepare(options.cpu_source, attempt.identity.attempt, job_uid)
-            .map_err(|error| format!("{error}: see `jobmeter doctor`"))?,
-    };
-    if let (Some(mode), false) = (plan.degraded().last(), options.quiet) {
-        front::say(&format!("jobmeter: note: {mode} (`jobmeter doctor` says why)"));
-    }
-    let receipt = receipt_file(options).inspect_err(|_| plan.discard())?;
+    let hint = if options.attach.is_some() { "" } else { ": see `jobmeter doctor`" };
+    let plan = plan(options, attempt).map_err(|error| format!("{error}{hint}"))?;
+    let told = |what: &'static str| move |error: std::io::Error| format!("{what}: {error}");
+    let receipt = receipt_file(options).inspect_err(|_| plan.discard());
+    let receipt = receipt.map_err(told("the receipt cannot be written"))?;
     let header = header(options, attempt, &plan, socket.as_ref());
     let spool = spool(options, &header).inspect_err(|_| plan.discard())?;
-    let told = |what: &'static str| move |error: std::io::Error| format!("{what}: {error}");
     let shared = SharedPage::map().map_err(told("no shared memory"))?;
     let (to_keeper, to_front) = Channel::pair().map_err(told("no channel"))?;
     let own = nix::unistd::getpid();
@@ -168,18 +163,8 @@ fn start(options: &RunOptions, attempt: &Attempt, socket: &mut Option<JobSocket>
     drop((to_front, front_fd, keepers_alarm, socket.take()));
     let program = options.command.first().map(|program| program.to_string_lossy().into_owned()).unwrap_or_default();
     let channel = to_keeper;
-    let mut front = Front {
-        channel,
-        shared: &shared,
-        signals,
-        alarm,
-        keeper,
-        reaped_before_us,
-        plan: &plan,
-        command,
-        program,
-        has_own_session: options.run_as.is_some(),
-    };
+    let mut front =
+        Front { channel, shared: &shared, signals, alarm, keeper, reaped_before_us, plan: &plan, command, program };
     match front.run() {
         Outcome::Done { lines, exit } => Ok(front::leave(&lines, exit)),
         Outcome::KeeperLost { why, child, keeper_us } => {
@@ -187,6 +172,18 @@ fn start(options: &RunOptions, attempt: &Attempt, socket: &mut Option<JobSocket>
             Ok(end_without_keeper(&lost, plan, spool, &header, options))
         }
     }
+}
+
+fn plan(options: &RunOptions, attempt: &Attempt) -> Result<Plan, MeterError> {
+    let job_uid = options.run_as.as_ref().map_or_else(|| nix::unistd::geteuid().as_raw(), |user| user.uid);
+    let plan = match &options.attach {
+        Some(attach) => Plan::attach(&attach.path, attach.from_start)?,
+        None => Plan::prepare(options.cpu_source, attempt.identity.attempt, job_uid)?,
+    };
+    if let (Some(mode), false) = (plan.degraded().last(), options.quiet) {
+        front::say(&format!("jobmeter: note: {mode} (`jobmeter doctor` says why)"));
+    }
+    Ok(plan)
 }
 
 /// The keeper that was lost.
@@ -208,12 +205,9 @@ fn spool(options: &RunOptions, header: &Header) -> Result<Spool, String> {
     }
 }
 
-fn receipt_file(options: &RunOptions) -> Result<Option<ReceiptFile>, String> {
-    let file = options
-        .receipt
-        .as_ref()
-        .map(|path| ReceiptFile::prepare(path, options.run_as.as_ref().map(RunAs::credentials)));
-    file.transpose().map_err(|why| format!("the receipt cannot be written: {why}"))
+fn receipt_file(options: &RunOptions) -> std::io::Result<Option<ReceiptFile>> {
+    let job_user = options.run_as.as_ref().map(RunAs::credentials);
+    options.receipt.as_ref().map(|path| ReceiptFile::prepare(path, job_user)).transpose()
 }
 
 /// The front does what the keeper cannot do any more: freeze, read, kill, and tell the ledger.

@@ -44,7 +44,7 @@ pub struct RunAs {
 }
 
 impl RunAs {
-    /// For the kernel.
+    /// What the kernel has to know of this user.
     #[must_use]
     pub fn credentials(&self) -> Credentials {
         Credentials { uid: self.uid, gid: self.gid, groups: self.groups.clone() }
@@ -99,7 +99,7 @@ pub struct RunOptions {
     pub linger: bool,
     /// `--as`.
     pub run_as: Option<RunAs>,
-    /// `--chdir`; absolute.
+    /// `--chdir`, absolute: where the command starts.
     pub directory: Option<PathBuf>,
     /// `--cpu-source`: this one or none.
     pub cpu_source: Option<CpuSource>,

@@ -18,7 +18,7 @@ use crate::sys::identity::FileIdentity;
 use crate::sys::spawn::Credentials;
 use crate::sys::trust;
 
-/// Where it goes.
+/// Where the receipt goes, and as whom it is written there.
 #[derive(Debug)]
 pub(super) struct ReceiptFile {
     path: PathBuf,
@@ -34,9 +34,10 @@ impl ReceiptFile {
     /// `job_user` is the user of `--as`.
     ///
     /// # Errors
-    /// Where root can write it as nobody, or its folder cannot be opened, for people.
-    pub(super) fn prepare(path: &Path, job_user: Option<Credentials>) -> Result<Self, String> {
-        let name = path.file_name().ok_or_else(|| format!("{} names no file", path.display()))?.to_owned();
+    /// Where root can write it as nobody, or its folder cannot be opened.
+    pub(super) fn prepare(path: &Path, job_user: Option<Credentials>) -> io::Result<Self> {
+        let unnamed = || io::Error::other(format!("{}: expected the path of a file", path.display()));
+        let name = path.file_name().ok_or_else(unnamed)?.to_owned();
         let mut receipt = Self { path: path.to_owned(), name, folder: None, writer: None };
         if !geteuid().is_root() {
             return Ok(receipt);
@@ -46,12 +47,12 @@ impl ReceiptFile {
             (Err(why), None) if why.is_missing() => return Ok(receipt),
             (Err(_), Some(user)) => receipt.writer = Some(user),
             (Err(why), None) => {
-                let uid = why.owner().ok_or_else(|| why.to_string())?;
-                receipt.writer = Some(Credentials::of(uid, uid).map_err(|error| error.to_string())?);
+                let uid = why.owner().ok_or_else(|| io::Error::from(why))?;
+                receipt.writer = Some(Credentials::of(uid, uid)?);
             }
         }
-        let _as_writer = receipt.assume().map_err(|error| error.to_string())?;
-        let told = |error: io::Error| format!("{}: {error}", receipt.parent().display());
+        let _as_writer = receipt.assume()?;
+        let told = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", receipt.parent().display()));
         receipt.folder = Some(open_folder(receipt.parent()).map_err(told)?);
         Ok(receipt)
     }

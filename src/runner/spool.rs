@@ -142,8 +142,8 @@ pub(super) fn out_of_others_reach(directory: &Path) -> io::Result<()> {
         return Ok(());
     }
     let there = directory.ancestors().find(|path| path.symlink_metadata().is_ok()).unwrap_or(Path::new("/"));
-    let denied = |why: trust::Distrust| io::Error::new(io::ErrorKind::PermissionDenied, why.to_string());
-    trust::believe(there).map(|_| ()).map_err(denied)
+    trust::believe(there)?;
+    Ok(())
 }
 
 /// Opens a file that this user has made, and no other: what somebody else put there says what he likes of other people's
@@ -157,7 +157,7 @@ fn open_own(path: &Path, write: bool) -> io::Result<File> {
     };
     let (meta, own) = (file.metadata()?, nix::unistd::geteuid().as_raw());
     if !meta.is_file() {
-        return Err(not_ours("is no plain file".to_owned()));
+        return Err(not_ours("expected a plain file".to_owned()));
     }
     if meta.uid() != own {
         return Err(not_ours(format!("belongs to the user {}, not to {own}", meta.uid())));

@@ -53,7 +53,7 @@ pub enum Stage {
     Join,
     /// setsid, setgroups, setgid, setuid, capset.
     Credentials,
-    /// chdir.
+    /// Entering the folder of `--chdir`.
     Directory,
     /// execve.
     Exec,
@@ -122,6 +122,12 @@ impl Command {
     pub fn set_credentials(&mut self, credentials: Credentials, may_gain_privileges: bool) {
         self.credentials = Some(credentials);
         self.may_gain_privileges = may_gain_privileges;
+    }
+
+    /// Whether it leads one: then the terminal's signals do not reach it by themselves.
+    #[must_use]
+    pub fn has_own_session(&self) -> bool {
+        self.credentials.is_some()
     }
 
     /// Where it starts: what the command's user may not enter is no place for it.
@@ -407,10 +413,10 @@ unsafe fn become_user(credentials: &Credentials, may_gain_privileges: bool, stat
     }
 }
 
-/// `_LINUX_CAPABILITY_VERSION_3` (linux/capability.h).
+/// The only one in use: `_LINUX_CAPABILITY_VERSION_3` (linux/capability.h).
 const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
 
-/// `struct __user_cap_header_struct` (linux/capability.h).
+/// Whose capabilities are set: `struct __user_cap_header_struct` (linux/capability.h).
 #[repr(C)]
 struct CapabilityHeader {
     version: u32,

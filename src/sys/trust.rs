@@ -21,9 +21,9 @@ pub enum Distrust {
     /// Somebody else's: he can change it at any time.
     #[error("{} belongs to {}, not to {}", path.display(), name_of(*uid), own_name())]
     Owner {
-        /// What is his.
+        /// The first on the way that is his.
         path: PathBuf,
-        /// Whose.
+        /// Neither root's nor this process's.
         uid: u32,
     },
     /// Everybody, or a group, can change it.
@@ -37,9 +37,9 @@ pub enum Distrust {
     /// It is not there, or cannot be looked at.
     #[error("{}: {error}", path.display())]
     Unreadable {
-        /// What.
+        /// The first on the way of which that is so.
         path: PathBuf,
-        /// Why.
+        /// As the kernel has it.
         error: io::Error,
     },
 }
@@ -58,6 +58,16 @@ impl Distrust {
     #[must_use]
     pub fn is_missing(&self) -> bool {
         matches!(self, Self::Unreadable { error, .. } if error.kind() == io::ErrorKind::NotFound)
+    }
+}
+
+impl From<Distrust> for io::Error {
+    fn from(why: Distrust) -> Self {
+        let kind = match &why {
+            Distrust::Unreadable { error, .. } => error.kind(),
+            Distrust::Owner { .. } | Distrust::Writable { .. } => io::ErrorKind::PermissionDenied,
+        };
+        Self::new(kind, why.to_string())
     }
 }
 
@@ -196,7 +206,7 @@ pub fn read(path: &Path) -> Result<Vec<u8>, Distrust> {
     let meta = file.metadata().map_err(unreadable)?;
     Believed::by_this_process().judge(path, &meta, true)?;
     if !meta.is_file() {
-        return Err(unreadable(io::Error::other("is no plain file")));
+        return Err(unreadable(io::Error::other("expected a plain file")));
     }
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes).map_err(unreadable)?;
@@ -209,7 +219,7 @@ pub fn read(path: &Path) -> Result<Vec<u8>, Distrust> {
 /// As [`read`], or where it is no UTF-8.
 pub fn read_to_string(path: &Path) -> Result<String, Distrust> {
     String::from_utf8(read(path)?)
-        .map_err(|_| Distrust::Unreadable { path: path.to_owned(), error: io::Error::other("is no text (UTF-8)") })
+        .map_err(|_| Distrust::Unreadable { path: path.to_owned(), error: io::Error::other("expected text in UTF-8") })
 }
 
 #[cfg(test)]

@@ -15,7 +15,6 @@ use jobmeter::domain::units::{Microseconds, Nanocredits};
 use jobmeter::domain::usage::Usage;
 use jobmeter::ledger::Ledger;
 use jobmeter::ledger::attempt_secret::{self, AttemptSecret};
-use jobmeter::ledger::keys::Secret;
 use jobmeter::ledger::location::Location;
 use jobmeter::ledger::protocol::{
     AttemptIdentity, Decision, JobKind, Lease, OpenAnswer, OpenRequest, Report, ReportAnswer, Resources,
@@ -222,9 +221,8 @@ fn main() {
     let db = option("--db").unwrap_or_else(|| file("l.db"));
     let replicas: Vec<_> = (0..number("--replicas", 1)).map(|_| serve(&db, &file("key"))).collect();
     let key = std::fs::read_to_string(file("key")).unwrap().trim().to_owned();
-    let secret: Secret = key.parse().unwrap();
-    let mut ledger =
-        Location::parse(&format!("http://{}", replicas[0].1)).with_key(Some(secret), None).connect().unwrap();
+    let service = Location::parse(&format!("http://{}", replicas[0].1)).with_key(key.parse().ok(), None);
+    let mut ledger = service.connect().unwrap();
     let (user, by, why) = ("load".to_owned(), String::new(), String::new());
     ledger.change(&Change::SetLimit { user, limit: None, period: PeriodLength::Day, by, why }).expect("a limit");
     let (jobs, seconds) = (number("--jobs", 1_000), number("--seconds", 10));

@@ -156,7 +156,9 @@ fn foul_ledger(path: &std::path::Path) {
     let receipt = json!({ "cpu": { "busiest": [{ "pid": 1, "command": FOUL, "cpu_seconds": 1 }] }, "outcome": { "degraded": [FOUL] } });
     let usage = jobmeter::domain::usage::Usage { cpu_used_seconds: "1".parse().unwrap(), ..Default::default() };
     let period = lease.period;
-    ledger.finish(&Finish { attempt, usage, period, closed: None, reason: Reason::Failed, receipt, secret: None }).unwrap();
+    ledger
+        .finish(&Finish { attempt, usage, period, closed: None, reason: Reason::Failed, receipt, secret: None })
+        .unwrap();
 }
 
 #[test]
