@@ -35,10 +35,10 @@ pub enum Distrust {
         who: String,
     },
     /// It is not there, or cannot be looked at.
-    #[error("{}: {error}", path.display())]
+    #[error("{}{error}", path.as_ref().map_or_else(String::new, |path| format!("{}: ", path.display())))]
     Unreadable {
-        /// The first on the way of which that is so.
-        path: PathBuf,
+        /// The first on the way of which that is so; `None` where that is the path itself.
+        path: Option<PathBuf>,
         /// As the kernel has it.
         error: io::Error,
     },
@@ -146,14 +146,14 @@ pub fn believe(path: &Path) -> Result<PathBuf, Distrust> {
 }
 
 fn believe_as(believed: &Believed, path: &Path) -> Result<PathBuf, Distrust> {
-    let unreadable = |path: &Path| {
-        let path = path.to_owned();
+    let unreadable = |path: &Path, is_last: bool| {
+        let path = Some(path.to_owned()).filter(|_| !is_last);
         move |error| Distrust::Unreadable { path, error }
     };
     let mut resolved = PathBuf::from("/");
-    let mut names: VecDeque<OsString> = names_of(&std::path::absolute(path).map_err(unreadable(path))?);
+    let mut names: VecDeque<OsString> = names_of(&std::path::absolute(path).map_err(unreadable(path, true))?);
     let mut links = 0;
-    let root = std::fs::symlink_metadata(&resolved).map_err(unreadable(&resolved))?;
+    let root = std::fs::symlink_metadata(&resolved).map_err(unreadable(&resolved, names.is_empty()))?;
     believed.judge(&resolved, &root, names.is_empty())?;
     while let Some(name) = names.pop_front() {
         if name == ".." {
@@ -161,7 +161,7 @@ fn believe_as(believed: &Believed, path: &Path) -> Result<PathBuf, Distrust> {
             continue;
         }
         let next = resolved.join(&name);
-        let meta = std::fs::symlink_metadata(&next).map_err(unreadable(&next))?;
+        let meta = std::fs::symlink_metadata(&next).map_err(unreadable(&next, names.is_empty()))?;
         believed.judge(&next, &meta, names.is_empty())?;
         if !meta.file_type().is_symlink() {
             resolved = next;
@@ -169,9 +169,9 @@ fn believe_as(believed: &Believed, path: &Path) -> Result<PathBuf, Distrust> {
         }
         links += 1;
         if links > LINKS_MAX {
-            return Err(unreadable(&next)(nix::errno::Errno::ELOOP.into()));
+            return Err(unreadable(&next, names.is_empty())(nix::errno::Errno::ELOOP.into()));
         }
-        let target = std::fs::read_link(&next).map_err(unreadable(&next))?;
+        let target = std::fs::read_link(&next).map_err(unreadable(&next, names.is_empty()))?;
         if target.is_absolute() {
             resolved = PathBuf::from("/");
         }
@@ -198,7 +198,7 @@ fn names_of(path: &Path) -> VecDeque<OsString> {
 /// # Errors
 /// Where it is not believed or cannot be read.
 pub fn read(path: &Path) -> Result<Vec<u8>, Distrust> {
-    let unreadable = |error| Distrust::Unreadable { path: path.to_owned(), error };
+    let unreadable = |error| Distrust::Unreadable { path: None, error };
     let real = if geteuid().is_root() { believe(path)? } else { path.to_owned() };
     let mut options = std::fs::OpenOptions::new();
     // A pipe in its place keeps nobody waiting.
@@ -219,7 +219,7 @@ pub fn read(path: &Path) -> Result<Vec<u8>, Distrust> {
 /// As [`read`], or where it is no UTF-8.
 pub fn read_to_string(path: &Path) -> Result<String, Distrust> {
     String::from_utf8(read(path)?)
-        .map_err(|_| Distrust::Unreadable { path: path.to_owned(), error: io::Error::other("expected text in UTF-8") })
+        .map_err(|_| Distrust::Unreadable { path: None, error: io::Error::other("expected text in UTF-8") })
 }
 
 #[cfg(test)]

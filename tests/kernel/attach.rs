@@ -125,3 +125,21 @@ fn signals_are_passed_on_and_a_lost_meter_ends_it() {
     assert!(burned(&station, "lost") >= lost_us - attached_us, "{} µs at the kill: {job}", lost_us - attached_us);
     station.verify();
 }
+
+/// Which container is the job's is clear in a pod alone: a machine has any number of them, and they are not the caller's.
+#[test]
+fn without_a_name_it_takes_no_container_of_the_machine() {
+    let Some(parent) = v2() else { return };
+    let (_one, station, group) = (alone(), Station::new(), Around::new(&parent, "others"));
+    let line = "unshare --cgroup sh -c 'while :; do sleep 0.1; done'";
+    let mut guest = Guest::new(&group, line);
+    let called = station.call(&["attach", "--wait", "0s"]);
+    if !jobmeter::sys::process::in_own_pid_namespace() {
+        assert!(called.status == 125 && called.err.contains("outside of a pod"), "{called:?}");
+    }
+    let called = station.sh("unshare --pid --fork --mount-proc $JOBMETER attach --wait 0s");
+    assert!(called.status == 125 && called.err.contains("no other container shares this PID namespace"), "{called:?}");
+    assert_eq!(station.json(&["jobs", "list"])["jobs"].as_array().unwrap().len(), 0);
+    std::fs::write(group.0.join("cgroup.kill"), "1").unwrap();
+    guest.ended();
+}
