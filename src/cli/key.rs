@@ -1,5 +1,6 @@
 //! `jobmeter key`: keys of a ledger service.
 
+use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -11,17 +12,21 @@ use super::settings::Settings;
 use crate::ledger::LedgerError;
 use crate::ledger::keys::Secret;
 use crate::ledger::views::{Change, NewKey, Query, View};
+use crate::sys::identity::FileIdentity;
 
 pub(super) fn key(key: Key, settings: &Settings, out: &Output) -> Result<ExitCode, Failure> {
     let mut ledger = settings.connect()?;
     match key {
         Key::Create { name, scope, only_user, to } => {
             let user = only_user.then(|| settings.user.clone());
-            let made = ledger.new_key(&NewKey { name, scope, user, by: settings.by.clone() })?;
+            // A key that nobody can keep is not made.
+            let new = to.as_deref().map(create).transpose()?;
+            let made = ledger.new_key(&NewKey { name, scope, user, by: settings.by.clone() });
+            let made = made.inspect_err(|_| drop(to.as_ref().map(std::fs::remove_file)))?;
             let id = made.id().to_owned();
-            match to {
-                Some(file) => {
-                    write(&file, &made)?;
+            match to.zip(new) {
+                Some((file, new)) => {
+                    write(&file, new, &made)?;
                     let told = format!("key {id} is in {}\n", file.display());
                     out.print(&serde_json::json!({ "id": id, "file": file }), |_| told)
                 }
@@ -52,11 +57,16 @@ pub(super) fn key(key: Key, settings: &Settings, out: &Output) -> Result<ExitCod
     }
 }
 
-/// To a new file that its user alone can read.
-fn write(file: &Path, key: &Secret) -> Result<(), Failure> {
+/// A new file that its user alone can read: whom the folder belongs to.
+fn create(file: &Path) -> Result<File, Failure> {
     let mut new = std::fs::OpenOptions::new();
-    let opened = new.write(true).create_new(true).mode(0o600).open(file);
-    let written = opened.and_then(|mut new| writeln!(new, "{}", key.text()).and_then(|()| new.sync_all()));
+    let opened =
+        FileIdentity::of_folder_of(file).and_then(|_as_owner| new.write(true).create_new(true).mode(0o600).open(file));
+    opened.map_err(|error| Failure::new(format!("cannot write {}", file.display())).because(error))
+}
+
+fn write(file: &Path, mut new: File, key: &Secret) -> Result<(), Failure> {
+    let written = writeln!(new, "{}", key.text()).and_then(|()| new.sync_all());
     let hint = format!("key {} was made all the same: revoke it by `jobmeter key revoke {}`", key.id(), key.id());
     written.map_err(|error| Failure::new(format!("cannot write {}", file.display())).because(error).hint(hint))
 }

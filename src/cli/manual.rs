@@ -7,6 +7,7 @@ use clap::CommandFactory;
 
 use super::args::Arguments;
 use super::output::{Failure, Output, print_bytes};
+use crate::sys::identity::FileIdentity;
 
 pub(super) fn completions(shell: clap_complete::Shell, _out: &Output) -> Result<ExitCode, Failure> {
     let mut script = Vec::new();
@@ -21,7 +22,9 @@ pub(super) fn man(directory: Option<&Path>, out: &Output) -> Result<ExitCode, Fa
         rendered.map_err(|error| Failure::new("the manual page cannot be made").because(error))?;
         return print_bytes(&page);
     };
-    clap_mangen::generate_to(Arguments::command(), directory).map_err(|error| {
+    let written = FileIdentity::of_folder_of(&directory.join("page"))
+        .and_then(|_as_owner| clap_mangen::generate_to(Arguments::command(), directory));
+    written.map_err(|error| {
         Failure::new(format!("cannot write the manual pages into {}", directory.display())).because(error)
     })?;
     out.print(&serde_json::json!({ "directory": directory }), |_| format!("written into {}\n", directory.display()))

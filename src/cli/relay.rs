@@ -16,6 +16,7 @@ use crate::ledger::location::Location;
 use crate::ledger::protocol::JobKind;
 use crate::ledger::relay::Welcome;
 use crate::runner::relay::{RelayOptions, relay as carry};
+use crate::sys::identity::FileIdentity;
 
 /// What the wrapper's container needs.
 const INSTALLED: [&str; 2] = ["jobmeter-wrapper", "jobmeter-nvml"];
@@ -79,6 +80,21 @@ pub(super) fn relay(relay: &Relay, settings: &Settings) -> Result<ExitCode, Fail
     Ok(ExitCode::SUCCESS)
 }
 
+/// In the place of an older one at once, whatever stands there; nobody's link is followed.
+fn put(from: &Path, to: &Path) -> std::io::Result<()> {
+    let mut name = to.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}.part", Uuid::new_v4().simple()));
+    let part = to.with_file_name(name);
+    let mut from = std::fs::File::open(from)?;
+    let _as_owner = FileIdentity::of_folder_of(to)?;
+    let written = std::fs::File::create_new(&part)
+        .and_then(|mut new| std::io::copy(&mut from, &mut new))
+        // Whatever the image's umask: whoever the container runs as must be able to execute it.
+        .and_then(|_| std::fs::set_permissions(&part, std::fs::Permissions::from_mode(0o755)))
+        .and_then(|()| std::fs::rename(&part, to));
+    written.inspect_err(|_| drop(std::fs::remove_file(&part)))
+}
+
 /// Copies the wrapper, and the helper for GPUs where it is there, to where another container finds them.
 pub(super) fn install(directory: &Path, out: &Output) -> Result<ExitCode, Failure> {
     let failed =
@@ -97,10 +113,7 @@ pub(super) fn install(directory: &Path, out: &Output) -> Result<ExitCode, Failur
             continue;
         };
         let to = directory.join(name);
-        // Whatever the image's umask: whoever the container runs as must be able to execute it.
-        std::fs::copy(&from, &to)
-            .and_then(|_| std::fs::set_permissions(&to, std::fs::Permissions::from_mode(0o755)))
-            .map_err(|error| failed(&to, error))?;
+        put(&from, &to).map_err(|error| failed(&to, error))?;
         installed.push(to.display().to_string());
     }
     out.print(&installed, |_| format!("installed {}\n", installed.join(" and ")))

@@ -26,19 +26,29 @@ pub(super) struct Settings {
     pub(super) run: RunFile,
 }
 
+type ReadKey = fn(&Path) -> std::io::Result<String>;
+
 impl Settings {
     /// A verb that asks no service (`serve` itself, which writes the first key) must not fail for want of its key. `said` is
     /// what was said of a job, which enforced settings may refuse.
     pub(super) fn new(global: &Global, asks_ledger: bool, said: Option<&Said<'_>>) -> Result<Self, Failure> {
         let system = config_file::of_machine()?;
         let by = login_name();
+        // By a job's key root acts for its user; by others for itself, who may use that of the service.
+        let read: ReadKey =
+            if said.is_some() { config_file::read_trusted } else { |path| std::fs::read_to_string(path) };
         match (system, said) {
             (Some(file), Some(said)) if file.enforced => Self::enforced(global, file, by, said),
-            (system, _) => Self::chosen(global, asks_ledger, system, by),
+            (system, _) => Self::chosen(global, asks_ledger.then_some(read), system, by),
         }
     }
 
-    fn chosen(global: &Global, asks_ledger: bool, system: Option<ConfigFile>, by: String) -> Result<Self, Failure> {
+    fn chosen(
+        global: &Global,
+        read_key: Option<ReadKey>,
+        system: Option<ConfigFile>,
+        by: String,
+    ) -> Result<Self, Failure> {
         let file = read_config(global.config.as_deref(), system)?;
         let state = state_directory();
         let ledger = global.ledger.clone().or(file.ledger.clone()).map_or_else(
@@ -49,7 +59,7 @@ impl Settings {
         let spool_dir = global.spool_dir.clone().map(Ok).or(file.spool_dir(&by)?.map(Ok));
         let spool_dir = spool_dir.unwrap_or_else(|| state.map(|state| state.join("spool")).ok_or_else(no_home))?;
         let key = global.key_file.clone().or(file.key_file(&by)?);
-        Self::put_together(file, by, named, ledger, key.filter(|_| asks_ledger), spool_dir)
+        Self::put_together(file, by, named, ledger, key.zip(read_key), spool_dir)
     }
 
     /// What the user has said may repeat what holds, as a `jobmeter` within a job does.
@@ -75,7 +85,15 @@ impl Settings {
         let ledger = global.ledger.as_deref().filter(|_| !same_ledger).map_or(ledger, Location::parse);
         let named = global.user.clone().filter(|given| given != user).or(file.user.clone());
         let spool_dir = global.spool_dir.clone().unwrap_or(spool_dir);
-        Self::put_together(file, by, named, ledger, global.key_file.clone().or(key), spool_dir)
+        let key = global.key_file.clone().or(key);
+        Self::put_together(
+            file,
+            by,
+            named,
+            ledger,
+            key.map(|key| (key, config_file::read_trusted as ReadKey)),
+            spool_dir,
+        )
     }
 
     fn put_together(
@@ -83,7 +101,7 @@ impl Settings {
         by: String,
         named: Option<String>,
         ledger: Location,
-        key_file: Option<String>,
+        key_file: Option<(String, ReadKey)>,
         spool_dir: PathBuf,
     ) -> Result<Self, Failure> {
         let user_is_default = named.is_none();
@@ -91,7 +109,10 @@ impl Settings {
         let user = values::name(&user).map_err(|why| Failure::new(format!("the user name {user:?}: {why}")))?;
         let gone = |error: std::io::Error| Failure::new("the working directory cannot be found").because(error);
         let ledger = match ledger {
-            Location::Service(_) => ledger.with_key(key_file.as_deref().map(read_key).transpose()?, file.proxy),
+            Location::Service(_) => {
+                let key = key_file.map(|(text, read)| parse_key(&text, read)).transpose()?;
+                ledger.with_key(key, file.proxy)
+            }
             // Other places need none.
             ledger => ledger,
         };
@@ -123,7 +144,7 @@ pub(super) fn state_directory() -> Option<PathBuf> {
 }
 
 /// A key, or the file that holds it.
-fn read_key(text: &str) -> Result<Secret, Failure> {
+fn parse_key(text: &str, read: ReadKey) -> Result<Secret, Failure> {
     if text.is_empty() {
         return Err(Failure::new("JOBMETER_KEY is empty").hint("unset it, or give a key or the file that holds one"));
     }
@@ -131,7 +152,7 @@ fn read_key(text: &str) -> Result<Secret, Failure> {
         return text.parse().map_err(|why: String| Failure::new(format!("the key of JOBMETER_KEY: {why}")));
     }
     let wrong = |cause: String| Failure::new(format!("cannot use the key file {text}")).because(cause);
-    let held = config_file::read_trusted(Path::new(text)).map_err(|error| wrong(error.to_string()))?;
+    let held = read(Path::new(text)).map_err(|error| wrong(error.to_string()))?;
     held.parse().map_err(wrong)
 }
 

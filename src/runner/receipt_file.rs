@@ -14,9 +14,8 @@ use nix::sys::stat::{FileStat, Mode, SFlag, fstatat};
 use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
 use uuid::Uuid;
 
-use crate::sys::identity::FileIdentity;
+use crate::sys::identity::{FileIdentity, writer_into};
 use crate::sys::spawn::Credentials;
-use crate::sys::trust;
 
 /// Where the receipt goes, and as whom it is written there.
 #[derive(Debug)]
@@ -42,15 +41,12 @@ impl ReceiptFile {
         if !geteuid().is_root() {
             return Ok(receipt);
         }
-        match (trust::believe(receipt.parent()), job_user) {
-            (Ok(_), _) => {}
+        receipt.writer = match (writer_into(receipt.parent()), job_user) {
+            (Ok(None), _) => None,
             (Err(why), None) if why.is_missing() => return Ok(receipt),
-            (Err(_), Some(user)) => receipt.writer = Some(user),
-            (Err(why), None) => {
-                let uid = why.owner().ok_or_else(|| io::Error::from(why))?;
-                receipt.writer = Some(Credentials::of(uid, uid)?);
-            }
-        }
+            (Ok(Some(_)) | Err(_), Some(user)) => Some(user),
+            (owner, None) => owner?,
+        };
         let _as_writer = receipt.assume()?;
         let told = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", receipt.parent().display()));
         receipt.folder = Some(open_folder(receipt.parent()).map_err(told)?);

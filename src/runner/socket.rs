@@ -116,7 +116,7 @@ fn directory() -> Option<PathBuf> {
     let set = |variable: &str| std::env::var_os(variable).filter(|path| !path.is_empty()).map(PathBuf::from);
     let (path, mode) = match set("XDG_RUNTIME_DIR") {
         // A unit has one of its own; other users' jobs have to reach the way to it.
-        _ if uid.is_root() => (set("RUNTIME_DIRECTORY").unwrap_or_else(|| PathBuf::from("/run/jobmeter")), 0o755),
+        _ if uid.is_root() => (set("RUNTIME_DIRECTORY").unwrap_or_else(|| PathBuf::from("/run/jobmeter")), 0o711),
         Some(runtime) => (runtime.join("jobmeter"), 0o700),
         None => (std::env::temp_dir().join(format!("jobmeter-{uid}")), 0o700),
     };
@@ -128,13 +128,13 @@ fn directory() -> Option<PathBuf> {
     (found.is_dir() && found.uid() == uid.as_raw() && found.mode() & 0o022 == 0).then_some(path)
 }
 
-/// A socket for somebody else, which he makes himself, so that it is his and nobody else can connect. His folder is open to him
-/// while he does; its name cannot be guessed, and it holds nothing that anybody else could reach.
+/// A socket for somebody else, which he makes himself, so that it is his and nobody else can connect. The folder is open while he
+/// does, under a name that cannot be guessed, and what somebody else has put there is not taken.
 fn bind_for(user: &Credentials, path: &Path) -> io::Result<UnixListener> {
     let folder = path.parent().unwrap_or(Path::new("/"));
     let mode = |mode| std::fs::set_permissions(folder, std::fs::Permissions::from_mode(mode));
     std::fs::DirBuilder::new().mode(0o700).create(folder)?;
-    mode(0o733)?;
+    mode(0o1733)?;
     let bound = FileIdentity::assume(user).and_then(|_as_user| bind_private(path));
     mode(0o711)?;
     let listener = bound?;

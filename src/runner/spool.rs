@@ -141,9 +141,10 @@ pub(super) fn out_of_others_reach(directory: &Path) -> io::Result<()> {
     if !nix::unistd::geteuid().is_root() {
         return Ok(());
     }
-    let there = directory.ancestors().find(|path| path.symlink_metadata().is_ok()).unwrap_or(Path::new("/"));
-    trust::believe(there)?;
-    Ok(())
+    match trust::believe(directory) {
+        Err(why) if !why.is_missing() => Err(why.into()),
+        _ => Ok(()),
+    }
 }
 
 /// Opens a file that this user has made, and no other: what somebody else put there says what he likes of other people's
@@ -173,6 +174,8 @@ impl Spool {
     pub fn create(directory: &Path, header: &Header) -> io::Result<Self> {
         out_of_others_reach(directory)?;
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+        // Somebody else may have been quicker.
+        out_of_others_reach(directory)?;
         let path = directory.join(format!("{}.spool", header.identity.attempt));
         // Made under another name and locked before it gets its own, so that nobody takes it for left over.
         let hidden = directory.join(format!(".{}.new", header.identity.attempt));

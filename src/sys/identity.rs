@@ -3,6 +3,7 @@
 use std::ffi::CString;
 use std::io;
 use std::marker::PhantomData;
+use std::path::Path;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -14,6 +15,7 @@ use nix::unistd::{Gid, Uid, User, getgrouplist, setfsgid, setfsuid};
 
 use super::process::{PidFd, exit_now, forbid_tracing, fork};
 use super::spawn::Credentials;
+use super::trust;
 
 impl Credentials {
     /// Those that this user would log in with; a user without a name (one of systemd's, whose unit does not run) has the group
@@ -56,7 +58,42 @@ impl FileIdentity {
         // Both calls tell who it was before, and nothing else.
         let unknown = u32::MAX;
         let now = (setfsuid(Uid::from_raw(unknown)).as_raw(), setfsgid(Gid::from_raw(unknown)).as_raw());
+        // A change of these ids resets it to what the machine says (fs.suid_dumpable).
+        forbid_tracing()?;
         if now == (of.uid, of.gid) { Ok(before) } else { Err(Errno::EPERM.into()) }
+    }
+}
+
+impl FileIdentity {
+    /// For new files beside `file`: as its folder's owner where root would else write where somebody else can put a link or another
+    /// folder in the way; `None` where this process writes as itself.
+    ///
+    /// # Errors
+    /// Where a group or everybody can write on the way there, so that there is nobody as whom to write.
+    pub fn of_folder_of(file: &Path) -> io::Result<Option<Self>> {
+        if !nix::unistd::geteuid().is_root() {
+            return Ok(None);
+        }
+        let path = std::path::absolute(file)?;
+        match writer_into(path.parent().unwrap_or(Path::new("/")))? {
+            Some(owner) => Self::assume(&owner).map(Some),
+            None => Ok(None),
+        }
+    }
+}
+
+/// As whom root may make files in this folder: as somebody who could have made them himself. `None`: as root.
+///
+/// # Errors
+/// As [`FileIdentity::of_folder_of`].
+pub fn writer_into(folder: &Path) -> Result<Option<Credentials>, trust::Distrust> {
+    match trust::believe_folder(folder) {
+        Ok(_) => Ok(None),
+        Err(why) => {
+            let Some(uid) = why.owner() else { return Err(why) };
+            let unreadable = |error| trust::Distrust::Unreadable { path: None, error };
+            Credentials::of(uid, uid).map(Some).map_err(unreadable)
+        }
     }
 }
 
@@ -65,8 +102,8 @@ impl Drop for FileIdentity {
         setfsuid(self.uid);
         setfsgid(self.gid);
         let groups: Vec<u32> = self.groups.iter().map(|group| group.as_raw()).collect();
-        // With somebody else's groups nothing of this process is right any more.
-        if set_groups(&groups).is_err() {
+        // With somebody else's groups, or open to be traced, nothing of this process is right any more.
+        if set_groups(&groups).and_then(|()| forbid_tracing()).is_err() {
             exit_now(125);
         }
     }

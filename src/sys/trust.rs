@@ -142,10 +142,19 @@ fn overflow_uid() -> u32 {
 /// # Errors
 /// With the first thing on the way that is not believed.
 pub fn believe(path: &Path) -> Result<PathBuf, Distrust> {
-    believe_as(&Believed::by_this_process(), path)
+    believe_as(&Believed::by_this_process(), path, false)
 }
 
-fn believe_as(believed: &Believed, path: &Path) -> Result<PathBuf, Distrust> {
+/// The same for a folder in which something new is made: in a sticky one, such as `/tmp`, others can put what they like, but not in
+/// the place of what is not theirs.
+///
+/// # Errors
+/// As [`believe`].
+pub fn believe_folder(path: &Path) -> Result<PathBuf, Distrust> {
+    believe_as(&Believed::by_this_process(), path, true)
+}
+
+fn believe_as(believed: &Believed, path: &Path, goes_on: bool) -> Result<PathBuf, Distrust> {
     let unreadable = |path: &Path, is_last: bool| {
         let path = Some(path.to_owned()).filter(|_| !is_last);
         move |error| Distrust::Unreadable { path, error }
@@ -154,7 +163,7 @@ fn believe_as(believed: &Believed, path: &Path) -> Result<PathBuf, Distrust> {
     let mut names: VecDeque<OsString> = names_of(&std::path::absolute(path).map_err(unreadable(path, true))?);
     let mut links = 0;
     let root = std::fs::symlink_metadata(&resolved).map_err(unreadable(&resolved, names.is_empty()))?;
-    believed.judge(&resolved, &root, names.is_empty())?;
+    believed.judge(&resolved, &root, names.is_empty() && !goes_on)?;
     while let Some(name) = names.pop_front() {
         if name == ".." {
             resolved.pop();
@@ -162,7 +171,7 @@ fn believe_as(believed: &Believed, path: &Path) -> Result<PathBuf, Distrust> {
         }
         let next = resolved.join(&name);
         let meta = std::fs::symlink_metadata(&next).map_err(unreadable(&next, names.is_empty()))?;
-        believed.judge(&next, &meta, names.is_empty())?;
+        believed.judge(&next, &meta, names.is_empty() && !goes_on)?;
         if !meta.file_type().is_symlink() {
             resolved = next;
             continue;
@@ -250,6 +259,7 @@ mod tests {
         chmod(&inner, 0o1757);
         believe(&file).unwrap();
         believe(&inner).unwrap_err();
+        believe_folder(&inner).unwrap();
         chmod(&inner, 0o755);
         assert!(believe(&inner.join("none")).unwrap_err().is_missing());
     }
@@ -270,7 +280,7 @@ mod tests {
     fn what_belongs_to_somebody_else_is_named() {
         let own = geteuid().as_raw();
         let other = Believed { uids: [own.wrapping_add(7); 3], gid: 0 };
-        let error = believe_as(&other, Path::new("/")).unwrap_err();
+        let error = believe_as(&other, Path::new("/"), false).unwrap_err();
         assert_eq!(error.owner(), Some(std::fs::metadata("/").unwrap().uid()));
         assert!(error.to_string().starts_with("/ belongs to the user "), "{error}");
     }

@@ -102,7 +102,7 @@ fn root_acts_upon_no_file_that_others_can_write() {
     let database = station.path("x.db");
     for arguments in [
         &["--config", config, "status"][..],
-        &["--ledger", service, "--key-file", key, "status"],
+        &["--ledger", service, "--key-file", key, "run", "--", "true"],
         &["run", "--nvml-library", library, "--", "true"],
         &["--spool-dir", spool.to_str().unwrap(), "run", "--", "true"],
         &["serve", "--listen", "127.0.0.1:0", "--db", database.to_str().unwrap(), "--admin-key-file", key],
@@ -216,4 +216,39 @@ fn what_the_user_preloads_is_in_the_command_and_not_in_the_meter() {
     assert!(!has_it(front) && !has_it(meters[0]));
     drop(child.stdin.take());
     ended(&mut child);
+}
+
+#[test]
+fn root_writes_into_a_users_folder_as_that_user() {
+    let Some((station, folder)) = with_folder() else { return };
+    station.ok(&["account", "limit", "1"]);
+    let roots = station.path("roots");
+    std::fs::create_dir(&roots).unwrap();
+    std::fs::write(roots.join("file"), "untouched").unwrap();
+    let way = folder.join("way");
+    symlink(&roots, &way).unwrap();
+    for (arguments, name) in [
+        (&["key", "create", "k", "--scope", "read", "--to"][..], "key"),
+        (&["ledger", "backup"], "copy.db"),
+        (&["install"], "jobmeter-wrapper"),
+        (&["man", "--dir"], "jobmeter.1"),
+    ] {
+        let takes_a_folder = matches!(arguments[0], "install" | "man");
+        let told = |place: &Path| {
+            let path = if takes_a_folder { place.to_owned() } else { place.join(name) };
+            let all: Vec<&str> = arguments.iter().copied().chain([path.to_str().unwrap()]).collect();
+            station.call(&all)
+        };
+        let called = told(&way);
+        assert!(called.status != 0 && !roots.join(name).exists(), "{name}: {called:?}");
+        symlink(roots.join("file"), folder.join(name)).unwrap();
+        told(&folder);
+        assert_eq!(std::fs::read_to_string(roots.join("file")).unwrap(), "untouched", "{name}");
+        std::fs::remove_file(folder.join(name)).unwrap();
+        let called = told(&folder);
+        let made = std::fs::symlink_metadata(folder.join(name)).unwrap();
+        assert_eq!((called.status, made.uid()), (0, NOBODY), "{name}: {called:?}");
+    }
+    // A key that could be kept nowhere was not made.
+    assert_eq!(station.json(&["key", "list"]).as_array().unwrap().len(), 1);
 }

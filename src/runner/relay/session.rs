@@ -14,7 +14,7 @@ use crate::ledger::protocol::{ClosedPeriod, Finish, OpenAnswer, OpenRequest};
 use crate::ledger::relay::Session;
 use crate::runner::keeper::micros;
 use crate::runner::leftovers;
-use crate::runner::spool::{Header, Record, SLOT_BYTES_WITH_GPUS, Spool};
+use crate::runner::spool::{Header, Record, SLOT_BYTES_WITH_GPUS, Spool, out_of_others_reach};
 use crate::sys::clock::{Clock, SystemClock};
 use crate::sys::containment::ContainmentSpec;
 use crate::sys::process::boot_id;
@@ -67,7 +67,9 @@ impl Sessions {
     /// Goes on where an earlier relay of this pod was.
     pub(super) fn open(options: &RelayOptions) -> Result<Self, String> {
         let told = |error: std::io::Error| format!("the relay's state {}: {error}", options.state_dir.display());
-        std::fs::create_dir_all(&options.state_dir).map_err(told)?;
+        out_of_others_reach(&options.state_dir)
+            .and_then(|()| std::fs::create_dir_all(&options.state_dir))
+            .map_err(told)?;
         let path = options.state_dir.join(FILE);
         let mut sessions = Self { has_leftovers: true, ..Self::default() };
         let kept = match std::fs::read(&path) {

@@ -10,6 +10,7 @@ use crate::ledger::LedgerError;
 use crate::ledger::book::Books;
 use crate::ledger::store::save;
 use crate::sys::clock::Clock;
+use crate::sys::identity::FileIdentity;
 
 /// Copies the ledger to a new file, in use or not. The copy is whole: it is made within one read transaction.
 ///
@@ -19,10 +20,12 @@ pub fn backup(path: &Path, to: &Path) -> Result<(), LedgerError> {
     if !path.exists() {
         return Err(LedgerError::Refused(format!("{}: there is no ledger", path.display())));
     }
-    if to.exists() {
+    if to.symlink_metadata().is_ok() {
         return Err(LedgerError::Refused(format!("{} exists: a backup overwrites nothing", to.display())));
     }
     let from = open::open(path)?;
+    let unwritable = |error| LedgerError::Refused(format!("cannot write {}: {error}", to.display()));
+    let _as_owner = FileIdentity::of_folder_of(to).map_err(unwritable)?;
     copy(&from, to).map_err(|error| open::with_path(to, error))
 }
 
