@@ -180,7 +180,7 @@ def find_open_files(): return not OPENED
 
 
 def speak_to_systemd_as_the_meter():
-    """The unit takes no notifications; run.py compares MainPID."""
+    """The unit takes no notifications; attacked.py sees it end with its own process."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as line:
         refused(line.sendto, f"MAINPID={os.getpid()}\nSTOPPING=1".encode(), "/run/systemd/notify")
     return True
@@ -297,14 +297,16 @@ def change_other_programs():
 
 
 def descend_from_the_meter_no_more():
-    """A child that has left its parents burns on, and is metered: run.py compares."""
+    """A child that has left its parents burns on, and is metered: attacked.py compares."""
+    over, held = os.pipe()
     if os.fork() == 0:
         os.setsid()
         if os.fork() == 0:
             burn(0.3)
         os._exit(0)
     os.wait()
-    return True
+    os.close(held)
+    return os.read(over, 1) == b""
 
 
 def send_a_descriptor_to_its_socket():

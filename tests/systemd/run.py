@@ -79,9 +79,12 @@ class Machine:
         return [found[name] for name in names]
 
     def write(self, path, text, mode=0o644):
+        self.put(path, text.encode(), mode)
+
+    def put(self, path, content, mode=0o600):
         subprocess.run(
             ["nsenter", "-t", self.init, "-m", "-r", "--", "sh", "-c", f"umask 077; mkdir -p $(dirname {path}); cat > {path}; chmod {mode:o} {path}"],
-            input=text, text=True, check=True)
+            input=content, check=True)
 
     def power_off(self):
         """As by a pulled plug."""
@@ -103,14 +106,14 @@ class Machine:
         env = {"JOBMETER_LEDGER": "http://127.0.0.1:7770", "JOBMETER_KEY": "/var/lib/jobmeter-ledger/admin-key", "HOME": "/root"}
         return self.call("jobmeter", *arguments, check=check, env=env)
 
-    def job(self, name, command, options="", drop_in="", user="ann", wait_for=True):
+    def job(self, name, command, options="", drop_in="", user="ann"):
         if not self.call("test", "-e", f"/etc/jobmeter/jobs/{name}.key", check=False).returncode == 0:
             self.ledger("--user", "ann", "key", "create", name, "--scope", "report", "--only-user", "--to", f"/etc/jobmeter/jobs/{name}.key")
         self.write(f"/etc/jobmeter/jobs/{name}.conf", f"JOBMETER_LEDGER=http://127.0.0.1:7770\nJOBMETER_USER=ann\nRUN_AS={user}\nOPTIONS=--job {name} {options}\nCOMMAND={command}\n")
         if drop_in:
             self.write(f"/etc/systemd/system/jobmeter@{name}.service.d/test.conf", drop_in)
             self.call("systemctl", "daemon-reload")
-        self.call("systemctl", "start", f"jobmeter@{name}", *([] if wait_for else ["--no-block"]))
+        self.call("systemctl", "start", f"jobmeter@{name}")
 
     def of_job(self, name):
         return json.loads(self.ledger("--json", "jobs", "show", name).stdout)["attempts"][-1]
