@@ -2,7 +2,7 @@
 //!
 //! What runs, charges or settles a job then takes the ledger, the key, the account, the spool and the way of metering from that
 //! file alone, or, where it is silent, from the default that no user can move. Flags, variables and files of the user
-//! may say what the job is, and no more. The command line of root is the launcher's, and is believed.
+//! may say what the job is, and no more. What root says is the launcher's, and is believed.
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
@@ -12,14 +12,14 @@ use clap::parser::ValueSource;
 
 use super::config_file::{SYSTEM_FILE, is_enforced};
 use super::output::Failure;
-use crate::sys::environment;
+use crate::sys::{environment, trust};
 
 /// Verbs that meter, charge or settle.
 const OF_A_JOB: [&str; 4] = ["run", "attach", "relay", "spool"];
 
 /// What a user may say of a run: none of it changes what is metered, what is charged, or where that goes. A limit of his own can
 /// only be smaller.
-const MAY_BE_SAID: [&str; 17] = [
+const MAY_BE_SAID: [&str; 19] = [
     "command",
     "chdir",
     "name",
@@ -36,6 +36,8 @@ const MAY_BE_SAID: [&str; 17] = [
     "dry_run",
     "json",
     "acknowledged",
+    "pid",
+    "cgroup",
     "wait",
 ];
 
@@ -87,15 +89,15 @@ impl<'a> Said<'a> {
     /// `None` for a verb that runs, charges and settles nothing: there each may look at whatever ledger he likes.
     pub(super) fn of_a_job(matches: &'a ArgMatches) -> Option<Self> {
         let (name, verb) = matches.subcommand()?;
-        let by_root = nix::unistd::geteuid().is_root();
+        // Root of a user namespace is an ordinary user's own.
+        let by_root = nix::unistd::geteuid().is_root() && trust::is_in_first_user_namespace();
         OF_A_JOB.contains(&name).then_some(Self { matches, verb, by_root })
     }
 
     /// Whether it was said by somebody who may not decide it.
     fn is_the_users(&self, matches: &ArgMatches, id: &str) -> bool {
         match matches.value_source(id) {
-            Some(ValueSource::CommandLine) => !self.by_root,
-            Some(ValueSource::EnvVariable) => true,
+            Some(ValueSource::CommandLine | ValueSource::EnvVariable) => !self.by_root,
             _ => false,
         }
     }

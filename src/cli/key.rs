@@ -22,7 +22,7 @@ pub(super) fn key(key: Key, settings: &Settings, out: &Output) -> Result<ExitCod
             // A key that nobody can keep is not made.
             let new = to.as_deref().map(create).transpose()?;
             let made = ledger.new_key(&NewKey { name, scope, user, by: settings.by.clone() });
-            let made = made.inspect_err(|_| drop(to.as_ref().map(std::fs::remove_file)))?;
+            let made = made.inspect_err(|_| drop(to.as_deref().map(remove)))?;
             let id = made.id().to_owned();
             match to.zip(new) {
                 Some((file, new)) => {
@@ -63,6 +63,12 @@ fn create(file: &Path) -> Result<File, Failure> {
     let opened =
         FileIdentity::of_folder_of(file).and_then(|_as_owner| new.write(true).create_new(true).mode(0o600).open(file));
     opened.map_err(|error| Failure::new(format!("cannot write {}", file.display())).because(error))
+}
+
+/// What has just been made, where nobody has put something else in its place.
+fn remove(file: &Path) -> std::io::Result<()> {
+    let _as_owner = FileIdentity::of_folder_of(file)?;
+    std::fs::remove_file(file)
 }
 
 fn write(file: &Path, mut new: File, key: &Secret) -> Result<(), Failure> {

@@ -9,6 +9,7 @@ use super::spool::unreadable;
 use crate::domain::printable::printable;
 use crate::domain::usage::Usage;
 use crate::ledger::LedgerError;
+use crate::ledger::location::Location;
 use crate::ledger::store::sqlite::{backup, restore};
 use crate::ledger::views::{Change, Query, View};
 use crate::runner::leftovers;
@@ -37,7 +38,8 @@ pub(super) fn ledger(ledger: Ledger, settings: &Settings, out: &Output) -> Resul
                 Some(from) => restore(settings.ledger.file()?, from, &settings.by, &why, Box::new(SystemClock))?,
                 None => settings.ledger.restored(&settings.by, &why)?,
             }
-            let again = leftovers::resend(&settings.spool_dir, &settings.ledger).map_err(unreadable)?;
+            let again =
+                leftovers::resend(&settings.spool_dir, &settings.ledger, Location::connect).map_err(unreadable)?;
             let (sent, kept) = (again.settled.len(), again.kept.len());
             out.print(&serde_json::json!({ "restored": from, "sentAgain": again }), |style| {
                 let what = from.as_ref().map_or_else(

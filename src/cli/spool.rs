@@ -9,11 +9,12 @@ use std::time::Duration;
 use super::args::Spool;
 use super::output::{Failure, Output, Style};
 use super::settings::Settings;
-use crate::ledger::location::Location;
+use crate::ledger::finish_only::FinishOnly;
+use crate::ledger::location::{Connect, Location};
 use crate::runner::leftovers::{self, LeftOver};
 use crate::runner::summary::seconds;
+use crate::sys::credentials::Credentials;
 use crate::sys::identity;
-use crate::sys::spawn::Credentials;
 use crate::sys::trust::{self, Distrust};
 
 /// As its owner a directory is flushed within this: he may have stopped the process that does it.
@@ -25,7 +26,9 @@ pub(super) fn unreadable(error: std::io::Error) -> Failure {
 
 pub(super) fn spool(spool: &Spool, settings: &Settings, out: &Output) -> Result<ExitCode, Failure> {
     let directory = &settings.spool_dir;
-    let Some(owner) = Owner::to_be(directory)? else { return perform(spool, directory, settings, out) };
+    let Some(owner) = Owner::to_be(directory)? else {
+        return perform(spool, directory, settings, out, Location::connect);
+    };
     let status = identity::run_as(&owner.credentials, OWNER_MAX, || owner.perform(spool, settings, out));
     let status = status.map_err(|error| {
         Failure::new(format!("{} is flushed as its owner, and was not", directory.display())).because(error)
@@ -69,7 +72,9 @@ impl Owner {
     fn perform(&self, spool: &Spool, settings: &Settings, out: &Output) -> i32 {
         let here = self.held.as_ref().is_some_and(|held| nix::unistd::fchdir(held).is_ok());
         let directory = if here { Path::new(".") } else { &settings.spool_dir };
-        let status = match perform(spool, directory, settings, out) {
+        // The key is root's, and good for every account.
+        let connect: Connect = |location| Ok(Box::new(FinishOnly(location.connect()?)));
+        let status = match perform(spool, directory, settings, out, connect) {
             Ok(status) => i32::from(status != ExitCode::SUCCESS),
             Err(failure) => {
                 super::output::print_failure(&failure);
@@ -85,16 +90,22 @@ fn refused(directory: &Path) -> Failure {
         .hint("it has to belong to root or to the jobs' user, in directories that nobody else can write")
 }
 
-fn perform(spool: &Spool, directory: &Path, settings: &Settings, out: &Output) -> Result<ExitCode, Failure> {
+fn perform(
+    spool: &Spool,
+    directory: &Path,
+    settings: &Settings,
+    out: &Output,
+    connect: Connect,
+) -> Result<ExitCode, Failure> {
     match spool {
         Spool::List => {
             let files = leftovers::list(directory).map_err(unreadable)?;
             out.print(&files, |style| text(&files, "nothing is in the spool\n", style))
         }
         Spool::Flush { acknowledged } => {
-            let mut flushed = leftovers::flush(directory, &settings.ledger, Location::connect).map_err(unreadable)?;
+            let mut flushed = leftovers::flush(directory, &settings.ledger, connect).map_err(unreadable)?;
             if *acknowledged {
-                let again = leftovers::resend(directory, &settings.ledger).map_err(unreadable)?;
+                let again = leftovers::resend(directory, &settings.ledger, connect).map_err(unreadable)?;
                 flushed.settled.extend(again.settled);
                 flushed.kept.extend(again.kept);
             }

@@ -5,6 +5,7 @@
 
 pub mod attempt_secret;
 pub mod book;
+pub mod finish_only;
 pub mod http;
 pub mod keys;
 pub mod location;

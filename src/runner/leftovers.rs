@@ -5,12 +5,16 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::dir::Dir;
+use nix::fcntl::{AtFlags, OFlag};
+use nix::sys::stat::{Mode, fstatat};
+use nix::unistd::{UnlinkatFlags, unlinkat};
 use serde::Serialize;
 use uuid::Uuid;
 
 use super::origin::Origin;
 use super::receipt::Receipt;
-use super::spool::{Header, Record, Spool, out_of_others_reach};
+use super::spool::{Header, Record, Spool, is_own_folder, out_of_others_reach};
 use crate::domain::units::Microseconds;
 use crate::ledger::location::{Connect, Location};
 use crate::ledger::protocol::{Finish, Reason};
@@ -263,7 +267,7 @@ fn read(containment: &Containment) -> Option<Microseconds> {
 ///
 /// # Errors
 /// Where the directory cannot be read.
-pub fn resend(directory: &Path, location: &Location) -> io::Result<Flushed> {
+pub fn resend(directory: &Path, location: &Location, connect: Connect) -> io::Result<Flushed> {
     let mut flushed = Flushed::default();
     let here = location.to_string();
     for path in files(&directory.join("acknowledged"))? {
@@ -275,7 +279,7 @@ pub fn resend(directory: &Path, location: &Location) -> io::Result<Flushed> {
             }
         };
         let Some(finish) = record.finish.as_ref().filter(|_| header.ledger == here) else { continue };
-        match location.connect().and_then(|mut ledger| tell(ledger.as_mut(), &header, &record, finish)) {
+        match connect(location).and_then(|mut ledger| tell(ledger.as_mut(), &header, &record, finish)) {
             Ok(()) => flushed.settled.push(described(&path, &header, &record, "sent again".to_owned())),
             Err(error) => flushed.kept.push(described(&path, &header, &record, error.to_string())),
         }
@@ -283,13 +287,20 @@ pub fn resend(directory: &Path, location: &Location) -> io::Result<Flushed> {
     Ok(flushed)
 }
 
+/// What was acknowledged long ago. The folder is held, so that no other can take its place meanwhile.
 fn purge(directory: &Path) {
-    let Ok(entries) = std::fs::read_dir(directory) else { return };
-    for entry in entries.flatten() {
-        let old =
-            entry.metadata().and_then(|meta| meta.modified()).is_ok_and(|at| at.elapsed().is_ok_and(|age| age > KEPT));
-        if old {
-            std::fs::remove_file(entry.path()).ok();
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    if !is_own_folder(directory) {
+        return;
+    }
+    let Ok(mut folder) = Dir::open(directory, flags, Mode::empty()) else { return };
+    let names: Vec<_> = folder.iter().flatten().map(|entry| entry.file_name().to_owned()).collect();
+    let oldest_s = SystemClock.realtime_us() / 1_000_000 - i64::try_from(KEPT.as_secs()).unwrap_or(i64::MAX);
+    for name in names.iter().filter(|name| name.to_bytes().ends_with(b".spool")) {
+        let found = fstatat(&folder, name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW);
+        if found.is_ok_and(|found| found.st_mtime < oldest_s) {
+            // The next start tries again.
+            unlinkat(&folder, name.as_c_str(), UnlinkatFlags::NoRemoveDir).ok();
         }
     }
 }

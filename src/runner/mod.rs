@@ -75,10 +75,8 @@ const USER_VARIABLE: &str = "JOBMETER_USER";
 /// outer job.
 const KEPT_FROM_JOB: [&str; 4] = ["JOBMETER_KEY", LEDGER_VARIABLE, socket::VARIABLE, CARRIER];
 
-/// Nor these to the job of another user: they speak of the meter and of its unit.
-const KEPT_FROM_OTHERS: [&str; 17] = [
-    "JOBMETER_CONFIG",
-    "JOBMETER_SPOOL",
+/// Nor these to the job of another user, nor anything of jobmeter's own: they speak of the meter, its unit and who started it.
+const KEPT_FROM_OTHERS: [&str; 22] = [
     "NOTIFY_SOCKET",
     "WATCHDOG_PID",
     "WATCHDOG_USEC",
@@ -94,6 +92,13 @@ const KEPT_FROM_OTHERS: [&str; 17] = [
     "MEMORY_PRESSURE_WATCH",
     "MEMORY_PRESSURE_WRITE",
     "XDG_RUNTIME_DIR",
+    "XDG_CONFIG_HOME",
+    "XDG_STATE_HOME",
+    "XDG_CACHE_HOME",
+    "XDG_DATA_HOME",
+    "DBUS_SESSION_BUS_ADDRESS",
+    "SSH_AUTH_SOCK",
+    "XAUTHORITY",
 ];
 
 /// Runs a job to its end.
@@ -299,7 +304,8 @@ fn command(
 
 fn environment(options: &RunOptions, attempt: &Attempt, socket: Option<&JobSocket>) -> Vec<(OsString, OsString)> {
     let of_others: &[&str] = if options.run_as.is_some() { &KEPT_FROM_OTHERS } else { &[] };
-    let is_kept = |key: &OsString| KEPT_FROM_JOB.iter().chain(of_others).any(|kept| key == kept);
+    let is_ours = |key: &OsString| options.run_as.is_some() && key.to_string_lossy().starts_with("JOBMETER_");
+    let is_kept = |key: &OsString| is_ours(key) || KEPT_FROM_JOB.iter().chain(of_others).any(|kept| key == kept);
     let mut environment = options.environment.clone().unwrap_or_else(|| std::env::vars_os().collect());
     environment.retain(|(key, _)| !is_kept(key));
     let mut set = |key: &str, value: OsString| {

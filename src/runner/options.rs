@@ -13,7 +13,7 @@ use crate::ledger::location::{Connect, Location};
 use crate::ledger::protocol::JobKind;
 use crate::meter::CpuSource;
 use crate::meter::gpu::watch::GpuOptions;
-use crate::sys::spawn::Credentials;
+use crate::sys::credentials::Credentials;
 
 /// `--notice SIGTERM@30s`: a signal sent once, ahead of the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,8 +14,8 @@ use nix::sys::stat::{FileStat, Mode, SFlag, fstatat};
 use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
 use uuid::Uuid;
 
+use crate::sys::credentials::Credentials;
 use crate::sys::identity::{FileIdentity, writer_into};
-use crate::sys::spawn::Credentials;
 
 /// Where the receipt goes, and as whom it is written there.
 #[derive(Debug)]
@@ -73,7 +73,9 @@ impl ReceiptFile {
         if self.stays(folder)? {
             let found = fstatat(folder, self.name.as_os_str(), AtFlags::empty())?;
             let truncate = if is_a(&found, SFlag::S_IFREG) { OFlag::O_TRUNC } else { OFlag::empty() };
-            let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC | truncate;
+            // A pipe that nobody reads keeps the meter of somebody else's job from nothing.
+            let wait = if self.writer.is_some() { OFlag::O_NONBLOCK } else { OFlag::empty() };
+            let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC | truncate | wait;
             return File::from(openat(folder, self.name.as_os_str(), flags, Mode::empty())?).write_all(json);
         }
         replace(folder, &self.name, json)

@@ -35,8 +35,8 @@ use crate::ledger::views::{Change, ChangeAnswer, Query, RESERVED_MS, View};
 use crate::ledger::{Ledger, LedgerError};
 use crate::sys::clock::{Clock, SystemClock, pause};
 use crate::sys::containment::{Containment, ContainmentSpec};
+use crate::sys::credentials::Credentials;
 use crate::sys::identity::FileIdentity;
-use crate::sys::spawn::Credentials;
 use crate::sys::trust;
 
 /// What the command finds the socket by.

@@ -34,6 +34,8 @@ pub(super) const SLOT_BYTES_WITH_GPUS: usize = 65_536;
 /// No path of a file: those are absolute.
 const IN_MEMORY: &str = "memory";
 const HEADER_BYTES_MAX: usize = 1024 * 1024;
+/// Longer than any id, user or location that jobmeter has taken.
+const NAME_BYTES_MAX: usize = 4096;
 
 /// What does not change, written before the command starts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -147,6 +149,12 @@ pub(super) fn out_of_others_reach(directory: &Path) -> io::Result<()> {
     }
 }
 
+/// No link, and nobody else's: what is moved or removed there is this user's.
+pub(super) fn is_own_folder(path: &Path) -> bool {
+    let own = nix::unistd::geteuid().as_raw();
+    std::fs::symlink_metadata(path).is_ok_and(|meta| meta.is_dir() && meta.uid() == own)
+}
+
 /// Opens a file that this user has made, and no other: what somebody else put there says what he likes of other people's
 /// processes and attempts. No link is followed, and a pipe in its place keeps nobody waiting.
 fn open_own(path: &Path, write: bool) -> io::Result<File> {
@@ -159,6 +167,9 @@ fn open_own(path: &Path, write: bool) -> io::Result<File> {
     let (meta, own) = (file.metadata()?, nix::unistd::geteuid().as_raw());
     if !meta.is_file() {
         return Err(not_ours("expected a plain file".to_owned()));
+    }
+    if meta.nlink() > 1 {
+        return Err(not_ours("has other names as well".to_owned()));
     }
     if meta.uid() != own {
         return Err(not_ours(format!("belongs to the user {}, not to {own}", meta.uid())));
@@ -265,7 +276,7 @@ impl Spool {
     /// # Errors
     /// Where the disk is full or broken.
     pub fn write(&mut self, mut record: Record) -> io::Result<()> {
-        self.seq += 1;
+        self.seq = self.seq.saturating_add(1);
         record.seq = self.seq;
         let bytes = encode(&record)?;
         let is_final = record.finish.is_some();
@@ -295,6 +306,9 @@ impl Spool {
         }
         let directory = self.path.parent().unwrap_or(Path::new(".")).join("acknowledged");
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
+        if !is_own_folder(&directory) {
+            return Err(io::Error::other(format!("{}: expected a folder of this user", directory.display())));
+        }
         let name = self.path.file_name().unwrap_or_default();
         std::fs::rename(&self.path, directory.join(name))
     }
@@ -335,6 +349,14 @@ fn read(file: &File, path: &Path) -> io::Result<(Header, Record, usize)> {
     let line_end = bytes.iter().position(|byte| *byte == b'\n').ok_or_else(|| not_ours("has no header"))?;
     let header: Header = serde_json::from_slice(bytes.get(..line_end).unwrap_or_default())
         .map_err(|error| not_ours(&format!("is no spool file: {error}")))?;
+    let identity = &header.identity;
+    let names = [&identity.job, &identity.user, &identity.task, &header.ledger];
+    let is_sound = line_end <= HEADER_BYTES_MAX
+        && (SLOT_BYTES..=HEADER_BYTES_MAX).contains(&header.slot_bytes)
+        && names.iter().all(|name| name.len() <= NAME_BYTES_MAX);
+    if !is_sound {
+        return Err(not_ours("is larger than a spool file can be"));
+    }
     if header.schema != "jobmeter.spool/1" {
         return Err(not_ours(&format!("has the schema {}, which this version does not know", header.schema)));
     }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat};
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat, openat2};
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::stat::{Mode, mkdirat};
 use nix::sys::time::TimeSpec;
@@ -140,7 +140,18 @@ impl Group {
     /// # Errors
     /// Where the file does not exist or may not be read.
     pub fn open_file(&self, name: &str) -> io::Result<File> {
-        Ok(File::from(openat(&self.dir, name, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?))
+        self.open_as(name, OFlag::O_RDONLY)
+    }
+
+    /// Where a process has mounts of its own, something else may be mounted over a file of its group.
+    fn open_as(&self, name: &str, access: OFlag) -> io::Result<File> {
+        let flags = access | OFlag::O_CLOEXEC;
+        let how = OpenHow::new().flags(flags).resolve(ResolveFlag::RESOLVE_NO_XDEV | ResolveFlag::RESOLVE_NO_SYMLINKS);
+        match openat2(&self.dir, name, how) {
+            // Linux before 5.6, or a sandbox that does not know the call.
+            Err(Errno::ENOSYS | Errno::EPERM) => Ok(File::from(openat(&self.dir, name, flags, Mode::empty())?)),
+            opened => Ok(File::from(opened?)),
+        }
     }
 
     /// The text of one of its files.
@@ -156,7 +167,7 @@ impl Group {
     /// # Errors
     /// Where the file does not exist, may not be written, or the kernel refuses the value.
     pub fn write_file(&self, name: &str, value: &str) -> io::Result<()> {
-        let file = File::from(openat(&self.dir, name, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())?);
+        let file = self.open_as(name, OFlag::O_WRONLY)?;
         file.write_at(value.as_bytes(), 0).map(|_| ())
     }
 

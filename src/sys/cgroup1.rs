@@ -2,8 +2,9 @@
 //!
 //! Kernel documentation: `Documentation/admin-guide/cgroup-v1/`.
 
-use std::fs::File;
-use std::io;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// One v1 group.
@@ -95,7 +96,7 @@ impl V1Group {
     /// # Errors
     /// Where it cannot be read.
     pub fn read(&self, name: &str) -> io::Result<String> {
-        std::fs::read_to_string(self.path.join(name))
+        io::read_to_string(self.open(name, OpenOptions::new().read(true))?)
     }
 
     /// Writes one of its files.
@@ -103,7 +104,12 @@ impl V1Group {
     /// # Errors
     /// Where the kernel refuses.
     pub fn write(&self, name: &str, value: &str) -> io::Result<()> {
-        std::fs::write(self.path.join(name), value)
+        self.open(name, OpenOptions::new().write(true))?.write_all(value.as_bytes())
+    }
+
+    /// Where a path came from a spool, what is there may be no group's file: a pipe keeps nobody waiting.
+    fn open(&self, name: &str, options: &mut OpenOptions) -> io::Result<File> {
+        options.custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW).open(self.path.join(name))
     }
 
     fn below(&self) -> Vec<Self> {

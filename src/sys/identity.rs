@@ -13,9 +13,14 @@ use nix::sys::time::TimeSpec;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Gid, Uid, User, getgrouplist, setfsgid, setfsuid};
 
+use super::credentials::Credentials;
 use super::process::{PidFd, exit_now, forbid_tracing, fork};
-use super::spawn::Credentials;
 use super::trust;
+
+/// From SIGKILL to the end of a process that does not hang.
+const KILL_WAIT_MAX: Duration = Duration::from_secs(5);
+/// Of a user without a name there is no other to be had: that of nobody.
+const NO_GROUP: u32 = 65_534;
 
 impl Credentials {
     /// Those that this user would log in with; a user without a name (one of systemd's, whose unit does not run) has the group
@@ -92,7 +97,7 @@ pub fn writer_into(folder: &Path) -> Result<Option<Credentials>, trust::Distrust
         Err(why) => {
             let Some(uid) = why.owner() else { return Err(why) };
             let unreadable = |error| trust::Distrust::Unreadable { path: None, error };
-            Credentials::of(uid, uid).map(Some).map_err(unreadable)
+            Credentials::of(uid, NO_GROUP).map(Some).map_err(unreadable)
         }
     }
 }
@@ -143,14 +148,22 @@ pub fn run_as(of: &Credentials, wait_max: Duration, action: impl FnOnce() -> i32
     let in_time = ppoll(&mut fds, Some(TimeSpec::from_duration(wait_max)), None)? > 0;
     if !in_time {
         held.send(Signal::SIGKILL)?;
+        // One that hangs in a file system of the user's does not die of that, and is left to him.
+        if ppoll(&mut fds, Some(TimeSpec::from_duration(KILL_WAIT_MAX)), None)? == 0 {
+            return Err(too_late(wait_max));
+        }
     }
     match waitpid(child, None)? {
         WaitStatus::Exited(_, status) if in_time => Ok(status),
         WaitStatus::Signaled(_, signal, _) if in_time => {
             Err(io::Error::other(format!("it was killed by {signal} before it was done")))
         }
-        _ => Err(io::Error::new(io::ErrorKind::TimedOut, format!("it did not end within {} s", wait_max.as_secs()))),
+        _ => Err(too_late(wait_max)),
     }
+}
+
+fn too_late(wait_max: Duration) -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, format!("it did not end within {} s", wait_max.as_secs()))
 }
 
 #[cfg(test)]

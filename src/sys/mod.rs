@@ -6,6 +6,7 @@ pub mod cgroup;
 pub mod cgroup1;
 pub mod clock;
 pub mod containment;
+pub mod credentials;
 pub mod environment;
 pub mod identity;
 pub mod nvml;

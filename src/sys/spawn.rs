@@ -16,19 +16,10 @@ use nix::errno::Errno;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::unistd::Pid;
 
+use super::credentials::{Credentials, become_user};
+
 /// From `linux/sched.h`; the `libc` crate's constant is too narrow for it.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
-
-/// As whom the command runs; groups were resolved before.
-#[derive(Clone, Debug)]
-pub struct Credentials {
-    /// User.
-    pub uid: u32,
-    /// Primary group.
-    pub gid: u32,
-    /// All groups.
-    pub groups: Vec<u32>,
-}
 
 /// Everything a spawn needs, made before it.
 #[derive(Debug)]
@@ -38,6 +29,8 @@ pub struct Command {
     environment: Vec<CString>,
     credentials: Option<Credentials>,
     may_gain_privileges: bool,
+    /// Which of the first three files are a terminal whose foreground is somebody else's.
+    others_terminals: [bool; 3],
     directory: Option<CString>,
     oom_score: Option<CString>,
     mask: SigSet,
@@ -109,6 +102,7 @@ impl Command {
             environment: environment.collect::<Result<_, _>>()?,
             credentials: None,
             may_gain_privileges: true,
+            others_terminals: [false; 3],
             directory: None,
             oom_score: None,
             mask,
@@ -121,6 +115,7 @@ impl Command {
     /// programs give it none.
     pub fn set_credentials(&mut self, credentials: Credentials, may_gain_privileges: bool) {
         self.credentials = Some(credentials);
+        self.others_terminals = [0, 1, 2].map(is_others_terminal);
         self.may_gain_privileges = may_gain_privileges;
     }
 
@@ -236,8 +231,11 @@ impl Command {
                 let file = libc::open(c"/proc/self/oom_score_adj".as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
                 libc::write(file, score.as_ptr().cast(), score.count_bytes());
             }
+            self.leave_terminals(status);
             if let Some(credentials) = &self.credentials {
-                become_user(credentials, self.may_gain_privileges, status);
+                if !become_user(credentials, self.may_gain_privileges) {
+                    fail(status, Stage::Credentials);
+                }
                 // A change of user clears it (prctl(2)).
                 libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
             }
@@ -250,6 +248,25 @@ impl Command {
             libc::write(status, alive.as_ptr().cast(), alive.len());
             self.exec(raw);
             fail(status, Stage::Exec)
+        }
+    }
+
+    /// In a session of its own nothing keeps it from reading what is typed for the foreground (SIGTTIN is for background groups of
+    /// the terminal's session): there is nothing to read, and what it writes to can only be written.
+    ///
+    /// # Safety
+    /// As [`Self::in_child`].
+    unsafe fn leave_terminals(&self, status: RawFd) {
+        let paths = [c"/dev/null", c"/proc/self/fd/1", c"/proc/self/fd/2"];
+        for ((number, path), _) in (0..).zip(paths).zip(self.others_terminals).filter(|(_, is_others)| *is_others) {
+            let access = if number == 0 { libc::O_RDONLY } else { libc::O_WRONLY | libc::O_NOCTTY };
+            // SAFETY: raw system calls on strings that live for ever.
+            unsafe {
+                let file = libc::open(path.as_ptr(), access | libc::O_CLOEXEC);
+                if file < 0 || libc::dup2(file, number) < 0 {
+                    fail(status, Stage::Credentials);
+                }
+            }
         }
     }
 
@@ -297,6 +314,11 @@ impl Command {
             Errno::ENOENT.set();
         }
     }
+}
+
+fn is_others_terminal(number: RawFd) -> bool {
+    // SAFETY: the number may mean no open file, which is what is asked.
+    unsafe { libc::isatty(number) == 1 && libc::tcgetpgrp(number) != libc::getpgrp() }
 }
 
 enum Attempted {
@@ -378,49 +400,6 @@ unsafe fn clone_into(group: Option<RawFd>) -> nix::Result<i32> {
     // SAFETY: the arguments outlive the call; without CLONE_VM the child has its own copy of this memory.
     let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<libc::clone_args>()) };
     Errno::result(pid).map(|pid| i32::try_from(pid).unwrap_or(-1))
-}
-
-/// By raw system calls, since glibc's wrappers signal all threads through locks. The order matters: groups, gid, uid. With the
-/// last of root's ids the kernel takes the capabilities away (capabilities(7)), all but the inheritable ones, unless a
-/// parent has said otherwise; here they go in any case.
-///
-/// # Safety
-/// As [`Command::in_child`].
-unsafe fn become_user(credentials: &Credentials, may_gain_privileges: bool, status: RawFd) {
-    let (gid, uid) = (credentials.gid, credentials.uid);
-    let header = CapabilityHeader { version: CAPABILITY_VERSION_3, pid: 0 };
-    let none = [0_u32; 6];
-    // SAFETY: raw system calls on memory that the parent made, or that is on this stack.
-    unsafe {
-        // A child of a fork leads no group, so that it can leave the session.
-        if libc::setsid() < 0
-            || libc::syscall(libc::SYS_setgroups, credentials.groups.len(), credentials.groups.as_ptr()) != 0
-            || libc::syscall(libc::SYS_setresgid, gid, gid, gid) != 0
-            || libc::syscall(libc::SYS_setresuid, uid, uid, uid) != 0
-        {
-            fail(status, Stage::Credentials);
-        }
-        let stays_root = uid == 0;
-        if !stays_root
-            && (libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) != 0
-                || libc::syscall(libc::SYS_capset, &raw const header, none.as_ptr()) != 0
-                || (!may_gain_privileges && libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0))
-        {
-            fail(status, Stage::Credentials);
-        }
-        // What the meter's parent has left open is none of this user's business.
-        libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC);
-    }
-}
-
-/// The only one in use: `_LINUX_CAPABILITY_VERSION_3` (linux/capability.h).
-const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
-
-/// Whose capabilities are set: `struct __user_cap_header_struct` (linux/capability.h).
-#[repr(C)]
-struct CapabilityHeader {
-    version: u32,
-    pid: i32,
 }
 
 /// Tells the parent why, and ends.

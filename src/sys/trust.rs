@@ -93,7 +93,7 @@ impl Believed {
     fn by_this_process() -> Self {
         let own = geteuid().as_raw();
         // In a user namespace what belongs to the machine's root is shown as nobody's.
-        let unmapped = if is_in_first_user_namespace() { own } else { overflow_uid() };
+        let unmapped = if is_mapped(overflow_uid()) { own } else { overflow_uid() };
         Self { uids: [0, own, unmapped], gid: getegid().as_raw() }
     }
 
@@ -126,9 +126,22 @@ fn group_name(gid: u32) -> String {
     }
 }
 
-fn is_in_first_user_namespace() -> bool {
+/// Whether root here is the machine's.
+#[must_use]
+pub fn is_in_first_user_namespace() -> bool {
     let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
     map.split_whitespace().eq(["0", "0", "4294967295"])
+}
+
+/// Whether somebody in this user namespace has this id (user_namespaces(7)).
+fn is_mapped(uid: u32) -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let ranges = map.lines().filter_map(|line| {
+        let mut numbers = line.split_whitespace().map(str::parse::<u32>);
+        let (first, _, count) = (numbers.next()?.ok()?, numbers.next()?.ok()?, numbers.next()?.ok()?);
+        Some((first, count))
+    });
+    ranges.into_iter().any(|(first, count)| uid >= first && uid - first < count)
 }
 
 fn overflow_uid() -> u32 {
@@ -142,7 +155,7 @@ fn overflow_uid() -> u32 {
 /// # Errors
 /// With the first thing on the way that is not believed.
 pub fn believe(path: &Path) -> Result<PathBuf, Distrust> {
-    believe_as(&Believed::by_this_process(), path, false)
+    believe_as(&Believed::by_this_process(), path, Judged::All)
 }
 
 /// The same for a folder in which something new is made: in a sticky one, such as `/tmp`, others can put what they like, but not in
@@ -151,10 +164,28 @@ pub fn believe(path: &Path) -> Result<PathBuf, Distrust> {
 /// # Errors
 /// As [`believe`].
 pub fn believe_folder(path: &Path) -> Result<PathBuf, Distrust> {
-    believe_as(&Believed::by_this_process(), path, true)
+    believe_as(&Believed::by_this_process(), path, Judged::Folder)
 }
 
-fn believe_as(believed: &Believed, path: &Path, goes_on: bool) -> Result<PathBuf, Distrust> {
+/// Follows links of those who are believed, and no others, whoever can write on the way: where a place is somebody else's on
+/// purpose, as a volume of a container is, but shall not be led elsewhere.
+///
+/// # Errors
+/// With the first link that somebody else made.
+pub fn resolve(path: &Path) -> Result<PathBuf, Distrust> {
+    believe_as(&Believed::by_this_process(), path, Judged::Links)
+}
+
+/// What has to be out of others' reach on a path.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Judged {
+    All,
+    /// All of it, and what comes next is made anew.
+    Folder,
+    Links,
+}
+
+fn believe_as(believed: &Believed, path: &Path, judged: Judged) -> Result<PathBuf, Distrust> {
     let unreadable = |path: &Path, is_last: bool| {
         let path = Some(path.to_owned()).filter(|_| !is_last);
         move |error| Distrust::Unreadable { path, error }
@@ -163,7 +194,11 @@ fn believe_as(believed: &Believed, path: &Path, goes_on: bool) -> Result<PathBuf
     let mut names: VecDeque<OsString> = names_of(&std::path::absolute(path).map_err(unreadable(path, true))?);
     let mut links = 0;
     let root = std::fs::symlink_metadata(&resolved).map_err(unreadable(&resolved, names.is_empty()))?;
-    believed.judge(&resolved, &root, names.is_empty() && !goes_on)?;
+    let judge = |path: &Path, meta: &std::fs::Metadata, is_last: bool| {
+        let is_left_out = judged == Judged::Links && !meta.file_type().is_symlink();
+        if is_left_out { Ok(()) } else { believed.judge(path, meta, is_last && judged != Judged::Folder) }
+    };
+    judge(&resolved, &root, names.is_empty())?;
     while let Some(name) = names.pop_front() {
         if name == ".." {
             resolved.pop();
@@ -171,7 +206,7 @@ fn believe_as(believed: &Believed, path: &Path, goes_on: bool) -> Result<PathBuf
         }
         let next = resolved.join(&name);
         let meta = std::fs::symlink_metadata(&next).map_err(unreadable(&next, names.is_empty()))?;
-        believed.judge(&next, &meta, names.is_empty() && !goes_on)?;
+        judge(&next, &meta, names.is_empty())?;
         if !meta.file_type().is_symlink() {
             resolved = next;
             continue;
@@ -208,6 +243,10 @@ fn names_of(path: &Path) -> VecDeque<OsString> {
 /// Where it is not believed or cannot be read.
 pub fn read(path: &Path) -> Result<Vec<u8>, Distrust> {
     let unreadable = |error| Distrust::Unreadable { path: None, error };
+    if path.starts_with("/dev/fd") || path.starts_with("/proc/self/fd") {
+        // Whoever started this process has opened it.
+        return std::fs::read(path).map_err(unreadable);
+    }
     let real = if geteuid().is_root() { believe(path)? } else { path.to_owned() };
     let mut options = std::fs::OpenOptions::new();
     // A pipe in its place keeps nobody waiting.
@@ -280,7 +319,7 @@ mod tests {
     fn what_belongs_to_somebody_else_is_named() {
         let own = geteuid().as_raw();
         let other = Believed { uids: [own.wrapping_add(7); 3], gid: 0 };
-        let error = believe_as(&other, Path::new("/"), false).unwrap_err();
+        let error = believe_as(&other, Path::new("/"), Judged::All).unwrap_err();
         assert_eq!(error.owner(), Some(std::fs::metadata("/").unwrap().uid()));
         assert!(error.to_string().starts_with("/ belongs to the user "), "{error}");
     }

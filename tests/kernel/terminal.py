@@ -117,6 +117,15 @@ def as_another_user():
     terminal.line("echo still here")
     if "pushed" in terminal.expect("here\r\n").string:
         sys.exit("the job has typed into the terminal")
+    # In the background it reads nothing that is typed for others.
+    with open(f"{folder}/read.py", "w") as file:
+        file.write("import os\nprint('re' + 'ad', [os.read(0, 99), os.access('/proc/self/fd/1', os.R_OK)], flush=True)\n")
+    os.chmod(f"{folder}/read.py", 0o644)
+    os.chmod(folder, 0o711)
+    terminal.line(f"{JOBMETER} run -q --as nobody --chdir / -- python3 {folder}/read.py &")
+    terminal.expect(r"read \[b'', ")
+    terminal.line("wait; echo typed")
+    terminal.expect("typed\r\n")
     terminal.line(f"{JOBMETER} run -q --as nobody --chdir / -- python3 < {folder}/interrupted.py")
     terminal.expect("begun")
     terminal.send("\x1a\x03")

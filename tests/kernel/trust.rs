@@ -4,6 +4,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use serde_json::{Value, json};
+
 use crate::station::{Called, Station, ended, line_of, skip};
 use crate::{alone, v2};
 
@@ -111,6 +113,12 @@ fn root_acts_upon_no_file_that_others_can_write() {
         assert!(called.status != 0 && called.err.contains("belongs to the user nobody, not to root"), "{called:?}");
     }
     assert!(!spool.exists(), "nothing is made there");
+    let (link, target) = (folder.join("l.db"), station.path("made-by-root"));
+    symlink(&target, &link).unwrap();
+    std::os::unix::fs::lchown(&link, Some(NOBODY), None).unwrap();
+    let called = station.call(&["--ledger", link.to_str().unwrap(), "account", "limit", "3"]);
+    assert!(called.err.contains("l.db belongs to the user nobody"), "{called:?}");
+    assert!(!target.exists());
 }
 
 /// The machine's settings, in a view of the machine that has these alone; nothing of the station's own settings is said.
@@ -125,6 +133,15 @@ fn in_enforced(station: &Station, line: &str) -> Command {
         "enforced = true\nledger = \"{directory}/out/ledger.db\"\nspool_dir = \"{directory}/out/{{user}}\"\n[run]\nlimit = \"0.5\"\n"
     );
     std::fs::write(etc.join("jobmeter/config.toml"), text).unwrap();
+    in_view(station, line)
+}
+
+fn in_enforced_as_it_is(station: &Station, line: &str) -> Called {
+    in_view(station, line).output().unwrap().into()
+}
+
+fn in_view(station: &Station, line: &str) -> Command {
+    let directory = station.directory.path().display();
     let as_nobody = format!("exec setpriv --reuid {NOBODY} --clear-groups env HOME=/ TERM=xterm PATH=$PATH {line}");
     let all = format!("mount --bind {directory}/etc /etc && {as_nobody}");
     let mut command = station.program("unshare");
@@ -166,6 +183,7 @@ fn nothing_of_a_user_counts_against_enforced_settings() {
         (format!("{jobmeter} run --interval 1min -- true"), "--interval"),
         (format!("{jobmeter} run --hold 1h -- true"), "--hold"),
         (format!("{jobmeter} run --limit 0.6 -- true"), "--limit may be 0.5 credits at most"),
+        (format!("unshare -Ur {jobmeter} run --ledger {free} -- true"), "--ledger"),
         (format!("{jobmeter} relay --job x --socket {folder}/s --lost-after 1h"), "--"),
     ] {
         let called = enforced(&station, &line);
@@ -187,6 +205,10 @@ fn nothing_of_a_user_counts_against_enforced_settings() {
     let jobs = station.json(&["--ledger", &ledger, "--user", "nobody", "jobs", "list"]);
     assert_eq!(jobs["jobs"].as_array().unwrap().len(), 3, "{jobs}");
     assert!(!Path::new(&free).exists());
+    // What may not be read may enforce its settings.
+    mode(&station.path("etc/jobmeter/config.toml"), 0o600);
+    let called = in_enforced_as_it_is(&station, &format!("{jobmeter} --ledger {free} run -- true"));
+    assert!(called.status == 125 && called.err.contains("cannot use the settings of /etc/jobmeter"), "{called:?}");
 }
 
 #[test]
@@ -251,4 +273,95 @@ fn root_writes_into_a_users_folder_as_that_user() {
     }
     // A key that could be kept nowhere was not made.
     assert_eq!(station.json(&["key", "list"]).as_array().unwrap().len(), 1);
+}
+
+fn spool_file(attempt: &str, header: &Value, record: &Value) -> Vec<u8> {
+    let mut bytes = header.to_string().into_bytes();
+    bytes.push(b'\n');
+    bytes.resize(bytes.len().next_multiple_of(4096), b' ');
+    let told = record.to_string();
+    let fnv = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+    let sum = told.as_bytes().iter().fold(0xcbf2_9ce4_8422_2325, fnv);
+    bytes.extend(format!("{sum:016x} {told}\n").into_bytes());
+    bytes.resize(bytes.len().next_multiple_of(4096), 0);
+    assert!(!attempt.is_empty());
+    bytes
+}
+
+fn forged(attempt: &str, user: &str, ledger: &str) -> (Value, Value) {
+    let identity = json!({"attempt": attempt, "job": "forged", "task": "0", "user": user, "kind": "training", "command": ["true"], "host": "x"});
+    let header = json!({"schema": "jobmeter.spool/1", "identity": identity, "ledger": ledger, "boot_id": "another",
+        "containment": {"tree": {"front": 1, "start": 0}}, "started_at_us": 0});
+    let usage = json!({"cpu_used_seconds": 4000, "cpu_allocated_seconds": 4000, "tokens": 0});
+    let day = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs() / 86_400 * 86_400;
+    let finish = json!({"attempt": attempt, "usage": usage, "period": day, "reason": "completed", "receipt": {}});
+    let record = json!({"seq": 1, "usage": usage, "period": day, "closed": null, "at_us": 0, "rates_version": 1, "finish": finish});
+    (header, record)
+}
+
+/// A restored ledger takes attempts that it does not know; but not out of a folder whose owner may have made them up.
+#[test]
+fn a_users_spool_opens_no_attempt_by_roots_hand() {
+    let Some((station, folder)) = with_folder() else { return };
+    let ledger = folder.join("ledger.db");
+    let ledger = ledger.to_str().unwrap();
+    station.ok(&["--ledger", ledger, "--user", "victim", "account", "limit", "5"]);
+    let copy = station.path("copy.db");
+    station.ok(&["--ledger", ledger, "ledger", "backup", copy.to_str().unwrap()]);
+    station.ok(&["--ledger", ledger, "ledger", "restore", copy.to_str().unwrap()]);
+    let (attempt, spool) = ("01a22868-d60b-7011-9c08-4022d9a557c1", folder.join("spool"));
+    std::fs::create_dir(&spool).unwrap();
+    let (header, record) = forged(attempt, "victim", ledger);
+    let mut files = vec![(spool.join(format!("{attempt}.spool")), spool_file(attempt, &header, &record))];
+    // What no jobmeter writes ends nothing but itself.
+    for (name, key, value) in [("wide", "slot_bytes", json!(u64::MAX)), ("narrow", "slot_bytes", json!(0))] {
+        let (mut header, mut record) = forged(attempt, "victim", ledger);
+        header[key] = value;
+        record["seq"] = json!(u64::MAX);
+        record["finish"] = Value::Null;
+        files.push((spool.join(format!("{name}.spool")), spool_file(attempt, &header, &record)));
+    }
+    let (mut header, record) = forged(attempt, "victim", ledger);
+    header["identity"]["job"] = json!("x".repeat(1 << 20));
+    files.push((spool.join("long.spool"), spool_file(attempt, &header, &record)));
+    for (path, bytes) in &files {
+        std::fs::write(path, bytes).unwrap();
+        chown(path, Some(NOBODY), None).unwrap();
+    }
+    for path in [&spool, &folder.join("ledger.db")] {
+        chown(path, Some(NOBODY), None).unwrap();
+    }
+    let called = station.call(&["--ledger", ledger, "--spool-dir", spool.to_str().unwrap(), "spool", "flush"]);
+    assert!(called.status == 1 && called.out.contains("0 settled, 4 kept, 0 in use"), "{called:?}");
+    assert!(called.out.contains("only its own user's jobmeter can open it again"), "{called:?}");
+    let account = station.json(&["--ledger", ledger, "--user", "victim", "status"]);
+    assert_eq!(account["left"], account["limit"], "{account}");
+}
+
+/// What was acknowledged long ago is purged: in a folder of the user's own, and not where a link leads.
+#[test]
+fn a_purge_follows_no_link() {
+    let Some((station, folder)) = with_folder() else { return };
+    let (docs, spool) = (folder.join("docs"), folder.join("spool"));
+    for path in [&docs, &spool] {
+        std::fs::create_dir(path).unwrap();
+        chown(path, Some(NOBODY), None).unwrap();
+    }
+    let thesis = docs.join("thesis.spool");
+    std::fs::write(&thesis, "").unwrap();
+    let flush = || {
+        let line = "touch -d 2020-01-01 $(realpath $S/../docs)/*; setpriv --reuid 65534 --clear-groups $PROGRAM --spool-dir $S spool flush";
+        let program = program(&station);
+        let mut shell = station.shell(line);
+        let called: Called = shell.env("S", &spool).env("PROGRAM", program).output().unwrap().into();
+        assert_eq!(called.status, 0, "{called:?}");
+    };
+    symlink(&docs, spool.join("acknowledged")).unwrap();
+    flush();
+    assert!(thesis.exists());
+    std::fs::remove_file(spool.join("acknowledged")).unwrap();
+    std::fs::rename(&docs, spool.join("acknowledged")).unwrap();
+    symlink(spool.join("acknowledged"), &docs).unwrap();
+    flush();
+    assert!(!spool.join("acknowledged/thesis.spool").exists());
 }

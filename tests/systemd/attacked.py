@@ -28,8 +28,8 @@ def the_job_cannot_reach_its_meter(machine):
     machine.call("install", "-m", "4755", "/usr/bin/id", "/usr/local/bin/root-id")
     machine.write("/etc/jobmeter/target", "untouched\n")
     # The receipt's folder is the job's own, and there before it starts.
-    work = "/var/lib/jobmeter/jobs/mallet/work"
-    machine.call("install", "-d", "-m", "711", "/var/lib/jobmeter/jobs/mallet")
+    work = "/var/lib/jobmeter/units/mallet/work"
+    machine.call("install", "-d", "-m", "711", "/var/lib/jobmeter/units/mallet")
     machine.call("install", "-d", "-o", MALLORY, "-g", MALLORY, "-m", "700", work, f"{work}/out")
     before = files_of_others(machine)
     machine.job("mallet", "attacks mallet", f"--receipt {work}/out/receipt.json", user=MALLORY)

@@ -17,7 +17,7 @@ import time
 
 JOB = sys.argv[1]
 LIBC = ctypes.CDLL(None, use_errno=True)
-STATE = pathlib.Path(f"/var/lib/jobmeter/jobs/{JOB}")
+STATE = pathlib.Path(f"/var/lib/jobmeter/units/{JOB}")
 UNIT = f"jobmeter@{JOB}.service"
 # Meters, and what stands for all other programs of this machine.
 METERS, OTHERS = [], []

@@ -1,25 +1,62 @@
 //! Names of secrets, as options, variables, headers and keys are written: `--api-key`, `API_KEY`, `X-Api-Key`, `apiKey`.
 
 /// Where no setting says others.
-pub(super) const WORDS: [&str; 14] = [
+pub(super) const WORDS: [&str; 20] = [
     "apikey",
     "auth",
     "authorization",
+    "bearer",
     "cookie",
     "credential",
     "credentials",
+    "jwt",
     "key",
     "pass",
+    "passcode",
     "passphrase",
     "passwd",
     "password",
+    "pw",
     "pwd",
     "secret",
+    "sig",
+    "signature",
     "token",
 ];
 
 /// These say what something is only at the end of a name: an `api-key` is a secret, a `key-column` is not.
 const LAST: [&str; 2] = ["key", "pass"];
+
+/// What stands before those where they mean something else: a `sort-key`, a tokenizer's `eos_token`.
+const OTHER: [&str; 22] = [
+    "bos",
+    "cache",
+    "cls",
+    "end",
+    "eos",
+    "foreign",
+    "group",
+    "index",
+    "join",
+    "mask",
+    "order",
+    "pad",
+    "partition",
+    "primary",
+    "public",
+    "sep",
+    "sort",
+    "special",
+    "start",
+    "stop",
+    "unique",
+    "unk",
+];
+
+/// What a name ends with that says something about a secret, and not the secret: `--auth-mode`, `--password-file`.
+const ABOUT: [&str; 14] = [
+    "column", "dir", "file", "id", "ids", "len", "length", "limit", "mode", "name", "path", "provider", "size", "type",
+];
 
 /// So long a word is known at the end of a longer one as well: `PGPASSWORD`.
 const ENDING_CHARS_MIN: usize = 5;
@@ -47,7 +84,14 @@ impl SecretNames {
     /// Whether the words are one or more parts of the name, in capitals or not.
     pub(super) fn has(&self, name: &str) -> bool {
         let parts = parts(name);
+        let is_about = |parts: &[String]| parts.last().is_some_and(|last| ABOUT.contains(&last.as_str()));
+        let is_other = |parts: &[String]| match parts {
+            [.., before, last] => matches!(last.as_str(), "key" | "token") && OTHER.contains(&before.as_str()),
+            _ => false,
+        };
+        let is_plain = (parts.len() > 1 && is_about(&parts)) || is_other(&parts);
         self.words.iter().any(|word| match word.as_slice() {
+            [_] if is_plain => false,
             [only] if LAST.contains(&only.as_str()) => parts.last() == Some(only),
             [only] => {
                 let may_end = only.chars().count() >= ENDING_CHARS_MIN;

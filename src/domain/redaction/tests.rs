@@ -109,6 +109,22 @@ fn the_names_are_a_setting() {
 }
 
 #[test]
+fn what_only_sounds_like_a_secret_stays() {
+    for line in [
+        "train.py --max-tokens 20 --auth-mode none --token-type bert --pad-token-id 0 --eos_token </s>",
+        "sort --sort-key name --primary-key id --foreign-key=x --partition-key=date --cache-key a",
+        "app --password-file p --auth-file a --tls-key-path k --key-column id",
+    ] {
+        let words: Vec<&str> = line.split(' ').collect();
+        assert_eq!(cut(&words).join(" "), line);
+    }
+    assert_eq!(
+        cut(&["a", "--oauth2-bearer", "x", "--jwt=y", "--pw", "z"]),
+        ["a", "--oauth2-bearer", "***", "--jwt=***", "--pw", "***"]
+    );
+}
+
+#[test]
 fn a_line_is_read_no_further_than_is_kept() {
     let names = SecretNames::default();
     let long = "http://".repeat(20_000);

@@ -1,6 +1,7 @@
 //! Opening a ledger file, and what SQLite's errors mean to a caller.
 
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use super::{network, upgrade};
 use crate::ledger::LedgerError;
 use crate::ledger::store::{ADDED, MIGRATIONS};
 use crate::sys::clock::{Clock, SystemClock, pause};
+use crate::sys::trust;
 
 /// "JBMT": tells a ledger from every other SQLite file.
 const APPLICATION_ID: i64 = 0x4a42_4d54;
@@ -70,11 +72,27 @@ pub(super) fn with_path(path: &Path, error: LedgerError) -> LedgerError {
 
 /// Opens, checks and where need be makes the file.
 pub(super) fn open(path: &Path) -> Result<Connection, LedgerError> {
+    let led_elsewhere = |why: trust::Distrust| LedgerError::Refused(format!("{}: {why}", path.display()));
+    let is_root = nix::unistd::geteuid().is_root();
+    if let Some(why) = trust::resolve(path).err().filter(|why| is_root && !why.is_missing()) {
+        return Err(led_elsewhere(why));
+    }
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     make_directory(parent)
         .map_err(|error| LedgerError::Refused(format!("cannot make the directory {}: {error}", parent.display())))?;
     network::refuse(parent)?;
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    if is_root {
+        let mut new = std::fs::OpenOptions::new();
+        // Command lines of everybody are in it. One that is there stays as it is.
+        new.write(true).create_new(true).mode(0o600).open(path).map(drop).ok();
+        return open_with(&trust::resolve(path).map_err(led_elsewhere)?, OpenFlags::SQLITE_OPEN_NOFOLLOW);
+    }
+    open_with(path, OpenFlags::empty())
+}
+
+fn open_with(path: &Path, more: OpenFlags) -> Result<Connection, LedgerError> {
+    let flags =
+        more | OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let prepared = Connection::open_with_flags(path, flags).map_err(LedgerError::from).and_then(prepare);
     prepared.map_err(|error| with_path(path, error))
 }
