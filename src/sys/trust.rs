@@ -6,6 +6,7 @@ use std::ffi::OsString;
 use std::io::{self, Read};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
+use std::sync::OnceLock;
 
 use nix::unistd::{Gid, Uid, User, getegid, geteuid};
 
@@ -90,11 +91,15 @@ struct Believed {
 }
 
 impl Believed {
-    fn by_this_process() -> Self {
-        let own = geteuid().as_raw();
-        // In a user namespace what belongs to the machine's root is shown as nobody's.
-        let unmapped = if is_mapped(overflow_uid()) { own } else { overflow_uid() };
-        Self { uids: [0, own, unmapped], gid: getegid().as_raw() }
+    /// As it began: who becomes somebody else later believes no more than before.
+    fn by_this_process() -> &'static Self {
+        static BELIEVED: OnceLock<Believed> = OnceLock::new();
+        BELIEVED.get_or_init(|| {
+            let own = geteuid().as_raw();
+            // In a user namespace what belongs to the machine's root is shown as nobody's.
+            let unmapped = if is_in_first_user_namespace() || is_mapped(overflow_uid()) { own } else { overflow_uid() };
+            Self { uids: [0, own, unmapped], gid: getegid().as_raw() }
+        })
     }
 
     /// `is_last` says whether the path ends here: into a sticky directory on the way others can put files, but cannot
@@ -155,7 +160,7 @@ fn overflow_uid() -> u32 {
 /// # Errors
 /// With the first thing on the way that is not believed.
 pub fn believe(path: &Path) -> Result<PathBuf, Distrust> {
-    believe_as(&Believed::by_this_process(), path, Judged::All)
+    believe_as(Believed::by_this_process(), path, Judged::All)
 }
 
 /// The same for a folder in which something new is made: in a sticky one, such as `/tmp`, others can put what they like, but not in
@@ -164,7 +169,7 @@ pub fn believe(path: &Path) -> Result<PathBuf, Distrust> {
 /// # Errors
 /// As [`believe`].
 pub fn believe_folder(path: &Path) -> Result<PathBuf, Distrust> {
-    believe_as(&Believed::by_this_process(), path, Judged::Folder)
+    believe_as(Believed::by_this_process(), path, Judged::Folder)
 }
 
 /// Follows links of those who are believed, and no others, whoever can write on the way: where a place is somebody else's on
@@ -173,7 +178,7 @@ pub fn believe_folder(path: &Path) -> Result<PathBuf, Distrust> {
 /// # Errors
 /// With the first link that somebody else made.
 pub fn resolve(path: &Path) -> Result<PathBuf, Distrust> {
-    believe_as(&Believed::by_this_process(), path, Judged::Links)
+    believe_as(Believed::by_this_process(), path, Judged::Links)
 }
 
 /// What has to be out of others' reach on a path.
