@@ -47,7 +47,9 @@ pub(super) fn doctor(library: Option<&Path>, settings: &Settings, out: &Output) 
     checks.extend(sources);
     checks.push(kill_path());
     checks.extend(rights());
-    checks.extend(gpus(library.or(settings.run.nvml_library.as_deref())));
+    let library = library.or(settings.run.nvml_library.as_deref());
+    library.map(super::run::may_be_loaded).transpose()?;
+    checks.extend(gpus(library));
     let ledger = ledger(settings);
     let ledger_works = ledger.works == Some(true);
     checks.push(ledger);

@@ -1,7 +1,7 @@
 //! `jobmeter run`.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -209,14 +209,19 @@ fn secret_names(file: &RunFile) -> Result<SecretNames, Failure> {
     }
 }
 
+/// By a process of root's, where this is root; one that is not there cannot be.
+pub(super) fn may_be_loaded(library: &Path) -> Result<(), Failure> {
+    match trust::believe(library) {
+        Err(why) if nix::unistd::geteuid().is_root() && !why.is_missing() => {
+            Err(Failure::new(format!("root does not load {}", library.display())).because(why))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn gpus(run: &Run, file: &RunFile) -> Result<GpuOptions, Failure> {
     let library = run.gpu.nvml_library.as_ref().or(file.nvml_library.as_ref());
-    // It is loaded by a process of root's; one that is not there cannot be.
-    if let Some(library) = library.filter(|_| nix::unistd::geteuid().is_root())
-        && let Some(why) = trust::believe(library).err().filter(|why| !why.is_missing())
-    {
-        return Err(Failure::new(format!("root does not load {}", library.display())).because(why));
-    }
+    library.map(|library| may_be_loaded(library)).transpose()?;
     let library = library.map(std::path::absolute).transpose();
     Ok(GpuOptions {
         selection: run.gpu.gpus.clone().or(from_file("gpus", file.gpus.as_ref(), str::parse::<Selection>)?),

@@ -13,11 +13,16 @@ use serde_json::{Value, json};
 
 use crate::station::{Called, Station, awaited, ended, micros, nano};
 
-/// The one that whoever builds the tests has named, or one that is built now: `cargo test --test it` builds no examples.
-fn library() -> &'static str {
+/// The one that whoever builds the tests has named, or one that is built now: `cargo test --test it` builds no examples. The station
+/// has a copy, since root loads none out of a checkout that belongs to somebody else.
+fn library(station: &Station) -> String {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
     let named = || std::env::var_os("JOBMETER_FAKE_NVML").map(PathBuf::from);
-    LIBRARY.get_or_init(|| named().unwrap_or_else(built)).to_str().unwrap()
+    let (made, copy) = (LIBRARY.get_or_init(|| named().unwrap_or_else(built)), station.path("libfake_nvml.so"));
+    if !copy.exists() {
+        std::fs::copy(made, &copy).unwrap();
+    }
+    copy.to_str().unwrap().to_owned()
 }
 
 /// Beside the binary: of its profile, whose directory is `debug` for `dev`.
@@ -47,7 +52,8 @@ fn script(station: &Station, ago_ms: u64, mut script: Value) -> u64 {
 
 /// A job that writes down when it begins and ends.
 fn command(station: &Station, job: &str, options: &[&str], line: &str) -> Command {
-    let mut arguments = vec!["run", "--job", job, "--nvml-library", library()];
+    let library = library(station);
+    let mut arguments = vec!["run", "--job", job, "--nvml-library", &library];
     arguments.extend(options);
     let line = format!("date +%s%6N > $DIR/{job}.from; {line}; date +%s%6N > $DIR/{job}.until");
     arguments.extend(["--", "sh", "-c", &line]);
@@ -323,7 +329,7 @@ fn what_is_not_there_is_said() {
     assert!(called.status == 125 && called.err.contains("0 = GPU-a"), "{called:?}");
     let called = run(&station, "j", &["--gpus", "first"], "true");
     assert!(called.status == 125 && called.err.contains("use all, none"), "{called:?}");
-    let mut doctor = station.command(&["doctor", "--nvml-library", library()]);
+    let mut doctor = station.command(&["doctor", "--nvml-library", &library(&station)]);
     let told: Called = doctor.env("FAKE_NVML", station.path("script.json")).output().unwrap().into();
     assert!(told.out.contains("driver 570.124.06") && told.out.contains("GPU-a"), "{}", told.out);
     station.verify();
