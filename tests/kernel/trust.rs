@@ -189,13 +189,6 @@ fn nothing_of_a_user_counts_against_enforced_settings() {
         let says = called.err.contains(named) && called.err.contains("/etc/jobmeter/config.toml enforces its settings");
         assert!(called.status != 0 && says && called.err.lines().count() == 1, "{line}: {called:?}");
     }
-    // Root of a user namespace is no root; in a chroot the kernel makes none.
-    if enforced(&station, "unshare -Ur true").status == 0 {
-        let called = enforced(&station, &format!("unshare -Ur {jobmeter} run --ledger {free} -- true"));
-        assert!(called.status == 125 && called.err.contains("--ledger"), "{called:?}");
-    } else {
-        skip_optional("no user namespace can be made here");
-    }
     // What the job is remains the user's to say, and what variables it has.
     let said = "--name n --label a=b --kind generation --limit 0.1 --job mine --notice SIGTERM@1s";
     let line = format!(
@@ -211,6 +204,22 @@ fn nothing_of_a_user_counts_against_enforced_settings() {
     let jobs = station.json(&["--ledger", &ledger, "--user", "nobody", "jobs", "list"]);
     assert_eq!(jobs["jobs"].as_array().unwrap().len(), 3, "{jobs}");
     assert!(!Path::new(&free).exists());
+}
+
+#[test]
+fn nobody_becomes_root_or_blind_to_leave_enforced_settings() {
+    let Some((station, folder)) = with_folder() else { return };
+    let _one = alone();
+    let (jobmeter, free) = (program(&station), folder.join("free.db"));
+    let (jobmeter, free) = (jobmeter.display(), free.display());
+    // Root of a user namespace is no root; in a chroot the kernel makes none.
+    if enforced(&station, "unshare -Ur true").status == 0 {
+        let called = enforced(&station, &format!("unshare -Ur {jobmeter} run --ledger {free} -- true"));
+        assert!(called.status == 125 && called.err.contains("--ledger"), "{called:?}");
+    } else {
+        skip_optional("no user namespace can be made here");
+    }
+    enforced(&station, "true");
     // What may not be read may enforce its settings.
     mode(&station.path("etc/jobmeter/config.toml"), 0o600);
     let called = in_enforced_as_it_is(&station, &format!("{jobmeter} --ledger {free} run -- true"));

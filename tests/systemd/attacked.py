@@ -1,5 +1,6 @@
 """Attacks by a job's user under the real units: on its meter (attacks.py), and on what root does with the spools of others."""
 
+import hashlib
 import json
 import pathlib
 import re
@@ -19,8 +20,13 @@ def add_users(machine):
 
 
 def files_of_others(machine):
-    listed = machine.call("sh", "-c", "find /etc /usr/local /root -xdev -type f -print0 | sort -z | xargs -0 sha256sum").stdout
-    return {path: sum_ for sum_, path in (line.split(maxsplit=1) for line in listed.splitlines()) if "mallet" not in path}
+    """What has been written on this machine alone: the real one below it is in use."""
+    found = {}
+    for top in ("etc", "usr/local", "root"):
+        for path in (machine.directory / "upper" / top).rglob("*"):
+            if path.is_file() and not path.is_symlink() and "mallet" not in str(path):
+                found[str(path)] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return found
 
 
 def the_job_cannot_reach_its_meter(machine):
