@@ -31,7 +31,6 @@ use crate::sys::shared::SharedPage;
 
 /// While what the command left behind is waited for, its end is looked for this often.
 const LINGER_LOOK_US: u64 = 50_000;
-
 /// After a restore of the ledger, the first lease is asked for this often.
 const OPEN_RETRY_MAX_MS: u64 = 1_000;
 
