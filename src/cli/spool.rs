@@ -64,8 +64,7 @@ impl Owner {
             return Err(refused(directory).because(Distrust::Owner { path, uid: meta.uid() }));
         }
         let credentials = Credentials::of(uid, meta.gid()).map_err(unreadable)?;
-        let is_it = std::fs::symlink_metadata(directory).is_ok_and(|found| found.is_dir() && path == directory);
-        let is_it = is_it || std::fs::canonicalize(directory).is_ok_and(|real| real == path);
+        let is_it = std::fs::canonicalize(directory).is_ok_and(|real| real == path);
         Ok(Some(Self { credentials, held: is_it.then_some(held) }))
     }
 

@@ -13,27 +13,36 @@ pub struct Credentials {
     pub groups: Vec<u32>,
 }
 
-/// By raw system calls, since glibc's wrappers signal all threads through locks. The order matters: groups, gid, uid. With the
-/// last of root's ids the kernel takes the capabilities away (capabilities(7)), all but the inheritable ones, unless a
+/// By raw system calls, since glibc's wrappers signal all threads through locks. The order matters: groups, gid, uid. Where it
+/// fails, errno says why.
+///
+/// # Safety
+/// Only in a child of a single-threaded process.
+pub(super) unsafe fn set_ids(credentials: &Credentials) -> bool {
+    let (gid, uid) = (credentials.gid, credentials.uid);
+    // SAFETY: raw system calls on memory that outlives them.
+    unsafe {
+        libc::syscall(libc::SYS_setgroups, credentials.groups.len(), credentials.groups.as_ptr()) == 0
+            && libc::syscall(libc::SYS_setresgid, gid, gid, gid) == 0
+            && libc::syscall(libc::SYS_setresuid, uid, uid, uid) == 0
+    }
+}
+
+/// With the last of root's ids the kernel takes the capabilities away (capabilities(7)), all but the inheritable ones, unless a
 /// parent has said otherwise; here they go in any case.
 ///
 /// # Safety
 /// Only in a child of a single-threaded process, between clone and exec.
 pub(super) unsafe fn become_user(credentials: &Credentials, may_gain_privileges: bool) -> bool {
-    let (gid, uid) = (credentials.gid, credentials.uid);
     let header = CapabilityHeader { version: CAPABILITY_VERSION_3, pid: 0 };
     let none = [0_u32; 6];
     // SAFETY: raw system calls on memory that the parent made, or that is on this stack.
     unsafe {
         // A child of a fork leads no group, so that it can leave the session.
-        if libc::setsid() < 0
-            || libc::syscall(libc::SYS_setgroups, credentials.groups.len(), credentials.groups.as_ptr()) != 0
-            || libc::syscall(libc::SYS_setresgid, gid, gid, gid) != 0
-            || libc::syscall(libc::SYS_setresuid, uid, uid, uid) != 0
-        {
+        if libc::setsid() < 0 || !set_ids(credentials) {
             return false;
         }
-        let stays_root = uid == 0;
+        let stays_root = credentials.uid == 0;
         if !stays_root
             && (libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) != 0
                 || libc::syscall(libc::SYS_capset, &raw const header, none.as_ptr()) != 0

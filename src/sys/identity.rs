@@ -13,7 +13,7 @@ use nix::sys::time::TimeSpec;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Gid, Uid, User, getgrouplist, setfsgid, setfsuid};
 
-use super::credentials::Credentials;
+use super::credentials::{Credentials, set_ids};
 use super::process::{PidFd, exit_now, forbid_tracing, fork};
 use super::trust;
 
@@ -67,9 +67,7 @@ impl FileIdentity {
         forbid_tracing()?;
         if now == (of.uid, of.gid) { Ok(before) } else { Err(Errno::EPERM.into()) }
     }
-}
 
-impl FileIdentity {
     /// For new files beside `file`: as its folder's owner where root would else write where somebody else can put a link or another
     /// folder in the way; `None` where this process writes as itself.
     ///
@@ -121,12 +119,12 @@ fn set_groups(groups: &[u32]) -> io::Result<()> {
     Ok(())
 }
 
-/// Becomes this user for good, and cannot be traced by him. The order matters: groups, gid, uid.
+/// Becomes this user for good, and cannot be traced by him.
 fn become_user(of: &Credentials) -> io::Result<()> {
-    set_groups(&of.groups)?;
-    let (gid, uid) = (Gid::from_raw(of.gid), Uid::from_raw(of.uid));
-    nix::unistd::setresgid(gid, gid, gid)?;
-    nix::unistd::setresuid(uid, uid, uid)?;
+    // SAFETY: this is the child of a process with one thread.
+    if !unsafe { set_ids(of) } {
+        return Err(Errno::last().into());
+    }
     // The change of user has reset it to what the machine says (fs.suid_dumpable).
     forbid_tracing()
 }

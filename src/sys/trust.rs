@@ -97,7 +97,7 @@ impl Believed {
         BELIEVED.get_or_init(|| {
             let own = geteuid().as_raw();
             // In a user namespace what belongs to the machine's root is shown as nobody's.
-            let unmapped = if is_in_first_user_namespace() || is_mapped(overflow_uid()) { own } else { overflow_uid() };
+            let unmapped = if is_mapped(overflow_uid()) { own } else { overflow_uid() };
             Self { uids: [0, own, unmapped], gid: getegid().as_raw() }
         })
     }

@@ -74,7 +74,7 @@ pub(super) fn with_path(path: &Path, error: LedgerError) -> LedgerError {
 pub(super) fn open(path: &Path) -> Result<Connection, LedgerError> {
     let led_elsewhere = |why: trust::Distrust| LedgerError::Refused(format!("{}: {why}", path.display()));
     let is_root = nix::unistd::geteuid().is_root();
-    if let Some(why) = trust::resolve(path).err().filter(|why| is_root && !why.is_missing()) {
+    if is_root && let Some(why) = trust::resolve(path).err().filter(|why| !why.is_missing()) {
         return Err(led_elsewhere(why));
     }
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
