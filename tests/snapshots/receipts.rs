@@ -37,9 +37,15 @@ fn without_gpus(receipt: &mut Value) {
     }
 }
 
+/// A machine whose CPUs are busy may stop a job a little past its ceiling, when all up to there is charged.
+fn without_the_last_slice(said: &str) -> String {
+    said.replace("; <n> credits burned past the ceiling were not charged", "")
+        .replace("<limit> credits charged", "<n> credits charged")
+}
+
 /// The call, what it said, and its receipt.
 fn told(machine: &Machine, line: &str, called: &Called, keys: Keys) -> String {
-    let said = machine.told(line, called);
+    let said = without_the_last_slice(&machine.told(line, called));
     let path = machine.station.path("receipt.json");
     let Ok(receipt) = std::fs::read(&path) else { return format!("{said}(no receipt)\n") };
     std::fs::remove_file(path).expect("a file");
