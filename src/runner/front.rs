@@ -8,22 +8,25 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, ppoll};
-use nix::sys::signal::{Signal, kill, killpg};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, getpgid, getpgrp};
 
 use super::wire::{Channel, Exit, ExitKind, SpawnFailure, ToFront, ToKeeper};
 use crate::domain::printable::{printable, printable_lines};
 use crate::meter::select::Plan;
 use crate::sys::clock::{Alarm, Clock, SystemClock, pause};
-use crate::sys::process::reaped_cpu_us;
+use crate::sys::process::{Change, ChildChange, PidFd, child_changed, cpu_us_of, reaped_cpu_us};
 use crate::sys::shared::SharedPage;
-use crate::sys::signals::{Signals, die_of, stop_by};
+use crate::sys::signals::{
+    Arrived, SIGCHLD, SIGCONT, SIGKILL, SIGURG, SIGWINCH, Signals, die_of, send, send_to_group, stop_by,
+};
 use crate::sys::spawn::{Command, Placement, SpawnError, Stage};
 use crate::sys::terminal::Terminal;
+use crate::sys::witness::Testimony;
 
 /// How long a keeper that is past its deadline has to renew it.
 const RENEWAL_WAIT: Duration = Duration::from_millis(50);
+/// How long a keeper that was killed is waited for: the job is to be ended all the same.
+const KEEPER_END_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// What the front holds.
 #[derive(Debug)]
@@ -46,27 +49,73 @@ pub(super) struct Front<'a> {
 pub(super) enum Outcome {
     /// As the keeper said.
     Done { lines: Vec<String>, exit: Exit },
-    /// The keeper died, was stopped, or hung past its deadline: the front must end the job.
-    KeeperLost { why: &'static str, child: Option<Pid>, keeper_us: u64 },
+    /// The front must end the job.
+    KeeperLost(Lost),
 }
 
-#[derive(Debug, Default)]
+/// How the keeper was lost, and what was there then.
+#[derive(Debug)]
+pub(super) struct Lost {
+    pub(super) why: &'static str,
+    pub(super) child: Option<Pid>,
+    pub(super) keeper: LostKeeper,
+}
+
+/// What is left of the keeper.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum LostKeeper {
+    /// It died and was waited for: its number may mean another process.
+    Reaped { cpu_us: u64 },
+    /// It was stopped, or hangs.
+    Unreaped(Pid),
+}
+
+impl LostKeeper {
+    /// Ends it; returns what it burned, in µs.
+    pub(super) fn end(self) -> u64 {
+        let keeper = match self {
+            Self::Reaped { cpu_us } => return cpu_us,
+            Self::Unreaped(keeper) => keeper,
+        };
+        let before_us = reaped_cpu_us();
+        send(keeper, SIGKILL).ok();
+        let ended = PidFd::open(keeper).is_ok_and(|held| held.wait_for_end(KEEPER_END_WAIT_MAX));
+        let burned_us = cpu_us_of(keeper);
+        if ended && child_changed(Some(keeper)).is_some() {
+            return reaped_cpu_us().saturating_sub(before_us);
+        }
+        burned_us
+    }
+}
+
+#[derive(Debug)]
 struct Watch {
+    testimony: Testimony,
     child: Option<Pid>,
     child_running: bool,
+    /// What came before there was a command that could take it.
+    early: Vec<Arrived>,
 }
 
+/// More is not kept for a command that has not begun.
+const EARLY_MAX: usize = 64;
+
 impl Watch {
-    /// It is not reaped yet.
-    fn keeper_lost(&self, why: &'static str) -> Outcome {
-        Outcome::KeeperLost { why, child: self.child, keeper_us: 0 }
+    /// The command, while it was not waited for: its number is its own.
+    fn running(&self) -> Option<Pid> {
+        self.child.filter(|_| self.child_running)
+    }
+
+    fn keeper_lost(&self, why: &'static str, keeper: LostKeeper) -> Outcome {
+        Outcome::KeeperLost(Lost { why, child: self.child, keeper })
     }
 }
 
 impl Front<'_> {
     /// Runs until all is done.
     pub(super) fn run(&mut self) -> Outcome {
-        let mut watch = Watch::default();
+        let testimony = Testimony::new(*self.shared);
+        let mut watch = Watch { testimony, child: None, child_running: false, early: Vec::new() };
         let terminal = Terminal::controlling();
         loop {
             self.alarm.set(self.trusted_until_us());
@@ -78,7 +127,7 @@ impl Front<'_> {
                 return outcome;
             }
             if rung && self.keeper_hangs() {
-                return watch.keeper_lost("hung past its deadline");
+                return watch.keeper_lost("hung past its deadline", LostKeeper::Unreaped(self.keeper));
             }
         }
     }
@@ -109,7 +158,7 @@ impl Front<'_> {
                 return Some(Outcome::Done { lines, exit });
             }
             Ok(None) | Err(_) => {
-                return Some(watch.keeper_lost("closed its channel"));
+                return Some(watch.keeper_lost("closed its channel", LostKeeper::Unreaped(self.keeper)));
             }
         }
         None
@@ -144,6 +193,9 @@ impl Front<'_> {
                 watch.child = Some(pid);
                 watch.child_running = true;
                 self.channel.send(&ToKeeper::Started);
+                for arrived in std::mem::take(&mut watch.early) {
+                    self.pass(pid, arrived);
+                }
             }
             Err(error) => self.channel.send(&ToKeeper::NotStarted(self.describe(error))),
         }
@@ -172,32 +224,56 @@ impl Front<'_> {
 
     fn take_signals(&mut self, watch: &mut Watch, terminal: Option<&Terminal>) -> Option<Outcome> {
         while let Some(arrived) = self.signals.arrived() {
-            match arrived.signal {
-                Signal::SIGCHLD => {
-                    if let Some(outcome) = self.reap(watch, terminal) {
-                        return Some(outcome);
-                    }
-                }
-                signal if !arrived.by_kernel || signal == Signal::SIGALRM || watch.child.is_none() => {
-                    self.pass(watch, signal);
-                }
-                // The terminal's own reach the command by themselves, unless it has a session of its own.
-                signal if self.has_own_session() => self.pass_to_group(watch, signal),
-                _ => {}
+            if arrived.number != SIGCHLD {
+                self.deal_with(watch, arrived);
+            } else if let Some(outcome) = self.reap(watch, terminal) {
+                return Some(outcome);
             }
         }
         None
     }
 
-    fn pass(&self, watch: &Watch, signal: Signal) {
-        self.channel.send(&ToKeeper::Passing { signal: signal as i32 });
-        if let Some(child) = watch.child.filter(|_| watch.child_running) {
-            kill(child, signal).ok();
-        }
-        if self.command.is_none() {
-            for pid in self.plan.containment().processes() {
-                kill(Pid::from_raw(pid), signal).ok();
+    fn deal_with(&self, watch: &mut Watch, arrived: Arrived) {
+        let Some(child) = watch.running() else {
+            self.tell_keeper(arrived);
+            if self.command.is_none() {
+                self.pass_to_all(arrived);
+            } else if watch.child.is_none() && watch.early.len() < EARLY_MAX {
+                watch.early.push(arrived);
             }
+            return;
+        };
+        let came_to_group = watch.testimony.came_to_group(arrived.number);
+        self.tell_keeper(arrived);
+        if !came_to_group {
+            self.pass(child, arrived);
+        } else if self.has_own_session() {
+            // It has a group of its own only since we gave it one.
+            send_to_group(child, arrived.number).ok();
+        } else if getpgid(Some(child)) != Ok(getpgrp()) {
+            self.pass(child, arrived);
+        }
+    }
+
+    /// A reading goes to the spool before a signal that may end everything is passed on.
+    fn tell_keeper(&self, arrived: Arrived) {
+        if !matches!(arrived.number, SIGWINCH | SIGCONT | SIGURG) {
+            self.channel.send(&ToKeeper::Passing { signal: arrived.number });
+        }
+    }
+
+    /// What may not be signalled (a set-uid program) could not be without jobmeter either.
+    fn pass(&self, child: Pid, arrived: Arrived) {
+        arrived.send_to(child).ok();
+    }
+
+    /// To what something else has started: each process is held before it is looked for again, so that its number is its own.
+    fn pass_to_all(&self, arrived: Arrived) {
+        let held = |pid: i32| (pid > 0).then(|| PidFd::open(Pid::from_raw(pid)).ok()).flatten().map(|held| (pid, held));
+        let all: Vec<(i32, PidFd)> = self.plan.containment().processes().into_iter().filter_map(held).collect();
+        let still = self.plan.containment().processes();
+        for (_, process) in all.iter().filter(|(pid, _)| still.contains(pid)) {
+            process.send_number(arrived.number).ok();
         }
     }
 
@@ -205,63 +281,47 @@ impl Front<'_> {
         self.command.as_ref().is_some_and(Command::has_own_session)
     }
 
-    /// As the terminal does: to the command's whole group.
-    fn pass_to_group(&self, watch: &Watch, signal: Signal) {
-        self.channel.send(&ToKeeper::Passing { signal: signal as i32 });
-        if let Some(child) = watch.child.filter(|_| watch.child_running) {
-            killpg(child, signal).ok();
-        }
-    }
-
     fn reap(&self, watch: &mut Watch, terminal: Option<&Terminal>) -> Option<Outcome> {
-        let flags = WaitPidFlag::WNOHANG | WaitPidFlag::WUNTRACED | WaitPidFlag::WCONTINUED;
         loop {
             let before_us = reaped_cpu_us();
-            let status = match waitpid(None, Some(flags)) {
-                Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return None,
-                Ok(status) => status,
-                Err(Errno::EINTR) => continue,
-                Err(_) => return None,
-            };
-            let pid = status.pid();
-            if pid != Some(self.keeper) {
-                self.shared.set_reaped_us(reaped_cpu_us().saturating_sub(self.reaped_before_us));
-            }
-            if pid == Some(self.keeper) {
-                match status {
-                    WaitStatus::Exited(..) | WaitStatus::Signaled(..) if !self.shared.settled() => {
-                        let keeper_us = reaped_cpu_us().saturating_sub(before_us);
-                        return Some(Outcome::KeeperLost { why: "was killed", child: watch.child, keeper_us });
-                    }
-                    WaitStatus::Stopped(..) if !self.shared.settled() => {
-                        return Some(watch.keeper_lost("was stopped"));
-                    }
-                    _ => {}
+            let ChildChange { pid, change } = child_changed(None)?;
+            if pid == self.keeper {
+                let ended = matches!(change, Change::Exited(_) | Change::Signalled(_));
+                if ended && !self.shared.settled() {
+                    let cpu_us = reaped_cpu_us().saturating_sub(before_us);
+                    return Some(watch.keeper_lost("was killed", LostKeeper::Reaped { cpu_us }));
                 }
-            } else if pid == watch.child && watch.child_running {
-                self.child_changed(watch, status, terminal);
+                if matches!(change, Change::Stopped(_)) && !self.shared.settled() {
+                    return Some(watch.keeper_lost("was stopped", LostKeeper::Unreaped(self.keeper)));
+                }
+                continue;
+            }
+            self.shared.set_reaped_us(reaped_cpu_us().saturating_sub(self.reaped_before_us));
+            if watch.running() == Some(pid) {
+                self.command_changed(watch, change, terminal);
             }
         }
     }
 
-    fn child_changed(&self, watch: &mut Watch, status: WaitStatus, terminal: Option<&Terminal>) {
-        match status {
-            WaitStatus::Exited(_, code) => {
-                watch.child_running = false;
-                self.channel.send(&ToKeeper::Ended(ExitKind::Exited(code)));
+    fn command_changed(&self, watch: &mut Watch, change: Change, terminal: Option<&Terminal>) {
+        let ended = match change {
+            Change::Exited(code) => ExitKind::Exited(code),
+            Change::Signalled(number) => ExitKind::Signalled(number),
+            Change::Stopped(number) => {
+                if let Some(child) = watch.running() {
+                    self.stop_with(child, number, terminal);
+                }
+                return;
             }
-            WaitStatus::Signaled(_, signal, _) => {
-                watch.child_running = false;
-                self.channel.send(&ToKeeper::Ended(ExitKind::Signalled(signal as i32)));
-            }
-            WaitStatus::Stopped(child, signal) => self.stop_with(child, signal, terminal),
-            _ => {}
-        }
+            Change::Continued => return,
+        };
+        watch.child_running = false;
+        self.channel.send(&ToKeeper::Ended(ended));
     }
 
     /// The command was stopped: so is jobmeter, that its shell takes over, and with the shell's `fg` both continue. A
     /// freeze by cgroup does not come here. The keeper meters on meanwhile.
-    fn stop_with(&self, child: Pid, signal: Signal, terminal: Option<&Terminal>) {
+    fn stop_with(&self, child: Pid, number: i32, terminal: Option<&Terminal>) {
         let child_group = getpgid(Some(child)).ok();
         let had_terminal = terminal.and_then(Terminal::foreground).filter(|group| Some(*group) == child_group);
         // A command in a background group of a session without a shell would never be continued if we stopped too; and one with
@@ -270,7 +330,7 @@ impl Front<'_> {
             return;
         }
         self.shared.set_front_paused(true);
-        stop_by(signal);
+        stop_by(number);
         self.shared.set_front_paused(false);
         if let (Some(terminal), Some(group)) = (terminal, had_terminal) {
             let own = getpgrp();
@@ -279,8 +339,8 @@ impl Front<'_> {
             }
         }
         match child_group.filter(|group| *group != getpgrp()) {
-            Some(group) => killpg(group, Signal::SIGCONT).ok(),
-            None => kill(child, Signal::SIGCONT).ok(),
+            Some(group) => send_to_group(group, SIGCONT).ok(),
+            None => send(child, SIGCONT).ok(),
         };
     }
 }
@@ -310,8 +370,8 @@ pub(super) fn leave(lines: &[String], exit: Exit) -> ExitCode {
         Exit::Status(status) => ExitCode::from(status),
         Exit::AsCommand(ExitKind::Exited(code)) => ExitCode::from(u8::try_from(code & 0xff).unwrap_or(1)),
         Exit::AsCommand(ExitKind::Signalled(number)) => {
-            if let (Ok(signal), false) = (Signal::try_from(number), std::process::id() == 1) {
-                die_of(signal);
+            if std::process::id() != 1 {
+                die_of(number);
             }
             ExitCode::from(u8::try_from(128 + (number & 0x7f)).unwrap_or(255))
         }

@@ -4,7 +4,6 @@
 
 use std::time::Duration;
 
-use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use super::attempt::Attempt;
@@ -17,7 +16,7 @@ use super::spool::{Record, Spool};
 use super::summary;
 use super::title::Title;
 use super::uplink::{Answer, Answered, Question, Uplink};
-use super::waiting::Woken;
+use super::waiting::{Woken, ends_a_wait};
 use super::wire::{Channel, Exit, ExitKind, ToFront, ToKeeper};
 use crate::domain::job::{Action, End, Event, Job, Rules};
 use crate::domain::rating::RateCard;
@@ -28,6 +27,7 @@ use crate::meter::select::Plan;
 use crate::sys::clock::{Alarm, Clock, SystemClock};
 use crate::sys::process::{Limits, PidFd, StatFile, schedule_first};
 use crate::sys::shared::SharedPage;
+use crate::sys::witness::Witness;
 
 /// While what the command left behind is waited for, its end is looked for this often.
 const LINGER_LOOK_US: u64 = 50_000;
@@ -51,6 +51,7 @@ pub(super) struct Keeper<'a> {
     pub(super) spool: Spool,
     pub(super) socket: Option<JobSocket>,
     pub(super) receipt: Option<ReceiptFile>,
+    pub(super) witness: Option<Witness>,
     pub(super) leftovers: Option<std::thread::JoinHandle<()>>,
 }
 
@@ -80,6 +81,8 @@ impl Keeper<'_> {
             super::socket::remove(&path);
         }
         self.shared.set_settled();
+        // Nothing of jobmeter's stays in the group of who started it.
+        drop(self.witness.take());
         self.channel.send(&ToFront::Done { lines, exit, killed });
         // What an earlier jobmeter left over is settled to its end, while the front and its caller go on.
         if let Some(thread) = self.leftovers.take() {
@@ -434,11 +437,6 @@ pub(super) const fn end_of(reason: StopReason) -> End {
         StopReason::JobLimit => End::JobLimit,
         StopReason::OperatorStop => End::OperatorStop,
     }
-}
-
-/// What ends most commands.
-fn ends_a_wait(signal: i32) -> bool {
-    [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT].iter().any(|known| *known as i32 == signal)
 }
 
 fn account_state(balance: Balance, burn_per_second: Nanocredits, at_us: u64) -> crate::domain::job::AccountState {

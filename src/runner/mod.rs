@@ -39,13 +39,11 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 use std::thread::JoinHandle;
 
-use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::waitpid;
-use nix::unistd::Pid;
+use nix::sys::wait::{WaitPidFlag, waitpid};
 
 use self::attempt::Attempt;
 pub use self::dry_run::{DryRun, dry_run};
-use self::front::{Front, Outcome};
+use self::front::{Front, Lost, Outcome};
 use self::keeper::Keeper;
 use self::options::{RunAs, RunOptions};
 use self::receipt_file::ReceiptFile;
@@ -57,12 +55,15 @@ use crate::meter::MeterError;
 use crate::meter::select::Plan;
 use crate::sys::clock::Alarm;
 use crate::sys::environment::CARRIER;
+use crate::sys::inherited::inherited;
+use crate::sys::limits::{self, CommandLimits};
 use crate::sys::process::{
     PidFd, become_subreaper, boot_id, exit_now, forbid_tracing, fork, leave_session, lower_oom_score, reaped_cpu_us,
 };
 use crate::sys::shared::SharedPage;
-use crate::sys::signals::Signals;
+use crate::sys::signals::{OF_GLIBC, SignalSet, Signals, set_mask};
 use crate::sys::spawn::Command;
+use crate::sys::witness::Witness;
 
 /// A path that the job can join to see under which ids it runs.
 const JOB_VARIABLE: &str = "JOBMETER_JOB";
@@ -122,13 +123,14 @@ pub fn run(options: &RunOptions) -> ExitCode {
 }
 
 fn start(options: &RunOptions, attempt: &Attempt, socket: &mut Option<JobSocket>) -> Result<ExitCode, String> {
-    let signals = Signals::take().map_err(|error| format!("cannot take signals: {error}"))?;
+    let signals = Signals::take(SignalSet::ALL).map_err(|error| format!("cannot take signals: {error}"))?;
     forbid_tracing().map_err(|error| format!("prctl(PR_SET_DUMPABLE): {error}"))?;
     become_subreaper().map_err(|error| format!("prctl(PR_SET_CHILD_SUBREAPER): {error}"))?;
     let oom_score = lower_oom_score();
+    let limits = limits::raise_own();
     let command = match options.attach {
         Some(_) => None,
-        None => Some(command(options, attempt, socket.as_ref(), &signals, oom_score.as_deref())?),
+        None => Some(command(options, attempt, socket.as_ref(), limits, oom_score.as_deref())?),
     };
     let hint = if options.attach.is_some() { "" } else { ": see `jobmeter doctor`" };
     let plan = plan(options, attempt).map_err(|error| format!("{error}{hint}"))?;
@@ -145,7 +147,7 @@ fn start(options: &RunOptions, attempt: &Attempt, socket: &mut Option<JobSocket>
     let front_fd = PidFd::open(own).map_err(told("pidfd_open"))?;
     let Some(keeper) = fork().map_err(told("cannot fork the keeper"))? else {
         drop(to_keeper);
-        leave_session().ok();
+        let witness = leave_front(options, shared);
         let (channel, front, shared, socket) = (to_front, own, &shared, socket.take());
         Keeper {
             options,
@@ -159,6 +161,7 @@ fn start(options: &RunOptions, attempt: &Attempt, socket: &mut Option<JobSocket>
             spool,
             socket,
             receipt,
+            witness,
             leftovers: None,
         }
         .run();
@@ -172,11 +175,17 @@ fn start(options: &RunOptions, attempt: &Attempt, socket: &mut Option<JobSocket>
         Front { channel, shared: &shared, signals, alarm, keeper, reaped_before_us, plan: &plan, command, program };
     match front.run() {
         Outcome::Done { lines, exit } => Ok(front::leave(&lines, exit)),
-        Outcome::KeeperLost { why, child, keeper_us } => {
-            let lost = Lost { keeper, why, child, keeper_us };
-            Ok(end_without_keeper(&lost, plan, spool, &header, options))
-        }
+        Outcome::KeeperLost(lost) => Ok(end_without_keeper(&lost, plan, spool, &header, options)),
     }
+}
+
+/// What is sent to the keeper ends no job, nor does what is sent to the front's group or from its terminal.
+fn leave_front(options: &RunOptions, shared: SharedPage) -> Option<Witness> {
+    // Its threads need glibc's own.
+    set_mask(OF_GLIBC.into_iter().fold(SignalSet::ALL, SignalSet::without));
+    let witness = options.attach.is_none().then(|| Witness::start(shared).ok()).flatten();
+    leave_session().ok();
+    witness
 }
 
 fn plan(options: &RunOptions, attempt: &Attempt) -> Result<Plan, MeterError> {
@@ -189,16 +198,6 @@ fn plan(options: &RunOptions, attempt: &Attempt) -> Result<Plan, MeterError> {
         front::say(&format!("jobmeter: note: {mode} (`jobmeter doctor` says why)"));
     }
     Ok(plan)
-}
-
-/// The keeper that was lost.
-struct Lost {
-    keeper: Pid,
-    why: &'static str,
-    /// The command.
-    child: Option<Pid>,
-    /// What it burned, where it was reaped.
-    keeper_us: u64,
 }
 
 fn spool(options: &RunOptions, header: &Header) -> Result<Spool, String> {
@@ -217,10 +216,7 @@ fn receipt_file(options: &RunOptions) -> std::io::Result<Option<ReceiptFile>> {
 
 /// The front does what the keeper cannot do any more: freeze, read, kill, and tell the ledger.
 fn end_without_keeper(lost: &Lost, mut plan: Plan, spool: Spool, header: &Header, options: &RunOptions) -> ExitCode {
-    kill(lost.keeper, Signal::SIGKILL).ok();
-    let before_us = reaped_cpu_us();
-    waitpid(lost.keeper, None).ok();
-    let keeper_us = lost.keeper_us.saturating_add(reaped_cpu_us().saturating_sub(before_us));
+    let keeper_us = lost.keeper.end();
     let kept_in = spool.kept_in();
     let mut record = spool.newest().unwrap_or_default();
     if let Some(read) = plan.last_reading(keeper_us) {
@@ -228,7 +224,8 @@ fn end_without_keeper(lost: &Lost, mut plan: Plan, spool: Spool, header: &Header
     }
     let settled = leftovers::settle(spool, header, record, &options.ledger, options.connect);
     if let Some(child) = lost.child {
-        waitpid(child, None).ok();
+        // The caller waits for it where it does not die.
+        waitpid(child, Some(WaitPidFlag::WNOHANG)).ok();
     }
     let why = format!("the meter was lost: the keeper {}", lost.why);
     termination::of_failure(options.termination_log.as_deref(), "meter_lost", &why);
@@ -283,13 +280,15 @@ fn command(
     options: &RunOptions,
     attempt: &Attempt,
     socket: Option<&JobSocket>,
-    signals: &Signals,
+    limits: CommandLimits,
     oom_score: Option<&str>,
 ) -> Result<Command, String> {
     let environment = environment(options, attempt, socket);
-    let mut command = Command::new(&options.command, &environment, signals.mask_before())
+    let signals =
+        inherited().ok_or("it is not known which signals are ignored: the loader did not call `.init_array`")?;
+    let mut command = Command::new(&options.command, &environment, signals)
         .map_err(|error| format!("the command cannot be run: {error}"))?;
-    command.set_ignored(signals.ignored_before());
+    command.set_limits(limits);
     if let Some(score) = oom_score {
         command.set_oom_score(score);
     }

@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, ppoll};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::Signal;
 use nix::sys::time::TimeSpec;
 
 use super::keeper::{Keeper, Running};
@@ -22,6 +22,11 @@ pub(super) enum Woken {
     FrontGone,
     Ledger(Box<Answered>),
     Time,
+}
+
+/// What ends most commands.
+pub(super) fn ends_a_wait(signal: i32) -> bool {
+    [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT].iter().any(|known| *known as i32 == signal)
 }
 
 impl Keeper<'_> {
@@ -78,7 +83,7 @@ impl Keeper<'_> {
         if stopped && self.shared.front_paused() {
             let command_runs = running.child_state.as_ref().is_some_and(|state| !state.is_stopped());
             if command_runs {
-                kill(self.front, Signal::SIGCONT).ok();
+                self.front_fd.send(Signal::SIGCONT).ok();
             }
             return false;
         }
@@ -94,7 +99,7 @@ impl Keeper<'_> {
     /// A front that stopped itself with the command has to be there for the end.
     pub(super) fn continue_front(&self) {
         if self.shared.front_paused() {
-            kill(self.front, Signal::SIGCONT).ok();
+            self.front_fd.send(Signal::SIGCONT).ok();
         }
     }
 }

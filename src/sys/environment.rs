@@ -10,6 +10,9 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
+use super::inherited::inherited;
+use super::signals::set_ignored;
+
 /// Names the descriptor of a file that holds the command's environment, each variable ended by a NUL byte.
 pub const CARRIER: &str = "JOBMETER_COMMAND_ENVIRONMENT";
 
@@ -36,7 +39,12 @@ pub fn start_anew(arguments: &[OsString], kept: &Variables, all: &Variables) -> 
         let environment = c_strings(environment)?;
         let arguments = c_strings(arguments.iter().map(|argument| argument.as_bytes().to_vec()).collect())?;
         let program = CString::new(std::env::current_exe()?.into_os_string().into_vec())?;
-        Ok(nix::unistd::execve(&program, &arguments, &environment)?)
+        // What is started reads anew what it inherits; Rust's runtime ignores SIGPIPE here.
+        let ignored = inherited().is_some_and(|inherited| inherited.ignored.contains(libc::SIGPIPE));
+        set_ignored(libc::SIGPIPE, ignored);
+        let never = nix::unistd::execve(&program, &arguments, &environment);
+        set_ignored(libc::SIGPIPE, true);
+        Ok(never?)
     };
     match started() {
         Ok(never) => match never {},

@@ -4,9 +4,12 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
+use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::signal::Signal;
+use nix::sys::time::TimeSpec;
 use nix::unistd::{ForkResult, Pid};
 
 /// A process, held so that its number cannot come to mean another one.
@@ -35,11 +38,27 @@ impl PidFd {
     /// # Errors
     /// Where it has gone or may not be signalled.
     pub fn send(&self, signal: Signal) -> io::Result<()> {
+        self.send_number(signal as i32)
+    }
+
+    /// The same, of any number.
+    ///
+    /// # Errors
+    /// Where it has gone or may not be signalled.
+    pub fn send_number(&self, number: i32) -> io::Result<()> {
         let (fd, none) = (self.0.as_raw_fd(), std::ptr::null::<libc::siginfo_t>());
         // SAFETY: the descriptor is a pidfd and a null siginfo is allowed (pidfd_send_signal(2)).
-        let sent = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, signal as libc::c_int, none, 0) };
+        let sent = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, number, none, 0) };
         Errno::result(sent)?;
         Ok(())
+    }
+
+    /// Waits until all of its threads have ended, at most that long: whether they have. Its number stays its own until its parent has
+    /// waited for it.
+    #[must_use]
+    pub fn wait_for_end(&self, wait_max: Duration) -> bool {
+        let mut fds = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
+        ppoll(&mut fds, Some(TimeSpec::from_duration(wait_max)), None).is_ok_and(|ready| ready > 0)
     }
 }
 
@@ -47,6 +66,53 @@ impl AsFd for PidFd {
     fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
         self.0.as_fd()
     }
+}
+
+/// What became of a child, as waitpid(2) tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChildChange {
+    /// Its number, which is its own still unless it has ended.
+    pub pid: Pid,
+    /// Ends are told once.
+    pub change: Change,
+}
+
+/// What became of it, signals by their numbers: nix knows none of the real-time ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It ended with this status, and its number may come to mean another process.
+    Exited(i32),
+    /// It ended of this signal, and its number may come to mean another process.
+    Signalled(i32),
+    /// It was stopped by this signal.
+    Stopped(i32),
+    /// It was stopped, and runs again.
+    Continued,
+}
+
+/// The next change of this child, or of any; `None` where none has changed, or there is none.
+#[must_use]
+pub fn child_changed(pid: Option<Pid>) -> Option<ChildChange> {
+    let (mut status, flags) = (0, libc::WNOHANG | libc::WUNTRACED | libc::WCONTINUED);
+    let pid = loop {
+        // SAFETY: the status outlives the call.
+        match unsafe { libc::waitpid(pid.map_or(-1, Pid::as_raw), &raw mut status, flags) } {
+            changed @ 1.. => break Pid::from_raw(changed),
+            0 => return None,
+            _ if Errno::last() == Errno::EINTR => {}
+            _ => return None,
+        }
+    };
+    let change = if libc::WIFEXITED(status) {
+        Change::Exited(libc::WEXITSTATUS(status))
+    } else if libc::WIFSIGNALED(status) {
+        Change::Signalled(libc::WTERMSIG(status))
+    } else if libc::WIFSTOPPED(status) {
+        Change::Stopped(libc::WSTOPSIG(status))
+    } else {
+        Change::Continued
+    };
+    Some(ChildChange { pid, change })
 }
 
 /// Forks. The caller has one thread, so the child may do everything that the parent may.

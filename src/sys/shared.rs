@@ -3,7 +3,7 @@
 use std::io;
 use std::num::NonZeroUsize;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous};
 
@@ -14,6 +14,8 @@ struct Page {
     front_paused: AtomicBool,
     settled: AtomicBool,
     reaped_us: AtomicU64,
+    witness_asked: AtomicU32,
+    witness_answered: AtomicU32,
 }
 
 /// The mapping. It is never unmapped: both processes need it to their end.
@@ -72,6 +74,18 @@ impl SharedPage {
     /// Says so, after a wait.
     pub fn set_reaped_us(&self, us: u64) {
         self.page().reaped_us.store(us, Ordering::Release);
+    }
+
+    /// What the front asks its witness.
+    #[must_use]
+    pub(super) fn witness_asked(&self) -> &AtomicU32 {
+        &self.page().witness_asked
+    }
+
+    /// What the witness answered last.
+    #[must_use]
+    pub(super) fn witness_answered(&self) -> &AtomicU32 {
+        &self.page().witness_answered
     }
 
     /// Whether the keeper has killed, settled and written everything.

@@ -13,10 +13,12 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::unistd::Pid;
 
 use super::credentials::{Credentials, become_user};
+use super::inherited::Inherited;
+use super::limits::CommandLimits;
+use super::signals::{SignalSet, set_ignored, set_mask};
 
 /// From `linux/sched.h`; the `libc` crate's constant is too narrow for it.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
@@ -33,8 +35,8 @@ pub struct Command {
     others_terminals: [bool; 3],
     directory: Option<CString>,
     oom_score: Option<CString>,
-    mask: SigSet,
-    ignored_before: Vec<Signal>,
+    signals: Inherited,
+    limits: Option<CommandLimits>,
 }
 
 /// How far a child came that could not run the command.
@@ -48,6 +50,8 @@ pub enum Stage {
     Credentials,
     /// Entering the folder of `--chdir`.
     Directory,
+    /// setrlimit, to what jobmeter was started with.
+    Limits,
     /// execve.
     Exec,
 }
@@ -80,7 +84,7 @@ impl Command {
     ///
     /// # Errors
     /// Where an argument holds a NUL byte.
-    pub fn new(command: &[OsString], environment: &[(OsString, OsString)], mask: SigSet) -> io::Result<Self> {
+    pub fn new(command: &[OsString], environment: &[(OsString, OsString)], signals: Inherited) -> io::Result<Self> {
         let c_string = |text: &OsStr| {
             let message = || format!("{} holds a NUL byte", text.to_string_lossy().replace('\0', "\\0"));
             CString::new(text.as_bytes()).map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, message()))
@@ -105,8 +109,8 @@ impl Command {
             others_terminals: [false; 3],
             directory: None,
             oom_score: None,
-            mask,
-            ignored_before: Vec::new(),
+            signals,
+            limits: None,
         })
     }
 
@@ -134,14 +138,14 @@ impl Command {
         Ok(())
     }
 
+    /// Gives it back what jobmeter raised for itself.
+    pub fn set_limits(&mut self, limits: CommandLimits) {
+        self.limits = Some(limits);
+    }
+
     /// Gives it back the score that jobmeter had before it lowered its own.
     pub fn set_oom_score(&mut self, score: &str) {
         self.oom_score = CString::new(score).ok();
-    }
-
-    /// Signals that were ignored when jobmeter started and so stay ignored (nohup).
-    pub fn set_ignored(&mut self, signals: Vec<Signal>) {
-        self.ignored_before = signals;
     }
 
     /// Starts it. `cloned` is called with its pid before it can run the command; where there is a gate, that is the
@@ -226,7 +230,7 @@ impl Command {
                     libc::_exit(125);
                 }
             }
-            self.reset_signals();
+            self.reset(status);
             if let Some(score) = &self.oom_score {
                 let file = libc::open(c"/proc/self/oom_score_adj".as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
                 libc::write(file, score.as_ptr().cast(), score.count_bytes());
@@ -270,18 +274,19 @@ impl Command {
         }
     }
 
-    /// Dispositions and mask as they were when jobmeter was started. Rust's runtime ignores SIGPIPE before `main`.
+    /// Dispositions, mask and limits as jobmeter found them.
     ///
     /// # Safety
     /// As [`Self::in_child`].
-    unsafe fn reset_signals(&self) {
-        for signal in [Signal::SIGPIPE, Signal::SIGTTOU, Signal::SIGTTIN] {
-            let ignored = self.ignored_before.contains(&signal);
-            // SAFETY: setting a disposition to default or ignore is async-signal-safe.
-            unsafe { libc::signal(signal as libc::c_int, if ignored { libc::SIG_IGN } else { libc::SIG_DFL }) };
+    unsafe fn reset(&self, status: RawFd) {
+        for number in SignalSet::ALL.numbers() {
+            set_ignored(number, self.signals.ignored.contains(number));
         }
-        // SAFETY: the set was copied before the clone; sigprocmask is async-signal-safe.
-        unsafe { libc::sigprocmask(SigmaskHow::SIG_SETMASK as libc::c_int, self.mask.as_ref(), std::ptr::null_mut()) };
+        set_mask(self.signals.blocked);
+        if self.limits.as_ref().is_some_and(|limits| !limits.set()) {
+            // SAFETY: as the caller promised.
+            unsafe { fail(status, Stage::Limits) }
+        }
     }
 
     /// Tries each candidate as execvp(3) does: the last reason that is not "not here" is the one to report.
@@ -375,6 +380,7 @@ fn await_exec(pid: Pid, status: &OwnedFd) -> Result<Pid, Attempted> {
                 1 => Stage::Join,
                 2 => Stage::Credentials,
                 3 => Stage::Directory,
+                4 => Stage::Limits,
                 _ => Stage::Exec,
             };
             Err(Attempted::Failed(SpawnError { stage, errno: Errno::from_raw(errno) }))

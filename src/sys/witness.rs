@@ -1,0 +1,190 @@
+//! Whether a signal came to the front alone or to its whole process group: `siginfo` does not tell.
+//!
+//! The witness is a process of the front's group that blocks every signal and reads none. It was made before the command, and the
+//! kernel signals the newest process of a group first (attach_pid, kernel/pid.c): when the front reads a signal to the group, the
+//! witness has it pending already, and the command has got it. It is a child of the keeper, so that it is no descendant of the
+//! front's that a meter would count, and it has neither name nor arguments of jobmeter's: what is sent to processes by their name
+//! is not sent to the group.
+
+use std::io;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::unistd::Pid;
+
+use super::clock::{Clock, SystemClock};
+use super::process::{exit_now, fork};
+use super::shared::SharedPage;
+use super::signals::{self, SignalSet, set_mask, take_pending};
+
+/// A witness that does not answer within this time was stopped or killed.
+const ANSWER_WAIT_MAX_US: u64 = 500_000;
+/// A signal that was sent to each process by itself may reach the witness after the front: it is forgotten after this time, lest a
+/// later one to the front alone be taken for one to the group.
+const DOUBT: Duration = Duration::from_secs(1);
+
+/// An answer: the question's number, and one of these.
+const ANSWER_BITS: u32 = 8;
+const NO: u32 = 1;
+const YES: u32 = 2;
+
+/// The keeper's hold on it: dropped, it ends.
+#[derive(Debug)]
+pub struct Witness(Pid);
+
+impl Witness {
+    /// Makes it, a process of the caller's process group. The caller has one thread and leaves the group after this.
+    ///
+    /// # Errors
+    /// Where the kernel refuses another process; each signal is passed on then.
+    pub fn start(page: SharedPage) -> io::Result<Self> {
+        let arguments = arguments_area();
+        let keeper = nix::unistd::getpid();
+        page.witness_answered().store(0, Ordering::Release);
+        match fork()? {
+            Some(pid) => {
+                page.witness_asked().store(1 << ANSWER_BITS, Ordering::Release);
+                Ok(Self(pid))
+            }
+            None => watch(page, keeper, arguments),
+        }
+    }
+}
+
+impl Drop for Witness {
+    fn drop(&mut self) {
+        // It is the caller's child and not waited for yet: the number is its own, and nothing but this ends it.
+        signals::send(self.0, libc::SIGKILL).ok();
+        waitpid(self.0, Some(WaitPidFlag::__WALL)).ok();
+    }
+}
+
+/// The front's side: what it asks its witness.
+#[derive(Debug)]
+pub struct Testimony {
+    page: SharedPage,
+    is_lost: bool,
+}
+
+impl Testimony {
+    /// Of the witness behind this page.
+    #[must_use]
+    pub fn new(page: SharedPage) -> Self {
+        Self { page, is_lost: false }
+    }
+
+    /// Whether a signal that has just been read came to the whole group. Where there is no witness any more: no.
+    pub fn came_to_group(&mut self, number: i32) -> bool {
+        let (asked, answered) = (self.page.witness_asked(), self.page.witness_answered());
+        let last = asked.load(Ordering::Acquire) >> ANSWER_BITS;
+        // Zero where none was made.
+        let (false, Ok(number), 1..) = (self.is_lost, u32::try_from(number), last) else { return false };
+        let question = last.wrapping_add(1).max(1) << ANSWER_BITS;
+        asked.store(question | number, Ordering::Release);
+        wake(asked);
+        let answer = answer(answered, question);
+        self.is_lost = answer.is_none();
+        answer == Some(YES)
+    }
+}
+
+fn answer(word: &AtomicU32, question: u32) -> Option<u32> {
+    let until_us = SystemClock.boottime_us().saturating_add(ANSWER_WAIT_MAX_US);
+    loop {
+        let known = word.load(Ordering::Acquire);
+        if known & !0xff == question {
+            return Some(known & 0xff);
+        }
+        let left_us = until_us.checked_sub(SystemClock.boottime_us()).filter(|left_us| *left_us > 0)?;
+        wait_for_change(word, known, Some(Duration::from_micros(left_us)));
+    }
+}
+
+/// The witness itself. It is a copy of the keeper, and holds nothing of it: no file, no name.
+fn watch(page: SharedPage, keeper: Pid, arguments: Option<(usize, usize)>) -> ! {
+    // SAFETY: system calls on constants; the area is this process's own copy of its arguments, which nothing here reads.
+    unsafe {
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+        libc::prctl(libc::PR_SET_NAME, c"signal-witness".as_ptr());
+        if let Some((start, length)) = arguments {
+            std::ptr::write_bytes(std::ptr::with_exposed_provenance_mut::<u8>(start), 0, length);
+        }
+        close_all_files();
+    }
+    if nix::unistd::getppid() != keeper {
+        exit_now(0);
+    }
+    set_mask(SignalSet::ALL);
+    let (asked, answered) = (page.witness_asked(), page.witness_answered());
+    let (mut known, mut doubted) = (asked.load(Ordering::Acquire), SignalSet::EMPTY);
+    loop {
+        let wait_max = (doubted != SignalSet::EMPTY).then_some(DOUBT);
+        if !wait_for_change(asked, known, wait_max) {
+            while take_pending(doubted).is_some() {}
+            doubted = SignalSet::EMPTY;
+        }
+        let question = asked.load(Ordering::Acquire);
+        if question == known {
+            continue;
+        }
+        known = question;
+        let Ok(number) = i32::try_from(question & 0xff) else { continue };
+        let has_it = has_got(number);
+        if !has_it {
+            doubted = doubted.with(number);
+        }
+        answered.store((question & !0xff) | if has_it { YES } else { NO }, Ordering::Release);
+        wake(answered);
+    }
+}
+
+/// Whether it is pending here, or was: SIGCONT takes back what would stop, and the other way around (signal(7)). A stop that was taken
+/// back need not be passed on; a SIGCONT that was is, since one too many does no harm.
+fn has_got(number: i32) -> bool {
+    let of_stop = matches!(number, libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU);
+    let one = |number| take_pending(SignalSet::EMPTY.with(number)).is_some();
+    one(number) || (of_stop && one(libc::SIGCONT))
+}
+
+/// # Safety
+/// Nothing of this process may use a file any more.
+unsafe fn close_all_files() {
+    // SAFETY: as the caller promised.
+    unsafe {
+        if libc::syscall(libc::SYS_close_range, 0, libc::c_uint::MAX, 0) != 0 {
+            // Linux before 5.9.
+            for number in 0..4_096 {
+                libc::close(number);
+            }
+        }
+    }
+}
+
+/// Where this process's arguments stand, as address and length: `arg_start` and `arg_end` of proc(5), fields 48 and 49.
+fn arguments_area() -> Option<(usize, usize)> {
+    let stat = std::fs::read("/proc/self/stat").ok()?;
+    let stat = String::from_utf8_lossy(&stat);
+    let mut fields = stat.rsplit_once(") ")?.1.split_ascii_whitespace().skip(45).map_while(|field| field.parse().ok());
+    let (start, end): (usize, usize) = (fields.next()?, fields.next()?);
+    (start > 0).then(|| end.checked_sub(start)).flatten().map(|length| (start, length))
+}
+
+/// Waits until a word that processes share is not `known` any more (futex(2)), or something else wakes this one: `false` where the time
+/// was over.
+fn wait_for_change(word: &AtomicU32, known: u32, wait_max: Option<Duration>) -> bool {
+    let time = wait_max.map(|wait| libc::timespec {
+        tv_sec: libc::time_t::try_from(wait.as_secs()).unwrap_or(libc::time_t::MAX),
+        tv_nsec: libc::c_long::from(wait.subsec_nanos()),
+    });
+    let time = time.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+    // SAFETY: word and time outlive the call.
+    let done = unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAIT, known, time) };
+    done == 0 || Errno::last() != Errno::ETIMEDOUT
+}
+
+fn wake(word: &AtomicU32) {
+    // SAFETY: the word outlives the call.
+    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, i32::MAX) };
+}
