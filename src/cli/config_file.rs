@@ -34,12 +34,17 @@ pub(super) struct ConfigFile {
 /// Its table `[run]`: defaults of `jobmeter run`, written as its flags are.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a key")]
 pub(super) struct RunFile {
     pub(super) kind: Option<JobKind>,
     pub(super) limit: Option<String>,
     pub(super) interval: Option<String>,
     pub(super) hold: Option<String>,
     pub(super) notice: Option<String>,
+    pub(super) grace: Option<String>,
+    #[serde(default)]
+    pub(super) wait_descendants: bool,
+    /// What older files call it.
     #[serde(default)]
     pub(super) linger: bool,
     #[serde(default)]

@@ -19,7 +19,7 @@ const OF_A_JOB: [&str; 4] = ["run", "attach", "relay", "spool"];
 
 /// What a user may say of a run: none of it changes what is metered, what is charged, or where that goes. A limit of his own can
 /// only be smaller.
-const MAY_BE_SAID: [&str; 19] = [
+const MAY_BE_SAID: [&str; 20] = [
     "command",
     "chdir",
     "name",
@@ -30,7 +30,8 @@ const MAY_BE_SAID: [&str; 19] = [
     "job",
     "task",
     "notice",
-    "linger",
+    "run_grace",
+    "wait_descendants",
     "exhausted_status",
     "quiet",
     "dry_run",

@@ -1,6 +1,7 @@
 //! `jobmeter run`.
 
 use std::ffi::OsString;
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -20,7 +21,7 @@ use crate::ledger::protocol::JobKind;
 use crate::meter::CpuSource;
 use crate::meter::gpu::declared::Selection;
 use crate::meter::gpu::watch::GpuOptions;
-use crate::runner::options::{Notice, RunAs, RunOptions};
+use crate::runner::options::{Grace, Notice, RunAs, RunOptions};
 use crate::runner::summary::{credits, credits_or_none, seconds};
 use crate::runner::{self, DryRun};
 use crate::sys::{environment, trust};
@@ -76,9 +77,13 @@ pub(super) struct Run {
     /// Send this signal once, when the account's credits would last so much longer, such as SIGTERM@30s
     #[arg(long, value_name = "SIGNAL@TIME", value_parser = values::notice)]
     pub(super) notice: Option<Notice>,
-    /// When the command has exited, wait for what it left behind instead of killing it
-    #[arg(long)]
-    pub(super) linger: bool,
+    /// When the command has ended, how long what it left behind may go on before it is killed, in seconds or with a unit;
+    /// 0 kills at once [default: 2s]
+    #[arg(long, id = "run_grace", value_name = "SECONDS", value_parser = values::grace)]
+    pub(super) grace: Option<Grace>,
+    /// When the command has ended, wait for what it left behind instead of killing it
+    #[arg(long, alias = "linger", conflicts_with = "run_grace")]
+    pub(super) wait_descendants: bool,
     /// Run the command as this user, who also pays where no --user is named (only root may). It has a session of its own, so
     /// that it cannot write to this terminal's input: the terminal's signals are passed on, but Ctrl-Z does not stop it. Open
     /// files, capabilities and what set-uid programs would give it are taken away
@@ -137,7 +142,11 @@ pub(super) fn run(run: &Run, settings: &Settings, out: &Output) -> Result<ExitCo
     Ok(runner::run(&options))
 }
 
-fn from_file<T>(what: &str, text: Option<&String>, parse: fn(&str) -> Result<T, String>) -> Result<Option<T>, Failure> {
+fn from_file<T, E: Display>(
+    what: &str,
+    text: Option<&String>,
+    parse: fn(&str) -> Result<T, E>,
+) -> Result<Option<T>, Failure> {
     let wrong = |why| Failure::new(format!("the setting run.{what} of the settings file")).because(why);
     text.map(|text| parse(text).map_err(wrong)).transpose()
 }
@@ -175,7 +184,7 @@ pub(super) fn options(run: &Run, settings: &Settings) -> Result<RunOptions, Fail
         ),
         hold: span(run.hold, from_file("hold", file.hold.as_ref(), values::hold)?, Duration::from_secs(30)),
         notice: run.notice.or(from_file("notice", file.notice.as_ref(), values::notice)?),
-        linger: run.linger || file.linger,
+        grace: grace(run, file)?,
         run_as,
         directory: directory.map_err(|error| Failure::new("the folder of --chdir cannot be found").because(error))?,
         cpu_source: run.cpu_source.or(file.cpu_source),
@@ -185,6 +194,17 @@ pub(super) fn options(run: &Run, settings: &Settings) -> Result<RunOptions, Fail
         termination_log: None,
         quiet: run.quiet || file.quiet,
         exhausted_status: run.exhausted_status.or(file.exhausted_status).unwrap_or(EXHAUSTED_STATUS),
+    })
+}
+
+/// What is said of this run counts before what the file says.
+fn grace(run: &Run, file: &RunFile) -> Result<Grace, Failure> {
+    let filed = from_file("grace", file.grace.as_ref(), values::grace)?;
+    Ok(match run.grace {
+        _ if run.wait_descendants => Grace::Unlimited,
+        Some(grace) => grace,
+        None if file.wait_descendants || file.linger => Grace::Unlimited,
+        None => filed.unwrap_or_default(),
     })
 }
 

@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use crate::domain::printable::is_hidden;
 use crate::domain::units::{Microseconds, Nanocredits};
 use crate::domain::weight::GpuWeight;
-use crate::runner::options::Notice;
+use crate::runner::options::{Grace, GraceError, Notice};
 
 /// A duration that people type: `30s`, `1h 30m`, `250ms`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,6 +118,11 @@ pub(super) fn hold(text: &str) -> Result<Span, String> {
     span_within(text, Duration::ZERO, Duration::from_hours(1))
 }
 
+/// Seconds, or a time with its unit.
+pub(super) fn grace(text: &str) -> Result<Grace, GraceError> {
+    text.parse().or_else(|error| Grace::of(span(text).map_err(|_| error)?.0))
+}
+
 pub(super) fn reserved(text: &str) -> Result<Span, String> {
     span_within(text, Duration::from_millis(1), Duration::from_hours(24))
 }
@@ -159,6 +164,13 @@ mod tests {
         assert_eq!(span("30 days"), Ok(Span(Duration::from_hours(720))));
         for bad in ["30", "", "-5s", "soon", "NaN"] {
             assert!(span(bad).is_err(), "{bad}");
+        }
+        for (text, ms) in [("0", 0), ("2", 2_000), ("0.25", 250), ("250ms", 250), ("1min", 60_000), ("24h", 86_400_000)]
+        {
+            assert_eq!(grace(text), Ok(Grace::For(Duration::from_millis(ms))), "{text}");
+        }
+        for bad in ["", "-1", "1e3", "soon", "25h", "86400.1", "18446744073709"] {
+            assert!(grace(bad).is_err(), "{bad}");
         }
         assert!(interval("1ms").is_err() && interval("2min").is_err() && hold("0s").is_ok());
     }

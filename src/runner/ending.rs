@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::grace::Remainder;
 use super::keeper::{Keeper, Running};
 use super::receipt::{CpuPart, IoPart, JobPart, MemoryPart, MeterPart, OutcomePart, Receipt, TimePart, rfc3339};
 use super::spool::Record;
@@ -39,6 +40,8 @@ struct Settled {
     usage: Usage,
     teardown: Microseconds,
     unkillable: Vec<i32>,
+    /// What was killed although the command had ended.
+    left_behind: usize,
     breakdown: Breakdown,
     wall: Microseconds,
     ended_at_us: i64,
@@ -48,7 +51,7 @@ struct Settled {
 pub(super) fn end(keeper: &mut Keeper<'_>, mut running: Running, end: End) -> Ended {
     // The front must not take what is awaited here for a keeper that hangs.
     keeper.trust_for(FREEZE_WAIT_MAX + KILL_WAIT_MAX + END_WAIT_MAX);
-    let settled = settle(keeper, &mut running);
+    let settled = settle(keeper, &mut running, end);
     keeper.trust_for(Duration::from_micros(FINISH_WAIT_MAX_US) + ANSWER_WAIT_MAX);
     keeper.continue_front();
     if running.ended.is_none() && end != End::MeterLost && keeper.options.attach.is_none() {
@@ -64,6 +67,9 @@ pub(super) fn end(keeper: &mut Keeper<'_>, mut running: Running, end: End) -> En
     let mut lines = Vec::new();
     write_receipt(keeper, &receipt, &mut lines);
     super::termination::of_receipt(keeper.options.termination_log.as_deref(), &receipt);
+    if running.remainder.as_ref().is_some_and(Remainder::has_overstayed) {
+        lines.extend(summary::overstayed(keeper.options, settled.left_behind));
+    }
     match &answer {
         Ok(answer) => summary::ended(keeper.options, &receipt, answer, &mut lines),
         Err(error) => {
@@ -78,7 +84,7 @@ pub(super) fn end(keeper: &mut Keeper<'_>, mut running: Running, end: End) -> En
 }
 
 /// Freeze, read, kill, read again. The reading at the freeze is charged; what the kill burns is teardown.
-fn settle(keeper: &mut Keeper<'_>, running: &mut Running) -> Settled {
+fn settle(keeper: &mut Keeper<'_>, running: &mut Running, end: End) -> Settled {
     keeper.recapture_strays(running);
     let populated = keeper.plan.containment().is_populated();
     if populated && !running.job.is_held() {
@@ -95,8 +101,12 @@ fn settle(keeper: &mut Keeper<'_>, running: &mut Running) -> Settled {
     keeper.write_spool(&running.job);
     let breakdown = running.figures.breakdown(&keeper.plan);
     let mut unkillable = Vec::new();
+    let mut left_behind = 0;
     let mut teardown = Microseconds::ZERO;
     if populated {
+        if end == End::Exited {
+            left_behind = keeper.plan.containment().processes().len();
+        }
         keeper.plan.containment().kill();
         if !keeper.plan.containment().wait_empty(KILL_WAIT_MAX) {
             unkillable = keeper.plan.containment().processes();
@@ -109,7 +119,7 @@ fn settle(keeper: &mut Keeper<'_>, running: &mut Running) -> Settled {
         keeper.write_spool(&running.job);
     }
     let wall = Microseconds(now_us.saturating_sub(keeper.attempt.started_boottime_us));
-    Settled { usage, teardown, unkillable, breakdown, wall, ended_at_us: SystemClock.realtime_us() }
+    Settled { usage, teardown, unkillable, left_behind, breakdown, wall, ended_at_us: SystemClock.realtime_us() }
 }
 
 fn reason_of(end: End, ended: Option<ExitKind>, settled: &Settled) -> Reason {
@@ -140,17 +150,19 @@ fn exit_of(reason: Reason, ended: Option<ExitKind>, exhausted_status: u8) -> Exi
     }
 }
 
+fn outcome(keeper: &Keeper<'_>, running: &Running, settled: &Settled, reason: Reason) -> OutcomePart {
+    let tamper = if running.strayed { "detected" } else { keeper.plan.tamper() };
+    OutcomePart {
+        unkillable: settled.unkillable.clone(),
+        left_behind: settled.left_behind,
+        ..OutcomePart::new(reason, running.ended, tamper, keeper.plan.degraded())
+    }
+}
+
 fn receipt(keeper: &Keeper<'_>, running: &Running, settled: &Settled, reason: Reason) -> Receipt {
     let (source, error_bound) = running.figures.source();
     let reading = running.figures.last();
     let (breakdown, figures) = (&settled.breakdown, &running.figures);
-    let mut outcome = OutcomePart::new(
-        reason,
-        running.ended,
-        if running.strayed { "detected" } else { keeper.plan.tamper() },
-        keeper.plan.degraded(),
-    );
-    outcome.unkillable.clone_from(&settled.unkillable);
     let mut cpu = CpuPart {
         source,
         error_bound_seconds: error_bound,
@@ -168,7 +180,7 @@ fn receipt(keeper: &Keeper<'_>, running: &Running, settled: &Settled, reason: Re
     Receipt {
         schema: "jobmeter.receipt/1".to_owned(),
         job: JobPart::new(&keeper.attempt.identity),
-        outcome,
+        outcome: outcome(keeper, running, settled, reason),
         time: TimePart {
             started_at: rfc3339(keeper.attempt.started_realtime_us),
             ended_at: rfc3339(settled.ended_at_us),

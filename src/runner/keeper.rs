@@ -9,6 +9,7 @@ use nix::unistd::Pid;
 use super::attempt::Attempt;
 use super::ending;
 use super::figures::Figures;
+use super::grace::Remainder;
 use super::options::RunOptions;
 use super::receipt_file::ReceiptFile;
 use super::socket::JobSocket;
@@ -29,8 +30,6 @@ use crate::sys::process::{Limits, PidFd, StatFile, schedule_first};
 use crate::sys::shared::SharedPage;
 use crate::sys::witness::Witness;
 
-/// While what the command left behind is waited for, its end is looked for this often.
-const LINGER_LOOK_US: u64 = 50_000;
 /// After a restore of the ledger, the first lease is asked for this often.
 const OPEN_RETRY_MAX_MS: u64 = 1_000;
 
@@ -66,6 +65,7 @@ pub(super) struct Running {
     /// Of front and keeper, at the start.
     pub(super) limits: [Option<Limits>; 2],
     pub(super) ended: Option<ExitKind>,
+    pub(super) remainder: Option<Remainder>,
     pub(super) balance: Balance,
     pub(super) title: Title,
     /// The job left its group, and was brought back.
@@ -167,7 +167,7 @@ impl Keeper<'_> {
                     self.nothing_started();
                     return Err((Vec::new(), Exit::AsCommand(ExitKind::Signalled(signal)), false));
                 }
-                Woken::Front(_) => {}
+                Woken::Front(_) | Woken::Population => {}
                 Woken::FrontGone => return Err(self.failed("the front was killed before the start")),
             }
         }
@@ -205,6 +205,7 @@ impl Keeper<'_> {
             front_state: StatFile::open(self.front).ok(),
             limits: self.limits(),
             ended: None,
+            remainder: None,
             balance,
             title: Title::of_terminal(self.options),
             strayed: false,
@@ -236,7 +237,7 @@ impl Keeper<'_> {
                     running.ended = Some(ended);
                     break;
                 }
-                Woken::Front(ToKeeper::Passing { .. }) | Woken::Ledger(_) | Woken::Time => {}
+                Woken::Front(ToKeeper::Passing { .. }) | Woken::Ledger(_) | Woken::Population | Woken::Time => {}
                 Woken::FrontGone => return ending::end(self, running, End::MeterLost),
             }
         }
@@ -245,7 +246,7 @@ impl Keeper<'_> {
 
     fn meter(&mut self, mut running: Running) -> (Vec<String>, Exit, bool) {
         let mut event = match running.ended {
-            Some(_) => Some(self.command_ended(&running)),
+            Some(_) => Some(self.command_ended(&mut running)),
             None => Some(Event::Looked),
         };
         loop {
@@ -255,13 +256,12 @@ impl Keeper<'_> {
                 return ending::end(self, running, end);
             }
             let now_us = SystemClock.boottime_us();
-            let mut due_us = running.job.look_at_us();
-            if running.ended.is_some() {
-                due_us = due_us.min(now_us.saturating_add(LINGER_LOOK_US));
-            }
+            let remainder = running.remainder.as_ref();
+            let due_us = remainder.and_then(Remainder::look_at_us).into_iter().fold(running.job.look_at_us(), u64::min);
             self.shared.trust_until_us(running.job.trusted_until_us().max(due_us.saturating_add(1_000_000)));
             let front_look_us = due_us.min(now_us.saturating_add(FRONT_LOOK_US));
-            let woken = self.wait(&running.uplink, Some(front_look_us));
+            let woken =
+                self.wait_or_be_told(&running.uplink, Some(front_look_us), remainder.and_then(Remainder::told_by));
             event = match woken {
                 Woken::Time if front_look_us < due_us => {
                     (self.front_was_stopped(&running) || self.is_starved(&running)).then_some(Event::MeterLost)
@@ -273,23 +273,23 @@ impl Keeper<'_> {
 
     fn event_of(&mut self, running: &mut Running, woken: Woken, due_us: u64) -> Option<Event> {
         Some(match woken {
-            Woken::Time => {
-                running.figures.woke(SystemClock.boottime_us().saturating_sub(due_us));
+            Woken::Time | Woken::Population => {
+                if matches!(woken, Woken::Time) {
+                    running.figures.woke(SystemClock.boottime_us().saturating_sub(due_us));
+                }
                 if self.front_was_stopped(running) || self.is_starved(running) {
                     return Some(Event::MeterLost);
                 }
-                let may_be_over = running.ended.is_some() || self.options.attach.is_some();
-                if may_be_over && !self.plan.containment().is_populated() {
-                    // How what something else has started ended knows who started it.
-                    running.ended.get_or_insert(ExitKind::Exited(0));
-                    return Some(Event::Exited);
-                }
-                Event::Looked
+                self.looked(running)
             }
             Woken::FrontGone => Event::MeterLost,
             Woken::Front(ToKeeper::Ended(ended)) => {
                 running.ended = Some(ended);
                 self.command_ended(running)
+            }
+            // There is no command any more that could take it.
+            Woken::Front(ToKeeper::Passing { signal }) if running.ended.is_some() && ends_a_wait(signal) => {
+                Event::Exited
             }
             // A reading goes to the spool before a signal that may end everything is passed on.
             Woken::Front(_) => {
@@ -298,11 +298,6 @@ impl Keeper<'_> {
             }
             Woken::Ledger(answered) => ledger_event(running, *answered)?,
         })
-    }
-
-    fn command_ended(&self, running: &Running) -> Event {
-        let linger = self.options.linger && running.ended.is_some() && self.plan.containment().is_populated();
-        if linger { Event::Looked } else { Event::Exited }
     }
 
     /// Looks, lets the state machine decide, and does what it says; `Some` when the attempt must end.

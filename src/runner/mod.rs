@@ -17,6 +17,7 @@ mod figures;
 mod found;
 mod front;
 pub mod gpu_part;
+mod grace;
 mod keeper;
 pub mod leases;
 pub mod leftovers;

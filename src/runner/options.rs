@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fmt;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
 use crate::domain::redaction::SecretNames;
-use crate::domain::units::Nanocredits;
+use crate::domain::units::{Microseconds, Nanocredits};
 use crate::ledger::location::{Connect, Location};
 use crate::ledger::protocol::JobKind;
 use crate::meter::CpuSource;
@@ -60,6 +62,57 @@ pub struct Attach {
     pub from_start: bool,
 }
 
+/// How long what the command leaves behind may go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Grace {
+    /// `--grace`: then it is killed.
+    For(Duration),
+    /// `--wait-descendants`: until it ends by itself.
+    Unlimited,
+}
+
+impl Default for Grace {
+    /// Long enough to write the last lines of a log, short enough for a scheduler that waits.
+    fn default() -> Self {
+        Self::For(Duration::from_secs(2))
+    }
+}
+
+/// The longest that can be asked for: what takes longer is waited for.
+const GRACE_MAX: Duration = Duration::from_hours(24);
+
+/// A time that is none, or too long for a grace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GraceError;
+
+impl fmt::Display for GraceError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "it must be 0 to {} seconds, such as 2 or 0.5", GRACE_MAX.as_secs())
+    }
+}
+
+impl std::error::Error for GraceError {}
+
+impl Grace {
+    /// So long, at most a day.
+    ///
+    /// # Errors
+    /// Where it is longer.
+    pub fn of(time: Duration) -> Result<Self, GraceError> {
+        if time > GRACE_MAX { Err(GraceError) } else { Ok(Self::For(time)) }
+    }
+}
+
+/// As seconds, with up to six decimals.
+impl FromStr for Grace {
+    type Err = GraceError;
+
+    fn from_str(text: &str) -> Result<Self, GraceError> {
+        let Microseconds(us) = text.parse().map_err(|_| GraceError)?;
+        Self::of(Duration::from_micros(us))
+    }
+}
+
 /// Everything about one run. The command is not empty.
 #[derive(Clone, Debug)]
 pub struct RunOptions {
@@ -95,8 +148,8 @@ pub struct RunOptions {
     pub hold: Duration,
     /// `--notice`.
     pub notice: Option<Notice>,
-    /// `--linger`: wait for what the command left behind.
-    pub linger: bool,
+    /// How long what the command leaves behind may go on.
+    pub grace: Grace,
     /// `--as`.
     pub run_as: Option<RunAs>,
     /// `--chdir`, absolute: where the command starts.

@@ -82,6 +82,9 @@ pub struct OutcomePart {
     /// What does not die of SIGKILL.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unkillable: Vec<i32>,
+    /// How many processes the command had left behind that were killed: see `--grace`.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub left_behind: usize,
     /// What could not be done exactly here, one sentence each.
     pub degraded: Vec<String>,
 }
@@ -212,8 +215,13 @@ impl OutcomePart {
             Some(ExitKind::Signalled(signal)) => (None, Some(signal)),
             None => (None, None),
         };
-        Self { reason, exit_code, signal, tamper: tamper.to_owned(), unkillable: Vec::new(), degraded }
+        Self { reason, exit_code, signal, tamper: tamper.to_owned(), unkillable: Vec::new(), left_behind: 0, degraded }
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands it over so")]
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 impl Receipt {

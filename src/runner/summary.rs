@@ -1,6 +1,6 @@
 //! What is said at the end, on standard error. Programs read the receipt; people and `grep` read this.
 
-use super::options::RunOptions;
+use super::options::{Grace, RunOptions};
 use super::receipt::Receipt;
 use crate::domain::units::{Microseconds, Nanocredits};
 use crate::ledger::protocol::{Balance, FinishAnswer, Reason, StopReason};
@@ -84,6 +84,20 @@ fn stopped(receipt: &Receipt) -> Option<String> {
         line.push_str(&format!(": process ids {:?}", receipt.outcome.unkillable));
     }
     Some(line)
+}
+
+/// The command had ended, and its grace was over.
+pub(super) fn overstayed(options: &RunOptions, processes: usize) -> Option<String> {
+    let Grace::For(grace) = options.grace else { return None };
+    if options.quiet || processes == 0 {
+        return None;
+    }
+    let what = if processes == 1 { "1 process".to_owned() } else { format!("{processes} processes") };
+    Some(format!(
+        "jobmeter: killed {what} that the command had left behind, after a grace of {} s (--grace sets another, \
+         --wait-descendants waits for their end)",
+        grace.as_secs_f64()
+    ))
 }
 
 /// The ledger leases nothing yet.

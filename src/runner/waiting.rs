@@ -1,15 +1,17 @@
 //! What the keeper waits for: the front's word or end, an answer of the ledger, or the time of the next look.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::signal::Signal;
 use nix::sys::time::TimeSpec;
 
+use super::grace::Remainder;
 use super::keeper::{Keeper, Running};
 use super::uplink::{Answered, Uplink};
 use super::wire::{ExitKind, ToKeeper};
+use crate::domain::job::Event;
 use crate::sys::clock::{Clock, SystemClock};
 use crate::sys::process::StatFile;
 
@@ -21,6 +23,8 @@ pub(super) enum Woken {
     Front(ToKeeper),
     FrontGone,
     Ledger(Box<Answered>),
+    /// What lives in the job's group has changed.
+    Population,
     Time,
 }
 
@@ -32,6 +36,16 @@ pub(super) fn ends_a_wait(signal: i32) -> bool {
 impl Keeper<'_> {
     /// Waits until `due_us` at most.
     pub(super) fn wait(&self, uplink: &Uplink, due_us: Option<u64>) -> Woken {
+        self.wait_or_be_told(uplink, due_us, None)
+    }
+
+    /// The same, but for word of `population` as well.
+    pub(super) fn wait_or_be_told(
+        &self,
+        uplink: &Uplink,
+        due_us: Option<u64>,
+        population: Option<BorrowedFd<'_>>,
+    ) -> Woken {
         // An alarm, since after a suspend of the machine a plain timeout would go on for as long as it had left.
         self.alarm.set(due_us);
         loop {
@@ -43,19 +57,48 @@ impl Keeper<'_> {
                 PollFd::new(self.front_fd.as_fd(), PollFlags::POLLIN),
                 PollFd::new(uplink.bell(), PollFlags::POLLIN),
                 PollFd::new(self.alarm.as_fd(), PollFlags::POLLIN),
+                // Where nothing tells, nothing is asked of a descriptor that is there anyway.
+                population.map_or_else(
+                    || PollFd::new(self.alarm.as_fd(), PollFlags::empty()),
+                    |told_by| PollFd::new(told_by, PollFlags::POLLPRI),
+                ),
             ];
             ppoll(&mut fds, None, None).ok();
-            let [spoken, gone, _, rung] = fds.map(|fd| fd.any().unwrap_or(false));
+            let [spoken, gone, _, rung, changed] = fds.map(|fd| fd.any().unwrap_or(false));
             if spoken && let Ok(Some(message)) = self.channel.receive() {
                 return Woken::Front(message);
             }
             if gone || spoken {
                 return Woken::FrontGone;
             }
+            if changed {
+                return Woken::Population;
+            }
             if rung {
                 return Woken::Time;
             }
         }
+    }
+
+    /// What it has left behind may go on for a while.
+    pub(super) fn command_ended(&self, running: &mut Running) -> Event {
+        running.remainder = Remainder::of(self.plan.containment(), self.options.grace, SystemClock.boottime_us());
+        if running.remainder.is_some() { Event::Looked } else { Event::Exited }
+    }
+
+    /// What only looking tells: that everything has ended.
+    pub(super) fn looked(&self, running: &mut Running) -> Event {
+        let containment = self.plan.containment();
+        let is_over = match &mut running.remainder {
+            Some(remainder) => remainder.is_over(containment, SystemClock.boottime_us()),
+            None => self.options.attach.is_some() && !containment.is_populated(),
+        };
+        if !is_over {
+            return Event::Looked;
+        }
+        // How what something else has started ended knows who started it.
+        running.ended.get_or_insert(ExitKind::Exited(0));
+        Event::Exited
     }
 
     /// Waits, but not for a front that has gone.
@@ -70,7 +113,7 @@ impl Keeper<'_> {
         loop {
             match self.wait(&running.uplink, Some(until_us)) {
                 Woken::Front(ToKeeper::Ended(ended)) => return Some(ended),
-                Woken::Front(_) | Woken::Ledger(_) => {}
+                Woken::Front(_) | Woken::Ledger(_) | Woken::Population => {}
                 Woken::FrontGone | Woken::Time => return None,
             }
         }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::front::say;
 use super::keeper::micros;
-use super::options::RunOptions;
+use super::options::{Grace, RunOptions};
 use super::termination;
 use crate::domain::redaction::SecretNames;
 use crate::ledger::location::Location;
@@ -24,8 +24,8 @@ const EXHAUSTED_STATUS: u8 = 75;
 /// jobmeter itself failed.
 const FAILED: u8 = 125;
 const RELAY_LOOK: Duration = Duration::from_millis(5);
-const USAGE: &str = "usage: jobmeter-wrapper [--relay SOCKET] [--wait SECONDS] [--termination-log FILE] [--quiet] [--] COMMAND \
-                     [ARG]...\nRuns COMMAND as the first process of a container, under a meter that a `jobmeter relay` \
+const USAGE: &str = "usage: jobmeter-wrapper [--relay SOCKET] [--wait SECONDS] [--termination-log FILE] [--quiet] [--grace SECONDS | \
+                     --wait-descendants] [--] COMMAND [ARG]...\nRuns COMMAND as the first process of a container, under a meter that a `jobmeter relay` \
                      speaks for.";
 
 /// What stands in the arguments.
@@ -36,6 +36,7 @@ struct Arguments {
     wait: Duration,
     termination_log: PathBuf,
     quiet: bool,
+    grace: Grace,
     command: Vec<OsString>,
 }
 
@@ -45,6 +46,7 @@ fn parsed(arguments: impl Iterator<Item = OsString>) -> Result<Arguments, String
         wait: Duration::from_mins(1),
         termination_log: PathBuf::from("/dev/termination-log"),
         quiet: false,
+        grace: Grace::default(),
         command: Vec::new(),
     };
     let mut arguments = arguments.peekable();
@@ -64,6 +66,11 @@ fn parsed(arguments: impl Iterator<Item = OsString>) -> Result<Arguments, String
                 parsed.wait = Duration::from_secs(seconds.ok_or("--wait wants 0 to 3600 seconds")?);
             }
             "--quiet" => parsed.quiet = true,
+            "--grace" => {
+                let grace = value()?.to_string_lossy().parse::<Grace>();
+                parsed.grace = grace.map_err(|error| format!("--grace: {error}"))?;
+            }
+            "--wait-descendants" => parsed.grace = Grace::Unlimited,
             "--" => break,
             _ => return Err(format!("{flag} is no option")),
         }
@@ -139,7 +146,7 @@ fn options(arguments: Arguments, session: Session, welcome: Welcome) -> RunOptio
         interval: Duration::from_secs(1),
         hold: Duration::from_secs(30),
         notice: None,
-        linger: false,
+        grace: arguments.grace,
         environment: None,
         run_as: None,
         directory: None,
@@ -175,7 +182,28 @@ mod tests {
         assert_eq!((plain.command.len(), plain.quiet), (3, false));
         let all = of("--relay=/r --wait 5 --termination-log /t --quiet -- --odd name").unwrap();
         assert_eq!((all.relay, all.wait.as_secs(), all.command.len()), (PathBuf::from("/r"), 5, 2));
-        for wrong in ["", "--", "--quiet", "--relay", "--wait x -- a", "--wait 9999 -- a", "--unknown a"] {
+        assert_eq!(plain.grace, Grace::For(Duration::from_secs(2)));
+        for (options, grace) in [
+            ("--grace 0", Grace::For(Duration::ZERO)),
+            ("--grace=0.25", Grace::For(Duration::from_millis(250))),
+            ("--wait-descendants", Grace::Unlimited),
+        ] {
+            assert_eq!(of(&format!("{options} -- a")).unwrap().grace, grace, "{options}");
+        }
+        for wrong in [
+            "",
+            "--",
+            "--quiet",
+            "--relay",
+            "--wait x -- a",
+            "--wait 9999 -- a",
+            "--unknown a",
+            "--grace",
+            "--grace -1 -- a",
+            "--grace 2s -- a",
+            "--grace 86401 -- a",
+            "--wait-descendants",
+        ] {
             assert!(of(wrong).is_err(), "{wrong}");
         }
     }

@@ -13,6 +13,7 @@ pub mod inherited;
 pub mod limits;
 pub mod nvml;
 pub mod perf;
+pub mod population;
 pub mod process;
 pub mod shared;
 pub mod signals;

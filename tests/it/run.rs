@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::process::Stdio;
 
-use crate::station::{Station, awaited, ended, mark, micros, nano, processes_with, skip};
+use crate::station::{Called, Station, awaited, ended, mark, micros, nano, processes_with, skip};
 
 #[test]
 fn everything_of_the_command_passes_through() {
@@ -193,16 +193,39 @@ fn a_notice_comes_ahead_of_the_end() {
     assert!(station.receipt("n")["time"]["notice_sent_at"].is_string());
 }
 
+/// What is said of a run counts before what its settings say, and older settings and calls mean what they meant.
 #[test]
-fn what_a_command_leaves_behind_is_killed_or_waited_for() {
+fn a_grace_is_set_by_the_call_or_the_settings() {
+    let late = "(until [ ! -d /proc/$$ ]; do sleep 0.01; done; echo late) & exit 0";
+    for (settings, options, ends) in [
+        ("", "", true),
+        ("", "--wait-descendants", true),
+        ("", "--linger", true),
+        ("grace = \"10min\"", "", true),
+        ("wait_descendants = true", "", true),
+        ("linger = true", "", true),
+        ("grace = \"0\"", "", false),
+        ("grace = \"0\"", "--linger", true),
+        ("grace = \"0\"\nwait_descendants = true", "", true),
+        ("grace = \"0\"", "--grace 10min", true),
+        ("wait_descendants = true", "--grace 0", false),
+        ("linger = true", "--grace 0.01", false),
+    ] {
+        let (station, mark) = (Station::new(), mark());
+        let mut call = station.shell(&format!("exec $JOBMETER run --job j {options} -- bash -c \"$COMMAND\""));
+        std::fs::write(station.path("config.toml"), format!("[run]\n{settings}\n")).unwrap();
+        let left = if ends { late.to_owned() } else { format!("(setsid sleep {mark} > /dev/null 2>&1 &); exit 0") };
+        let called: Called = call.env("COMMAND", left).output().unwrap().into();
+        assert_eq!((called.status, called.out.as_str()), (0, if ends { "late\n" } else { "" }), "{settings} {options}");
+        assert!(processes_with(&mark).is_empty(), "{settings} {options}");
+    }
     let station = Station::new();
-    let mark = mark();
-    let line = format!("(setsid sleep {mark} &) ; exit 0");
-    station.ok(&["run", "--", "sh", "-c", &line]);
-    assert!(processes_with(&mark).is_empty());
-    let line = "(setsid sh -c 'sleep 0.4; echo late' &) ; exit 0";
-    let called = station.ok(&["run", "--linger", "--", "sh", "-c", line]);
-    assert_eq!(called.out, "late\n");
+    let called = station.call(&["run", "--wait-descendants", "--grace", "1", "--", "true"]);
+    assert!(called.status == 125 && called.err.contains("cannot be used with"), "{called:?}");
+    for wrong in ["25h", "-1", "soon"] {
+        let called = station.call(&["run", &format!("--grace={wrong}"), "--", "true"]);
+        assert!(called.status == 125 && called.err.contains("--grace"), "{called:?}");
+    }
 }
 
 #[test]

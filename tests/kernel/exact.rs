@@ -22,7 +22,8 @@ for _ in range(300):
 fn share(parent: &Path, source: &str, code: &str) -> u64 {
     let station = Station::new();
     let group = Around::new(parent, source);
-    let line = format!("{} run --linger --job s --cpu-source {source} -- python3 -c \"$CODE\"", group.enter());
+    let line =
+        format!("{} run --wait-descendants --job s --cpu-source {source} -- python3 -c \"$CODE\"", group.enter());
     let called: crate::station::Called = station.shell(&line).env("CODE", code).output().unwrap().into();
     assert_eq!(called.status, 0, "{called:?}");
     let receipt = station.receipt("s");

@@ -15,6 +15,7 @@
 mod attach;
 mod clocks;
 mod exact;
+mod grace;
 mod hostile;
 mod lost;
 mod places;

@@ -90,6 +90,19 @@ def ctrl_c():
     terminal.expect("status 3")
 
 
+def ctrl_c_afterwards():
+    """What is left ignores it; that it is to end is the meter's to see, as whom the command ran."""
+    for options in ("", "--as nobody --chdir /"):
+        terminal = Terminal()
+        left = "(until [ ! -d /proc/$$ ]; do sleep 0.01; done; echo al\"\"one; exec sleep 600) & exit 4"
+        terminal.line(f"{JOBMETER} run -q --wait-descendants {options} -- bash -c 'trap \"\" INT; {left}'")
+        terminal.expect("alone")
+        terminal.send("\x03")
+        terminal.expect("ready> ")
+        terminal.line("echo status $?")
+        terminal.expect("status 4")
+
+
 # Into the terminal's input, by each way that leads to it.
 PUSHED = """
 import fcntl, os

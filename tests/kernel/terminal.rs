@@ -30,6 +30,11 @@ fn ctrl_c_reaches_the_command_once() {
 }
 
 #[test]
+fn ctrl_c_ends_what_the_command_left_behind() {
+    on_terminal("ctrl_c_afterwards");
+}
+
+#[test]
 fn a_job_of_another_user_has_no_hold_on_the_terminal() {
     on_terminal("as_another_user");
 }

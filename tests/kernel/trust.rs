@@ -184,13 +184,14 @@ fn nothing_of_a_user_counts_against_enforced_settings() {
         (format!("{jobmeter} run --hold 1h -- true"), "--hold"),
         (format!("{jobmeter} run --limit 0.6 -- true"), "--limit may be 0.5 credits at most"),
         (format!("{jobmeter} relay --job x --socket {folder}/s --lost-after 1h"), "--"),
+        (format!("{jobmeter} relay --job x --socket {folder}/s --grace 1h"), "--"),
     ] {
         let called = enforced(&station, &line);
         let says = called.err.contains(named) && called.err.contains("/etc/jobmeter/config.toml enforces its settings");
         assert!(called.status != 0 && says && called.err.lines().count() == 1, "{line}: {called:?}");
     }
     // What the job is remains the user's to say, and what variables it has.
-    let said = "--name n --label a=b --kind generation --limit 0.1 --job mine --notice SIGTERM@1s";
+    let said = "--name n --label a=b --kind generation --limit 0.1 --job mine --notice SIGTERM@1s --grace 1";
     let line = format!(
         "LD_LIBRARY_PATH=/l https_proxy=http://p SSL_CERT_FILE=/c PATH={folder}:$PATH {jobmeter} run -q {said} -- \
          sh -c 'echo $LD_LIBRARY_PATH $https_proxy $SSL_CERT_FILE ${{PATH%%:*}}; tr \"\\0\" \"\\n\" < /proc/self/environ | grep -c COMMAND_ENVIRONMENT'"

@@ -70,7 +70,7 @@ pub enum Verdict {
 /// Why an attempt ends, as far as the machine decides it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// The command has exited (and, with `--linger`, everything it left).
+    /// The command has exited, and what it left behind too, or its grace is over.
     Exited,
     /// No credits.
     CreditsExhausted,
