@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use super::grace::Remainder;
 use super::keeper::{Keeper, Running};
 use super::receipt::{CpuPart, IoPart, JobPart, MemoryPart, MeterPart, OutcomePart, Receipt, TimePart, rfc3339};
 use super::spool::Record;
@@ -67,8 +66,8 @@ pub(super) fn end(keeper: &mut Keeper<'_>, mut running: Running, end: End) -> En
     let mut lines = Vec::new();
     write_receipt(keeper, &receipt, &mut lines);
     super::termination::of_receipt(keeper.options.termination_log.as_deref(), &receipt);
-    if running.remainder.as_ref().is_some_and(Remainder::has_overstayed) {
-        lines.extend(summary::overstayed(keeper.options, settled.left_behind));
+    if let Some(remainder) = &running.remainder {
+        lines.extend(summary::left_behind(keeper.options, remainder, settled.left_behind));
     }
     match &answer {
         Ok(answer) => summary::ended(keeper.options, &receipt, answer, &mut lines),

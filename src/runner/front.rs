@@ -224,10 +224,12 @@ impl Front<'_> {
 
     fn take_signals(&mut self, watch: &mut Watch, terminal: Option<&Terminal>) -> Option<Outcome> {
         while let Some(arrived) = self.signals.arrived() {
+            // First of all, so that no signal goes to a command that has ended.
+            if let Some(outcome) = self.reap(watch, terminal) {
+                return Some(outcome);
+            }
             if arrived.number != SIGCHLD {
                 self.deal_with(watch, arrived);
-            } else if let Some(outcome) = self.reap(watch, terminal) {
-                return Some(outcome);
             }
         }
         None

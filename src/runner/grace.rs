@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use super::options::Grace;
+use crate::domain::job::End;
 use crate::sys::containment::Containment;
 use crate::sys::population::Population;
 
@@ -26,6 +27,7 @@ pub(super) struct Remainder {
     looked_at_us: u64,
     look_us: u64,
     has_overstayed: bool,
+    is_out_of_credits: bool,
 }
 
 impl Remainder {
@@ -37,8 +39,14 @@ impl Remainder {
             Grace::Unlimited => None,
         };
         let population = Population::of(containment);
-        let remainder =
-            Self { until_us, population, looked_at_us: now_us, look_us: LOOK_FIRST_US, has_overstayed: false };
+        let remainder = Self {
+            until_us,
+            population,
+            looked_at_us: now_us,
+            look_us: LOOK_FIRST_US,
+            has_overstayed: false,
+            is_out_of_credits: false,
+        };
         remainder.lives(containment).then_some(remainder)
     }
 
@@ -64,6 +72,20 @@ impl Remainder {
         }
         self.has_overstayed = self.until_us.is_some_and(|until_us| now_us >= until_us);
         self.has_overstayed
+    }
+
+    /// How the attempt ends where the state machine says `end`. The command has done its work: that what it left behind within its
+    /// grace came to the end of the credits is no reason to run it again, as 75 would make a scheduler do. What is waited
+    /// for is work as well.
+    pub(super) fn outcome(&mut self, end: End) -> End {
+        let is_credits = matches!(end, End::CreditsExhausted | End::JobLimit);
+        self.is_out_of_credits = self.until_us.is_some() && is_credits;
+        if self.is_out_of_credits { End::Exited } else { end }
+    }
+
+    /// Whether its credits were at an end before its time.
+    pub(super) fn is_out_of_credits(&self) -> bool {
+        self.is_out_of_credits
     }
 
     /// Whether it went on until its time was over.

@@ -253,6 +253,7 @@ impl Keeper<'_> {
             if let Some(happened) = event.take()
                 && let Some(end) = self.step(&mut running, happened)
             {
+                let end = running.remainder.as_mut().map_or(end, |remainder| remainder.outcome(end));
                 return ending::end(self, running, end);
             }
             let now_us = SystemClock.boottime_us();

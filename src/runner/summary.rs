@@ -1,5 +1,6 @@
 //! What is said at the end, on standard error. Programs read the receipt; people and `grep` read this.
 
+use super::grace::Remainder;
 use super::options::{Grace, RunOptions};
 use super::receipt::Receipt;
 use crate::domain::units::{Microseconds, Nanocredits};
@@ -86,18 +87,22 @@ fn stopped(receipt: &Receipt) -> Option<String> {
     Some(line)
 }
 
-/// The command had ended, and its grace was over.
-pub(super) fn overstayed(options: &RunOptions, processes: usize) -> Option<String> {
+/// What was killed although the command had ended by itself.
+pub(super) fn left_behind(options: &RunOptions, remainder: &Remainder, processes: usize) -> Option<String> {
     let Grace::For(grace) = options.grace else { return None };
+    let why = if remainder.is_out_of_credits() {
+        "when the credits came to an end".to_owned()
+    } else if remainder.has_overstayed() {
+        let seconds = grace.as_secs_f64();
+        format!("after a grace of {seconds} s (--grace sets another, --wait-descendants waits for their end)")
+    } else {
+        return None;
+    };
     if options.quiet || processes == 0 {
         return None;
     }
     let what = if processes == 1 { "1 process".to_owned() } else { format!("{processes} processes") };
-    Some(format!(
-        "jobmeter: killed {what} that the command had left behind, after a grace of {} s (--grace sets another, \
-         --wait-descendants waits for their end)",
-        grace.as_secs_f64()
-    ))
+    Some(format!("jobmeter: killed {what} that the command had left behind, {why}"))
 }
 
 /// The ledger leases nothing yet.
