@@ -289,12 +289,18 @@ impl Containment {
         }
         let until_us = after(wait_max);
         while self.is_populated() {
-            if !is_before(until_us) {
+            if !is_before(until_us) || self.is_beyond_reach() {
                 return false;
             }
             pause(LOOK);
         }
         true
+    }
+
+    /// Whether all that lives in it may not be killed from here, so that there is nothing to wait for.
+    fn is_beyond_reach(&self) -> bool {
+        let living = self.processes();
+        !living.is_empty() && living.into_iter().all(process::is_beyond_reach)
     }
 
     /// What lives in it.
@@ -351,7 +357,7 @@ fn kill_all(processes: &dyn Fn() -> Vec<i32>) {
     let until_us = SystemClock.boottime_us().saturating_add(KILL_MAX_US);
     loop {
         let left = processes();
-        if left.is_empty() || !is_before(until_us) {
+        if left.iter().all(|pid| process::is_beyond_reach(*pid)) || !is_before(until_us) {
             return;
         }
         left.into_iter().for_each(tree::kill_process);

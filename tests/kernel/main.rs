@@ -18,6 +18,7 @@ mod exact;
 mod hostile;
 mod lost;
 mod places;
+mod sources;
 #[path = "../station.rs"]
 mod station;
 mod systemd;
