@@ -227,7 +227,13 @@ impl Containment {
                 let top = PathBuf::from(group2_of("self")?).join(group.path().file_name()?);
                 Some(Path::new(&group2_of(&pid.to_string())?).starts_with(top))
             }
-            Self::Cgroup1 { freezer, .. } => Some(group_of(pid, "freezer")?.path().starts_with(freezer.path())),
+            // Either can be left without the other: one meters, one ends.
+            Self::Cgroup1 { freezer, others } => {
+                let is_in =
+                    |group: &V1Group, controller| Some(group_of(pid, controller)?.path().starts_with(group.path()));
+                let metered = others.iter().try_fold(true, |all, group| Some(is_in(group, "cpuacct")? && all))?;
+                Some(is_in(freezer, "freezer")? && metered)
+            }
             Self::Attached { .. } | Self::Tree { .. } => None,
         }
     }

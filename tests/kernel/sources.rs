@@ -247,6 +247,26 @@ fn a_process_that_exits_while_it_is_looked_at_has_not_left_its_group() {
     }
 }
 
+/// Each of the two groups can be left without the other.
+#[test]
+fn a_job_that_leaves_one_of_its_v1_groups_is_brought_back() {
+    if v2().is_none() {
+        return;
+    }
+    let _one = alone();
+    for controller in ["cpuacct", "freezer"] {
+        let Some(group) = v1(controller) else { return };
+        let station = Station::new();
+        let line = format!("echo $$ > {}/cgroup.procs; while :; do :; done", group.path().display());
+        let options = ["run", "--job", "l", "--limit", "0.0001", "--interval", "50ms", "--cpu-source", "cgroup1"];
+        let mut child = station.command(&[&options[..], &["--", "bash", "-c", &line]].concat()).spawn().unwrap();
+        assert_eq!(ended(&mut child).code(), Some(75), "{controller}");
+        let receipt = station.receipt("l");
+        assert_eq!(receipt["outcome"]["tamper"], "detected", "{controller}: {receipt}");
+        assert!(micros(&receipt["cpu"]["total_seconds"]) > 300_000, "{controller}: {receipt}");
+    }
+}
+
 /// Burns in the group until it is dropped: jobmeter may not kill it.
 struct Left(PathBuf);
 
