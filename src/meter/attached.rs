@@ -1,5 +1,7 @@
 //! CPU time of a group that something else made, and that goes away when its last process has ended.
 
+use nix::errno::Errno;
+
 use super::cgroup2::Cgroup2Meter;
 use super::{CpuSource, Meter, MeterError, Reading};
 use crate::domain::units::Microseconds;
@@ -34,10 +36,12 @@ impl AttachedMeter {
 }
 
 impl Meter for AttachedMeter {
-    /// A group that has gone burns no more: what it said last stands.
+    /// A group that has gone burns no more: what it said last stands. One that is there and cannot be read is not metered.
     fn read(&mut self) -> Result<Reading, MeterError> {
-        if let Ok(now) = self.counter.read() {
-            self.last = Reading { cpu_seconds: now.cpu_seconds.saturating_sub(self.before), ..now };
+        match self.counter.read() {
+            Ok(now) => self.last = Reading { cpu_seconds: now.cpu_seconds.saturating_sub(self.before), ..now },
+            Err(error) if has_gone(&error) => {}
+            Err(error) => return Err(error),
         }
         Ok(self.last)
     }
@@ -49,5 +53,23 @@ impl Meter for AttachedMeter {
     fn error_bound(&self) -> Option<Microseconds> {
         // What is burned between the last look and the end of the group is lost with it.
         None
+    }
+}
+
+/// What an open file of a group that was removed says to its reader.
+fn has_gone(error: &MeterError) -> bool {
+    matches!(error, MeterError::Io { source, .. } if source.raw_os_error() == Some(Errno::ENODEV as i32))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_group_that_was_removed_has_gone() {
+        let fault = |errno: Errno| MeterError::Io { what: "cpu.stat".to_owned(), source: errno.into() };
+        assert!(has_gone(&fault(Errno::ENODEV)));
+        assert!(!has_gone(&fault(Errno::EIO)) && !has_gone(&fault(Errno::ENOMEM)));
+        assert!(!has_gone(&MeterError::Format { what: "cpu.stat".to_owned(), line: String::new() }));
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::steal::steal_us;
 use crate::domain::printable::printable;
 use crate::domain::units::Microseconds;
 use crate::sys::cgroup::Group;
@@ -134,13 +135,6 @@ fn pressure(text: &str) -> Option<u64> {
 fn sum(text: &str, key: &str) -> u64 {
     let values = text.split_whitespace().filter_map(|word| word.strip_prefix(key)?.parse::<u64>().ok());
     values.fold(0, u64::saturating_add)
-}
-
-/// The eighth number of the first line of `/proc/stat` (proc(5)).
-fn steal_us() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/stat").ok()?;
-    let ticks: u64 = text.lines().next()?.split_whitespace().nth(8)?.parse().ok()?;
-    Some(ticks.saturating_mul(TICK_US))
 }
 
 #[cfg(test)]

@@ -66,9 +66,12 @@ impl EnclosingMeter {
 
 impl Meter for EnclosingMeter {
     fn read(&mut self) -> Result<Reading, MeterError> {
+        // What the keeper has burned since the last tick comes into the group's counter when its own clock is asked (measured on Linux
+        // 6.18: else it is taken off without having been counted, 0.4 to 1.4 ms in a run).
+        let own_before_us = self.own_us();
         let now = self.counter()?;
         let all_us = now.cpu_seconds.saturating_sub(self.start.cpu_seconds).0;
-        self.highest_us = self.highest_us.max(all_us.saturating_sub(self.own_us()));
+        self.highest_us = self.highest_us.max(all_us.saturating_sub(self.own_us().max(own_before_us)));
         Ok(Reading {
             cpu_seconds: Microseconds(self.highest_us),
             user_seconds: now.user_seconds.saturating_sub(self.start.user_seconds),

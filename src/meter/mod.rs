@@ -17,6 +17,8 @@ pub mod procfs;
 pub mod proof;
 pub mod resources;
 pub mod select;
+mod steal;
+mod tree_clock;
 
 /// Where CPU time is read, best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -109,4 +111,9 @@ pub trait Meter: std::fmt::Debug {
     /// How far a final reading, taken when no process of the job is left or all are frozen, can be from the truth.
     /// `None` where no bound can be declared.
     fn error_bound(&self) -> Option<Microseconds>;
+
+    /// What this job has done that its source cannot count, and why: for the receipt.
+    fn degraded(&self) -> Option<&'static str> {
+        None
+    }
 }

@@ -180,11 +180,13 @@ impl Plan {
             (CpuSource::Enclosing, _) => {
                 Box::new(self.enclosing.take().ok_or_else(|| unusable("it was opened before"))?)
             }
-            (CpuSource::Perf, _) => Box::new(PerfMeter::new(child, shared)?),
+            (CpuSource::Perf, Containment::Tree { front, before_us, .. }) => {
+                Box::new(PerfMeter::new(child, *front, *before_us, shared)?)
+            }
             (CpuSource::Procfs, Containment::Tree { front, before_us, .. }) => {
                 Box::new(ProcfsMeter::new(*front, *before_us, Some(shared)))
             }
-            (CpuSource::Cgroup2 | CpuSource::Procfs, _) => {
+            (CpuSource::Cgroup2 | CpuSource::Perf | CpuSource::Procfs, _) => {
                 return Err(unusable("it has no containment"));
             }
         })

@@ -19,7 +19,7 @@ use crate::ledger::receipt::Credits;
 use crate::meter::breakdown::Breakdown;
 use crate::meter::gpu::watch::END_WAIT_MAX;
 use crate::sys::clock::{Clock, SystemClock};
-use crate::sys::process::{cpu_us_of, own_cpu_us};
+use crate::sys::process::{cpu_us_of, is_beyond_reach, own_cpu_us};
 
 /// A process inside one 3 GiB page population cannot be frozen and burns on; it is killed after this wait.
 pub(super) const FREEZE_WAIT_MAX: Duration = Duration::from_millis(5);
@@ -46,6 +46,19 @@ struct Settled {
     ended_at_us: i64,
 }
 
+impl Settled {
+    /// Why some of it lives on, where no wait could have changed that.
+    fn beyond_reach(&self) -> Option<String> {
+        let pids: Vec<i32> = self.unkillable.iter().copied().filter(|pid| is_beyond_reach(*pid)).collect();
+        (!pids.is_empty()).then(|| {
+            format!(
+                "process ids {pids:?} of the job have become another user, whom this user may not signal: they run on, and \
+                 nobody meters them any more; a cgroup of the job's own would end them (see `jobmeter doctor`)"
+            )
+        })
+    }
+}
+
 /// Ends a job that was started.
 pub(super) fn end(keeper: &mut Keeper<'_>, mut running: Running, end: End) -> Ended {
     // The front must not take what is awaited here for a keeper that hangs.
@@ -64,6 +77,7 @@ pub(super) fn end(keeper: &mut Keeper<'_>, mut running: Running, end: End) -> En
     }
     let receipt = complete(receipt, &answer, &running.job.rules().rates);
     let mut lines = Vec::new();
+    lines.extend(settled.beyond_reach().map(|why| format!("jobmeter: warning: {why}")));
     write_receipt(keeper, &receipt, &mut lines);
     super::termination::of_receipt(keeper.options.termination_log.as_deref(), &receipt);
     if let Some(remainder) = &running.remainder {
@@ -151,10 +165,12 @@ fn exit_of(reason: Reason, ended: Option<ExitKind>, exhausted_status: u8) -> Exi
 
 fn outcome(keeper: &Keeper<'_>, running: &Running, settled: &Settled, reason: Reason) -> OutcomePart {
     let tamper = if running.strayed { "detected" } else { keeper.plan.tamper() };
+    let (of_figures, of_end) = (running.figures.degraded(), settled.beyond_reach());
+    let degraded = keeper.plan.degraded().into_iter().chain(of_figures).chain(of_end).collect();
     OutcomePart {
         unkillable: settled.unkillable.clone(),
         left_behind: settled.left_behind,
-        ..OutcomePart::new(reason, running.ended, tamper, keeper.plan.degraded())
+        ..OutcomePart::new(reason, running.ended, tamper, degraded)
     }
 }
 

@@ -258,6 +258,11 @@ impl Figures {
         now.map_or(Microseconds::ZERO, |now| now.cpu_seconds.saturating_sub(self.last.cpu_seconds))
     }
 
+    /// What the job has done that its source cannot count.
+    pub(super) fn degraded(&self) -> Option<String> {
+        self.meter.as_ref().and_then(|meter| meter.degraded()).map(str::to_owned)
+    }
+
     /// Which source, and how exact.
     pub(super) fn source(&self) -> (CpuSource, Option<Microseconds>) {
         self.meter.as_ref().map_or((CpuSource::Procfs, None), |meter| (meter.source(), meter.error_bound()))

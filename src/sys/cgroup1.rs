@@ -25,12 +25,35 @@ pub fn own_group(controller: &str) -> io::Result<V1Group> {
     })
 }
 
-/// Where the group of a process is, by its `/proc/PID/cgroup`; `None` where it has none of that controller.
+/// PF_EXITING of `flags` in `/proc/PID/stat` (linux/sched.h).
+const ENDING: u64 = 0x4;
+
+/// Where the group of a process is, by its `/proc/PID/cgroup`; `None` where it has none of that controller, or is ending.
 #[must_use]
 pub fn group_of(pid: i32, controller: &str) -> Option<V1Group> {
     let mountinfo = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
-    let cgroup = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    let cgroup = lines_of_living(Path::new(&format!("/proc/{pid}")))?;
     locate(&mountinfo, &cgroup, controller).map(|path| V1Group { path })
+}
+
+/// From the moment a task ends, zombies included, every v1 hierarchy shows it in its root, where it has never been (`flags` of
+/// proc(5); Linux 6.18). So it is asked where it is first, and whether it ends afterwards. A process whose first thread has ended
+/// is where its other threads are.
+fn lines_of_living(process: &Path) -> Option<String> {
+    let of_task = |task: &Path| {
+        let lines = std::fs::read_to_string(task.join("cgroup")).ok()?;
+        let stat = std::fs::read(task.join("stat")).ok()?;
+        (!is_ending(&String::from_utf8_lossy(&stat))?).then_some(lines)
+    };
+    of_task(process).or_else(|| {
+        let threads = std::fs::read_dir(process.join("task")).ok()?;
+        threads.flatten().find_map(|thread| of_task(&thread.path()))
+    })
+}
+
+fn is_ending(stat: &str) -> Option<bool> {
+    let flags: u64 = stat.rsplit_once(") ")?.1.split(' ').nth(6)?.parse().ok()?;
+    Some(flags & ENDING != 0)
 }
 
 fn locate(mountinfo: &str, cgroup: &str, controller: &str) -> Option<PathBuf> {
@@ -155,5 +178,13 @@ mod tests {
         assert_eq!(locate(mountinfo, cgroup, "cpuacct").unwrap(), Path::new("/sys/fs/cgroup/cpu,cpuacct/user/a"));
         assert_eq!(locate(mountinfo, cgroup, "freezer").unwrap(), Path::new("/sys/fs/cgroup/freezer/y"));
         assert_eq!(locate(mountinfo, cgroup, "memory"), None);
+    }
+
+    #[test]
+    fn a_task_that_ends_is_known_by_its_flags() {
+        let stat = |flags: u64| format!("4 (a) b) R 1 4 4 0 -1 {flags} 0 0 0 0 1");
+        assert_eq!(is_ending(&stat(0x40_0004)), Some(true));
+        assert_eq!(is_ending(&stat(0x40_0100)), Some(false));
+        assert_eq!(is_ending("4 (a"), None);
     }
 }

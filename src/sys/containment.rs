@@ -227,7 +227,13 @@ impl Containment {
                 let top = PathBuf::from(group2_of("self")?).join(group.path().file_name()?);
                 Some(Path::new(&group2_of(&pid.to_string())?).starts_with(top))
             }
-            Self::Cgroup1 { freezer, .. } => Some(group_of(pid, "freezer")?.path().starts_with(freezer.path())),
+            // Either can be left without the other: one meters, one ends.
+            Self::Cgroup1 { freezer, others } => {
+                let is_in =
+                    |group: &V1Group, controller| Some(group_of(pid, controller)?.path().starts_with(group.path()));
+                let metered = others.iter().try_fold(true, |all, group| Some(is_in(group, "cpuacct")? && all))?;
+                Some(is_in(freezer, "freezer")? && metered)
+            }
             Self::Attached { .. } | Self::Tree { .. } => None,
         }
     }
@@ -289,12 +295,18 @@ impl Containment {
         }
         let until_us = after(wait_max);
         while self.is_populated() {
-            if !is_before(until_us) {
+            if !is_before(until_us) || self.is_beyond_reach() {
                 return false;
             }
             pause(LOOK);
         }
         true
+    }
+
+    /// Whether all that lives in it may not be killed from here, so that there is nothing to wait for.
+    fn is_beyond_reach(&self) -> bool {
+        let living = self.processes();
+        !living.is_empty() && living.into_iter().all(process::is_beyond_reach)
     }
 
     /// What lives in it.
@@ -351,7 +363,7 @@ fn kill_all(processes: &dyn Fn() -> Vec<i32>) {
     let until_us = SystemClock.boottime_us().saturating_add(KILL_MAX_US);
     loop {
         let left = processes();
-        if left.is_empty() || !is_before(until_us) {
+        if left.iter().all(|pid| process::is_beyond_reach(*pid)) || !is_before(until_us) {
             return;
         }
         left.into_iter().for_each(tree::kill_process);

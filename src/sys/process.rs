@@ -250,6 +250,22 @@ pub fn cpu_us_of(pid: Pid) -> u64 {
     })
 }
 
+/// Whether a process lives that this one may not signal: it has become another user (kill(2)).
+#[must_use]
+pub fn is_beyond_reach(pid: i32) -> bool {
+    nix::sys::signal::kill(Pid::from_raw(pid), None) == Err(Errno::EPERM)
+}
+
+/// Whether a process ignores the end of its children, which the kernel then removes with their times: proc(5), `SigIgn`.
+/// One that sets `SA_NOCLDWAIT` beside a handler is not known by this.
+#[must_use]
+pub fn ignores_sigchld(pid: i32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    mask & (1 << (libc::SIGCHLD - 1)) != 0
+}
+
 /// CPU time of all children that this process has waited for, and of theirs, in µs.
 #[must_use]
 pub fn reaped_cpu_us() -> u64 {

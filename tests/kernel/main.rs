@@ -20,6 +20,7 @@ mod hostile;
 mod lost;
 mod places;
 mod signals;
+mod sources;
 #[path = "../station.rs"]
 mod station;
 mod systemd;
