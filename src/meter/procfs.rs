@@ -88,7 +88,19 @@ mod tests {
     fn stat(pid: i32, parent: i32) -> Stat {
         let start = Stat::read(pid).map_or(0, |stat| stat.start);
         let command = "job".to_owned();
-        Stat { pid, parent, command, state: 'Z', start, user: 60, system: 40, children_user: 0, children_system: 0 }
+        let (children_user, children_system) = (0, 0);
+        Stat {
+            pid,
+            parent,
+            command,
+            state: 'Z',
+            start,
+            user: 60,
+            system: 40,
+            children_user,
+            children_system,
+            threads: 1,
+        }
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::ledger::receipt::Credits;
 use crate::meter::breakdown::Breakdown;
 use crate::meter::gpu::watch::END_WAIT_MAX;
 use crate::sys::clock::{Clock, SystemClock};
-use crate::sys::process::{cpu_us_of, own_cpu_us};
+use crate::sys::process::{cpu_us_of, exit_now, own_cpu_us};
 
 /// A process inside one 3 GiB page population cannot be frozen and burns on; it is killed after this wait.
 pub(super) const FREEZE_WAIT_MAX: Duration = Duration::from_millis(5);
@@ -38,7 +38,8 @@ pub(super) type Ended = (Vec<String>, Exit, bool);
 struct Settled {
     usage: Usage,
     teardown: Microseconds,
-    unkillable: Vec<i32>,
+    /// What does not die, where something does not.
+    unkillable: Option<Vec<i32>>,
     breakdown: Breakdown,
     wall: Microseconds,
     ended_at_us: i64,
@@ -46,9 +47,14 @@ struct Settled {
 
 /// Ends a job that was started.
 pub(super) fn end(keeper: &mut Keeper<'_>, mut running: Running, end: End) -> Ended {
+    if !keeper.plan.containment().can_be_seen() {
+        // Somebody has left it no descriptor: the front, whose children all of it become, ends it without.
+        exit_now(125);
+    }
     // The front must not take what is awaited here for a keeper that hangs.
     keeper.trust_for(FREEZE_WAIT_MAX + KILL_WAIT_MAX + END_WAIT_MAX);
     let settled = settle(keeper, &mut running);
+    let is_removed = keeper.plan.discard();
     keeper.trust_for(Duration::from_micros(FINISH_WAIT_MAX_US) + ANSWER_WAIT_MAX);
     keeper.continue_front();
     if running.ended.is_none() && end != End::MeterLost && keeper.options.attach.is_none() {
@@ -57,8 +63,9 @@ pub(super) fn end(keeper: &mut Keeper<'_>, mut running: Running, end: End) -> En
     let reason = reason_of(end, running.ended, &settled);
     let receipt = receipt(keeper, &running, &settled, reason);
     let answer = tell_ledger(keeper, &running, &settled, reason, &receipt);
-    if settled.unkillable.is_empty() {
-        keeper.plan.discard();
+    // The next jobmeter comes back for what does not die, or for the groups.
+    if answer.is_ok() && is_removed {
+        keeper.spool.acknowledge().ok();
     }
     let receipt = complete(receipt, &answer, &running.job.rules().rates);
     let mut lines = Vec::new();
@@ -94,12 +101,11 @@ fn settle(keeper: &mut Keeper<'_>, running: &mut Running) -> Settled {
     running.job.settle(&usage);
     keeper.write_spool(&running.job);
     let breakdown = running.figures.breakdown(&keeper.plan);
-    let mut unkillable = Vec::new();
+    let mut unkillable = None;
     let mut teardown = Microseconds::ZERO;
     if populated {
-        keeper.plan.containment().kill();
-        if !keeper.plan.containment().wait_empty(KILL_WAIT_MAX) {
-            unkillable = keeper.plan.containment().processes();
+        if !keeper.plan.containment().kill(KILL_WAIT_MAX) {
+            unkillable = Some(keeper.plan.containment().processes());
         }
         teardown = running.figures.burned_since();
     }
@@ -113,7 +119,7 @@ fn settle(keeper: &mut Keeper<'_>, running: &mut Running) -> Settled {
 }
 
 fn reason_of(end: End, ended: Option<ExitKind>, settled: &Settled) -> Reason {
-    if !settled.unkillable.is_empty() {
+    if settled.unkillable.is_some() {
         return Reason::Unkillable;
     }
     match (end, ended) {
@@ -150,7 +156,7 @@ fn receipt(keeper: &Keeper<'_>, running: &Running, settled: &Settled, reason: Re
         if running.strayed { "detected" } else { keeper.plan.tamper() },
         keeper.plan.degraded(),
     );
-    outcome.unkillable.clone_from(&settled.unkillable);
+    outcome.unkillable = settled.unkillable.clone().unwrap_or_default();
     let mut cpu = CpuPart {
         source,
         error_bound_seconds: error_bound,
@@ -221,11 +227,7 @@ fn tell_ledger(
         ..Record::default()
     };
     keeper.spool.write(record).ok();
-    let answer = ask_to_finish(keeper, running, &finish);
-    if answer.is_ok() {
-        keeper.spool.acknowledge().ok();
-    }
-    answer
+    ask_to_finish(keeper, running, &finish)
 }
 
 fn ask_to_finish(keeper: &Keeper<'_>, running: &Running, finish: &Finish) -> Result<FinishAnswer, LedgerError> {

@@ -7,7 +7,6 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, getpgid, getpgrp};
@@ -16,6 +15,7 @@ use super::wire::{Channel, Exit, ExitKind, SpawnFailure, ToFront, ToKeeper};
 use crate::domain::printable::{printable, printable_lines};
 use crate::meter::select::Plan;
 use crate::sys::clock::{Alarm, Clock, SystemClock, pause};
+use crate::sys::poll::readable;
 use crate::sys::process::reaped_cpu_us;
 use crate::sys::shared::SharedPage;
 use crate::sys::signals::{Signals, die_of, stop_by};
@@ -70,7 +70,8 @@ impl Front<'_> {
         let terminal = Terminal::controlling();
         loop {
             self.alarm.set(self.trusted_until_us());
-            let [signalled, spoken, rung] = poll([self.signals.as_fd(), self.channel.as_fd(), self.alarm.as_fd()]);
+            let [signalled, spoken, rung] =
+                readable([self.signals.as_fd(), self.channel.as_fd(), self.alarm.as_fd()], None);
             if spoken && let Some(outcome) = self.hear(&mut watch, terminal.as_ref()) {
                 return outcome;
             }
@@ -282,15 +283,6 @@ impl Front<'_> {
             Some(group) => killpg(group, Signal::SIGCONT).ok(),
             None => kill(child, Signal::SIGCONT).ok(),
         };
-    }
-}
-
-/// Waits until one of them is readable: which.
-fn poll(fds: [BorrowedFd<'_>; 3]) -> [bool; 3] {
-    let mut fds = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN));
-    match ppoll(&mut fds, None, None) {
-        Ok(_) => fds.map(|fd| fd.any().unwrap_or(false)),
-        Err(_) => [false; 3],
     }
 }
 

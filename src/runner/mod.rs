@@ -133,10 +133,9 @@ fn start(options: &RunOptions, attempt: &Attempt, socket: &mut Option<JobSocket>
     let hint = if options.attach.is_some() { "" } else { ": see `jobmeter doctor`" };
     let plan = plan(options, attempt).map_err(|error| format!("{error}{hint}"))?;
     let told = |what: &'static str| move |error: std::io::Error| format!("{what}: {error}");
-    let receipt = receipt_file(options).inspect_err(|_| plan.discard());
-    let receipt = receipt.map_err(told("the receipt cannot be written"))?;
+    let receipt = receipt_file(options).map_err(told("the receipt cannot be written"))?;
     let header = header(options, attempt, &plan, socket.as_ref());
-    let spool = spool(options, &header).inspect_err(|_| plan.discard())?;
+    let spool = spool(options, &header)?;
     let shared = SharedPage::map().map_err(told("no shared memory"))?;
     let (to_keeper, to_front) = Channel::pair().map_err(told("no channel"))?;
     let own = nix::unistd::getpid();

@@ -3,15 +3,14 @@
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use nix::poll::{PollFd, PollFlags, ppoll};
-use nix::sys::signal::{Signal, kill};
-use nix::sys::time::TimeSpec;
+use nix::sys::signal::Signal;
 
 use super::keeper::{Keeper, Running};
 use super::uplink::{Answered, Uplink};
 use super::wire::{ExitKind, ToKeeper};
 use crate::sys::clock::{Clock, SystemClock};
-use crate::sys::process::StatFile;
+use crate::sys::poll::readable;
+use crate::sys::process::{Limits, StatFile};
 
 /// How long the end waits for the front to say how the command ended.
 const COMMAND_END_WAIT_MAX_US: u64 = 1_000_000;
@@ -33,14 +32,8 @@ impl Keeper<'_> {
             if let Some(answered) = uplink.next() {
                 return Woken::Ledger(Box::new(answered));
             }
-            let mut fds = [
-                PollFd::new(self.channel.as_fd(), PollFlags::POLLIN),
-                PollFd::new(self.front_fd.as_fd(), PollFlags::POLLIN),
-                PollFd::new(uplink.bell(), PollFlags::POLLIN),
-                PollFd::new(self.alarm.as_fd(), PollFlags::POLLIN),
-            ];
-            ppoll(&mut fds, None, None).ok();
-            let [spoken, gone, _, rung] = fds.map(|fd| fd.any().unwrap_or(false));
+            let fds = [self.channel.as_fd(), self.front_fd.as_fd(), uplink.bell(), self.alarm.as_fd()];
+            let [spoken, gone, _, rung] = readable(fds, None);
             if spoken && let Ok(Some(message)) = self.channel.receive() {
                 return Woken::Front(message);
             }
@@ -55,8 +48,7 @@ impl Keeper<'_> {
 
     /// Waits, but not for a front that has gone.
     pub(super) fn pause(&self, pause: Duration) {
-        let mut fds = [PollFd::new(self.front_fd.as_fd(), PollFlags::POLLIN)];
-        ppoll(&mut fds, Some(TimeSpec::from_duration(pause)), None).ok();
+        let _has_gone = readable([self.front_fd.as_fd()], Some(pause));
     }
 
     /// The front reaps the command and says how it ended, soon after the kill.
@@ -78,7 +70,7 @@ impl Keeper<'_> {
         if stopped && self.shared.front_paused() {
             let command_runs = running.child_state.as_ref().is_some_and(|state| !state.is_stopped());
             if command_runs {
-                kill(self.front, Signal::SIGCONT).ok();
+                self.wake_front();
             }
             return false;
         }
@@ -94,7 +86,22 @@ impl Keeper<'_> {
     /// A front that stopped itself with the command has to be there for the end.
     pub(super) fn continue_front(&self) {
         if self.shared.front_paused() {
-            kill(self.front, Signal::SIGCONT).ok();
+            self.wake_front();
         }
+    }
+
+    /// One that has gone needs none.
+    fn wake_front(&self) {
+        self.front_fd.send(Signal::SIGCONT).ok();
+    }
+
+    pub(super) fn limits(&self) -> [Option<Limits>; 2] {
+        [self.front, nix::unistd::getpid()].map(Limits::of)
+    }
+
+    /// Somebody has taken from the meter what it needs to go on.
+    pub(super) fn is_starved(&self, running: &Running) -> bool {
+        let pairs = self.limits().into_iter().zip(running.limits);
+        pairs.into_iter().any(|(now, before)| now.zip(before).is_some_and(|(now, before)| now.are_below(&before)))
     }
 }

@@ -7,6 +7,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use super::proc::Process;
+
 /// One v1 group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct V1Group {
@@ -29,8 +31,15 @@ pub fn own_group(controller: &str) -> io::Result<V1Group> {
 #[must_use]
 pub fn group_of(pid: i32, controller: &str) -> Option<V1Group> {
     let mountinfo = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
-    let cgroup = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    let cgroup = super::proc::read(pid, "cgroup").ok()?;
     locate(&mountinfo, &cgroup, controller).map(|path| V1Group { path })
+}
+
+/// The same of a process that is held.
+#[must_use]
+pub fn group_of_held(process: &Process, controller: &str) -> Option<V1Group> {
+    let mountinfo = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
+    locate(&mountinfo, &process.read("cgroup").ok()?, controller).map(|path| V1Group { path })
 }
 
 fn locate(mountinfo: &str, cgroup: &str, controller: &str) -> Option<PathBuf> {
@@ -127,17 +136,27 @@ impl V1Group {
         pids
     }
 
+    /// Whether something in it or below it lives; one that is there and cannot be read may have something.
+    #[must_use]
+    pub fn is_populated(&self) -> bool {
+        let listed = self.read("cgroup.procs").map_or_else(|_| self.exists(), |text| !text.trim().is_empty());
+        listed || self.below().iter().any(Self::is_populated)
+    }
+
     /// Lets everything in it and below run again: a job may have frozen a group of its own.
     pub fn thaw(&self) {
         self.write("freezer.state", "THAWED").ok();
         self.below().iter().for_each(Self::thaw);
     }
 
-    /// Removes the groups below it and then itself.
+    /// Removes the groups below it and then itself. Where there is none below, that takes no descriptor.
     ///
     /// # Errors
     /// Where one is not empty.
     pub fn remove(&self) -> io::Result<()> {
+        if std::fs::remove_dir(&self.path).is_ok() || !self.exists() {
+            return Ok(());
+        }
         self.below().iter().try_for_each(Self::remove)?;
         std::fs::remove_dir(&self.path)
     }

@@ -4,8 +4,10 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
+use std::sync::OnceLock;
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::signal::Signal;
 use nix::unistd::{ForkResult, Pid};
 
@@ -40,6 +42,20 @@ impl PidFd {
         let sent = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, signal as libc::c_int, none, 0) };
         Errno::result(sent)?;
         Ok(())
+    }
+}
+
+impl PidFd {
+    /// SIGKILL. That it has gone already, or may not be killed, the next look at what lives shows.
+    pub fn kill(&self) {
+        self.send(Signal::SIGKILL).ok();
+    }
+
+    /// Whether all of its threads have ended (pidfd_open(2)).
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        let mut fds = [PollFd::new(self.as_fd(), PollFlags::POLLIN)];
+        nix::poll::poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
     }
 }
 
@@ -146,7 +162,7 @@ impl StatFile {
     /// # Errors
     /// Where there is no such process.
     pub fn open(pid: Pid) -> io::Result<Self> {
-        File::open(format!("/proc/{pid}/stat")).map(Self)
+        super::proc::open_stat(pid.as_raw()).map(Self)
     }
 
     /// The state letter of proc(5), or `None` once the process has gone.
@@ -194,10 +210,12 @@ pub fn reaped_cpu_us() -> u64 {
     us(usage.user_time()) + us(usage.system_time())
 }
 
-/// The id of this boot of the machine.
+/// The id of this boot of the machine. It is read once: later there may be no descriptor for it.
 #[must_use]
 pub fn boot_id() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+    static ID: OnceLock<String> = OnceLock::new();
+    let read = || std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned();
+    ID.get_or_init(read).clone()
 }
 
 /// A session of its own, away from the terminal, with nothing of the job's standard input and output held open.

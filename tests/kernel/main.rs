@@ -14,9 +14,11 @@
 
 mod attach;
 mod clocks;
+mod endings;
 mod exact;
 mod hostile;
 mod lost;
+mod namespaces;
 mod places;
 #[path = "../station.rs"]
 mod station;
