@@ -19,6 +19,7 @@ use crate::runner;
 use crate::runner::options::{self, RunOptions};
 use crate::sys::cgroup::{Group, group_path_of};
 use crate::sys::clock::{Clock, SystemClock, pause};
+use crate::sys::proc;
 use crate::sys::process::in_own_pid_namespace;
 
 const LOOK: Duration = Duration::from_millis(5);
@@ -128,8 +129,8 @@ pub(super) fn attach(attach: &Attach, settings: &Settings) -> Result<ExitCode, F
 fn group_of(pid: i32) -> Result<PathBuf, Failure> {
     let here =
         group_path_of(pid).ok().filter(|path| Group::open(path).is_ok_and(|group| group.processes().contains(&pid)));
-    let there = || PathBuf::from(format!("/proc/{pid}/root/sys/fs/cgroup"));
-    let found = here.or_else(|| Some(there()).filter(|path| Group::open(path).is_ok()));
+    let there = || proc::path(pid, "root/sys/fs/cgroup").ok();
+    let found = here.or_else(|| there().filter(|path| Group::open(path).is_ok()));
     found.ok_or_else(|| {
         Failure::new(format!("the group of process {pid} cannot be seen from here"))
             .hint("name it by --cgroup; in a pod, shareProcessNamespace and the same user are needed")
@@ -143,16 +144,13 @@ fn neighbour(wait: Duration) -> Result<i32, Failure> {
     if !in_own_pid_namespace() {
         return Err(Failure::new("outside of a pod nothing says which container is meant").hint(named));
     }
-    let space = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/cgroup")).ok();
-    let (own, first) = (space("self"), space("1"));
+    let space = |pid: i32| std::fs::read_link(proc::path(pid, "ns/cgroup").ok()?).ok();
+    let (own, first) = (space(nix::unistd::getpid().as_raw()), space(1));
     let until_us = SystemClock.boottime_us().saturating_add(u64::try_from(wait.as_micros()).unwrap_or(u64::MAX));
     loop {
-        let entries =
-            std::fs::read_dir("/proc").map_err(|error| Failure::new("/proc cannot be read").because(error))?;
-        let mut pids: Vec<i32> =
-            entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+        let mut pids = proc::pids().map_err(|error| Failure::new("processes cannot be seen").because(error))?;
         pids.sort_unstable();
-        let spaces = pids.into_iter().filter_map(|pid| Some((space(&pid.to_string())?, pid)));
+        let spaces = pids.into_iter().filter_map(|pid| Some((space(pid)?, pid)));
         let mut others: BTreeMap<PathBuf, i32> = BTreeMap::new();
         for (space, pid) in spaces.filter(|(space, _)| Some(space) != own.as_ref() && Some(space) != first.as_ref()) {
             others.entry(space).or_insert(pid);
@@ -178,7 +176,7 @@ fn neighbour(wait: Duration) -> Result<i32, Failure> {
 /// For people: what runs there.
 fn command_in(path: &Path) -> Vec<OsString> {
     let first = Group::open(path).ok().and_then(|group| group.processes().first().copied());
-    let line = first.and_then(|pid| std::fs::read(format!("/proc/{pid}/cmdline")).ok()).unwrap_or_default();
+    let line = first.and_then(|pid| std::fs::read(proc::path(pid, "cmdline").ok()?).ok()).unwrap_or_default();
     let words = line.split(|byte| *byte == 0).filter(|word| !word.is_empty());
     let words: Vec<OsString> = words.map(|word| OsString::from_vec(word.to_vec())).collect();
     if words.is_empty() { vec![path.into()] } else { words }

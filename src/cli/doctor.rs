@@ -22,6 +22,7 @@ use crate::meter::proof::prove_kill;
 use crate::meter::select::Plan;
 use crate::runner::summary::seconds;
 use crate::sys::cgroup::{Group, own_group_path};
+use crate::sys::proc;
 use crate::sys::process::{may_lower_oom_score, may_schedule_first};
 
 /// One thing that was tried.
@@ -45,6 +46,7 @@ pub(super) fn doctor(library: Option<&Path>, settings: &Settings, out: &Output) 
     let mut checks = host();
     let (best, sources) = sources();
     checks.extend(sources);
+    checks.push(processes());
     checks.push(kill_path());
     checks.extend(rights());
     let library = library.or(settings.run.nvml_library.as_deref());
@@ -93,6 +95,20 @@ fn sources() -> (Option<CpuSource>, Vec<Check>) {
     };
     let checks = CpuSource::BEST_FIRST.into_iter().map(check).collect();
     (best, checks)
+}
+
+/// In the way in which they are looked at while a job runs.
+fn processes() -> Check {
+    let found = match proc::prove() {
+        Err(blind) => Err(blind.to_string()),
+        Ok(()) if proc::is_private() => {
+            Ok("a procfs of this PID namespace's own is used, since /proc shows another one")
+        }
+        Ok(()) if proc::hides() => Ok("/proc shows this PID namespace; hidepid hides what cannot be traced"),
+        Ok(()) => Ok("/proc shows this PID namespace"),
+    };
+    let works = Some(found.is_ok());
+    Check { what: "processes".to_owned(), works, found: found.map_or_else(|why| why, str::to_owned) }
 }
 
 /// Never from the cache: this is the command that is asked when something is wrong.

@@ -37,7 +37,7 @@ impl EnclosingMeter {
             return Err(unusable(format!("{} is the whole machine's group", group.path().display())));
         }
         let own = nix::unistd::getpid();
-        let others = group.processes().into_iter().filter(|pid| *pid != own.as_raw()).count();
+        let others = group.listed().into_iter().filter(|pid| *pid != own.as_raw()).count();
         if others > 0 {
             return Err(unusable(format!("{others} other processes are in {}", group.path().display())));
         }

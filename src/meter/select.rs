@@ -24,6 +24,7 @@ use crate::domain::job::LOOK_FLOOR_US;
 use crate::sys::cgroup::{Group, own_group_path};
 use crate::sys::cgroup1::{V1Group, own_group};
 use crate::sys::containment::{Containment, ContainmentSpec};
+use crate::sys::proc::{self, Blind};
 use crate::sys::process::in_own_pid_namespace;
 use crate::sys::shared::SharedPage;
 use crate::sys::user_scope;
@@ -63,6 +64,7 @@ impl Plan {
     /// # Errors
     /// Where the forced source, or none at all, can be used here.
     pub fn prepare(forced: Option<CpuSource>, attempt: Uuid, job_uid: u32) -> Result<Self, MeterError> {
+        proved_to_show_this_process()?;
         let mut degraded = Vec::new();
         for source in CpuSource::BEST_FIRST.into_iter().filter(|source| forced.is_none_or(|forced| forced == *source)) {
             match prepare(source, attempt) {
@@ -80,13 +82,16 @@ impl Plan {
     /// Where it cannot be metered or ended from here, or has jobmeter itself in it.
     pub fn attach(path: &Path, from_start: bool) -> Result<Self, MeterError> {
         let fault = |why: String| MeterError::Unusable { source_name: "the group", why };
-        let group = Group::open(path).map_err(|error| fault(format!("{}: {error}", path.display())))?;
+        proved_to_show_this_process()?;
+        let mut group = Group::open(path).map_err(|error| fault(format!("{}: {error}", path.display())))?;
         if group.open_file("cgroup.type").is_err() {
             return Err(fault(format!("{} is the whole machine's group", path.display())));
         }
         let pids = group.processes();
         let own = nix::unistd::getpid().as_raw();
-        let Some(first) = pids.first() else { return Err(fault(format!("nothing runs in {}", path.display()))) };
+        if !group.is_populated() {
+            return Err(fault(format!("nothing runs in {}", path.display())));
+        }
         if pids.contains(&own) {
             return Err(fault(format!("jobmeter itself runs in {}", path.display())));
         }
@@ -96,7 +101,9 @@ impl Plan {
             return Err(fault(format!("process {pid} in {} may not be ended from here", path.display())));
         }
         let before_us = if from_start { 0 } else { AttachedMeter::burned_us(&group)? };
-        let uid = std::fs::metadata(format!("/proc/{first}")).map_or(0, |meta| meta.uid());
+        let owner = |pid: &i32| Some(std::fs::metadata(proc::path(*pid, "").ok()?).ok()?.uid());
+        let uid = pids.first().and_then(owner).unwrap_or(0);
+        group.keep_open();
         let attached = AttachedMeter::new(&group, before_us)?;
         let prepared = Prepared {
             containment: Containment::Attached { group, before_us },
@@ -126,6 +133,14 @@ impl Plan {
                  frozen at its ceiling"
                     .to_owned(),
             ),
+        }
+        let name = source.as_str();
+        match (source, proc::prove()) {
+            (_, Err(blind)) => degraded.push(format!("{name}: what leaves the job's group is not seen: {blind}")),
+            (CpuSource::Procfs | CpuSource::Perf | CpuSource::Enclosing, Ok(())) if proc::hides() => degraded.push(format!(
+                "{name}: /proc is mounted with hidepid: of processes that cannot be traced only their own CPU time is seen"
+            )),
+            (_, Ok(())) => {}
         }
         let group = prepared.inner.as_ref().map(|group| group.path().to_owned()).or_else(|| own_group_path().ok());
         Self {
@@ -231,9 +246,13 @@ impl Plan {
         self.tick_us + LOOK_FLOOR_US + FREEZE_US
     }
 
-    /// Removes its groups, which are empty.
-    pub fn discard(&self) {
-        self.containment.remove();
+    /// Removes its groups, which are empty, by what is held open, so that it takes no descriptor. Whether they have gone.
+    pub fn discard(&self) -> bool {
+        if let Some(inner) = &self.inner {
+            // Where that is refused, so is the next.
+            inner.remove().ok();
+        }
+        self.containment.remove().is_ok()
     }
 
     /// Whether the job could have reached the meter. The front cannot be killed or stopped from within where it is the
@@ -265,13 +284,32 @@ impl Plan {
     }
 }
 
+/// Without it nothing can be found here: neither groups nor processes.
+fn proved_to_show_this_process() -> Result<(), MeterError> {
+    match proc::prove() {
+        Err(Blind::Missing) => {
+            Err(MeterError::Unusable { source_name: "every CPU source", why: Blind::Missing.to_string() })
+        }
+        _ => Ok(()),
+    }
+}
+
+impl Drop for Plan {
+    /// However a start ends that comes to no job, its groups go; those in which something lives stay.
+    fn drop(&mut self) {
+        self.discard();
+    }
+}
+
 fn prepare(source: CpuSource, attempt: Uuid) -> Result<Prepared, MeterError> {
-    let tree = || Prepared {
-        containment: Containment::tree_of_self(),
-        inner: None,
-        joins: Vec::new(),
-        accounting: None,
-        enclosing: None,
+    let tree = || {
+        Ok(Prepared {
+            containment: Containment::tree_of_self().map_err(unusable(source.as_str()))?,
+            inner: None,
+            joins: Vec::new(),
+            accounting: None,
+            enclosing: None,
+        })
     };
     match source {
         CpuSource::Cgroup2 => prepare_cgroup2(attempt),
@@ -279,13 +317,13 @@ fn prepare(source: CpuSource, attempt: Uuid) -> Result<Prepared, MeterError> {
         CpuSource::Enclosing => {
             let path = own_group_path().map_err(unusable("enclosing"))?;
             let group = Group::open(&path).map_err(unusable("enclosing"))?;
-            Ok(Prepared { enclosing: Some(EnclosingMeter::new(&group)?), ..tree() })
+            Ok(Prepared { enclosing: Some(EnclosingMeter::new(&group)?), ..tree()? })
         }
         CpuSource::Perf => {
             super::perf::permitted()?;
-            Ok(tree())
+            tree()
         }
-        CpuSource::Procfs => Ok(tree()),
+        CpuSource::Procfs => tree(),
     }
 }
 
@@ -315,7 +353,8 @@ fn make_groups(attempt: Uuid, prove: fn(&Group) -> Result<(), String>) -> Result
     let parent = Group::open(&path).map_err(told)?;
     prove(&parent)?;
     let told = |error: std::io::Error| format!("no group can be made below {}: {error}", path.display());
-    let outer = parent.create_below(&format!("jobmeter-{attempt}")).map_err(told)?;
+    let mut outer = parent.create_below(&format!("jobmeter-{attempt}")).map_err(told)?;
+    outer.keep_open();
     let made = outer.create_below("job").and_then(|inner| {
         let procs = File::options().write(true).open(inner.path().join("cgroup.procs"))?;
         Ok((inner, procs))
@@ -349,7 +388,7 @@ fn prepare_cgroup1(attempt: Uuid) -> Result<Prepared, MeterError> {
     match joins {
         Ok(joins) => Ok(Prepared { containment, inner: None, joins, accounting: Some(accounting), enclosing: None }),
         Err(error) => {
-            containment.remove();
+            containment.remove().ok();
             Err(fault(error))
         }
     }

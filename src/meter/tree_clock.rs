@@ -131,8 +131,8 @@ impl Running {
     fn below(front: i32) -> Self {
         let own = nix::unistd::getpid().as_raw();
         let mut running = Self::default();
-        for pid in tree::descendant_pids(front, own, usize::MAX) {
-            if let Some(stat) = Stat::read(pid).filter(|stat| running.is_next(front, stat)) {
+        for (pid, parent) in tree::children_below(front, own, usize::MAX) {
+            if let Some(stat) = Stat::of_child(pid, parent).filter(|stat| running.is_next(front, stat)) {
                 running.add(&stat, cpu_us_of(Pid::from_raw(pid)));
             }
         }

@@ -19,7 +19,7 @@ use crate::ledger::receipt::Credits;
 use crate::meter::breakdown::Breakdown;
 use crate::meter::gpu::watch::END_WAIT_MAX;
 use crate::sys::clock::{Clock, SystemClock};
-use crate::sys::process::{cpu_us_of, is_beyond_reach, own_cpu_us};
+use crate::sys::process::{cpu_us_of, exit_now, is_beyond_reach, own_cpu_us};
 
 /// A process inside one 3 GiB page population cannot be frozen and burns on; it is killed after this wait.
 pub(super) const FREEZE_WAIT_MAX: Duration = Duration::from_millis(5);
@@ -38,7 +38,8 @@ pub(super) type Ended = (Vec<String>, Exit, bool);
 struct Settled {
     usage: Usage,
     teardown: Microseconds,
-    unkillable: Vec<i32>,
+    /// What does not die, where something does not.
+    unkillable: Option<Vec<i32>>,
     /// What was killed although the command had ended.
     left_behind: usize,
     breakdown: Breakdown,
@@ -49,7 +50,7 @@ struct Settled {
 impl Settled {
     /// Why some of it lives on, where no wait could have changed that.
     fn beyond_reach(&self) -> Option<String> {
-        let pids: Vec<i32> = self.unkillable.iter().copied().filter(|pid| is_beyond_reach(*pid)).collect();
+        let pids: Vec<i32> = self.unkillable.iter().flatten().copied().filter(|pid| is_beyond_reach(*pid)).collect();
         (!pids.is_empty()).then(|| {
             format!(
                 "process ids {pids:?} of the job have become another user, whom this user may not signal: they run on, and \
@@ -61,9 +62,14 @@ impl Settled {
 
 /// Ends a job that was started.
 pub(super) fn end(keeper: &mut Keeper<'_>, mut running: Running, end: End) -> Ended {
+    if !keeper.plan.containment().can_be_seen() {
+        // Somebody has left it no descriptor: the front, whose children all of it become, ends it without.
+        exit_now(125);
+    }
     // The front must not take what is awaited here for a keeper that hangs.
     keeper.trust_for(FREEZE_WAIT_MAX + KILL_WAIT_MAX + END_WAIT_MAX);
     let settled = settle(keeper, &mut running, end);
+    let is_removed = keeper.plan.discard();
     keeper.trust_for(Duration::from_micros(FINISH_WAIT_MAX_US) + ANSWER_WAIT_MAX);
     keeper.continue_front();
     if running.ended.is_none() && end != End::MeterLost && keeper.options.attach.is_none() {
@@ -72,8 +78,9 @@ pub(super) fn end(keeper: &mut Keeper<'_>, mut running: Running, end: End) -> En
     let reason = reason_of(end, running.ended, &settled);
     let receipt = receipt(keeper, &running, &settled, reason);
     let answer = tell_ledger(keeper, &running, &settled, reason, &receipt);
-    if settled.unkillable.is_empty() {
-        keeper.plan.discard();
+    // The next jobmeter comes back for what does not die, or for the groups.
+    if answer.is_ok() && is_removed {
+        keeper.spool.acknowledge().ok();
     }
     let receipt = complete(receipt, &answer, &running.job.rules().rates);
     let mut lines = Vec::new();
@@ -113,16 +120,15 @@ fn settle(keeper: &mut Keeper<'_>, running: &mut Running, end: End) -> Settled {
     running.job.settle(&usage);
     keeper.write_spool(&running.job);
     let breakdown = running.figures.breakdown(&keeper.plan);
-    let mut unkillable = Vec::new();
+    let mut unkillable = None;
     let mut left_behind = 0;
     let mut teardown = Microseconds::ZERO;
     if populated {
         if end == End::Exited {
             left_behind = keeper.plan.containment().processes().len();
         }
-        keeper.plan.containment().kill();
-        if !keeper.plan.containment().wait_empty(KILL_WAIT_MAX) {
-            unkillable = keeper.plan.containment().processes();
+        if !keeper.plan.containment().kill(KILL_WAIT_MAX) {
+            unkillable = Some(keeper.plan.containment().processes());
         }
         teardown = running.figures.burned_since();
     }
@@ -136,7 +142,7 @@ fn settle(keeper: &mut Keeper<'_>, running: &mut Running, end: End) -> Settled {
 }
 
 fn reason_of(end: End, ended: Option<ExitKind>, settled: &Settled) -> Reason {
-    if !settled.unkillable.is_empty() {
+    if settled.unkillable.is_some() {
         return Reason::Unkillable;
     }
     match (end, ended) {
@@ -168,7 +174,7 @@ fn outcome(keeper: &Keeper<'_>, running: &Running, settled: &Settled, reason: Re
     let (of_figures, of_end) = (running.figures.degraded(), settled.beyond_reach());
     let degraded = keeper.plan.degraded().into_iter().chain(of_figures).chain(of_end).collect();
     OutcomePart {
-        unkillable: settled.unkillable.clone(),
+        unkillable: settled.unkillable.clone().unwrap_or_default(),
         left_behind: settled.left_behind,
         ..OutcomePart::new(reason, running.ended, tamper, degraded)
     }
@@ -248,11 +254,7 @@ fn tell_ledger(
         ..Record::default()
     };
     keeper.spool.write(record).ok();
-    let answer = ask_to_finish(keeper, running, &finish);
-    if answer.is_ok() {
-        keeper.spool.acknowledge().ok();
-    }
-    answer
+    ask_to_finish(keeper, running, &finish)
 }
 
 fn ask_to_finish(keeper: &Keeper<'_>, running: &Running, finish: &Finish) -> Result<FinishAnswer, LedgerError> {

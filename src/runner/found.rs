@@ -4,8 +4,9 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use super::leftovers::{self, Flushed, LeftOver};
+use super::leftovers::{self, Flushed, How, LeftOver};
 use super::summary::seconds;
+use crate::sys::proc;
 use crate::sys::process::StatFile;
 use crate::sys::tree;
 
@@ -16,13 +17,28 @@ const NAMED_MAX: usize = 5;
 pub(super) fn lines(directory: &Path, flushed: &Flushed) -> Vec<String> {
     let settled = flushed.settled.iter().filter(|found| found.attempt.is_some()).map(|found| {
         let cpu = found.cpu_seconds.map(seconds).unwrap_or_default();
-        format!(
-            "jobmeter: note: the meter of {} was lost: what ran on was ended, {cpu} s CPU are charged",
-            named(found)
-        )
+        let job = named(found);
+        match found.how {
+            How::MeterLost => {
+                format!("jobmeter: note: the meter of {job} was lost: what ran on was ended, {cpu} s CPU are charged")
+            }
+            How::OutOfSight => format!(
+                "jobmeter: note: the meter of {job} was lost in another PID namespace: nothing is ended from here, \
+                 {cpu} s CPU are charged as it wrote last"
+            ),
+            How::Ended => {
+                format!("jobmeter: note: {job} had ended before, and is settled now: {cpu} s CPU are charged")
+            }
+        }
     });
     let kept = flushed.kept.iter().map(|found| {
-        format!("jobmeter: note: the meter of {} was lost, and is not settled yet: {}", named(found), found.state)
+        let (job, why) = (named(found), &found.state);
+        match found.how {
+            How::Ended => format!("jobmeter: note: {job} has ended, and is not settled yet: {why}"),
+            How::MeterLost | How::OutOfSight => {
+                format!("jobmeter: note: the meter of {job} was lost, and is not settled yet: {why}")
+            }
+        }
     });
     let stopped = if flushed.in_use > 1 { stopped(directory) } else { Vec::new() };
     let mut lines: Vec<String> = stopped.into_iter().chain(settled).chain(kept).collect();
@@ -42,7 +58,7 @@ fn named(found: &LeftOver) -> String {
 }
 
 fn stopped(directory: &Path) -> Vec<String> {
-    let locks = std::fs::read_to_string("/proc/locks").unwrap_or_default();
+    let locks = proc::locks().unwrap_or_default();
     let listed = leftovers::list(directory).unwrap_or_default();
     let found = listed.iter().filter_map(|file| {
         let inode = std::fs::symlink_metadata(&file.path).ok()?.ino();
@@ -58,7 +74,7 @@ fn stopped(directory: &Path) -> Vec<String> {
 }
 
 fn is_stopped_meter(pid: i32) -> bool {
-    let is_meter = std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.starts_with("jobmeter"));
+    let is_meter = proc::read(pid, "comm").is_ok_and(|name| name.starts_with("jobmeter"));
     is_meter && StatFile::open(nix::unistd::Pid::from_raw(pid)).is_ok_and(|stat| stat.is_stopped())
 }
 
@@ -94,6 +110,7 @@ mod tests {
             ledger: None,
             cpu_seconds: Some(crate::domain::units::Microseconds(1_500_000)),
             state: state.to_owned(),
+            how: How::MeterLost,
         };
         let mut flushed = Flushed { settled: vec![found("a", "settled")], kept: vec![found("b", "away")], in_use: 1 };
         let none = Path::new("/nonexistent");
@@ -102,6 +119,16 @@ mod tests {
             [
                 "jobmeter: note: the meter of job a was lost: what ran on was ended, 1.500 s CPU are charged",
                 "jobmeter: note: the meter of job b was lost, and is not settled yet: away",
+            ]
+        );
+        flushed.kept[0].how = How::Ended;
+        flushed.settled[0].how = How::OutOfSight;
+        assert_eq!(
+            lines(none, &flushed),
+            [
+                "jobmeter: note: the meter of job a was lost in another PID namespace: nothing is ended from here, 1.500 s \
+                 CPU are charged as it wrote last",
+                "jobmeter: note: job b has ended, and is not settled yet: away",
             ]
         );
         flushed.kept = vec![found("b", "away"); 9];

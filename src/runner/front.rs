@@ -7,13 +7,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::unistd::{Pid, getpgid, getpgrp};
 
 use super::wire::{Channel, Exit, ExitKind, SpawnFailure, ToFront, ToKeeper};
 use crate::domain::printable::{printable, printable_lines};
 use crate::meter::select::Plan;
 use crate::sys::clock::{Alarm, Clock, SystemClock, pause};
+use crate::sys::poll::readable;
 use crate::sys::process::{Change, ChildChange, PidFd, child_changed, cpu_us_of, reaped_cpu_us};
 use crate::sys::shared::SharedPage;
 use crate::sys::signals::{
@@ -119,7 +119,8 @@ impl Front<'_> {
         let terminal = Terminal::controlling();
         loop {
             self.alarm.set(self.trusted_until_us());
-            let [signalled, spoken, rung] = poll([self.signals.as_fd(), self.channel.as_fd(), self.alarm.as_fd()]);
+            let [signalled, spoken, rung] =
+                readable([self.signals.as_fd(), self.channel.as_fd(), self.alarm.as_fd()], None);
             if spoken && let Some(outcome) = self.hear(&mut watch, terminal.as_ref()) {
                 return outcome;
             }
@@ -344,15 +345,6 @@ impl Front<'_> {
             Some(group) => send_to_group(group, SIGCONT).ok(),
             None => send(child, SIGCONT).ok(),
         };
-    }
-}
-
-/// Waits until one of them is readable: which.
-fn poll(fds: [BorrowedFd<'_>; 3]) -> [bool; 3] {
-    let mut fds = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN));
-    match ppoll(&mut fds, None, None) {
-        Ok(_) => fds.map(|fd| fd.any().unwrap_or(false)),
-        Err(_) => [false; 3],
     }
 }
 

@@ -217,21 +217,20 @@ impl Keeper<'_> {
         }
         self.channel.send(&ToFront::Start);
         self.leftovers = super::settle_leftovers(self.options);
+        let mut child = Pid::from_raw(0);
         loop {
             match self.wait(&running.uplink, None) {
                 Woken::Front(ToKeeper::Cloned { pid, at_us }) => {
-                    let child = Pid::from_raw(pid);
-                    if let Err(error) = running.figures.begin(&mut self.plan, child, at_us, *self.shared) {
-                        self.plan.containment().kill();
-                        return self.failed(&format!("the job cannot be metered: {error}"));
-                    }
-                    running.child = PidFd::open(child).ok();
-                    running.child_state = StatFile::open(child).ok();
-                    if self.plan.needs_gate() {
-                        self.channel.send(&ToFront::OpenGate);
+                    child = Pid::from_raw(pid);
+                    if let Err(ended) = self.meter_from(&mut running, child, at_us) {
+                        return ended;
                     }
                 }
-                Woken::Front(ToKeeper::Started) => break,
+                Woken::Front(ToKeeper::Started) => {
+                    // Before its exec it is as hidden as the front, whose memory it has (hidepid).
+                    running.child_state = StatFile::open(child).ok();
+                    break;
+                }
                 Woken::Front(ToKeeper::NotStarted(failure)) => return ending::not_started(self, running, &failure),
                 Woken::Front(ToKeeper::Ended(ended)) => {
                     running.ended = Some(ended);
@@ -242,6 +241,19 @@ impl Keeper<'_> {
             }
         }
         self.meter(running)
+    }
+
+    /// Opens the counter on the command's process, and then lets that go on.
+    fn meter_from(&mut self, running: &mut Running, child: Pid, at_us: u64) -> Result<(), (Vec<String>, Exit, bool)> {
+        if let Err(error) = running.figures.begin(&mut self.plan, child, at_us, *self.shared) {
+            let left = if self.plan.containment().kill(ending::KILL_WAIT_MAX) { "" } else { "; it does not die" };
+            return Err(self.failed(&format!("the job cannot be metered: {error}{left}")));
+        }
+        running.child = PidFd::open(child).ok();
+        if self.plan.needs_gate() {
+            self.channel.send(&ToFront::OpenGate);
+        }
+        Ok(())
     }
 
     fn meter(&mut self, mut running: Running) -> (Vec<String>, Exit, bool) {
@@ -341,16 +353,6 @@ impl Keeper<'_> {
         }
     }
 
-    fn limits(&self) -> [Option<Limits>; 2] {
-        [self.front, nix::unistd::getpid()].map(Limits::of)
-    }
-
-    /// Somebody has taken from the meter what it needs to go on.
-    fn is_starved(&self, running: &Running) -> bool {
-        let pairs = self.limits().into_iter().zip(running.limits);
-        pairs.into_iter().any(|(now, before)| now.zip(before).is_some_and(|(now, before)| now.are_below(&before)))
-    }
-
     fn notice(&self, running: &mut Running) {
         if let (Some(child), Some(notice)) = (&running.child, self.options.notice) {
             child.send(notice.signal).ok();
@@ -374,11 +376,9 @@ impl Keeper<'_> {
 
     /// What has left the job's group is metered again from now on, and the receipt says so.
     pub(super) fn recapture_strays(&self, running: &mut Running) {
-        for pid in self.plan.containment().strays(self.front.as_raw()) {
-            running.strayed = true;
-            if !self.plan.containment().recapture(pid) {
-                crate::sys::tree::kill_process(pid);
-            }
+        let front = self.front.as_raw();
+        for pid in self.plan.containment().strays(front) {
+            running.strayed |= self.plan.containment().recapture(front, pid);
         }
     }
 

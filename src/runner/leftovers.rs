@@ -26,9 +26,10 @@ use crate::meter::procfs::ProcfsMeter;
 use crate::meter::{CpuSource, Meter};
 use crate::sys::cgroup1::V1Group;
 use crate::sys::clock::{Clock, SystemClock};
-use crate::sys::containment::{Containment, ContainmentSpec};
+use crate::sys::containment::{Containment, ContainmentSpec, Reopened};
 use crate::sys::process::boot_id;
 
+const OUT_OF_SIGHT: &str = "settled as it was last written: its job ran in another PID namespace";
 const FREEZE_WAIT_MAX: Duration = Duration::from_millis(5);
 const KILL_WAIT_MAX: Duration = Duration::from_secs(5);
 /// Acknowledged totals are kept so long, so that they can be sent again after a restore of the ledger.
@@ -52,6 +53,21 @@ pub struct LeftOver {
     pub cpu_seconds: Option<Microseconds>,
     /// `metered` (a jobmeter has it locked), `left over`, or what is wrong with the file.
     pub state: String,
+    /// What had become of its job.
+    #[serde(skip)]
+    pub how: How,
+}
+
+/// What had become of a job whose file was left over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum How {
+    /// Its meter was lost, and what ran on is ended.
+    #[default]
+    MeterLost,
+    /// Its meter was lost where its processes cannot be named from here.
+    OutOfSight,
+    /// It had ended: the ledger was away, or something did not die.
+    Ended,
 }
 
 /// What became of the files that were left over.
@@ -82,7 +98,7 @@ fn files(directory: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-fn described(path: &Path, header: &Header, record: &Record, state: String) -> LeftOver {
+fn described(path: &Path, header: &Header, (record, how): (&Record, How), state: String) -> LeftOver {
     let usage = record.finish.as_ref().map_or(&record.usage, |finish| &finish.usage);
     LeftOver {
         path: path.to_owned(),
@@ -92,12 +108,21 @@ fn described(path: &Path, header: &Header, record: &Record, state: String) -> Le
         ledger: Some(header.ledger.clone()),
         cpu_seconds: Some(usage.cpu_used_seconds),
         state,
+        how,
     }
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> LeftOver {
-    let path = path.to_owned();
-    LeftOver { path, attempt: None, job: None, user: None, ledger: None, cpu_seconds: None, state: error.to_string() }
+    LeftOver {
+        path: path.to_owned(),
+        attempt: None,
+        job: None,
+        user: None,
+        ledger: None,
+        cpu_seconds: None,
+        state: error.to_string(),
+        how: How::default(),
+    }
 }
 
 /// All spool files of a directory.
@@ -108,7 +133,7 @@ pub fn list(directory: &Path) -> io::Result<Vec<LeftOver>> {
     let listed = files(directory)?.into_iter().map(|path| match Spool::peek(&path) {
         Ok((header, record)) => {
             let state = if Spool::is_locked(&path) { "metered" } else { "left over" };
-            described(&path, &header, &record, state.to_owned())
+            described(&path, &header, (&record, how(&record)), state.to_owned())
         }
         Err(error) => unreadable(&path, &error),
     });
@@ -124,8 +149,11 @@ pub fn flush(directory: &Path, known: &Location, connect: Connect) -> io::Result
     for path in files(directory)? {
         match Spool::adopt(&path) {
             Ok(Some((spool, header, record))) => match settle(spool, &header, record, known, connect) {
-                Ok(record) => flushed.settled.push(described(&path, &header, &record, "settled".to_owned())),
-                Err((record, why)) => flushed.kept.push(described(&path, &header, &record, why)),
+                Ok((record, how)) => {
+                    let state = if how == How::OutOfSight { OUT_OF_SIGHT } else { "settled" };
+                    flushed.settled.push(described(&path, &header, (&record, how), state.to_owned()));
+                }
+                Err((record, why)) => flushed.kept.push(described(&path, &header, (&record, how(&record)), why)),
             },
             Ok(None) => flushed.in_use += 1,
             // Its own jobmeter has settled it meanwhile.
@@ -145,6 +173,10 @@ fn source(containment: &ContainmentSpec) -> CpuSource {
     }
 }
 
+fn how(record: &Record) -> How {
+    if record.finish.is_some() { How::Ended } else { How::MeterLost }
+}
+
 /// Ends and settles one attempt: the record as it was settled, or as it stands and why it is kept.
 pub(super) fn settle(
     mut spool: Spool,
@@ -152,18 +184,24 @@ pub(super) fn settle(
     mut record: Record,
     known: &Location,
     connect: Connect,
-) -> Result<Record, (Record, String)> {
+) -> Result<(Record, How), (Record, String)> {
     if let Some(socket) = header.socket.as_deref().filter(|path| path.extension() == Some("sock".as_ref())) {
         super::socket::remove(socket);
     }
-    if record.finish.is_none() {
-        if let Err(why) = end_job(header, &mut record) {
-            return Err((record, why));
+    let mut how = how(&record);
+    if how != How::Ended {
+        match end_job(header, &mut record) {
+            Ok(is_seen) if !is_seen => how = How::OutOfSight,
+            Ok(_) => {}
+            Err(why) => return Err((record, why.to_string())),
         }
         if record.period.is_none() {
             // It died before its attempt was open: nothing was started, and nothing is held.
+            if let Err(why) = take_away(header) {
+                return Err((record, why.to_string()));
+            }
             spool.discard().ok();
-            return Ok(record);
+            return Ok((record, how));
         }
         record.finish = Some(finish(header, &record));
         if let Err(error) = spool.write(record.clone()) {
@@ -174,10 +212,13 @@ pub(super) fn settle(
         record.finish.as_ref().map(|finish| tell(ledger.as_mut(), header, &record, finish)).transpose()
     });
     match told {
-        Ok(_) => {
-            spool.acknowledge().ok();
-            Ok(record)
-        }
+        Ok(_) => match take_away(header) {
+            Ok(()) => {
+                spool.acknowledge().ok();
+                Ok((record, how))
+            }
+            Err(why) => Err((record, why.to_string())),
+        },
         Err(error) => Err((record, format!("the ledger did not take it: {error}"))),
     }
 }
@@ -215,13 +256,34 @@ fn finish(header: &Header, record: &Record) -> Finish {
     }
 }
 
-/// Freezes what still runs, reads it, and kills it.
-fn end_job(header: &Header, record: &mut Record) -> Result<(), String> {
-    if header.boot_id != boot_id() {
-        return Ok(());
+/// What of a job is still there, so that its file is kept.
+#[derive(Debug)]
+enum Stays {
+    Unseen(io::Error),
+    Alive(Vec<i32>),
+    Group(io::Error),
+}
+
+impl std::fmt::Display for Stays {
+    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Unseen(error) => write!(to, "{error}"),
+            Self::Alive(pids) => write!(to, "process ids {pids:?} do not die of SIGKILL"),
+            Self::Group(error) => write!(to, "its group cannot be removed: {error}"),
+        }
     }
-    let containment = Containment::reopen(&header.containment).map_err(|error| error.to_string())?;
-    let Some(containment) = containment else { return Ok(()) };
+}
+
+/// Freezes what still runs, reads it, and kills it; whether it could be looked for.
+fn end_job(header: &Header, record: &mut Record) -> Result<bool, Stays> {
+    if header.boot_id != boot_id() {
+        return Ok(true);
+    }
+    let containment = match Containment::reopen(&header.containment).map_err(Stays::Unseen)? {
+        Reopened::Found(containment) => containment,
+        Reopened::Gone => return Ok(true),
+        Reopened::OutOfSight => return Ok(false),
+    };
     containment.freeze(FREEZE_WAIT_MAX);
     if let Some(read) = read(&containment) {
         record.usage.cpu_used_seconds = record.usage.cpu_used_seconds.max(read);
@@ -230,12 +292,30 @@ fn end_job(header: &Header, record: &mut Record) -> Result<(), String> {
         take_gpus_as_allocated(record);
     }
     record.at_us = SystemClock.realtime_us();
-    containment.kill();
-    if !containment.wait_empty(KILL_WAIT_MAX) {
-        return Err(format!("process ids {:?} do not die of SIGKILL", containment.processes()));
+    kill(&containment)?;
+    if matches!(containment, Containment::Attached { .. }) {
+        containment.thaw();
     }
-    containment.remove();
-    Ok(())
+    Ok(true)
+}
+
+/// What a job that has ended left behind in the groups that were made for it: what did not die then, or the groups alone.
+fn take_away(header: &Header) -> Result<(), Stays> {
+    let is_ours = matches!(header.containment, ContainmentSpec::Cgroup2 { .. } | ContainmentSpec::Cgroup1 { .. });
+    if !is_ours || header.boot_id != boot_id() {
+        return Ok(());
+    }
+    let found = Containment::reopen(&header.containment).map_err(Stays::Unseen)?.found();
+    let Some(containment) = found else { return Ok(()) };
+    kill(&containment)?;
+    containment.remove().map_err(Stays::Group)
+}
+
+fn kill(containment: &Containment) -> Result<(), Stays> {
+    if containment.kill(KILL_WAIT_MAX) {
+        return Ok(());
+    }
+    Err(Stays::Alive(containment.processes()))
 }
 
 /// Nobody has read its GPUs since the last record, while it went on.
@@ -280,8 +360,8 @@ pub fn resend(directory: &Path, location: &Location, connect: Connect) -> io::Re
         };
         let Some(finish) = record.finish.as_ref().filter(|_| header.ledger == here) else { continue };
         match connect(location).and_then(|mut ledger| tell(ledger.as_mut(), &header, &record, finish)) {
-            Ok(()) => flushed.settled.push(described(&path, &header, &record, "sent again".to_owned())),
-            Err(error) => flushed.kept.push(described(&path, &header, &record, error.to_string())),
+            Ok(()) => flushed.settled.push(described(&path, &header, (&record, How::Ended), "sent again".to_owned())),
+            Err(error) => flushed.kept.push(described(&path, &header, (&record, How::Ended), error.to_string())),
         }
     }
     Ok(flushed)

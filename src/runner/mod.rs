@@ -136,10 +136,9 @@ fn start(options: &RunOptions, attempt: &Attempt, socket: &mut Option<JobSocket>
     let hint = if options.attach.is_some() { "" } else { ": see `jobmeter doctor`" };
     let plan = plan(options, attempt).map_err(|error| format!("{error}{hint}"))?;
     let told = |what: &'static str| move |error: std::io::Error| format!("{what}: {error}");
-    let receipt = receipt_file(options).inspect_err(|_| plan.discard());
-    let receipt = receipt.map_err(told("the receipt cannot be written"))?;
+    let receipt = receipt_file(options).map_err(told("the receipt cannot be written"))?;
     let header = header(options, attempt, &plan, socket.as_ref());
-    let spool = spool(options, &header).inspect_err(|_| plan.discard())?;
+    let spool = spool(options, &header)?;
     let shared = SharedPage::map().map_err(told("no shared memory"))?;
     let (to_keeper, to_front) = Channel::pair().map_err(told("no channel"))?;
     let own = nix::unistd::getpid();
@@ -224,6 +223,8 @@ fn end_without_keeper(lost: &Lost, mut plan: Plan, spool: Spool, header: &Header
         record.usage.cpu_used_seconds = record.usage.cpu_used_seconds.max(read);
     }
     let settled = leftovers::settle(spool, header, record, &options.ledger, options.connect);
+    // Where it could not be found again, as without a descriptor, what holds it is open still.
+    let is_over = settled.is_ok() || plan.containment().kill(ending::KILL_WAIT_MAX);
     if let Some(child) = lost.child {
         // The caller waits for it where it does not die.
         waitpid(child, Some(WaitPidFlag::WNOHANG)).ok();
@@ -234,6 +235,10 @@ fn end_without_keeper(lost: &Lost, mut plan: Plan, spool: Spool, header: &Header
     let mut lines = vec![format!("jobmeter: stopped: {why} (job {job}, attempt {attempt})")];
     if let Err((_, why)) = settled {
         lines.push(format!("jobmeter: warning: {why}\n{kept_in}"));
+    }
+    if !is_over {
+        let left = plan.containment().processes();
+        lines.push(format!("jobmeter: warning: process ids {left:?} of the job do not die of SIGKILL"));
     }
     front::leave(&lines, Exit::Status(125))
 }

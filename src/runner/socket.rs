@@ -249,7 +249,7 @@ impl Service {
     fn admitted(&self, stream: UnixStream) -> Option<Client> {
         stream.set_nonblocking(true).ok()?;
         let peer = getsockopt(&stream, PeerCredentials).ok()?;
-        let job = Containment::reopen(&self.containment).ok()??;
+        let job = Containment::reopen(&self.containment).ok()?.found()?;
         if !job.contains(peer.pid()) {
             told(&stream, &json!({ "error": "only processes of the job are answered" })).ok();
             return None;

@@ -3,9 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::signal::Signal;
-use nix::sys::time::TimeSpec;
 
 use super::grace::Remainder;
 use super::keeper::{Keeper, Running};
@@ -13,7 +11,8 @@ use super::uplink::{Answered, Uplink};
 use super::wire::{ExitKind, ToKeeper};
 use crate::domain::job::Event;
 use crate::sys::clock::{Clock, SystemClock};
-use crate::sys::process::StatFile;
+use crate::sys::poll::{readable, readable_or_told};
+use crate::sys::process::{Limits, StatFile};
 
 /// How long the end waits for the front to say how the command ended.
 const COMMAND_END_WAIT_MAX_US: u64 = 1_000_000;
@@ -52,19 +51,8 @@ impl Keeper<'_> {
             if let Some(answered) = uplink.next() {
                 return Woken::Ledger(Box::new(answered));
             }
-            let mut fds = [
-                PollFd::new(self.channel.as_fd(), PollFlags::POLLIN),
-                PollFd::new(self.front_fd.as_fd(), PollFlags::POLLIN),
-                PollFd::new(uplink.bell(), PollFlags::POLLIN),
-                PollFd::new(self.alarm.as_fd(), PollFlags::POLLIN),
-                // Where nothing tells, nothing is asked of a descriptor that is there anyway.
-                population.map_or_else(
-                    || PollFd::new(self.alarm.as_fd(), PollFlags::empty()),
-                    |told_by| PollFd::new(told_by, PollFlags::POLLPRI),
-                ),
-            ];
-            ppoll(&mut fds, None, None).ok();
-            let [spoken, gone, _, rung, changed] = fds.map(|fd| fd.any().unwrap_or(false));
+            let fds = [self.channel.as_fd(), self.front_fd.as_fd(), uplink.bell(), self.alarm.as_fd()];
+            let ([spoken, gone, _, rung], changed) = readable_or_told(fds, population, None);
             if spoken && let Ok(Some(message)) = self.channel.receive() {
                 return Woken::Front(message);
             }
@@ -103,8 +91,7 @@ impl Keeper<'_> {
 
     /// Waits, but not for a front that has gone.
     pub(super) fn pause(&self, pause: Duration) {
-        let mut fds = [PollFd::new(self.front_fd.as_fd(), PollFlags::POLLIN)];
-        ppoll(&mut fds, Some(TimeSpec::from_duration(pause)), None).ok();
+        let _has_gone = readable([self.front_fd.as_fd()], Some(pause));
     }
 
     /// The front reaps the command and says how it ended, soon after the kill.
@@ -126,7 +113,7 @@ impl Keeper<'_> {
         if stopped && self.shared.front_paused() {
             let command_runs = running.child_state.as_ref().is_some_and(|state| !state.is_stopped());
             if command_runs {
-                self.front_fd.send(Signal::SIGCONT).ok();
+                self.wake_front();
             }
             return false;
         }
@@ -142,7 +129,22 @@ impl Keeper<'_> {
     /// A front that stopped itself with the command has to be there for the end.
     pub(super) fn continue_front(&self) {
         if self.shared.front_paused() {
-            self.front_fd.send(Signal::SIGCONT).ok();
+            self.wake_front();
         }
+    }
+
+    /// One that has gone needs none.
+    fn wake_front(&self) {
+        self.front_fd.send(Signal::SIGCONT).ok();
+    }
+
+    pub(super) fn limits(&self) -> [Option<Limits>; 2] {
+        [self.front, nix::unistd::getpid()].map(Limits::of)
+    }
+
+    /// Somebody has taken from the meter what it needs to go on.
+    pub(super) fn is_starved(&self, running: &Running) -> bool {
+        let pairs = self.limits().into_iter().zip(running.limits);
+        pairs.into_iter().any(|(now, before)| now.zip(before).is_some_and(|(now, before)| now.are_below(&before)))
     }
 }

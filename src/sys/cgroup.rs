@@ -12,19 +12,35 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat, openat2};
+use nix::libc;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::stat::{Mode, mkdirat};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
-use super::clock::{Clock, SystemClock};
+use super::clock::{Clock, SystemClock, pause};
+use super::proc;
+
+/// Between two looks where no event can be waited for.
+const LOOK: Duration = Duration::from_millis(1);
 
 /// A cgroup v2 directory, held open.
 #[derive(Debug)]
 pub struct Group {
     path: PathBuf,
     dir: OwnedFd,
+    /// Of a group that was made here.
+    parent: Option<OwnedFd>,
+    kept: Vec<(&'static str, File)>,
 }
+
+/// What ends a job, so that it can be ended where no descriptor is left. `cgroup.kill` needs Linux 5.14.
+const KEPT: [(&str, OFlag); 4] = [
+    ("cgroup.freeze", OFlag::O_RDWR),
+    ("cgroup.kill", OFlag::O_WRONLY),
+    ("cgroup.events", OFlag::O_RDONLY),
+    ("cgroup.procs", OFlag::O_RDWR),
+];
 
 /// Whether waiting for a group reached what it waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +56,7 @@ pub enum Waited {
 /// # Errors
 /// Where `/proc/self/mountinfo` or `/proc/self/cgroup` cannot be read, or no v2 hierarchy is mounted.
 pub fn own_group_path() -> io::Result<PathBuf> {
-    path_of("self")
+    locate_in(&std::fs::read_to_string("/proc/self/cgroup")?)
 }
 
 /// The same of another process; by the mounts of this one.
@@ -48,12 +64,11 @@ pub fn own_group_path() -> io::Result<PathBuf> {
 /// # Errors
 /// Where it has gone, or its group is not shown here.
 pub fn group_path_of(pid: i32) -> io::Result<PathBuf> {
-    path_of(&pid.to_string())
+    locate_in(&proc::read(pid, "cgroup")?)
 }
 
-fn path_of(pid: &str) -> io::Result<PathBuf> {
+fn locate_in(cgroup: &str) -> io::Result<PathBuf> {
     let mountinfo = std::fs::read_to_string("/proc/self/mountinfo")?;
-    let cgroup = std::fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
     let own = cgroup
         .lines()
         .find_map(|line| line.strip_prefix("0::"))
@@ -101,7 +116,7 @@ impl Group {
         if kind != nix::sys::statfs::CGROUP2_SUPER_MAGIC {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a cgroup v2 directory"));
         }
-        Ok(Self { path: path.to_owned(), dir })
+        Ok(Self::held(path.to_owned(), dir))
     }
 
     /// Makes a new group below this one. An existing one is never reused: once `cgroup.kill` was written to it, later
@@ -112,7 +127,21 @@ impl Group {
     pub fn create_below(&self, name: &str) -> io::Result<Self> {
         mkdirat(&self.dir, name, Mode::from_bits_truncate(0o755))?;
         let dir = openat(&self.dir, name, OFlag::O_DIRECTORY | OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
-        Ok(Self { path: self.path.join(name), dir })
+        Ok(Self { parent: Some(self.dir.try_clone()?), ..Self::held(self.path.join(name), dir) })
+    }
+
+    fn held(path: PathBuf, dir: OwnedFd) -> Self {
+        Self { path, dir, parent: None, kept: Vec::new() }
+    }
+
+    /// Opens what ends it, while there are descriptors. A kernel may lack some of it.
+    pub fn keep_open(&mut self) {
+        let open = |(name, access): &(&'static str, OFlag)| Some((*name, self.open_as(name, *access).ok()?));
+        self.kept = KEPT.iter().filter_map(open).collect();
+    }
+
+    fn kept(&self, name: &str) -> Option<&File> {
+        self.kept.iter().find_map(|(kept, file)| (*kept == name).then_some(file))
     }
 
     /// Its path, for the spool and for messages.
@@ -159,7 +188,16 @@ impl Group {
     /// # Errors
     /// Where the file does not exist or may not be read.
     pub fn read_file(&self, name: &str) -> io::Result<String> {
-        io::read_to_string(self.open_file(name)?)
+        let Some(file) = self.kept(name) else { return io::read_to_string(self.open_file(name)?) };
+        let mut bytes = Vec::new();
+        let mut chunk = [0; 4096];
+        loop {
+            let length = file.read_at(&mut chunk, u64::try_from(bytes.len()).unwrap_or(u64::MAX))?;
+            bytes.extend_from_slice(chunk.get(..length).unwrap_or_default());
+            if length == 0 {
+                return String::from_utf8(bytes).map_err(|_| io::Error::from(io::ErrorKind::InvalidData));
+            }
+        }
     }
 
     /// Writes one of its files.
@@ -167,8 +205,8 @@ impl Group {
     /// # Errors
     /// Where the file does not exist, may not be written, or the kernel refuses the value.
     pub fn write_file(&self, name: &str, value: &str) -> io::Result<()> {
-        let file = self.open_as(name, OFlag::O_WRONLY)?;
-        file.write_at(value.as_bytes(), 0).map(|_| ())
+        let write = |file: &File| file.write_at(value.as_bytes(), 0).map(|_| ());
+        self.kept(name).map_or_else(|| write(&self.open_as(name, OFlag::O_WRONLY)?), write)
     }
 
     /// Moves a process, or with 0 the caller, into the group.
@@ -179,10 +217,11 @@ impl Group {
         self.write_file("cgroup.procs", &pid.to_string())
     }
 
-    /// Whether a process of the group or of one below it is alive. A group that has gone has none.
+    /// Whether a process of the group or of one below it is alive. A group that has gone has none; one that cannot be read may.
     #[must_use]
     pub fn is_populated(&self) -> bool {
-        self.read_file("cgroup.events").is_ok_and(|events| events.lines().any(|line| line == "populated 1"))
+        let events = self.read_file("cgroup.events");
+        events.map_or_else(|error| !has_gone(&error), |events| events.lines().any(|line| line == "populated 1"))
     }
 
     /// Whether it can be frozen from here.
@@ -216,17 +255,21 @@ impl Group {
         self.write_file("cgroup.kill", "1")
     }
 
-    /// Waits until nothing in it is alive.
+    /// Waits until nothing in it is alive, or it has gone.
     ///
     /// # Errors
     /// Where `cgroup.events` cannot be read.
     pub fn wait_empty(&self, wait_max: Duration) -> io::Result<Waited> {
         self.wait_for("populated 0", wait_max)
+            .or_else(|error| if has_gone(&error) { Ok(Waited::Reached) } else { Err(error) })
     }
 
     /// `cgroup.events` raises POLLPRI when it changes, so no time is lost in sleeping.
     fn wait_for(&self, wanted: &str, wait_max: Duration) -> io::Result<Waited> {
-        let events = self.open_file("cgroup.events")?;
+        let opened = self.kept("cgroup.events").is_none().then(|| self.open_file("cgroup.events")).transpose()?;
+        let Some(events) = opened.as_ref().or_else(|| self.kept("cgroup.events")) else {
+            return Err(io::Error::from(io::ErrorKind::NotFound));
+        };
         let clock = SystemClock;
         let until_us = clock.boottime_us().saturating_add(u64::try_from(wait_max.as_micros()).unwrap_or(u64::MAX));
         loop {
@@ -243,20 +286,30 @@ impl Group {
             let mut fds = [PollFd::new(events.as_fd(), PollFlags::POLLPRI)];
             match ppoll(&mut fds, Some(TimeSpec::from_duration(left)), None) {
                 Ok(_) | Err(Errno::EINTR) => {}
+                // No descriptor may be waited for any more (poll(2)).
+                Err(Errno::EINVAL) => pause(LOOK),
                 Err(error) => return Err(error.into()),
             }
         }
     }
 
-    /// The processes in it and in the groups below it.
+    /// The processes in it and in the groups below it, but for those of another PID namespace than this and those below it.
     #[must_use]
     pub fn processes(&self) -> Vec<i32> {
+        let mut pids = self.listed();
+        pids.retain(|pid| *pid > 0);
+        pids
+    }
+
+    /// As the kernel names them: those of another PID namespace have the number 0.
+    #[must_use]
+    pub fn listed(&self) -> Vec<i32> {
         let mut pids: Vec<i32> = Vec::new();
         if let Ok(text) = self.read_file("cgroup.procs").or_else(|_| self.read_file("cgroup.threads")) {
             pids.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()));
         }
         for below in self.groups_below() {
-            pids.extend(below.processes());
+            pids.extend(below.listed());
         }
         pids
     }
@@ -270,7 +323,7 @@ impl Group {
                 let name = entry.file_name();
                 let flags = OFlag::O_DIRECTORY | OFlag::O_PATH | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
                 let dir = openat(&self.dir, name.as_os_str(), flags, Mode::empty()).ok()?;
-                Some(Self { path: self.path.join(name), dir })
+                Some(Self::held(self.path.join(name), dir))
             })
             .collect()
     }
@@ -280,24 +333,39 @@ impl Group {
         PathBuf::from(format!("/proc/self/fd/{}", self.dir.as_raw_fd()))
     }
 
-    /// Removes the groups below it and then itself, if the path still is this group.
+    /// Removes the groups below it and then itself, if the path still is this group. Where there is none below, and it was made
+    /// here, that takes no descriptor.
     ///
     /// # Errors
     /// Where one is not empty, or may not be removed.
     pub fn remove(&self) -> io::Result<()> {
-        for below in self.groups_below() {
-            below.remove()?;
-        }
         let (Some(parent), Some(name)) = (self.path.parent(), self.path.file_name()) else {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the root group cannot be removed"));
         };
-        let parent = nix::fcntl::open(parent, OFlag::O_DIRECTORY | OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
-        let there = nix::sys::stat::fstatat(&parent, name, nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW)?;
-        if there.st_ino != self.inode()? {
+        let open = || nix::fcntl::open(parent, OFlag::O_DIRECTORY | OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty());
+        let opened = self.parent.is_none().then(open).transpose()?;
+        let Some(parent) = opened.as_ref().or(self.parent.as_ref()) else {
+            return Err(io::Error::from(io::ErrorKind::NotFound));
+        };
+        let is_there = || -> io::Result<bool> {
+            match nix::sys::stat::fstatat(parent, name, nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW) {
+                Err(Errno::ENOENT) => Ok(false),
+                found => Ok(found?.st_ino == self.inode()?),
+            }
+        };
+        if !is_there()? || unlinkat(parent, name, UnlinkatFlags::RemoveDir).is_ok() {
             return Ok(());
         }
-        Ok(unlinkat(&parent, name, UnlinkatFlags::RemoveDir)?)
+        for below in self.groups_below() {
+            below.remove()?;
+        }
+        Ok(unlinkat(parent, name, UnlinkatFlags::RemoveDir)?)
     }
+}
+
+/// The group of a file, or the file, is no more there.
+fn has_gone(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV))
 }
 
 #[cfg(test)]

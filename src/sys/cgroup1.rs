@@ -7,6 +7,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use super::proc::Process;
+
 /// One v1 group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct V1Group {
@@ -32,23 +34,28 @@ const ENDING: u64 = 0x4;
 #[must_use]
 pub fn group_of(pid: i32, controller: &str) -> Option<V1Group> {
     let mountinfo = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
-    let cgroup = lines_of_living(Path::new(&format!("/proc/{pid}")))?;
-    locate(&mountinfo, &cgroup, controller).map(|path| V1Group { path })
+    group_in(&mountinfo, &Process::hold(pid).ok()?, controller)
+}
+
+/// The same of a process that is held.
+#[must_use]
+pub fn group_of_held(process: &Process, controller: &str) -> Option<V1Group> {
+    group_in(&std::fs::read_to_string("/proc/self/mountinfo").ok()?, process, controller)
+}
+
+fn group_in(mountinfo: &str, process: &Process, controller: &str) -> Option<V1Group> {
+    locate(mountinfo, &lines_of_living(process)?, controller).map(|path| V1Group { path })
 }
 
 /// From the moment a task ends, zombies included, every v1 hierarchy shows it in its root, where it has never been (`flags` of
 /// proc(5); Linux 6.18). So it is asked where it is first, and whether it ends afterwards. A process whose first thread has ended
 /// is where its other threads are.
-fn lines_of_living(process: &Path) -> Option<String> {
-    let of_task = |task: &Path| {
-        let lines = std::fs::read_to_string(task.join("cgroup")).ok()?;
-        let stat = std::fs::read(task.join("stat")).ok()?;
-        (!is_ending(&String::from_utf8_lossy(&stat))?).then_some(lines)
+fn lines_of_living(process: &Process) -> Option<String> {
+    let of_task = |task: &str| {
+        let lines = process.read(&format!("{task}cgroup")).ok()?;
+        (!is_ending(&process.read(&format!("{task}stat")).ok()?)?).then_some(lines)
     };
-    of_task(process).or_else(|| {
-        let threads = std::fs::read_dir(process.join("task")).ok()?;
-        threads.flatten().find_map(|thread| of_task(&thread.path()))
-    })
+    of_task("").or_else(|| process.threads().into_iter().find_map(|thread| of_task(&format!("task/{thread}/"))))
 }
 
 fn is_ending(stat: &str) -> Option<bool> {
@@ -150,17 +157,27 @@ impl V1Group {
         pids
     }
 
+    /// Whether something in it or below it lives; one that is there and cannot be read may have something.
+    #[must_use]
+    pub fn is_populated(&self) -> bool {
+        let listed = self.read("cgroup.procs").map_or_else(|_| self.exists(), |text| !text.trim().is_empty());
+        listed || self.below().iter().any(Self::is_populated)
+    }
+
     /// Lets everything in it and below run again: a job may have frozen a group of its own.
     pub fn thaw(&self) {
         self.write("freezer.state", "THAWED").ok();
         self.below().iter().for_each(Self::thaw);
     }
 
-    /// Removes the groups below it and then itself.
+    /// Removes the groups below it and then itself. Where there is none below, that takes no descriptor.
     ///
     /// # Errors
     /// Where one is not empty.
     pub fn remove(&self) -> io::Result<()> {
+        if std::fs::remove_dir(&self.path).is_ok() || !self.exists() {
+            return Ok(());
+        }
         self.below().iter().try_for_each(Self::remove)?;
         std::fs::remove_dir(&self.path)
     }

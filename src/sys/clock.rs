@@ -68,6 +68,18 @@ impl AsFd for Alarm {
     }
 }
 
+/// When so much time will have passed, in µs of `CLOCK_BOOTTIME`.
+#[must_use]
+pub fn after(wait: Duration) -> u64 {
+    SystemClock.boottime_us().saturating_add(u64::try_from(wait.as_micros()).unwrap_or(u64::MAX))
+}
+
+/// Whether that time has not come yet.
+#[must_use]
+pub fn is_before(until_us: u64) -> bool {
+    SystemClock.boottime_us() < until_us
+}
+
 /// Waits, or less where a signal comes.
 pub fn pause(time: Duration) {
     ppoll(&mut [], Some(TimeSpec::from_duration(time)), None).ok();

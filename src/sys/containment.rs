@@ -4,18 +4,19 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
-use super::cgroup::{Group, Waited};
+use super::cgroup::Group;
 use super::cgroup1::{V1Group, group_of};
-use super::clock::{Clock, SystemClock, pause};
-use super::process::{self, reaped_cpu_us};
+use super::clock::{after, is_before, pause};
+use super::group_kill::kill_group;
+use super::proc;
+use super::process::{self, PidFd, reaped_cpu_us};
 use super::tree;
 
 /// Between two looks of a kill that has no event to wait for.
 const LOOK: Duration = Duration::from_millis(1);
-/// A kill without `cgroup.kill` goes on for at most this; what forks faster than that is reported.
-const KILL_MAX_US: u64 = 5_000_000;
 /// One look for strays reads the groups of no more processes.
 const STRAYS_LOOKED_AT_MAX: usize = 1_024;
 
@@ -55,7 +56,32 @@ pub enum ContainmentSpec {
         /// CPU time of children that its process had before it became jobmeter (a script that ends with `exec`), in µs.
         #[serde(default)]
         before_us: u64,
+        /// The PID namespace in which these numbers name something; an older version did not say.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pid_namespace: Option<u64>,
     },
+}
+
+/// What became of a job's containment since it was written down.
+#[derive(Debug)]
+pub enum Reopened {
+    /// It is there, the very one that was written down.
+    Found(Containment),
+    /// It has gone, with everything in it.
+    Gone,
+    /// It is named by numbers of a PID namespace that is not this one, or not known: here they mean other processes.
+    OutOfSight,
+}
+
+impl Reopened {
+    /// The containment, if it is there.
+    #[must_use]
+    pub fn found(self) -> Option<Containment> {
+        match self {
+            Self::Found(containment) => Some(containment),
+            Self::Gone | Self::OutOfSight => None,
+        }
+    }
 }
 
 /// What holds a job.
@@ -91,11 +117,15 @@ pub enum Containment {
 
 impl Containment {
     /// All descendants of this process, which must be the front.
-    #[must_use]
-    pub fn tree_of_self() -> Self {
+    ///
+    /// # Errors
+    /// Where processes cannot be looked at here.
+    pub fn tree_of_self() -> io::Result<Self> {
         let front = nix::unistd::getpid().as_raw();
-        let start = tree::Stat::read(front).map_or(0, |stat| stat.start);
-        Self::Tree { front, start, before_us: reaped_cpu_us() }
+        proc::prove().map_err(|blind| io::Error::new(io::ErrorKind::Unsupported, blind.to_string()))?;
+        let unseen = || io::Error::new(io::ErrorKind::Unsupported, "/proc does not show this process's own stat");
+        let start = tree::Stat::read(front).ok_or_else(unseen)?.start;
+        Ok(Self::Tree { front, start, before_us: reaped_cpu_us() })
     }
 
     /// For the spool.
@@ -114,30 +144,39 @@ impl Containment {
                 freezer: freezer.path().to_owned(),
                 others: others.iter().map(|group| group.path().to_owned()).collect(),
             },
-            Self::Tree { front, start, before_us } => {
-                ContainmentSpec::Tree { front: *front, start: *start, before_us: *before_us }
-            }
+            Self::Tree { front, start, before_us } => ContainmentSpec::Tree {
+                front: *front,
+                start: *start,
+                before_us: *before_us,
+                pid_namespace: proc::namespace(),
+            },
         }
     }
 
-    /// Finds it again; `None` where it has gone.
+    /// Finds it again.
     ///
     /// # Errors
-    /// Where the group cannot be opened for another reason.
-    pub fn reopen(spec: &ContainmentSpec) -> io::Result<Option<Self>> {
+    /// Where the group cannot be opened for another reason than that it has gone.
+    pub fn reopen(spec: &ContainmentSpec) -> io::Result<Reopened> {
+        let or_gone = |found: Option<Self>| found.map_or(Reopened::Gone, Reopened::Found);
         match spec {
-            ContainmentSpec::Cgroup2 { path, inode } => Ok(group_of_inode(path, *inode)?.map(Self::Cgroup2)),
+            ContainmentSpec::Cgroup2 { path, inode } => Ok(or_gone(group_of_inode(path, *inode)?.map(Self::Cgroup2))),
             ContainmentSpec::Attached { path, inode, before_us } => {
                 let found = group_of_inode(path, *inode)?;
-                Ok(found.map(|group| Self::Attached { group, before_us: *before_us }))
+                Ok(or_gone(found.map(|group| Self::Attached { group, before_us: *before_us })))
             }
             ContainmentSpec::Cgroup1 { freezer, others } => {
                 let (freezer, others) = (V1Group::at(freezer), others.iter().map(|path| V1Group::at(path)).collect());
-                Ok(freezer.exists().then_some(Self::Cgroup1 { freezer, others }))
+                Ok(or_gone(freezer.exists().then_some(Self::Cgroup1 { freezer, others })))
             }
-            ContainmentSpec::Tree { front, start, before_us } => {
+            // The relay cannot reach its jobs, and names no process.
+            ContainmentSpec::Tree { front: ..1, .. } => Ok(Reopened::Gone),
+            ContainmentSpec::Tree { front, start, before_us, pid_namespace } => {
+                if pid_namespace.is_none() || *pid_namespace != proc::namespace() || proc::prove().is_err() {
+                    return Ok(Reopened::OutOfSight);
+                }
                 let same = tree::Stat::read(*front).is_some_and(|stat| stat.start == *start);
-                Ok(same.then_some(Self::Tree { front: *front, start: *start, before_us: *before_us }))
+                Ok(or_gone(same.then_some(Self::Tree { front: *front, start: *start, before_us: *before_us })))
             }
         }
     }
@@ -183,39 +222,61 @@ impl Containment {
         }
     }
 
-    /// SIGKILL to everything in it.
-    pub fn kill(&self) {
+    /// SIGKILL to everything in it, again and again until nothing of it lives or the time is over: whether nothing does.
+    #[must_use]
+    pub fn kill(&self, wait_max: Duration) -> bool {
+        let until_us = after(wait_max);
+        if let Self::Cgroup2(group) | Self::Attached { group, .. } = self {
+            return kill_group(group, until_us);
+        }
+        while self.kill_once() {
+            if !is_before(until_us) || self.is_beyond_reach() {
+                return false;
+            }
+            pause(LOOK);
+        }
+        true
+    }
+
+    /// Whether all that lives in it may not be killed from here, so that there is nothing to wait for.
+    fn is_beyond_reach(&self) -> bool {
+        let living = if nix::unistd::geteuid().is_root() { Vec::new() } else { self.processes() };
+        !living.is_empty() && living.into_iter().all(process::is_beyond_reach)
+    }
+
+    /// Whether this process has what it takes to look at it: a descriptor, where it is not held open.
+    #[must_use]
+    pub fn can_be_seen(&self) -> bool {
+        !matches!(self, Self::Tree { .. }) || proc::pids().is_ok()
+    }
+
+    /// One round of that; whether something lived, or may have.
+    fn kill_once(&self) -> bool {
         match self {
-            Self::Cgroup2(group) | Self::Attached { group, .. } => {
-                thaw_foreign_freezers(&group.processes());
-                if group.kill().is_err() {
-                    // Before Linux 5.14 there is no cgroup.kill, and in a container it cannot be written; frozen tasks of v2 die of SIGKILL all the same.
-                    kill_all(&|| group.processes());
-                }
-            }
+            Self::Cgroup2(group) | Self::Attached { group, .. } => tree::kill_listed(&|| group.processes()),
             Self::Cgroup1 { freezer, .. } => {
-                let until_us = SystemClock.boottime_us().saturating_add(KILL_MAX_US);
-                while !freezer.processes().is_empty() && is_before(until_us) {
-                    // Frozen, nothing can fork between the list and the signal; a v1-frozen task keeps SIGKILL pending
-                    // until it is thawed (measured).
-                    freezer.write("freezer.state", "FROZEN").ok();
-                    freezer.processes().into_iter().for_each(tree::kill_process);
-                    freezer.thaw();
-                    pause(LOOK);
-                }
+                // Frozen, nothing can fork between the list and the signal; a v1-frozen task keeps SIGKILL pending until it is
+                // thawed (measured).
+                freezer.write("freezer.state", "FROZEN").ok();
+                let lived = tree::kill_listed(&|| freezer.processes());
+                freezer.thaw();
+                lived || freezer.is_populated()
             }
-            Self::Tree { front, .. } => {
-                let living = || living(*front);
-                if *front == 1 && process::in_own_pid_namespace() {
-                    living().into_iter().for_each(tree::kill_process);
+            Self::Tree { front, start, .. } => {
+                let own = nix::unistd::getpid().as_raw();
+                if *front == own && !self.can_be_seen() {
+                    return tree::kill_children_of_self();
+                }
+                let lived = tree::kill_below(*front, *start, own);
+                // What forks faster than it can be listed dies of one call, where all that it can reach is this job and
+                // jobmeter's own helper for GPUs, which is spared where that can be.
+                if lived && *front == 1 && proc::was_opened_by(1) && process::in_own_pid_namespace() {
                     pause(LOOK);
-                    // What forks faster than it can be listed dies of one call, where all that it can reach is this job
-                    // and jobmeter's own helper for GPUs, which is spared where that can be.
-                    if !living().is_empty() {
+                    if self.is_populated() {
                         kill_everybody();
                     }
                 }
-                kill_all(&living);
+                lived
             }
         }
     }
@@ -224,8 +285,9 @@ impl Containment {
     fn holds(&self, pid: i32) -> Option<bool> {
         match self {
             Self::Cgroup2(group) => {
-                let top = PathBuf::from(group2_of("self")?).join(group.path().file_name()?);
-                Some(Path::new(&group2_of(&pid.to_string())?).starts_with(top))
+                let own = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+                let top = Path::new(group2_in(&own)?).join(group.path().file_name()?);
+                Some(Path::new(group2_in(&proc::read(pid, "cgroup").ok()?)?).starts_with(top))
             }
             // Either can be left without the other: one meters, one ends.
             Self::Cgroup1 { freezer, others } => {
@@ -242,6 +304,8 @@ impl Containment {
     #[must_use]
     pub fn contains(&self, pid: i32) -> bool {
         match self {
+            // Who has a PID namespace of its own and asks from within is seen by its number here.
+            Self::Cgroup2(group) if proc::prove().is_err() => pid > 0 && group.processes().contains(&pid),
             Self::Cgroup2(_) | Self::Cgroup1 { .. } => pid > 0 && self.holds(pid) == Some(true),
             Self::Attached { group, .. } => group.processes().contains(&pid),
             Self::Tree { front, .. } => living(*front).contains(&pid),
@@ -261,9 +325,22 @@ impl Containment {
         pids
     }
 
-    /// Moves a stray back; whether that worked.
+    /// Moves a stray back, or ends it where that is not permitted. Whether it was one: its number is looked at once more while
+    /// the process is held, since it may have come to mean somebody else's.
     #[must_use]
-    pub fn recapture(&self, pid: i32) -> bool {
+    pub fn recapture(&self, front: i32, pid: i32) -> bool {
+        let Ok(held) = PidFd::open(Pid::from_raw(pid)) else { return false };
+        let own = nix::unistd::getpid().as_raw();
+        if self.holds(pid) != Some(false) || !tree::is_below(front, own, pid) || held.has_ended() {
+            return false;
+        }
+        if !self.take_in(pid) {
+            held.kill();
+        }
+        true
+    }
+
+    fn take_in(&self, pid: i32) -> bool {
         match self {
             Self::Cgroup2(group) => {
                 // The inner group takes processes even where the job has enabled controllers for the outer one.
@@ -282,31 +359,9 @@ impl Containment {
     pub fn is_populated(&self) -> bool {
         match self {
             Self::Cgroup2(group) | Self::Attached { group, .. } => group.is_populated(),
-            Self::Cgroup1 { .. } | Self::Tree { .. } => !self.processes().is_empty(),
+            Self::Cgroup1 { freezer, .. } => freezer.is_populated(),
+            Self::Tree { front, .. } => tree::is_populated(*front, nix::unistd::getpid().as_raw()),
         }
-    }
-
-    /// Waits until nothing in it lives: whether that came in time.
-    #[must_use]
-    pub fn wait_empty(&self, wait_max: Duration) -> bool {
-        if let Self::Cgroup2(group) | Self::Attached { group, .. } = self {
-            // A group that has gone has nothing in it.
-            return group.wait_empty(wait_max).map_or(true, |waited| waited == Waited::Reached);
-        }
-        let until_us = after(wait_max);
-        while self.is_populated() {
-            if !is_before(until_us) || self.is_beyond_reach() {
-                return false;
-            }
-            pause(LOOK);
-        }
-        true
-    }
-
-    /// Whether all that lives in it may not be killed from here, so that there is nothing to wait for.
-    fn is_beyond_reach(&self) -> bool {
-        let living = self.processes();
-        !living.is_empty() && living.into_iter().all(process::is_beyond_reach)
     }
 
     /// What lives in it.
@@ -320,21 +375,19 @@ impl Containment {
     }
 
     /// Removes its groups, which must be empty; another's is left as it was.
-    pub fn remove(&self) {
+    ///
+    /// # Errors
+    /// Where one is not empty, or may not be removed.
+    pub fn remove(&self) -> io::Result<()> {
         match self {
-            Self::Cgroup2(group) => {
-                group.remove().ok();
-            }
-            Self::Cgroup1 { freezer, others } => {
-                for group in others.iter().chain([freezer]) {
-                    group.remove().ok();
-                }
-            }
+            Self::Cgroup2(group) => group.remove(),
+            Self::Cgroup1 { freezer, others } => others.iter().chain([freezer]).try_for_each(V1Group::remove),
             // What comes into it later is somebody else's, and must not stand still.
             Self::Attached { group, .. } => {
                 group.thaw().ok();
+                Ok(())
             }
-            Self::Tree { .. } => {}
+            Self::Tree { .. } => Ok(()),
         }
     }
 }
@@ -356,42 +409,10 @@ fn living(front: i32) -> Vec<i32> {
 
 /// Everything in this PID namespace but its first process and the caller (kill(2)).
 fn kill_everybody() {
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(-1), nix::sys::signal::Signal::SIGKILL).ok();
+    nix::sys::signal::kill(Pid::from_raw(-1), nix::sys::signal::Signal::SIGKILL).ok();
 }
 
-fn kill_all(processes: &dyn Fn() -> Vec<i32>) {
-    let until_us = SystemClock.boottime_us().saturating_add(KILL_MAX_US);
-    loop {
-        let left = processes();
-        if left.iter().all(|pid| process::is_beyond_reach(*pid)) || !is_before(until_us) {
-            return;
-        }
-        left.into_iter().for_each(tree::kill_process);
-        pause(LOOK);
-    }
-}
-
-/// A job may have put its processes into a v1 freezer of its own and frozen that: SIGKILL would stay pending.
-fn thaw_foreign_freezers(processes: &[i32]) {
-    let own = super::cgroup1::own_group("freezer").ok();
-    let Some(own) = own else { return };
-    for group in processes.iter().filter_map(|pid| group_of(*pid, "freezer")) {
-        if group != own {
-            group.thaw();
-        }
-    }
-}
-
-/// The v2 group of a process, as `/proc/PID/cgroup` names it.
-fn group2_of(pid: &str) -> Option<String> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
-    text.lines().find_map(|line| line.strip_prefix("0::")).map(str::to_owned)
-}
-
-fn after(wait: Duration) -> u64 {
-    SystemClock.boottime_us().saturating_add(u64::try_from(wait.as_micros()).unwrap_or(u64::MAX))
-}
-
-fn is_before(until_us: u64) -> bool {
-    SystemClock.boottime_us() < until_us
+/// The v2 group, as `/proc/PID/cgroup` names it.
+fn group2_in(text: &str) -> Option<&str> {
+    text.lines().find_map(|line| line.strip_prefix("0::"))
 }

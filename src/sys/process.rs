@@ -4,13 +4,15 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::signal::Signal;
-use nix::sys::time::TimeSpec;
 use nix::unistd::{ForkResult, Pid};
+
+use super::poll::readable;
+use super::proc;
 
 /// A process, held so that its number cannot come to mean another one.
 #[derive(Debug)]
@@ -57,8 +59,19 @@ impl PidFd {
     /// waited for it.
     #[must_use]
     pub fn wait_for_end(&self, wait_max: Duration) -> bool {
-        let mut fds = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
-        ppoll(&mut fds, Some(TimeSpec::from_duration(wait_max)), None).is_ok_and(|ready| ready > 0)
+        let [ended] = readable([self.as_fd()], Some(wait_max));
+        ended
+    }
+
+    /// SIGKILL. That it has gone already, or may not be killed, the next look at what lives shows.
+    pub fn kill(&self) {
+        self.send(Signal::SIGKILL).ok();
+    }
+
+    /// Whether all of its threads have ended (pidfd_open(2)).
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.wait_for_end(Duration::ZERO)
     }
 }
 
@@ -212,7 +225,7 @@ impl StatFile {
     /// # Errors
     /// Where there is no such process.
     pub fn open(pid: Pid) -> io::Result<Self> {
-        File::open(format!("/proc/{pid}/stat")).map(Self)
+        proc::open_stat(pid.as_raw()).map(Self)
     }
 
     /// The state letter of proc(5), or `None` once the process has gone.
@@ -260,7 +273,7 @@ pub fn is_beyond_reach(pid: i32) -> bool {
 /// One that sets `SA_NOCLDWAIT` beside a handler is not known by this.
 #[must_use]
 pub fn ignores_sigchld(pid: i32) -> bool {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let status = proc::read(pid, "status").unwrap_or_default();
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     let mask = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
     mask & (1 << (libc::SIGCHLD - 1)) != 0
@@ -276,10 +289,12 @@ pub fn reaped_cpu_us() -> u64 {
     us(usage.user_time()) + us(usage.system_time())
 }
 
-/// The id of this boot of the machine.
+/// The id of this boot of the machine. It is read once: later there may be no descriptor for it.
 #[must_use]
 pub fn boot_id() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+    static ID: OnceLock<String> = OnceLock::new();
+    let read = || std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned();
+    ID.get_or_init(read).clone()
 }
 
 /// A session of its own, away from the terminal, with nothing of the job's standard input and output held open.

@@ -14,10 +14,12 @@
 
 mod attach;
 mod clocks;
+mod endings;
 mod exact;
 mod grace;
 mod hostile;
 mod lost;
+mod namespaces;
 mod places;
 mod signals;
 mod sources;

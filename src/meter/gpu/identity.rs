@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::wire::ListedDevice;
+use crate::sys::proc;
 
 /// One look for open files looks at no more processes.
 const LOOKED_AT_MAX: usize = 256;
@@ -67,13 +68,13 @@ impl DriverFiles {
     pub fn open_by(&self, pids: &[i32]) -> OpenFiles {
         let mut found = OpenFiles { minors: BTreeSet::new(), complete: pids.len() <= LOOKED_AT_MAX };
         for pid in pids.iter().take(LOOKED_AT_MAX) {
-            match std::fs::read_dir(format!("/proc/{pid}/fd")) {
+            match proc::path(*pid, "fd").and_then(std::fs::read_dir) {
                 Ok(entries) => {
                     let links = entries.flatten().filter_map(|entry| std::fs::read_link(entry.path()).ok());
                     found.minors.extend(links.filter_map(|path| self.minor_of(&path)));
                 }
-                // One that has gone has nothing open.
-                Err(error) => found.complete &= error.kind() == std::io::ErrorKind::NotFound,
+                // One that has gone has nothing open; a hidden one looks as if it had.
+                Err(error) => found.complete &= error.kind() == std::io::ErrorKind::NotFound && !proc::hides(),
             }
         }
         found

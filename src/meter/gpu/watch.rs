@@ -14,7 +14,7 @@ use super::identity::{DriverFiles, OpenFiles};
 use super::place;
 use super::wire::{Ask, Fault, Listed, Polled, Told};
 use crate::sys::clock::{Clock, SystemClock, pause};
-use crate::sys::containment::{Containment, ContainmentSpec};
+use crate::sys::containment::{Containment, ContainmentSpec, Reopened};
 use crate::sys::process::cpu_us_of;
 
 /// The ring of the driver holds 12 s.
@@ -236,7 +236,7 @@ struct Watcher {
 
 impl Watcher {
     fn run(&mut self) {
-        let job = Containment::reopen(&self.job).ok().flatten();
+        let job = Containment::reopen(&self.job).ok().and_then(Reopened::found);
         loop {
             self.look(job.as_ref());
             self.set(|orders| orders.stage = Stage::Looking);

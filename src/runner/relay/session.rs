@@ -160,7 +160,7 @@ impl Sessions {
             ledger: options.ledger.to_string(),
             boot_id: boot_id(),
             // It cannot be reached from here: the wrapper is the first process of its namespace, and ends with it.
-            containment: ContainmentSpec::Tree { front: 0, start: 0, before_us: 0 },
+            containment: ContainmentSpec::Tree { front: 0, start: 0, before_us: 0, pid_namespace: None },
             started_at_us: SystemClock.realtime_us().saturating_sub(ago_us),
             resources: request.resources.clone(),
             slot_bytes: SLOT_BYTES_WITH_GPUS,
