@@ -70,6 +70,8 @@ pub(super) fn end(keeper: &mut Keeper<'_>, mut running: Running, end: End) -> En
     keeper.trust_for(FREEZE_WAIT_MAX + KILL_WAIT_MAX + END_WAIT_MAX);
     let settled = settle(keeper, &mut running, end);
     let is_removed = keeper.plan.discard();
+    // There is no command any more that a signal could have reached.
+    drop(keeper.witness.take());
     keeper.trust_for(Duration::from_micros(FINISH_WAIT_MAX_US) + ANSWER_WAIT_MAX);
     keeper.continue_front();
     if running.ended.is_none() && end != End::MeterLost && keeper.options.attach.is_none() {
