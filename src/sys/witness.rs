@@ -27,6 +27,8 @@ const DOUBT: Duration = Duration::from_secs(1);
 
 /// An answer: the question's number, and one of these.
 const ANSWER_BITS: u32 = 8;
+/// What stands in the place of a question once there is somebody to ask.
+const UNASKED: u32 = 1 << ANSWER_BITS;
 const NO: u32 = 1;
 const YES: u32 = 2;
 
@@ -42,13 +44,15 @@ impl Witness {
     pub fn start(page: SharedPage) -> io::Result<Self> {
         let arguments = arguments_area();
         let keeper = nix::unistd::getpid();
-        page.witness_answered().store(0, Ordering::Release);
-        match fork()? {
-            Some(pid) => {
-                page.witness_asked().store(1 << ANSWER_BITS, Ordering::Release);
-                Ok(Self(pid))
+        // It begins with what stands there now: what the front asks before it looks is not missed.
+        page.witness_asked().store(UNASKED, Ordering::Release);
+        match fork() {
+            Ok(Some(pid)) => Ok(Self(pid)),
+            Ok(None) => watch(page, keeper, arguments),
+            Err(error) => {
+                page.witness_asked().store(0, Ordering::Release);
+                Err(error)
             }
-            None => watch(page, keeper, arguments),
         }
     }
 }
@@ -118,7 +122,7 @@ fn watch(page: SharedPage, keeper: Pid, arguments: Option<(usize, usize)>) -> ! 
     }
     set_mask(SignalSet::ALL);
     let (asked, answered) = (page.witness_asked(), page.witness_answered());
-    let (mut known, mut doubted) = (asked.load(Ordering::Acquire), SignalSet::EMPTY);
+    let (mut known, mut doubted) = (UNASKED, SignalSet::EMPTY);
     loop {
         let wait_max = (doubted != SignalSet::EMPTY).then_some(DOUBT);
         if !wait_for_change(asked, known, wait_max) {
