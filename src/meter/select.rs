@@ -6,8 +6,6 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use nix::errno::Errno;
-use nix::sys::signal::kill;
 use nix::unistd::Pid;
 use uuid::Uuid;
 
@@ -25,7 +23,7 @@ use crate::sys::cgroup::{Group, own_group_path};
 use crate::sys::cgroup1::{V1Group, own_group};
 use crate::sys::containment::{Containment, ContainmentSpec};
 use crate::sys::proc::{self, Blind};
-use crate::sys::process::in_own_pid_namespace;
+use crate::sys::process::{in_own_pid_namespace, is_beyond_reach};
 use crate::sys::shared::SharedPage;
 use crate::sys::user_scope;
 
@@ -96,7 +94,7 @@ impl Plan {
             return Err(fault(format!("jobmeter itself runs in {}", path.display())));
         }
         // A meter that could not stop the job must not begin.
-        let untouchable = pids.iter().find(|pid| kill(Pid::from_raw(**pid), None) == Err(Errno::EPERM));
+        let untouchable = pids.iter().find(|pid| is_beyond_reach(**pid));
         if let Some(pid) = untouchable {
             return Err(fault(format!("process {pid} in {} may not be ended from here", path.display())));
         }

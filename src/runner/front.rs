@@ -2,12 +2,13 @@
 //! stops and continues with it, and watches the keeper. It starts no thread and allocates little.
 
 use std::io::Write;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::unistd::{Pid, getpgid, getpgrp};
+use nix::fcntl::OFlag;
+use nix::unistd::{Pid, getpgid, getpgrp, pipe2};
 
 use super::wire::{Channel, Exit, ExitKind, SpawnFailure, ToFront, ToKeeper};
 use crate::domain::printable::{printable, printable_lines};
@@ -25,6 +26,8 @@ use crate::sys::witness::Testimony;
 
 /// How long a keeper that is past its deadline has to renew it.
 const RENEWAL_WAIT: Duration = Duration::from_millis(50);
+/// More signals are not taken before the keeper and its deadline are looked at again.
+const TAKEN_AT_ONCE_MAX: usize = 64;
 /// How long a keeper that was killed is waited for: the job is to be ended all the same.
 const KEEPER_END_WAIT_MAX: Duration = Duration::from_secs(1);
 
@@ -121,8 +124,11 @@ impl Front<'_> {
             self.alarm.set(self.trusted_until_us());
             let [signalled, spoken, rung] =
                 readable([self.signals.as_fd(), self.channel.as_fd(), self.alarm.as_fd()], None);
-            if spoken && let Some(outcome) = self.hear(&mut watch, terminal.as_ref()) {
-                return outcome;
+            if spoken {
+                let said = self.channel.receive().ok().flatten();
+                if let Some(outcome) = self.hear(said, &mut watch, terminal.as_ref()) {
+                    return outcome;
+                }
             }
             if signalled && let Some(outcome) = self.take_signals(&mut watch, terminal.as_ref()) {
                 return outcome;
@@ -147,49 +153,37 @@ impl Front<'_> {
         is_over()
     }
 
-    fn hear(&mut self, watch: &mut Watch, terminal: Option<&Terminal>) -> Option<Outcome> {
-        match self.channel.receive::<ToFront>() {
-            Ok(Some(ToFront::Start)) => self.start(watch),
-            Ok(Some(ToFront::OpenGate)) => {}
-            Ok(Some(ToFront::Say(line))) => say(&line),
-            Ok(Some(ToFront::Done { lines, exit, killed })) => {
+    /// `None` is the end of the channel.
+    fn hear(&mut self, said: Option<ToFront>, watch: &mut Watch, terminal: Option<&Terminal>) -> Option<Outcome> {
+        match said {
+            Some(ToFront::Start) => return self.start(watch, terminal),
+            Some(ToFront::OpenGate) => {}
+            Some(ToFront::Say(line)) => say(&line),
+            Some(ToFront::Done { lines, exit, killed }) => {
                 if let Some(terminal) = terminal {
                     terminal.restore(killed);
                 }
                 return Some(Outcome::Done { lines, exit });
             }
-            Ok(None) | Err(_) => {
-                return Some(watch.keeper_lost("closed its channel", LostKeeper::Unreaped(self.keeper)));
-            }
+            None => return Some(watch.keeper_lost("closed its channel", LostKeeper::Unreaped(self.keeper))),
         }
         None
     }
 
-    fn start(&self, watch: &mut Watch) {
+    fn start(&mut self, watch: &mut Watch, terminal: Option<&Terminal>) -> Option<Outcome> {
+        // What has come to the group by now has not come to the command.
+        if let Some(outcome) = self.take_signals(watch, terminal) {
+            return Some(outcome);
+        }
         let Some(command) = &self.command else {
             // One of its processes stands for it; that none is left the keeper sees for itself.
             let first = self.plan.containment().processes().first().copied().unwrap_or_default();
             self.channel.send(&ToKeeper::Cloned { pid: first, at_us: SystemClock.boottime_us() });
             self.channel.send(&ToKeeper::Started);
-            return;
+            return None;
         };
-        let gate = self.plan.needs_gate().then(nix::unistd::pipe).transpose().ok().flatten();
-        let joins: Vec<BorrowedFd<'_>> = self.plan.joins();
-        let placement = Placement {
-            group: self.plan.spawn_group(),
-            joins: &joins,
-            gate: gate.as_ref().map(|(read, _)| read.as_fd()),
-            gate_opener: gate.as_ref().map(|(_, write)| write.as_fd()),
-        };
-        let spawned = command.spawn(placement, &mut |pid| {
-            self.channel.send(&ToKeeper::Cloned { pid: pid.as_raw(), at_us: SystemClock.boottime_us() });
-            if let Some((_, opener)) = &gate {
-                // The keeper opens its counter on the child before the child can do anything.
-                self.channel.receive::<ToFront>().ok();
-                nix::unistd::write(opener, b"g").ok();
-            }
-        });
-        match spawned {
+        let mut refused = None;
+        match self.spawn(command, &mut refused) {
             Ok(pid) => {
                 watch.child = Some(pid);
                 watch.child_running = true;
@@ -197,9 +191,40 @@ impl Front<'_> {
                 for arrived in std::mem::take(&mut watch.early) {
                     self.pass(pid, arrived);
                 }
+                None
             }
-            Err(error) => self.channel.send(&ToKeeper::NotStarted(self.describe(error))),
+            Err(error) => match refused {
+                said @ Some(_) => self.hear(said, watch, terminal),
+                None => {
+                    self.channel.send(&ToKeeper::NotStarted(self.describe(error)));
+                    None
+                }
+            },
         }
+    }
+
+    /// Starts the command. Where a counter has to be open first, the keeper's word opens the gate: with any other, which is `refused`,
+    /// or none, the child ends before it is the command.
+    fn spawn(&self, command: &Command, refused: &mut Option<ToFront>) -> Result<Pid, SpawnError> {
+        let no_gate = |errno| SpawnError { stage: Stage::Clone, errno };
+        let gate = self.plan.needs_gate().then(|| pipe2(OFlag::O_CLOEXEC)).transpose().map_err(no_gate)?;
+        let (gate, mut opener) = gate.unzip();
+        let joins: Vec<BorrowedFd<'_>> = self.plan.joins();
+        let placement = Placement {
+            group: self.plan.spawn_group(),
+            joins: &joins,
+            gate: gate.as_ref().map(AsFd::as_fd),
+            gate_opener: opener.as_ref().map(AsRawFd::as_raw_fd),
+        };
+        command.spawn(placement, &mut |pid| {
+            self.channel.send(&ToKeeper::Cloned { pid: pid.as_raw(), at_us: SystemClock.boottime_us() });
+            let Some(opener) = opener.take() else { return };
+            match self.channel.receive().ok().flatten() {
+                // A child that has ended meanwhile needs no gate.
+                Some(ToFront::OpenGate) => drop(nix::unistd::write(&opener, b"g")),
+                said => *refused = said,
+            }
+        })
     }
 
     fn describe(&self, error: SpawnError) -> SpawnFailure {
@@ -224,7 +249,8 @@ impl Front<'_> {
     }
 
     fn take_signals(&mut self, watch: &mut Watch, terminal: Option<&Terminal>) -> Option<Outcome> {
-        while let Some(arrived) = self.signals.arrived() {
+        for _ in 0..TAKEN_AT_ONCE_MAX {
+            let Some(arrived) = self.signals.arrived() else { break };
             // First of all, so that no signal goes to a command that has ended.
             if let Some(outcome) = self.reap(watch, terminal) {
                 return Some(outcome);
@@ -237,8 +263,10 @@ impl Front<'_> {
     }
 
     fn deal_with(&self, watch: &mut Watch, arrived: Arrived) {
+        // Also where it does not matter: else a later one to the front alone would be taken for this one.
+        let came_to_group = watch.testimony.came_to_group(arrived.number);
+        self.tell_keeper(arrived);
         let Some(child) = watch.running() else {
-            self.tell_keeper(arrived);
             if self.command.is_none() {
                 self.pass_to_all(arrived);
             } else if watch.child.is_none() && watch.early.len() < EARLY_MAX {
@@ -246,8 +274,6 @@ impl Front<'_> {
             }
             return;
         };
-        let came_to_group = watch.testimony.came_to_group(arrived.number);
-        self.tell_keeper(arrived);
         if !came_to_group {
             self.pass(child, arrived);
         } else if self.has_own_session() {
@@ -276,7 +302,7 @@ impl Front<'_> {
         let all: Vec<(i32, PidFd)> = self.plan.containment().processes().into_iter().filter_map(held).collect();
         let still = self.plan.containment().processes();
         for (_, process) in all.iter().filter(|(pid, _)| still.contains(pid)) {
-            process.send_number(arrived.number).ok();
+            process.send(arrived.number).ok();
         }
     }
 

@@ -355,7 +355,7 @@ impl Keeper<'_> {
 
     fn notice(&self, running: &mut Running) {
         if let (Some(child), Some(notice)) = (&running.child, self.options.notice) {
-            child.send(notice.signal).ok();
+            child.send(notice.signal as i32).ok();
             running.figures.notice_sent();
         }
     }

@@ -4,10 +4,11 @@
 //!  user's terminal ── front ──────── command and all that it starts (the job's group)
 //!                       │ channel       ▲ reads, freezes, kills
 //!                       └──────── keeper ┘──▶ spool ──▶ ledger
+//!                                    └── signal-witness, in the front's process group
 //! ```
 //!
-//! The front stays where the user started it; the keeper, forked from it, meters. Each ends the job when the other is
-//! lost. Neither lets the other's death lose a figure: what is not in the ledger is in the spool or in the kernel.
+//! The front stays where the user started it; the keeper, forked from it, meters; the witness tells the front which signals came to
+//! its whole group, and so to the command as well. Front and keeper each end the job when the other is lost. Neither lets the other's death lose a figure: what is not in the ledger is in the spool or in the kernel.
 
 pub mod ask;
 mod attempt;
@@ -62,7 +63,7 @@ use crate::sys::process::{
     PidFd, become_subreaper, boot_id, exit_now, forbid_tracing, fork, leave_session, lower_oom_score, reaped_cpu_us,
 };
 use crate::sys::shared::SharedPage;
-use crate::sys::signals::{OF_GLIBC, SignalSet, Signals, set_mask};
+use crate::sys::signals::{OF_GLIBC, SignalSet, Signals, set_mask, take_pending};
 use crate::sys::spawn::Command;
 use crate::sys::witness::Witness;
 
@@ -181,10 +182,12 @@ fn start(options: &RunOptions, attempt: &Attempt, socket: &mut Option<JobSocket>
 
 /// What is sent to the keeper ends no job, nor does what is sent to the front's group or from its terminal.
 fn leave_front(options: &RunOptions, shared: SharedPage) -> Option<Witness> {
-    // Its threads need glibc's own.
-    set_mask(OF_GLIBC.into_iter().fold(SignalSet::ALL, SignalSet::without));
     let witness = options.attach.is_none().then(|| Witness::start(shared).ok()).flatten();
     leave_session().ok();
+    // Its threads need glibc's own; of those that came to the front's group before, one that is pending would end it.
+    let of_glibc = OF_GLIBC.into_iter().fold(SignalSet::EMPTY, SignalSet::with);
+    while take_pending(of_glibc).is_some() {}
+    set_mask(OF_GLIBC.into_iter().fold(SignalSet::ALL, SignalSet::without));
     witness
 }
 

@@ -3,8 +3,6 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-use nix::sys::signal::Signal;
-
 use super::grace::Remainder;
 use super::keeper::{Keeper, Running};
 use super::uplink::{Answered, Uplink};
@@ -13,6 +11,7 @@ use crate::domain::job::Event;
 use crate::sys::clock::{Clock, SystemClock};
 use crate::sys::poll::{readable, readable_or_told};
 use crate::sys::process::{Limits, StatFile};
+use crate::sys::signals::{ENDING, SIGCONT};
 
 /// How long the end waits for the front to say how the command ended.
 const COMMAND_END_WAIT_MAX_US: u64 = 1_000_000;
@@ -29,7 +28,7 @@ pub(super) enum Woken {
 
 /// What ends most commands.
 pub(super) fn ends_a_wait(signal: i32) -> bool {
-    [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT].iter().any(|known| *known as i32 == signal)
+    ENDING.contains(signal)
 }
 
 impl Keeper<'_> {
@@ -135,7 +134,7 @@ impl Keeper<'_> {
 
     /// One that has gone needs none.
     fn wake_front(&self) {
-        self.front_fd.send(Signal::SIGCONT).ok();
+        self.front_fd.send(SIGCONT).ok();
     }
 
     pub(super) fn limits(&self) -> [Option<Limits>; 2] {

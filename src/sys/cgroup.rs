@@ -126,8 +126,14 @@ impl Group {
     /// Where it exists or may not be made.
     pub fn create_below(&self, name: &str) -> io::Result<Self> {
         mkdirat(&self.dir, name, Mode::from_bits_truncate(0o755))?;
-        let dir = openat(&self.dir, name, OFlag::O_DIRECTORY | OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
-        Ok(Self { parent: Some(self.dir.try_clone()?), ..Self::held(self.path.join(name), dir) })
+        let hold = || {
+            let dir = openat(&self.dir, name, OFlag::O_DIRECTORY | OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
+            Ok(Self { parent: Some(self.dir.try_clone()?), ..Self::held(self.path.join(name), dir) })
+        };
+        hold().inspect_err(|_| {
+            // Nobody else knows of it.
+            unlinkat(&self.dir, name, UnlinkatFlags::RemoveDir).ok();
+        })
     }
 
     fn held(path: PathBuf, dir: OwnedFd) -> Self {
@@ -364,7 +370,7 @@ impl Group {
 }
 
 /// The group of a file, or the file, is no more there.
-fn has_gone(error: &io::Error) -> bool {
+pub(super) fn has_gone(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV))
 }
 

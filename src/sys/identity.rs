@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, ppoll};
-use nix::sys::signal::Signal;
 use nix::sys::time::TimeSpec;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Gid, Uid, User, getgrouplist, setfsgid, setfsuid};
 
 use super::credentials::{Credentials, set_ids};
 use super::process::{PidFd, exit_now, forbid_tracing, fork};
+use super::signals::SIGKILL;
 use super::trust;
 
 /// From SIGKILL to the end of a process that does not hang.
@@ -145,7 +145,7 @@ pub fn run_as(of: &Credentials, wait_max: Duration, action: impl FnOnce() -> i32
     let mut fds = [PollFd::new(std::os::fd::AsFd::as_fd(&held), PollFlags::POLLIN)];
     let in_time = ppoll(&mut fds, Some(TimeSpec::from_duration(wait_max)), None)? > 0;
     if !in_time {
-        held.send(Signal::SIGKILL)?;
+        held.send(SIGKILL)?;
         // One that hangs in a file system of the user's does not die of that, and is left to him.
         if ppoll(&mut fds, Some(TimeSpec::from_duration(KILL_WAIT_MAX)), None)? == 0 {
             return Err(too_late(wait_max));

@@ -8,11 +8,11 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::sys::signal::Signal;
 use nix::unistd::{ForkResult, Pid};
 
 use super::poll::readable;
 use super::proc;
+use super::signals::SIGKILL;
 
 /// A process, held so that its number cannot come to mean another one.
 #[derive(Debug)]
@@ -39,15 +39,7 @@ impl PidFd {
     ///
     /// # Errors
     /// Where it has gone or may not be signalled.
-    pub fn send(&self, signal: Signal) -> io::Result<()> {
-        self.send_number(signal as i32)
-    }
-
-    /// The same, of any number.
-    ///
-    /// # Errors
-    /// Where it has gone or may not be signalled.
-    pub fn send_number(&self, number: i32) -> io::Result<()> {
+    pub fn send(&self, number: i32) -> io::Result<()> {
         let (fd, none) = (self.0.as_raw_fd(), std::ptr::null::<libc::siginfo_t>());
         // SAFETY: the descriptor is a pidfd and a null siginfo is allowed (pidfd_send_signal(2)).
         let sent = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, number, none, 0) };
@@ -65,7 +57,7 @@ impl PidFd {
 
     /// SIGKILL. That it has gone already, or may not be killed, the next look at what lives shows.
     pub fn kill(&self) {
-        self.send(Signal::SIGKILL).ok();
+        self.send(SIGKILL).ok();
     }
 
     /// Whether all of its threads have ended (pidfd_open(2)).

@@ -124,6 +124,9 @@ pub fn take_pending(set: SignalSet) -> Option<i32> {
     i32::try_from(taken).ok().filter(|number| *number > 0)
 }
 
+/// What people and schedulers send to end something, and most commands end of.
+pub const ENDING: SignalSet = SignalSet::EMPTY.with(SIGINT).with(SIGTERM).with(SIGHUP).with(SIGQUIT);
+
 /// Signals that are waited for.
 #[derive(Debug)]
 pub struct Signals(File);

@@ -73,10 +73,10 @@ pub struct Placement<'a> {
     pub group: Option<BorrowedFd<'a>>,
     /// Files into which the child writes `0` to join, where `clone3` is not used: of the same group, or of v1 groups.
     pub joins: &'a [BorrowedFd<'a>],
-    /// The child waits before exec until this pipe is closed by the other side.
+    /// The child waits before exec for a byte in this pipe; it ends where there comes none.
     pub gate: Option<BorrowedFd<'a>>,
-    /// The write end of that pipe, which the child closes first.
-    pub gate_opener: Option<BorrowedFd<'a>>,
+    /// The write end of that pipe, which the child closes first: the caller may close its own before `spawn` returns.
+    pub gate_opener: Option<RawFd>,
 }
 
 impl Command {
@@ -223,7 +223,7 @@ impl Command {
             }
             if let Some(gate) = placement.gate {
                 if let Some(opener) = placement.gate_opener {
-                    libc::close(opener.as_raw_fd());
+                    libc::close(opener);
                 }
                 let mut byte = 0_u8;
                 if libc::read(gate.as_raw_fd(), (&raw mut byte).cast(), 1) != 1 {

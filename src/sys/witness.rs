@@ -32,6 +32,8 @@ const DOUBT: Duration = Duration::from_secs(1);
 
 /// An answer: the question's number, and one of these.
 const ANSWER_BITS: u32 = 8;
+/// What stands in the place of a question once there is somebody to ask.
+const UNASKED: u32 = 1 << ANSWER_BITS;
 const NO: u32 = 1;
 const YES: u32 = 2;
 
@@ -74,10 +76,16 @@ impl Witness {
         let argument = std::ptr::from_mut(start).cast::<libc::c_void>();
         let none = std::ptr::null_mut::<libc::pid_t>();
         // SAFETY: stack, storage and argument live as long as the process; `watch` never returns and shares only atomics.
-        let pid = unsafe { libc::clone(watch, stack.cast(), flags, argument, none, local, none) };
-        let pid = Pid::from_raw(Errno::result(pid)?);
-        page.witness_asked().store(1 << ANSWER_BITS, Ordering::Release);
-        Ok(Self(pid))
+        let cloned = || Errno::result(unsafe { libc::clone(watch, stack.cast(), flags, argument, none, local, none) });
+        // It begins with what stands there now: what the front asks before it looks is not missed.
+        page.witness_asked().store(UNASKED, Ordering::Release);
+        match cloned() {
+            Ok(pid) => Ok(Self(Pid::from_raw(pid))),
+            Err(error) => {
+                page.witness_asked().store(0, Ordering::Release);
+                Err(error.into())
+            }
+        }
     }
 }
 
@@ -144,7 +152,7 @@ extern "C" fn watch(start: *mut libc::c_void) -> libc::c_int {
     }
     set_mask(SignalSet::ALL);
     let (asked, answered) = (page.witness_asked(), page.witness_answered());
-    let (mut known, mut doubted) = (asked.load(Ordering::Acquire), SignalSet::EMPTY);
+    let (mut known, mut doubted) = (UNASKED, SignalSet::EMPTY);
     loop {
         let wait_max = (doubted != SignalSet::EMPTY).then_some(DOUBT);
         if !wait_for_change(asked, known, wait_max) {

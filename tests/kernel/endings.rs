@@ -114,39 +114,40 @@ fn state_of(pid: i32) -> char {
 fn what_does_not_die_is_told_and_taken_away_by_the_next_jobmeter() {
     let Some(parent) = v2() else { return };
     let _one = alone();
-    for source in present(["cgroup2", "cgroup1"]) {
-        let station = Station::new();
-        let Some(stuck) = Stuck::new(&station) else { return };
-        let (group, mark) = (Around::new(&parent, "stuck"), mark());
-        let line = format!("exec -a {mark} tee $DIR/stuck/file <<< word");
-        let mut child = station
-            .shell(&format!("{} run --job e --cpu-source {source} -- bash -c \"$LINE\"", group.enter()))
-            .env("LINE", line)
-            .spawn()
-            .unwrap();
-        let writer = awaited(|| match processes_with(&mark).as_slice() {
-            [pid] if state_of(*pid) == 'D' => Ok(*pid),
-            found => Err(format!("{found:?} do not wait for the disk")),
-        });
-        station.ok(&["jobs", "stop", "e"]);
-        assert_eq!(ended(&mut child).code(), Some(125), "{source}");
-        let receipt = station.receipt("e");
-        assert_eq!(receipt["outcome"]["reason"], "unkillable", "{source}: {receipt}");
-        assert_eq!(receipt["outcome"]["unkillable"], serde_json::json!([writer]), "{source}: {receipt}");
-        let flushed = station.call(&["spool", "flush"]);
-        assert!(flushed.out.contains("do not die of SIGKILL"), "{source}: {flushed:?}");
-        stuck.let_go();
-        let flushed = station.ok(&["spool", "flush"]);
-        assert!(flushed.out.contains("settled"), "{source}: {flushed:?}");
-        assert_eq!(groups_below(&group), Vec::<PathBuf>::new(), "{source}");
-        let freezer = v1("freezer").map(|group| group.path().to_owned());
-        assert_eq!(freezer.map(|path| named_jobmeter(&path)).unwrap_or_default(), Vec::<String>::new(), "{source}");
-        station.verify();
-    }
+    // Each waits until what does not die is given up, and neither burns.
+    std::thread::scope(|scope| {
+        for source in present(["cgroup2", "cgroup1"]) {
+            scope.spawn(|| what_does_not_die(&parent, source));
+        }
+    });
 }
 
-fn named_jobmeter(path: &Path) -> Vec<String> {
-    let names =
-        std::fs::read_dir(path).unwrap().flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
-    names.filter(|name| name.starts_with("jobmeter-")).collect()
+fn what_does_not_die(parent: &Path, source: &str) {
+    let station = Station::new();
+    let Some(stuck) = Stuck::new(&station) else { return };
+    let (group, mark) = (Around::new(parent, "stuck"), mark());
+    let line = format!("exec -a {mark} tee $DIR/stuck/file <<< word");
+    let mut child = station
+        .shell(&format!("{} run --job e --cpu-source {source} -- bash -c \"$LINE\"", group.enter()))
+        .env("LINE", line)
+        .spawn()
+        .unwrap();
+    let writer = awaited(|| match processes_with(&mark).as_slice() {
+        [pid] if state_of(*pid) == 'D' => Ok(*pid),
+        found => Err(format!("{found:?} do not wait for the disk")),
+    });
+    station.ok(&["jobs", "stop", "e"]);
+    assert_eq!(ended(&mut child).code(), Some(125), "{source}");
+    let receipt = station.receipt("e");
+    assert_eq!(receipt["outcome"]["reason"], "unkillable", "{source}: {receipt}");
+    assert_eq!(receipt["outcome"]["unkillable"], serde_json::json!([writer]), "{source}: {receipt}");
+    let flushed = station.call(&["spool", "flush"]);
+    assert!(flushed.out.contains("do not die of SIGKILL"), "{source}: {flushed:?}");
+    stuck.let_go();
+    let flushed = station.ok(&["spool", "flush"]);
+    assert!(flushed.out.contains("settled"), "{source}: {flushed:?}");
+    assert_eq!(groups_below(&group), Vec::<PathBuf>::new(), "{source}");
+    let name = format!("jobmeter-{}", receipt["job"]["attempt"].as_str().unwrap());
+    assert!(!v1("freezer").is_some_and(|freezer| freezer.path().join(&name).exists()), "{source}: {name}");
+    station.verify();
 }

@@ -36,7 +36,7 @@ fn the_last_line_through_a_helper_is_kept_each_time() {
     let _one = alone();
     for source in present(SOURCES) {
         let station = Station::new();
-        for time in 0..100 {
+        for time in 0..30 {
             let command = "exec > >(tee $DIR/log > /dev/null); seq 3000; echo the last";
             let called = run(&station, &parent, source, "", command);
             let log = std::fs::read_to_string(station.path("log")).unwrap_or_default();

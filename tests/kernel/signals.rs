@@ -1,14 +1,16 @@
 //! Signals as without jobmeter: a command under it beside the same command alone.
 
 use std::io::{BufRead, BufReader, Write};
+use std::os::fd::AsFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
+use jobmeter::sys::poll::readable;
 use jobmeter::sys::signals::{send, send_to_group};
 use nix::unistd::Pid;
 
-use crate::station::{Called, Station, awaited};
+use crate::station::{Called, SOON, Station, awaited, line_of};
 use crate::{alone, v2};
 
 /// Sent last, so that everything before it has come.
@@ -89,6 +91,10 @@ impl Counted {
     }
 
     fn line(&mut self) -> String {
+        if self.lines.buffer().is_empty() {
+            let came = readable([self.lines.get_ref().as_fd()], Some(SOON));
+            assert!(came[0], "after {SOON:?} no line");
+        }
         let mut line = String::new();
         self.lines.read_line(&mut line).expect("a line");
         line.trim_end().to_owned()
@@ -143,10 +149,13 @@ fn each_signal_reaches_the_command_once() {
 }
 
 fn child(parent: Pid, name: &str) -> Pid {
-    let text = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).expect("children");
-    let mut pids = text.split_whitespace().map(|pid| Pid::from_raw(pid.parse().expect("a pid")));
     let is_it = |pid: &Pid| std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == name);
-    pids.find(is_it).unwrap_or_else(|| panic!("{name} among {text}"))
+    awaited(|| {
+        let text = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"));
+        let text = text.map_err(|error| error.to_string())?;
+        let mut pids = text.split_whitespace().map(|pid| Pid::from_raw(pid.parse().expect("a pid")));
+        pids.find(is_it).ok_or_else(|| format!("{name} among {text}"))
+    })
 }
 
 fn status_of(pid: Pid, name: &str) -> Result<String, String> {
@@ -341,6 +350,43 @@ fn a_limit_of_the_size_of_files_ends_no_meter() {
     let receipt = std::fs::read_to_string(station.path("receipt")).expect("a receipt");
     assert!(receipt.len() > 1_024 && receipt.contains("\"completed\""), "{receipt}");
     station.verify();
+}
+
+/// What came to the group while the command was not there yet is passed on, and no later one to jobmeter alone is taken for it.
+#[test]
+fn a_signal_to_the_group_before_the_command_hides_no_later_one() {
+    if v2().is_none() {
+        return;
+    }
+    let _one = alone();
+    let scene = Scene::new();
+    scene.station.ok(&["status"]);
+    // Nothing starts before the ledger can be written.
+    let hold = "import os, sqlite3, sys
+ledger = sqlite3.connect(os.environ['JOBMETER_LEDGER'], isolation_level=None)
+ledger.execute('BEGIN IMMEDIATE')
+print('held', flush=True)
+sys.stdin.read()";
+    let mut holder = scene.station.program("python3");
+    holder.args(["-c", hold]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut holder = holder.spawn().expect("it starts");
+    assert_eq!(line_of(holder.stdout.as_mut().expect("a pipe")), "held");
+    // The command blocks it from its start, so as not to end of it.
+    let blocked = format!("{:x}", 1_u64 << (libc::SIGUSR2 - 1));
+    let [_, (_, mut command)] = scene.both_by(&["with", &blocked, "0"], &["count"]);
+    let mut counted = {
+        command.stdin(Stdio::null());
+        Counted::start(command)
+    };
+    child(child(counted.pid, "jobmeter"), "signal-witness");
+    counted.send_to_group(libc::SIGUSR2);
+    drop(holder.stdin.take());
+    assert!(holder.wait().expect("an end").success());
+    assert_eq!([counted.line(), counted.line()], ["ready", "12"]);
+    counted.send(libc::SIGUSR2);
+    assert_eq!(counted.line(), "12");
+    assert_eq!(counted.ended(), Vec::<String>::new());
+    scene.station.verify();
 }
 
 /// What is sent in the first moments is not lost.

@@ -197,11 +197,28 @@ fn so_it_does_where_every_cpu_is_busy() {
     let Some(bench) = Bench::new() else { return };
     let _busy = Busy::new(&bench);
     for source in present(SOURCES) {
-        for workload in ["plain", "children", "set-uid"] {
+        // To a group it is a program like any other.
+        let set_uid = ["perf", "procfs"].contains(&source).then_some("set-uid");
+        for workload in ["plain", "children"].into_iter().chain(set_uid) {
             if let Some(measured) = measure(&bench, &parent, source, workload, "1500") {
                 measured.check();
             }
         }
+    }
+}
+
+/// The command has the open files of jobmeter's caller, and none of jobmeter's own.
+#[test]
+fn no_source_leaves_the_command_a_file() {
+    let Some(parent) = v2() else { return };
+    let _one = alone();
+    let station = Station::new();
+    let listed = "ls /proc/self/fd";
+    let alone = station.sh(&format!("exec {listed}"));
+    for source in present(SOURCES) {
+        let group = Around::new(&parent, "files");
+        let called = station.sh(&format!("{} run --cpu-source {source} -- {listed}", group.enter()));
+        assert_eq!((called.status, &called.out), (0, &alone.out), "{source}: {called:?}");
     }
 }
 

@@ -22,7 +22,7 @@ use crate::ledger::location::{Connect, Location};
 use crate::ledger::relay::Welcome;
 use crate::runner::keeper::micros;
 use crate::sys::clock::{Clock, SystemClock};
-use crate::sys::signals::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SignalSet, Signals};
+use crate::sys::signals::{ENDING, Signals};
 
 /// Nobody who has not proved anything gets more time, nor more of the relay's threads.
 const STRANGERS_MAX: usize = 8;
@@ -85,8 +85,7 @@ impl Drop for Counted<'_> {
 /// # Errors
 /// What is wrong with the socket or the directory, for people.
 pub fn relay(options: RelayOptions) -> Result<(), String> {
-    let ends = [SIGTERM, SIGINT, SIGHUP, SIGQUIT].into_iter().fold(SignalSet::EMPTY, SignalSet::with);
-    let mut signals = Signals::take(ends).map_err(|error| format!("cannot take signals: {error}"))?;
+    let mut signals = Signals::take(ENDING).map_err(|error| format!("cannot take signals: {error}"))?;
     crate::sys::process::forbid_tracing().map_err(|error| format!("prctl(PR_SET_DUMPABLE): {error}"))?;
     let sessions = Sessions::open(&options)?;
     let listener = listen(&options.socket)?;
