@@ -22,6 +22,17 @@ def check_lints(work):
     if not has_component("clippy"):
         raise Skip("clippy is not installed: rustup component add clippy")
     work.call("cargo", "clippy", "--all-targets", "--locked", "--", "-D", "warnings", limit_s=3600)
+    check_lock_of_fuzzers()
+
+
+def check_lock_of_fuzzers():
+    """The fuzzers are a package of their own: what changes in Cargo.toml changes their lock file as well. What only they use may not
+    be on this machine, which is no fault."""
+    manifest = ROOT / "tests" / "fuzz" / "Cargo.toml"
+    asked = ("cargo", "metadata", "--locked", "--offline", "--format-version", "1", "--manifest-path", manifest)
+    told = subprocess.run(asked, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    if "lock file" in told.stderr:
+        raise Failed(f"tests/fuzz/Cargo.lock does not fit Cargo.toml: `cargo update --workspace --manifest-path {manifest}`")
 
 
 def runs(*names, arguments=(), limit_s=900):
