@@ -250,8 +250,13 @@ pub fn die_of(number: i32) {
     change_mask(libc::SIG_UNBLOCK, Some(SignalSet::EMPTY.with(number)));
 }
 
-/// Stops this process by a signal, so that its shell sees the same as from the command itself; returns once it is continued.
+/// Those that stop a process which neither blocks nor ignores them.
+const STOPPING: [i32; 4] = [libc::SIGSTOP, libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU];
+
+/// Stops this process by a signal, so that its shell sees the same as from the command itself; returns once it is continued. A
+/// command that lets its parent trace it (PTRACE_TRACEME) stops at any signal, which would end this process: SIGSTOP does not.
 pub fn stop_by(number: i32) {
+    let number = if STOPPING.contains(&number) { number } else { libc::SIGSTOP };
     let was_ignored = is_ignored(number);
     if was_ignored {
         set_ignored(number, false);
