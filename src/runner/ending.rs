@@ -71,7 +71,7 @@ pub(super) fn end(keeper: &mut Keeper<'_>, mut running: Running, end: End) -> En
     let settled = settle(keeper, &mut running, end);
     let is_removed = keeper.plan.discard();
     keeper.trust_for(Duration::from_micros(FINISH_WAIT_MAX_US) + ANSWER_WAIT_MAX);
-    keeper.continue_front();
+    keeper.continue_front(&running);
     if running.ended.is_none() && end != End::MeterLost && keeper.options.attach.is_none() {
         running.ended = keeper.await_command_end(&running);
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::unistd::{Pid, getpgid, getpgrp};
 
+use super::waiting::SUSPEND_WAIT;
 use super::wire::{Channel, Exit, ExitKind, SpawnFailure, ToFront, ToKeeper};
 use crate::domain::printable::{printable, printable_lines};
 use crate::meter::select::Plan;
@@ -289,6 +290,7 @@ impl Front<'_> {
             let before_us = reaped_cpu_us();
             let ChildChange { pid, change } = child_changed(None)?;
             if pid == self.keeper {
+                let change = if matches!(change, Change::Stopped(_)) { self.after_suspend(change) } else { change };
                 let ended = matches!(change, Change::Exited(_) | Change::Signalled(_));
                 if ended && !self.shared.settled() {
                     let cpu_us = reaped_cpu_us().saturating_sub(before_us);
@@ -302,6 +304,22 @@ impl Front<'_> {
             self.shared.set_reaped_us(reaped_cpu_us().saturating_sub(self.reaped_before_us));
             if watch.running() == Some(pid) {
                 self.command_changed(watch, change, terminal);
+            }
+        }
+    }
+
+    /// What has become of a keeper that was stopped: whoever suspends all of a job and continues it (a scheduler) does so one after
+    /// the other, this process among them.
+    fn after_suspend(&self, stopped: Change) -> Change {
+        loop {
+            let paused_at_us = SystemClock.boottime_us();
+            pause(SUSPEND_WAIT);
+            if let Some(ChildChange { change, .. }) = child_changed(Some(self.keeper)) {
+                return change;
+            }
+            let took_us = SystemClock.boottime_us().saturating_sub(paused_at_us);
+            if took_us < 2 * super::keeper::micros(SUSPEND_WAIT) {
+                return stopped;
             }
         }
     }

@@ -16,6 +16,8 @@ use crate::sys::process::{Limits, StatFile};
 
 /// How long the end waits for the front to say how the command ended.
 const COMMAND_END_WAIT_MAX_US: u64 = 1_000_000;
+/// What is suspended or continued together is so within this time.
+pub(super) const SUSPEND_WAIT: Duration = Duration::from_millis(50);
 
 /// What ended the wait.
 pub(super) enum Woken {
@@ -109,15 +111,28 @@ impl Keeper<'_> {
     /// A front that is stopped and did not say so cannot end the job if the keeper dies. One that stopped with the
     /// command, and would not notice that the command runs again, is continued.
     pub(super) fn front_was_stopped(&self, running: &Running) -> bool {
-        let stopped = running.front_state.as_ref().is_some_and(StatFile::is_stopped);
-        if stopped && self.shared.front_paused() {
-            let command_runs = running.child_state.as_ref().is_some_and(|state| !state.is_stopped());
-            if command_runs {
+        let is_front_stopped = || running.front_state.as_ref().is_some_and(StatFile::is_stopped);
+        let is_command_stopped = || running.child_state.as_ref().is_some_and(StatFile::is_stopped);
+        if !is_front_stopped() {
+            return false;
+        }
+        if self.shared.front_paused() {
+            if running.child_state.is_some() && !is_command_stopped() {
                 self.wake_front();
             }
             return false;
         }
-        stopped
+        // Whoever suspends both (a scheduler, a signal to their group) stops and continues one after the other, this process among them.
+        let is_suspended = || !is_front_stopped() || is_command_stopped();
+        while !is_suspended() {
+            let paused_at_us = SystemClock.boottime_us();
+            self.pause(SUSPEND_WAIT);
+            let took_us = SystemClock.boottime_us().saturating_sub(paused_at_us);
+            if took_us < 2 * super::keeper::micros(SUSPEND_WAIT) {
+                return !is_suspended();
+            }
+        }
+        false
     }
 
     /// What comes now takes so long at most, and a second more where the machine is busy.
@@ -126,9 +141,9 @@ impl Keeper<'_> {
         self.shared.trust_until_us(SystemClock.boottime_us().saturating_add(us));
     }
 
-    /// A front that stopped itself with the command has to be there for the end.
-    pub(super) fn continue_front(&self) {
-        if self.shared.front_paused() {
+    /// A front that stands still, with the command or by somebody's will, has to be there for the end.
+    pub(super) fn continue_front(&self, running: &Running) {
+        if self.shared.front_paused() || running.front_state.as_ref().is_some_and(StatFile::is_stopped) {
             self.wake_front();
         }
     }

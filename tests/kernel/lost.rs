@@ -1,8 +1,10 @@
 //! jobmeter itself is killed or stopped: the job dies, and its last usage still reaches the ledger.
 
-use std::process::Stdio;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
+use jobmeter::sys::clock::pause;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -128,4 +130,94 @@ fn both_killed() {
     assert!(within(ALIVE_MAX, || processes_with(&mark).is_empty()));
     assert_eq!(station.json(&["jobs", "show", "both"])["state"], "ended");
     station.verify();
+}
+
+/// All that stops and continues, as a scheduler does it: one process after the other, in any order. The job goes on as if nothing
+/// had been.
+#[test]
+fn what_is_suspended_with_its_job_goes_on_with_it() {
+    if v2().is_none() {
+        return;
+    }
+    let _one = alone();
+    for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+        let station = Station::new();
+        let mut job = Waiting::start(&station);
+        let all = job.processes(&station);
+        suspend(&order.map(|at| all[at]));
+        // Longer than a keeper or front is trusted that stands still.
+        pause(Duration::from_millis(1_200));
+        for at in order {
+            kill(all[at], Signal::SIGCONT).unwrap();
+        }
+        job.ends_well(&station, &format!("{order:?}"));
+    }
+}
+
+/// The keeper has a session of its own, and goes on.
+#[test]
+fn a_group_that_is_suspended_goes_on() {
+    if v2().is_none() {
+        return;
+    }
+    let _one = alone();
+    let station = Station::new();
+    let mut job = Waiting::start(&station);
+    let group = Pid::from_raw(-i32::try_from(job.meter.id()).unwrap());
+    kill(group, Signal::SIGSTOP).unwrap();
+    let [front, _, command] = job.processes(&station);
+    await_stopped(&[front, command]);
+    // The keeper looks at the front several times meanwhile.
+    pause(Duration::from_millis(1_200));
+    kill(group, Signal::SIGCONT).unwrap();
+    job.ends_well(&station, "group");
+}
+
+/// A command that says when it runs, and ends once its input does.
+struct Waiting {
+    meter: Child,
+    command: Pid,
+}
+
+impl Waiting {
+    fn start(station: &Station) -> Self {
+        let mut meter = station
+            .command(&["run", "--job", "w", "--", "bash", "-c", "echo $$; read; echo done"])
+            .process_group(0)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let command = Pid::from_raw(line_of(meter.stdout.as_mut().unwrap()).parse().unwrap());
+        Self { meter, command }
+    }
+
+    fn processes(&self, station: &Station) -> [Pid; 3] {
+        let (front, keeper) = front_and_keeper(station).expect("front and keeper");
+        [Pid::from_raw(front), Pid::from_raw(keeper), self.command]
+    }
+
+    fn ends_well(&mut self, station: &Station, what: &str) {
+        drop(self.meter.stdin.take());
+        let status = ended(&mut self.meter);
+        assert!(status.success(), "{what}: {status}: {}", station.receipt("w"));
+        assert_eq!(line_of(self.meter.stdout.as_mut().unwrap()), "done");
+        assert_eq!(station.receipt("w")["outcome"]["reason"], "completed", "{what}");
+    }
+}
+
+fn suspend(all: &[Pid]) {
+    for pid in all {
+        kill(*pid, Signal::SIGSTOP).unwrap();
+    }
+    await_stopped(all);
+}
+
+fn await_stopped(all: &[Pid]) {
+    let state = |pid: &Pid| jobmeter::sys::tree::Stat::read(pid.as_raw()).map(|stat| stat.state);
+    awaited(|| match all.iter().map(state).collect::<Vec<_>>() {
+        states if states.iter().all(|state| *state == Some('T')) => Ok(()),
+        states => Err(format!("{states:?}")),
+    });
 }
