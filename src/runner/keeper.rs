@@ -45,6 +45,8 @@ pub(super) struct Keeper<'a> {
     pub(super) channel: Channel,
     pub(super) front: Pid,
     pub(super) front_fd: PidFd,
+    /// The front had children before it became jobmeter (a script that ends with `exec`): they are not the job's.
+    pub(super) front_has_others: bool,
     pub(super) alarm: Alarm,
     pub(super) plan: Plan,
     pub(super) spool: Spool,
@@ -59,7 +61,7 @@ pub(super) struct Running {
     pub(super) job: Job,
     pub(super) uplink: Uplink,
     pub(super) figures: Figures,
-    pub(super) child: Option<PidFd>,
+    pub(super) child: Option<(Pid, PidFd)>,
     pub(super) child_state: Option<StatFile>,
     pub(super) front_state: Option<StatFile>,
     /// Of front and keeper, at the start.
@@ -249,7 +251,7 @@ impl Keeper<'_> {
             let left = if self.plan.containment().kill(ending::KILL_WAIT_MAX) { "" } else { "; it does not die" };
             return Err(self.failed(&format!("the job cannot be metered: {error}{left}")));
         }
-        running.child = PidFd::open(child).ok();
+        running.child = PidFd::open(child).ok().map(|held| (child, held));
         if self.plan.needs_gate() {
             self.channel.send(&ToFront::OpenGate);
         }
@@ -354,7 +356,7 @@ impl Keeper<'_> {
     }
 
     fn notice(&self, running: &mut Running) {
-        if let (Some(child), Some(notice)) = (&running.child, self.options.notice) {
+        if let (Some((_, child)), Some(notice)) = (&running.child, self.options.notice) {
             child.send(notice.signal).ok();
             running.figures.notice_sent();
         }
@@ -371,14 +373,6 @@ impl Keeper<'_> {
             self.recapture_strays(running);
             running.figures.sample(&self.plan);
             running.title.show(running.balance, running.job.account(), now_us);
-        }
-    }
-
-    /// What has left the job's group is metered again from now on, and the receipt says so.
-    pub(super) fn recapture_strays(&self, running: &mut Running) {
-        let front = self.front.as_raw();
-        for pid in self.plan.containment().strays(front) {
-            running.strayed |= self.plan.containment().recapture(front, pid);
         }
     }
 

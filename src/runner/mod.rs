@@ -59,7 +59,8 @@ use crate::sys::environment::CARRIER;
 use crate::sys::inherited::inherited;
 use crate::sys::limits::{self, CommandLimits};
 use crate::sys::process::{
-    PidFd, become_subreaper, boot_id, exit_now, forbid_tracing, fork, leave_session, lower_oom_score, reaped_cpu_us,
+    PidFd, become_subreaper, boot_id, exit_now, forbid_tracing, fork, has_children, leave_session, lower_oom_score,
+    reaped_cpu_us,
 };
 use crate::sys::shared::SharedPage;
 use crate::sys::signals::{OF_GLIBC, SignalSet, Signals, set_mask};
@@ -142,6 +143,7 @@ fn start(options: &RunOptions, attempt: &Attempt, socket: &mut Option<JobSocket>
     let shared = SharedPage::map().map_err(told("no shared memory"))?;
     let (to_keeper, to_front) = Channel::pair().map_err(told("no channel"))?;
     let own = nix::unistd::getpid();
+    let front_has_others = has_children();
     let reaped_before_us = reaped_cpu_us();
     let (alarm, keepers_alarm) = (Alarm::new().map_err(told("no timer"))?, Alarm::new().map_err(told("no timer"))?);
     let front_fd = PidFd::open(own).map_err(told("pidfd_open"))?;
@@ -156,6 +158,7 @@ fn start(options: &RunOptions, attempt: &Attempt, socket: &mut Option<JobSocket>
             channel,
             front,
             front_fd,
+            front_has_others,
             alarm: keepers_alarm,
             plan,
             spool,

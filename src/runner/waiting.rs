@@ -11,6 +11,7 @@ use super::uplink::{Answered, Uplink};
 use super::wire::{ExitKind, ToKeeper};
 use crate::domain::job::Event;
 use crate::sys::clock::{Clock, SystemClock};
+use crate::sys::family::Family;
 use crate::sys::poll::{readable, readable_or_told};
 use crate::sys::process::{Limits, StatFile};
 
@@ -151,6 +152,18 @@ impl Keeper<'_> {
     /// One that has gone needs none.
     fn wake_front(&self) {
         self.front_fd.send(Signal::SIGCONT).ok();
+    }
+
+    /// What has left the job's group is metered again from now on, and the receipt says so.
+    pub(super) fn recapture_strays(&self, running: &mut Running) {
+        let family = match &running.child {
+            _ if !self.front_has_others => Family::OfFront(self.front.as_raw()),
+            Some((command, held)) => Family::OfCommand(command.as_raw(), held),
+            None => return,
+        };
+        for pid in self.plan.containment().strays(family) {
+            running.strayed |= self.plan.containment().recapture(family, pid);
+        }
     }
 
     pub(super) fn limits(&self) -> [Option<Limits>; 2] {
