@@ -9,16 +9,16 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::unistd::{Pid, getpgid, getpgrp};
 
-use super::waiting::SUSPEND_WAIT;
 use super::wire::{Channel, Exit, ExitKind, SpawnFailure, ToFront, ToKeeper};
 use crate::domain::printable::{printable, printable_lines};
 use crate::meter::select::Plan;
-use crate::sys::clock::{Alarm, Clock, SystemClock, pause};
-use crate::sys::poll::readable;
+use crate::sys::clock::{Alarm, Clock, SystemClock, outwaited_a_suspend, pause};
+use crate::sys::poll::{has_hung_up, readable};
 use crate::sys::process::{Change, ChildChange, PidFd, child_changed, cpu_us_of, reaped_cpu_us};
 use crate::sys::shared::SharedPage;
 use crate::sys::signals::{
-    Arrived, SIGCHLD, SIGCONT, SIGKILL, SIGURG, SIGWINCH, Signals, die_of, send, send_to_group, stop_by,
+    Arrived, SIGCHLD, SIGCONT, SIGKILL, SIGURG, SIGWINCH, Signals, continue_at_word, die_of, send, send_to_group,
+    stop_by,
 };
 use crate::sys::spawn::{Command, Placement, SpawnError, Stage};
 use crate::sys::terminal::Terminal;
@@ -312,13 +312,11 @@ impl Front<'_> {
     /// the other, this process among them.
     fn after_suspend(&self, stopped: Change) -> Change {
         loop {
-            let paused_at_us = SystemClock.boottime_us();
-            pause(SUSPEND_WAIT);
+            let is_over = outwaited_a_suspend();
             if let Some(ChildChange { change, .. }) = child_changed(Some(self.keeper)) {
                 return change;
             }
-            let took_us = SystemClock.boottime_us().saturating_sub(paused_at_us);
-            if took_us < 2 * super::keeper::micros(SUSPEND_WAIT) {
+            if is_over {
                 return stopped;
             }
         }
@@ -351,8 +349,16 @@ impl Front<'_> {
             return;
         }
         self.shared.set_front_paused(true);
-        stop_by(number);
+        // A keeper that dies meanwhile could not be missed otherwise: what runs beside the command would go on.
+        continue_at_word(self.channel.as_fd(), true);
+        if !has_hung_up(self.channel.as_fd()) {
+            stop_by(number);
+        }
+        continue_at_word(self.channel.as_fd(), false);
         self.shared.set_front_paused(false);
+        if has_hung_up(self.channel.as_fd()) {
+            return;
+        }
         if let (Some(terminal), Some(group)) = (terminal, had_terminal) {
             let own = getpgrp();
             if group != own && terminal.foreground() == Some(own) {

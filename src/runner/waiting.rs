@@ -10,15 +10,13 @@ use super::keeper::{Keeper, Running};
 use super::uplink::{Answered, Uplink};
 use super::wire::{ExitKind, ToKeeper};
 use crate::domain::job::Event;
-use crate::sys::clock::{Clock, SystemClock};
+use crate::sys::clock::{Clock, SystemClock, outwaited_a_suspend};
 use crate::sys::family::Family;
 use crate::sys::poll::{readable, readable_or_told};
 use crate::sys::process::{Limits, StatFile};
 
 /// How long the end waits for the front to say how the command ended.
 const COMMAND_END_WAIT_MAX_US: u64 = 1_000_000;
-/// What is suspended or continued together is so within this time.
-pub(super) const SUSPEND_WAIT: Duration = Duration::from_millis(50);
 
 /// What ended the wait.
 pub(super) enum Woken {
@@ -126,10 +124,7 @@ impl Keeper<'_> {
         // Whoever suspends both (a scheduler, a signal to their group) stops and continues one after the other, this process among them.
         let is_suspended = || !is_front_stopped() || is_command_stopped();
         while !is_suspended() {
-            let paused_at_us = SystemClock.boottime_us();
-            self.pause(SUSPEND_WAIT);
-            let took_us = SystemClock.boottime_us().saturating_sub(paused_at_us);
-            if took_us < 2 * super::keeper::micros(SUSPEND_WAIT) {
+            if outwaited_a_suspend() {
                 return !is_suspended();
             }
         }
