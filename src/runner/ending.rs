@@ -132,6 +132,7 @@ fn settle(keeper: &mut Keeper<'_>, running: &mut Running, end: End) -> Settled {
         }
         teardown = running.figures.burned_since();
     }
+    unkillable = unkillable.or_else(|| keeper.end_orphans(&running.members));
     running.figures.finish_gpus(&mut usage, now_us);
     if usage != *running.job.usage() {
         running.job.settle(&usage);

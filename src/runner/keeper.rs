@@ -28,6 +28,7 @@ use crate::meter::select::Plan;
 use crate::sys::clock::{Alarm, Clock, SystemClock};
 use crate::sys::process::{Limits, PidFd, StatFile, schedule_first};
 use crate::sys::shared::SharedPage;
+use crate::sys::tree::Member;
 use crate::sys::witness::Witness;
 
 /// After a restore of the ledger, the first lease is asked for this often.
@@ -70,6 +71,8 @@ pub(super) struct Running {
     pub(super) remainder: Option<Remainder>,
     pub(super) balance: Balance,
     pub(super) title: Title,
+    /// As last seen: without a group nothing else names the job once the front has gone.
+    pub(super) members: Vec<Member>,
     /// The job left its group, and was brought back.
     pub(super) strayed: bool,
 }
@@ -210,6 +213,7 @@ impl Keeper<'_> {
             remainder: None,
             balance,
             title: Title::of_terminal(self.options),
+            members: Vec::new(),
             strayed: false,
         };
         self.shared.trust_until_us(running.job.trusted_until_us());
@@ -279,6 +283,7 @@ impl Keeper<'_> {
                 self.wait_or_be_told(&running.uplink, Some(front_look_us), remainder.and_then(Remainder::told_by));
             event = match woken {
                 Woken::Time if front_look_us < due_us => {
+                    running.members = self.plan.containment().members();
                     (self.front_was_stopped(&running) || self.is_starved(&running)).then_some(Event::MeterLost)
                 }
                 woken => self.event_of(&mut running, woken, due_us),
@@ -371,6 +376,7 @@ impl Keeper<'_> {
                 running.uplink.ask(Question::Keep { spool: handle, job, kept });
             }
             self.recapture_strays(running);
+            running.members = self.plan.containment().members();
             running.figures.sample(&self.plan);
             running.title.show(running.balance, running.job.account(), now_us);
         }

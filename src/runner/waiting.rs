@@ -5,18 +5,23 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
+use super::ending::KILL_WAIT_MAX;
 use super::grace::Remainder;
 use super::keeper::{Keeper, Running};
 use super::uplink::{Answered, Uplink};
 use super::wire::{ExitKind, ToKeeper};
 use crate::domain::job::Event;
-use crate::sys::clock::{Clock, SystemClock, outwaited_a_suspend};
+use crate::sys::clock::{Clock, SystemClock, after, is_before, outwaited_a_suspend, pause};
 use crate::sys::family::Family;
 use crate::sys::poll::{readable, readable_or_told};
 use crate::sys::process::{Limits, StatFile};
+use crate::sys::tree::Member;
 
 /// How long the end waits for the front to say how the command ended.
 const COMMAND_END_WAIT_MAX_US: u64 = 1_000_000;
+
+/// Between two rounds of a kill.
+const KILL_LOOK: Duration = Duration::from_millis(1);
 
 /// What ended the wait.
 pub(super) enum Woken {
@@ -158,6 +163,27 @@ impl Keeper<'_> {
         };
         for pid in self.plan.containment().strays(family) {
             running.strayed |= self.plan.containment().recapture(family, pid);
+        }
+    }
+
+    /// Without a front nothing is below it: what was there is ended as it was last seen. Which of it does not die, if any.
+    pub(super) fn end_orphans(&self, members: &[Member]) -> Option<Vec<i32>> {
+        if !self.front_fd.has_ended() {
+            return None;
+        }
+        let (own, until_us) = (nix::unistd::getpid().as_raw(), after(KILL_WAIT_MAX));
+        loop {
+            let living: Vec<Member> = members.iter().copied().filter(|member| member.lives()).collect();
+            if living.is_empty() {
+                return None;
+            }
+            if !is_before(until_us) {
+                return Some(living.into_iter().map(Member::pid).collect());
+            }
+            for member in living {
+                member.kill(own);
+            }
+            pause(KILL_LOOK);
         }
     }
 

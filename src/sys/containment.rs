@@ -14,7 +14,7 @@ use super::family::Family;
 use super::group_kill::kill_group;
 use super::proc;
 use super::process::{self, PidFd, reaped_cpu_us};
-use super::tree;
+use super::tree::{self, Member};
 
 /// Between two looks of a kill that has no event to wait for.
 const LOOK: Duration = Duration::from_millis(1);
@@ -102,8 +102,8 @@ pub enum Containment {
         /// Go at the end.
         others: Vec<V1Group>,
     },
-    /// Everything below the front, which is a subreaper, so that orphans stay below it. After the front's death they
-    /// cannot be found any more; PDEATHSIG then ends at least the command itself.
+    /// Everything below the front, which is a subreaper, so that orphans stay below it. After the front's death the keeper ends what
+    /// it had seen there, and PDEATHSIG the command; where both die, what the command has left behind cannot be found any more.
     Tree {
         /// Its process id.
         front: i32,
@@ -363,6 +363,13 @@ impl Containment {
             Self::Cgroup1 { freezer, .. } => freezer.is_populated(),
             Self::Tree { front, .. } => tree::is_populated(*front, nix::unistd::getpid().as_raw()),
         }
+    }
+
+    /// Those of it that nothing but their descent from a living front tells; none where a group does.
+    #[must_use]
+    pub fn members(&self) -> Vec<Member> {
+        let own = nix::unistd::getpid().as_raw();
+        if let Self::Tree { front, .. } = self { Member::below(*front, own) } else { Vec::new() }
     }
 
     /// What lives in it.

@@ -8,7 +8,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::station::{Station, all_processes, awaited, ended, line_of, mark, micros, nano, processes_with, within};
-use crate::{alone, present, v2};
+use crate::{Around, alone, present, v2};
 
 /// Whoever is stopped is missed within half a second where the machine has nothing else to do. This is more, since it may have,
 /// and fails for a loss that nobody notices.
@@ -100,6 +100,34 @@ fn a_stopped_keeper() {
 #[test]
 fn a_stopped_front() {
     lose_each("front", Signal::SIGSTOP, &["cgroup2"]);
+}
+
+/// Without a group nothing but its descent from the front tells what is of the job.
+#[test]
+fn a_killed_front_without_a_group() {
+    let Some(parent) = v2() else { return };
+    let _one = alone();
+    for source in ["enclosing", "perf", "procfs"] {
+        let (station, group, mark) = (Station::new(), Around::new(&parent, "orphans"), mark());
+        let line = format!("{} run --job o --interval 50ms --cpu-source {source} -- bash -c \"$LINE\"", group.enter());
+        let job = format!("(setsid bash -c 'sleep {mark} & wait' &); sleep {mark}");
+        let mut child = station.shell(&line).env("LINE", job).stderr(Stdio::null()).spawn().unwrap();
+        let front = Pid::from_raw(i32::try_from(child.id()).unwrap());
+        // Two sleeps, and what waits for one of them.
+        awaited(|| if processes_with(&mark).len() >= 3 { Ok(()) } else { Err(format!("{:?}", processes_with(&mark))) });
+        let (_, keeper) = front_and_keeper(&station).expect("front and keeper");
+        let enough = waits_of(Pid::from_raw(keeper)) + 30;
+        awaited(|| {
+            if waits_of(Pid::from_raw(keeper)) >= enough { Ok(()) } else { Err("the keeper does not look".to_owned()) }
+        });
+        kill(front, Signal::SIGKILL).unwrap();
+        ended(&mut child);
+        assert!(within(ALIVE_MAX, || processes_with(&mark).is_empty()), "{source}: {:?}", processes_with(&mark));
+        awaited(|| match station.json(&["jobs", "show", "o"]) {
+            job if job["attempts"][0]["receipt"]["outcome"]["reason"] == "meter_lost" => Ok(()),
+            job => Err(job.to_string()),
+        });
+    }
 }
 
 /// Both at once: the next start finds what is left over.
