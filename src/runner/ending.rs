@@ -73,7 +73,7 @@ pub(super) fn end(keeper: &mut Keeper<'_>, mut running: Running, end: End) -> En
     // There is no command any more that a signal could have reached.
     drop(keeper.witness.take());
     keeper.trust_for(Duration::from_micros(FINISH_WAIT_MAX_US) + ANSWER_WAIT_MAX);
-    keeper.continue_front();
+    keeper.continue_front(&running);
     if running.ended.is_none() && end != End::MeterLost && keeper.options.attach.is_none() {
         running.ended = keeper.await_command_end(&running);
     }
@@ -134,6 +134,7 @@ fn settle(keeper: &mut Keeper<'_>, running: &mut Running, end: End) -> Settled {
         }
         teardown = running.figures.burned_since();
     }
+    unkillable = unkillable.or_else(|| keeper.end_orphans(&running.members));
     running.figures.finish_gpus(&mut usage, now_us);
     if usage != *running.job.usage() {
         running.job.settle(&usage);

@@ -13,12 +13,13 @@ use nix::unistd::{Pid, getpgid, getpgrp, pipe2};
 use super::wire::{Channel, Exit, ExitKind, SpawnFailure, ToFront, ToKeeper};
 use crate::domain::printable::{printable, printable_lines};
 use crate::meter::select::Plan;
-use crate::sys::clock::{Alarm, Clock, SystemClock, pause};
-use crate::sys::poll::readable;
+use crate::sys::clock::{Alarm, Clock, SystemClock, outwaited_a_suspend, pause};
+use crate::sys::poll::{has_hung_up, readable};
 use crate::sys::process::{Change, ChildChange, PidFd, child_changed, cpu_us_of, reaped_cpu_us};
 use crate::sys::shared::SharedPage;
 use crate::sys::signals::{
-    Arrived, SIGCHLD, SIGCONT, SIGKILL, SIGURG, SIGWINCH, Signals, die_of, send, send_to_group, stop_by,
+    Arrived, SIGCHLD, SIGCONT, SIGKILL, SIGURG, SIGWINCH, Signals, continue_at_word, die_of, send, send_to_group,
+    stop_by,
 };
 use crate::sys::spawn::{Command, Placement, SpawnError, Stage};
 use crate::sys::terminal::Terminal;
@@ -315,6 +316,7 @@ impl Front<'_> {
             let before_us = reaped_cpu_us();
             let ChildChange { pid, change } = child_changed(None)?;
             if pid == self.keeper {
+                let change = if matches!(change, Change::Stopped(_)) { self.after_suspend(change) } else { change };
                 let ended = matches!(change, Change::Exited(_) | Change::Signalled(_));
                 if ended && !self.shared.settled() {
                     let cpu_us = reaped_cpu_us().saturating_sub(before_us);
@@ -328,6 +330,20 @@ impl Front<'_> {
             self.shared.set_reaped_us(reaped_cpu_us().saturating_sub(self.reaped_before_us));
             if watch.running() == Some(pid) {
                 self.command_changed(watch, change, terminal);
+            }
+        }
+    }
+
+    /// What has become of a keeper that was stopped: whoever suspends all of a job and continues it (a scheduler) does so one after
+    /// the other, this process among them.
+    fn after_suspend(&self, stopped: Change) -> Change {
+        loop {
+            let is_over = outwaited_a_suspend();
+            if let Some(ChildChange { change, .. }) = child_changed(Some(self.keeper)) {
+                return change;
+            }
+            if is_over {
+                return stopped;
             }
         }
     }
@@ -359,8 +375,16 @@ impl Front<'_> {
             return;
         }
         self.shared.set_front_paused(true);
-        stop_by(number);
+        // A keeper that dies meanwhile could not be missed otherwise: what runs beside the command would go on.
+        continue_at_word(self.channel.as_fd(), true);
+        if !has_hung_up(self.channel.as_fd()) {
+            stop_by(number);
+        }
+        continue_at_word(self.channel.as_fd(), false);
         self.shared.set_front_paused(false);
+        if has_hung_up(self.channel.as_fd()) {
+            return;
+        }
         if let (Some(terminal), Some(group)) = (terminal, had_terminal) {
             let own = getpgrp();
             if group != own && terminal.foreground() == Some(own) {

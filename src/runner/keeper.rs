@@ -28,6 +28,7 @@ use crate::meter::select::Plan;
 use crate::sys::clock::{Alarm, Clock, SystemClock};
 use crate::sys::process::{Limits, PidFd, StatFile, schedule_first};
 use crate::sys::shared::SharedPage;
+use crate::sys::tree::Member;
 use crate::sys::witness::Witness;
 
 /// After a restore of the ledger, the first lease is asked for this often.
@@ -45,6 +46,8 @@ pub(super) struct Keeper<'a> {
     pub(super) channel: Channel,
     pub(super) front: Pid,
     pub(super) front_fd: PidFd,
+    /// The front had children before it became jobmeter (a script that ends with `exec`): they are not the job's.
+    pub(super) front_has_others: bool,
     pub(super) alarm: Alarm,
     pub(super) plan: Plan,
     pub(super) spool: Spool,
@@ -59,7 +62,7 @@ pub(super) struct Running {
     pub(super) job: Job,
     pub(super) uplink: Uplink,
     pub(super) figures: Figures,
-    pub(super) child: Option<PidFd>,
+    pub(super) child: Option<(Pid, PidFd)>,
     pub(super) child_state: Option<StatFile>,
     pub(super) front_state: Option<StatFile>,
     /// Of front and keeper, at the start.
@@ -68,6 +71,8 @@ pub(super) struct Running {
     pub(super) remainder: Option<Remainder>,
     pub(super) balance: Balance,
     pub(super) title: Title,
+    /// As last seen: without a group nothing else names the job once the front has gone.
+    pub(super) members: Vec<Member>,
     /// The job left its group, and was brought back.
     pub(super) strayed: bool,
 }
@@ -208,6 +213,7 @@ impl Keeper<'_> {
             remainder: None,
             balance,
             title: Title::of_terminal(self.options),
+            members: Vec::new(),
             strayed: false,
         };
         self.shared.trust_until_us(running.job.trusted_until_us());
@@ -249,7 +255,7 @@ impl Keeper<'_> {
             let left = if self.plan.containment().kill(ending::KILL_WAIT_MAX) { "" } else { "; it does not die" };
             return Err(self.failed(&format!("the job cannot be metered: {error}{left}")));
         }
-        running.child = PidFd::open(child).ok();
+        running.child = PidFd::open(child).ok().map(|held| (child, held));
         if self.plan.needs_gate() {
             self.channel.send(&ToFront::OpenGate);
         }
@@ -277,6 +283,7 @@ impl Keeper<'_> {
                 self.wait_or_be_told(&running.uplink, Some(front_look_us), remainder.and_then(Remainder::told_by));
             event = match woken {
                 Woken::Time if front_look_us < due_us => {
+                    running.members = self.plan.containment().members();
                     (self.front_was_stopped(&running) || self.is_starved(&running)).then_some(Event::MeterLost)
                 }
                 woken => self.event_of(&mut running, woken, due_us),
@@ -354,7 +361,7 @@ impl Keeper<'_> {
     }
 
     fn notice(&self, running: &mut Running) {
-        if let (Some(child), Some(notice)) = (&running.child, self.options.notice) {
+        if let (Some((_, child)), Some(notice)) = (&running.child, self.options.notice) {
             child.send(notice.signal as i32).ok();
             running.figures.notice_sent();
         }
@@ -369,16 +376,9 @@ impl Keeper<'_> {
                 running.uplink.ask(Question::Keep { spool: handle, job, kept });
             }
             self.recapture_strays(running);
+            running.members = self.plan.containment().members();
             running.figures.sample(&self.plan);
             running.title.show(running.balance, running.job.account(), now_us);
-        }
-    }
-
-    /// What has left the job's group is metered again from now on, and the receipt says so.
-    pub(super) fn recapture_strays(&self, running: &mut Running) {
-        let front = self.front.as_raw();
-        for pid in self.plan.containment().strays(front) {
-            running.strayed |= self.plan.containment().recapture(front, pid);
         }
     }
 

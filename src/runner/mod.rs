@@ -60,7 +60,8 @@ use crate::sys::environment::CARRIER;
 use crate::sys::inherited::inherited;
 use crate::sys::limits::{self, CommandLimits};
 use crate::sys::process::{
-    PidFd, become_subreaper, boot_id, exit_now, forbid_tracing, fork, leave_session, lower_oom_score, reaped_cpu_us,
+    PidFd, become_subreaper, boot_id, exit_now, forbid_tracing, fork, has_children, leave_session, lower_oom_score,
+    reaped_cpu_us,
 };
 use crate::sys::shared::SharedPage;
 use crate::sys::signals::{OF_GLIBC, SignalSet, Signals, set_mask, take_pending};
@@ -141,13 +142,13 @@ fn start(options: &RunOptions, attempt: &Attempt, socket: &mut Option<JobSocket>
     let header = header(options, attempt, &plan, socket.as_ref());
     let spool = spool(options, &header)?;
     let shared = SharedPage::map().map_err(told("no shared memory"))?;
-    let (to_keeper, to_front) = Channel::pair().map_err(told("no channel"))?;
+    let (channel, to_front) = Channel::pair().map_err(told("no channel"))?;
     let own = nix::unistd::getpid();
-    let reaped_before_us = reaped_cpu_us();
+    let (front_has_others, reaped_before_us) = (has_children(), reaped_cpu_us());
     let (alarm, keepers_alarm) = (Alarm::new().map_err(told("no timer"))?, Alarm::new().map_err(told("no timer"))?);
     let front_fd = PidFd::open(own).map_err(told("pidfd_open"))?;
     let Some(keeper) = fork().map_err(told("cannot fork the keeper"))? else {
-        drop(to_keeper);
+        drop(channel);
         let witness = leave_front(options, shared);
         let (channel, front, shared, socket) = (to_front, own, &shared, socket.take());
         Keeper {
@@ -157,6 +158,7 @@ fn start(options: &RunOptions, attempt: &Attempt, socket: &mut Option<JobSocket>
             channel,
             front,
             front_fd,
+            front_has_others,
             alarm: keepers_alarm,
             plan,
             spool,
@@ -171,7 +173,6 @@ fn start(options: &RunOptions, attempt: &Attempt, socket: &mut Option<JobSocket>
     // Its file is the keeper's from now on.
     drop((to_front, front_fd, keepers_alarm, socket.take()));
     let program = options.command.first().map(|program| program.to_string_lossy().into_owned()).unwrap_or_default();
-    let channel = to_keeper;
     let mut front =
         Front { channel, shared: &shared, signals, alarm, keeper, reaped_before_us, plan: &plan, command, program };
     match front.run() {

@@ -3,18 +3,24 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
+use super::ending::KILL_WAIT_MAX;
 use super::grace::Remainder;
 use super::keeper::{Keeper, Running};
 use super::uplink::{Answered, Uplink};
 use super::wire::{ExitKind, ToKeeper};
 use crate::domain::job::Event;
-use crate::sys::clock::{Clock, SystemClock};
+use crate::sys::clock::{Clock, SystemClock, after, is_before, outwaited_a_suspend, pause};
+use crate::sys::family::Family;
 use crate::sys::poll::{readable, readable_or_told};
 use crate::sys::process::{Limits, StatFile};
 use crate::sys::signals::{ENDING, SIGCONT};
+use crate::sys::tree::Member;
 
 /// How long the end waits for the front to say how the command ended.
 const COMMAND_END_WAIT_MAX_US: u64 = 1_000_000;
+
+/// Between two rounds of a kill.
+const KILL_LOOK: Duration = Duration::from_millis(1);
 
 /// What ended the wait.
 pub(super) enum Woken {
@@ -108,15 +114,25 @@ impl Keeper<'_> {
     /// A front that is stopped and did not say so cannot end the job if the keeper dies. One that stopped with the
     /// command, and would not notice that the command runs again, is continued.
     pub(super) fn front_was_stopped(&self, running: &Running) -> bool {
-        let stopped = running.front_state.as_ref().is_some_and(StatFile::is_stopped);
-        if stopped && self.shared.front_paused() {
-            let command_runs = running.child_state.as_ref().is_some_and(|state| !state.is_stopped());
-            if command_runs {
+        let is_front_stopped = || running.front_state.as_ref().is_some_and(StatFile::is_stopped);
+        let is_command_stopped = || running.child_state.as_ref().is_some_and(StatFile::is_stopped);
+        if !is_front_stopped() {
+            return false;
+        }
+        if self.shared.front_paused() {
+            if running.child_state.is_some() && !is_command_stopped() {
                 self.wake_front();
             }
             return false;
         }
-        stopped
+        // Whoever suspends both (a scheduler, a signal to their group) stops and continues one after the other, this process among them.
+        let is_suspended = || !is_front_stopped() || is_command_stopped();
+        while !is_suspended() {
+            if outwaited_a_suspend() {
+                return !is_suspended();
+            }
+        }
+        false
     }
 
     /// What comes now takes so long at most, and a second more where the machine is busy.
@@ -125,9 +141,9 @@ impl Keeper<'_> {
         self.shared.trust_until_us(SystemClock.boottime_us().saturating_add(us));
     }
 
-    /// A front that stopped itself with the command has to be there for the end.
-    pub(super) fn continue_front(&self) {
-        if self.shared.front_paused() {
+    /// A front that stands still, with the command or by somebody's will, has to be there for the end.
+    pub(super) fn continue_front(&self, running: &Running) {
+        if self.shared.front_paused() || running.front_state.as_ref().is_some_and(StatFile::is_stopped) {
             self.wake_front();
         }
     }
@@ -135,6 +151,39 @@ impl Keeper<'_> {
     /// One that has gone needs none.
     fn wake_front(&self) {
         self.front_fd.send(SIGCONT).ok();
+    }
+
+    /// What has left the job's group is metered again from now on, and the receipt says so.
+    pub(super) fn recapture_strays(&self, running: &mut Running) {
+        let family = match &running.child {
+            _ if !self.front_has_others => Family::OfFront(self.front.as_raw()),
+            Some((command, held)) => Family::OfCommand(command.as_raw(), held),
+            None => return,
+        };
+        for pid in self.plan.containment().strays(family) {
+            running.strayed |= self.plan.containment().recapture(family, pid);
+        }
+    }
+
+    /// Without a front nothing is below it: what was there is ended as it was last seen. Which of it does not die, if any.
+    pub(super) fn end_orphans(&self, members: &[Member]) -> Option<Vec<i32>> {
+        if !self.front_fd.has_ended() {
+            return None;
+        }
+        let (own, until_us) = (nix::unistd::getpid().as_raw(), after(KILL_WAIT_MAX));
+        loop {
+            let living: Vec<Member> = members.iter().copied().filter(|member| member.lives()).collect();
+            if living.is_empty() {
+                return None;
+            }
+            if !is_before(until_us) {
+                return Some(living.into_iter().map(Member::pid).collect());
+            }
+            for member in living {
+                member.kill(own);
+            }
+            pause(KILL_LOOK);
+        }
     }
 
     pub(super) fn limits(&self) -> [Option<Limits>; 2] {

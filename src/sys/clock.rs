@@ -84,3 +84,14 @@ pub fn is_before(until_us: u64) -> bool {
 pub fn pause(time: Duration) {
     ppoll(&mut [], Some(TimeSpec::from_duration(time)), None).ok();
 }
+/// Whoever suspends or continues several processes, one after the other, is done within this time.
+const SUSPEND_WAIT: Duration = Duration::from_millis(50);
+
+/// Waits for what is suspended or continued together with this process: whether it has been. Not where this process was itself
+/// suspended meanwhile.
+#[must_use]
+pub fn outwaited_a_suspend() -> bool {
+    let since_us = SystemClock.boottime_us();
+    pause(SUSPEND_WAIT);
+    is_before(since_us.saturating_add(2 * u64::try_from(SUSPEND_WAIT.as_micros()).unwrap_or(u64::MAX)))
+}

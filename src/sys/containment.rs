@@ -10,15 +10,14 @@ use serde::{Deserialize, Serialize};
 use super::cgroup::Group;
 use super::cgroup1::{V1Group, group_of};
 use super::clock::{after, is_before, pause};
+use super::family::Family;
 use super::group_kill::kill_group;
 use super::proc;
 use super::process::{self, PidFd, reaped_cpu_us};
-use super::tree;
+use super::tree::{self, Member};
 
 /// Between two looks of a kill that has no event to wait for.
 const LOOK: Duration = Duration::from_millis(1);
-/// One look for strays reads the groups of no more processes.
-const STRAYS_LOOKED_AT_MAX: usize = 1_024;
 
 /// What must be known to find a job again after jobmeter was killed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,8 +102,8 @@ pub enum Containment {
         /// Go at the end.
         others: Vec<V1Group>,
     },
-    /// Everything below the front, which is a subreaper, so that orphans stay below it. After the front's death they
-    /// cannot be found any more; PDEATHSIG then ends at least the command itself.
+    /// Everything below the front, which is a subreaper, so that orphans stay below it. After the front's death the keeper ends what
+    /// it had seen there, and PDEATHSIG the command; where both die, what the command has left behind cannot be found any more.
     Tree {
         /// Its process id.
         front: i32,
@@ -119,9 +118,13 @@ impl Containment {
     /// All descendants of this process, which must be the front.
     ///
     /// # Errors
-    /// Where processes cannot be looked at here.
+    /// Where processes cannot be looked at here, or some are below this process that it did not start itself.
     pub fn tree_of_self() -> io::Result<Self> {
         let front = nix::unistd::getpid().as_raw();
+        if process::has_children() {
+            let why = "processes of the script that became jobmeter (by `exec`) could not be told from the job's: start jobmeter without `exec`";
+            return Err(io::Error::new(io::ErrorKind::Unsupported, why));
+        }
         proc::prove().map_err(|blind| io::Error::new(io::ErrorKind::Unsupported, blind.to_string()))?;
         let unseen = || io::Error::new(io::ErrorKind::Unsupported, "/proc does not show this process's own stat");
         let start = tree::Stat::read(front).ok_or_else(unseen)?.start;
@@ -312,14 +315,13 @@ impl Containment {
         }
     }
 
-    /// The front's descendants that have left it, which only root or the owner of an outer group can do.
+    /// The processes of this family that have left it, which only root or the owner of an outer group can do.
     #[must_use]
-    pub fn strays(&self, front: i32) -> Vec<i32> {
+    pub fn strays(&self, family: Family<'_>) -> Vec<i32> {
         if matches!(self, Self::Attached { .. } | Self::Tree { .. }) {
             return Vec::new();
         }
-        let own = nix::unistd::getpid().as_raw();
-        let mut pids = tree::descendant_pids(front, own, STRAYS_LOOKED_AT_MAX);
+        let mut pids = family.pids();
         let lives = |pid: i32| tree::Stat::read(pid).is_some_and(|stat| !stat.is_dead());
         pids.retain(|pid| self.holds(*pid) == Some(false) && lives(*pid));
         pids
@@ -328,10 +330,9 @@ impl Containment {
     /// Moves a stray back, or ends it where that is not permitted. Whether it was one: its number is looked at once more while
     /// the process is held, since it may have come to mean somebody else's.
     #[must_use]
-    pub fn recapture(&self, front: i32, pid: i32) -> bool {
+    pub fn recapture(&self, family: Family<'_>, pid: i32) -> bool {
         let Ok(held) = PidFd::open(Pid::from_raw(pid)) else { return false };
-        let own = nix::unistd::getpid().as_raw();
-        if self.holds(pid) != Some(false) || !tree::is_below(front, own, pid) || held.has_ended() {
+        if self.holds(pid) != Some(false) || !family.has(pid) || held.has_ended() {
             return false;
         }
         if !self.take_in(pid) {
@@ -362,6 +363,13 @@ impl Containment {
             Self::Cgroup1 { freezer, .. } => freezer.is_populated(),
             Self::Tree { front, .. } => tree::is_populated(*front, nix::unistd::getpid().as_raw()),
         }
+    }
+
+    /// Those of it that nothing but their descent from a living front tells; none where a group does.
+    #[must_use]
+    pub fn members(&self) -> Vec<Member> {
+        let own = nix::unistd::getpid().as_raw();
+        if let Self::Tree { front, .. } = self { Member::below(*front, own) } else { Vec::new() }
     }
 
     /// What lives in it.

@@ -8,6 +8,7 @@ pub mod clock;
 pub mod containment;
 pub mod credentials;
 pub mod environment;
+pub mod family;
 mod group_kill;
 pub mod identity;
 pub mod inherited;

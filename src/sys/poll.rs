@@ -41,6 +41,15 @@ pub fn readable_or_told<const N: usize>(
     }
 }
 
+/// Whether the other side of a socket has closed it.
+#[must_use]
+pub fn has_hung_up(socket: BorrowedFd<'_>) -> bool {
+    let mut polled = [PollFd::new(socket, PollFlags::empty())];
+    let at_once = Some(TimeSpec::from_duration(Duration::ZERO));
+    let [told] = if ppoll(&mut polled, at_once, None).is_ok() { polled } else { return false };
+    told.revents().is_some_and(|events| events.contains(PollFlags::POLLHUP))
+}
+
 fn selected<const N: usize>(
     fds: [BorrowedFd<'_>; N],
     told: Option<BorrowedFd<'_>>,

@@ -120,6 +120,18 @@ pub fn child_changed(pid: Option<Pid>) -> Option<ChildChange> {
     Some(ChildChange { pid, change })
 }
 
+/// Whether this process has children now, those aside that have ended: they are waited for. A program that `exec` has started
+/// has those of the program before it, which are nothing of its own.
+#[must_use]
+pub fn has_children() -> bool {
+    while let Some(ended) = child_changed(None) {
+        if matches!(ended.change, Change::Stopped(_) | Change::Continued) {
+            return true;
+        }
+    }
+    nix::sys::wait::waitpid(None, Some(nix::sys::wait::WaitPidFlag::WNOHANG)) != Err(Errno::ECHILD)
+}
+
 /// Forks. The caller has one thread, so the child may do everything that the parent may.
 ///
 /// # Errors

@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::mem::size_of;
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::unistd::Pid;
@@ -169,7 +169,8 @@ impl Signals {
             (&self.0).read_exact(&mut bytes).ok()?;
             // SAFETY: a record of plain numbers, of which every pattern of bits is one.
             let info: libc::signalfd_siginfo = unsafe { std::ptr::read_unaligned(bytes.as_ptr().cast()) };
-            let is_own = info.ssi_pid == own && info.ssi_code != libc::SI_KERNEL;
+            let is_word = info.ssi_signo == SIGCONT.cast_unsigned() && OF_DESCRIPTOR.contains(&info.ssi_code);
+            let is_own = is_word || (info.ssi_pid == own && info.ssi_code != libc::SI_KERNEL);
             if let (Ok(number), false) = (i32::try_from(info.ssi_signo), is_own) {
                 let value = (info.ssi_code == libc::SI_QUEUE).then_some(info.ssi_ptr);
                 return Some(Arrived { number, value });
@@ -253,8 +254,13 @@ pub fn die_of(number: i32) {
     change_mask(libc::SIG_UNBLOCK, Some(SignalSet::EMPTY.with(number)));
 }
 
-/// Stops this process by a signal, so that its shell sees the same as from the command itself; returns once it is continued.
+/// Those that stop a process which neither blocks nor ignores them.
+const STOPPING: [i32; 4] = [libc::SIGSTOP, libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU];
+
+/// Stops this process by a signal, so that its shell sees the same as from the command itself; returns once it is continued. A
+/// command that lets its parent trace it (PTRACE_TRACEME) stops at any signal, which would end this process: SIGSTOP does not.
 pub fn stop_by(number: i32) {
+    let number = if STOPPING.contains(&number) { number } else { libc::SIGSTOP };
     let was_ignored = is_ignored(number);
     if was_ignored {
         set_ignored(number, false);
@@ -265,6 +271,26 @@ pub fn stop_by(number: i32) {
     set_mask(before);
     if was_ignored {
         set_ignored(number, true);
+    }
+}
+
+/// `F_SETSIG` of fcntl(2), which the libc crate lacks: which signal a descriptor sends instead of SIGIO.
+const SET_SIGNAL: libc::c_int = 10;
+/// The reasons that come with a signal of a descriptor (POLL_IN to POLL_HUP, asm-generic/siginfo.h).
+const OF_DESCRIPTOR: std::ops::RangeInclusive<i32> = 1..=6;
+
+/// From now on SIGCONT comes to this process from the kernel when the other side of this socket says something or closes it, so that
+/// it goes on where it was stopped; or no more. Nothing refuses that for a socket of one's own (fcntl(2)).
+pub fn continue_at_word(socket: BorrowedFd<'_>, comes: bool) {
+    let fd = socket.as_raw_fd();
+    let own = if comes { libc::pid_t::try_from(std::process::id()).unwrap_or(0) } else { 0 };
+    // SAFETY: fcntl takes and returns numbers here, and the descriptor is open.
+    unsafe {
+        let flags = libc::fcntl(fd, libc::F_GETFL);
+        let flags = if comes { flags | libc::O_ASYNC } else { flags & !libc::O_ASYNC };
+        libc::fcntl(fd, SET_SIGNAL, if comes { SIGCONT } else { 0 });
+        libc::fcntl(fd, libc::F_SETOWN, own);
+        libc::fcntl(fd, libc::F_SETFL, flags);
     }
 }
 

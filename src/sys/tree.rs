@@ -225,6 +225,51 @@ pub fn kill_below(root: i32, start: u64, except: i32) -> bool {
     !living.is_empty()
 }
 
+/// A process that was seen below a front, named for as long as this PID namespace and this boot last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Member {
+    pid: i32,
+    start: u64,
+}
+
+impl Member {
+    /// Those that live below `root` now, but for `except` and what is below that.
+    #[must_use]
+    pub fn below(root: i32, except: i32) -> Vec<Self> {
+        let pids = descendant_pids(root, except, usize::MAX).into_iter();
+        pids.filter_map(Stat::read).filter(|stat| !stat.is_dead()).map(|stat| Self::of(&stat)).collect()
+    }
+
+    const fn of(stat: &Stat) -> Self {
+        Self { pid: stat.pid, start: stat.start }
+    }
+
+    /// Its number, which is somebody else's once it does not live.
+    #[must_use]
+    pub const fn pid(self) -> i32 {
+        self.pid
+    }
+
+    /// Whether it lives, and not somebody else by its number.
+    #[must_use]
+    pub fn lives(self) -> bool {
+        Stat::read(self.pid).is_some_and(|stat| Self::of(&stat) == self && !stat.is_dead())
+    }
+
+    /// SIGKILL to what lives below it, or else to itself: what is above dies last, so that nobody's children become those of a process
+    /// outside.
+    pub fn kill(self, except: i32) {
+        if kill_below(self.pid, self.start, except) {
+            return;
+        }
+        if let Ok(held) = PidFd::open(Pid::from_raw(self.pid))
+            && self.lives()
+        {
+            held.kill();
+        }
+    }
+}
+
 /// SIGKILL to the children of this process, which takes no descriptor, and waits for those that have ended: whether there were any.
 /// What a child leaves comes to this process, a subreaper, and is its child then. No number can be another's before it is waited for.
 #[must_use]
@@ -289,6 +334,17 @@ mod tests {
         assert!(kill_listed(&named_once) && child.try_wait().unwrap().is_none());
         assert!(!kill_listed(&Vec::new));
         assert!(kill_listed(&|| vec![pid]) && !child.wait().unwrap().success());
+    }
+
+    #[test]
+    fn a_member_is_no_other_process_of_its_number() {
+        let (mut child, pid) = sleeper();
+        let member = Member::of(&Stat::read(pid).unwrap());
+        let other = Member { start: member.start + 1, ..member };
+        other.kill(0);
+        assert!(member.lives() && !other.lives() && child.try_wait().unwrap().is_none());
+        member.kill(0);
+        assert!(!child.wait().unwrap().success() && !member.lives());
     }
 
     #[test]

@@ -1,7 +1,10 @@
 //! Jobs that do not want to be metered or stopped.
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
 use crate::station::{Called, Station, awaited, ended, mark, micros, nano, processes_with};
-use crate::{Around, alone, v1, v2};
+use crate::{Around, alone, present, v1, v2};
 
 fn run(station: &Station, arguments: &[&str], line: &str) -> Called {
     let mut all = vec!["run", "--job", "h", "--limit", "0.0001"];
@@ -108,6 +111,62 @@ fn leaves_its_group_and_its_command_behind() {
     station.ok(&["run", "--job", "g", "--", "bash", "-c", &line]);
     none_is_left(&mark);
     assert_eq!(station.receipt("g")["outcome"]["tamper"], "detected");
+}
+
+/// A script that starts helpers and then becomes jobmeter by `exec`: they are its children, and none of the job's.
+fn beside(station: &Station, helper: &str, options: &str, line: &str) -> Called {
+    let script = format!(
+        "sleep {helper} >/dev/null 2>&1 & echo $! > $DIR/helper; exec $JOBMETER run --job b {options} -- bash -c \"$LINE\""
+    );
+    station.shell(&script).env("LINE", line).output().unwrap().into()
+}
+
+/// Whether the helper lives, which is ended then.
+fn helper_lived(station: &Station, helper: &str) -> bool {
+    let pid = std::fs::read_to_string(station.path("helper")).unwrap().trim().parse().unwrap();
+    let lives = processes_with(helper) == [pid];
+    if lives {
+        kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+    }
+    lives
+}
+
+#[test]
+fn what_the_script_started_that_became_jobmeter_is_left_alone() {
+    if v2().is_none() {
+        return;
+    }
+    let _one = alone();
+    for source in present(["cgroup2", "cgroup1", "perf", "procfs"]) {
+        let (station, helper) = (Station::new(), mark());
+        let called = beside(&station, &helper, &format!("--cpu-source {source} --interval 10ms"), "sleep 0.1");
+        assert!(helper_lived(&station, &helper), "{source}: {called:?}");
+        if source.starts_with("cgroup") {
+            assert_eq!(called.status, 0, "{source}: {called:?}");
+            assert_ne!(station.receipt("b")["outcome"]["tamper"], "detected", "{source}");
+        } else {
+            assert!(called.status == 125 && called.err.contains("without `exec`"), "{source}: {called:?}");
+        }
+    }
+}
+
+#[test]
+fn beside_helpers_of_its_script_a_job_that_leaves_its_group_is_brought_back() {
+    if v2().is_none() {
+        return;
+    }
+    let _one = alone();
+    let top = "$(awk '$3==\"cgroup2\"{print $2; exit}' /proc/mounts)/cgroup.procs";
+    for line in
+        [format!("echo $$ > {top}; while :; do :; done"), format!("(echo $BASHPID > {top}; while :; do :; done)")]
+    {
+        let (station, helper) = (Station::new(), mark());
+        let called = beside(&station, &helper, "--cpu-source cgroup2 --limit 0.0001 --interval 50ms", &line);
+        assert!(helper_lived(&station, &helper) && called.status == 75, "{called:?}");
+        let receipt = station.receipt("b");
+        assert_eq!(receipt["outcome"]["tamper"], "detected");
+        assert!(micros(&receipt["cpu"]["total_seconds"]) > 300_000, "{receipt}");
+    }
 }
 
 #[test]

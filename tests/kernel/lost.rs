@@ -1,13 +1,14 @@
 //! jobmeter itself is killed or stopped: the job dies, and its last usage still reaches the ledger.
 
-use std::process::Stdio;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::station::{Station, all_processes, awaited, ended, line_of, mark, micros, nano, processes_with, within};
-use crate::{alone, present, v2};
+use crate::{Around, alone, present, v2};
 
 /// Whoever is stopped is missed within half a second where the machine has nothing else to do. This is more, since it may have,
 /// and fails for a loss that nobody notices.
@@ -101,6 +102,34 @@ fn a_stopped_front() {
     lose_each("front", Signal::SIGSTOP, &["cgroup2"]);
 }
 
+/// Without a group nothing but its descent from the front tells what is of the job.
+#[test]
+fn a_killed_front_without_a_group() {
+    let Some(parent) = v2() else { return };
+    let _one = alone();
+    for source in ["enclosing", "perf", "procfs"] {
+        let (station, group, mark) = (Station::new(), Around::new(&parent, "orphans"), mark());
+        let line = format!("{} run --job o --interval 50ms --cpu-source {source} -- bash -c \"$LINE\"", group.enter());
+        let job = format!("(setsid bash -c 'sleep {mark} & wait' &); sleep {mark}");
+        let mut child = station.shell(&line).env("LINE", job).stderr(Stdio::null()).spawn().unwrap();
+        let front = Pid::from_raw(i32::try_from(child.id()).unwrap());
+        // Two sleeps, and what waits for one of them.
+        awaited(|| if processes_with(&mark).len() >= 3 { Ok(()) } else { Err(format!("{:?}", processes_with(&mark))) });
+        let (_, keeper) = front_and_keeper(&station).expect("front and keeper");
+        let enough = waits_of(Pid::from_raw(keeper)) + 30;
+        awaited(|| {
+            if waits_of(Pid::from_raw(keeper)) >= enough { Ok(()) } else { Err("the keeper does not look".to_owned()) }
+        });
+        kill(front, Signal::SIGKILL).unwrap();
+        ended(&mut child);
+        assert!(within(ALIVE_MAX, || processes_with(&mark).is_empty()), "{source}: {:?}", processes_with(&mark));
+        awaited(|| match station.json(&["jobs", "show", "o"]) {
+            job if job["attempts"][0]["receipt"]["outcome"]["reason"] == "meter_lost" => Ok(()),
+            job => Err(job.to_string()),
+        });
+    }
+}
+
 /// Both at once: the next start finds what is left over.
 #[test]
 fn both_killed() {
@@ -128,4 +157,121 @@ fn both_killed() {
     assert!(within(ALIVE_MAX, || processes_with(&mark).is_empty()));
     assert_eq!(station.json(&["jobs", "show", "both"])["state"], "ended");
     station.verify();
+}
+
+/// The command has stopped, and jobmeter with it, so that the shell takes over; what runs beside it is not to outlive its meter.
+#[test]
+fn a_keeper_that_is_killed_while_the_front_stands_still_is_missed() {
+    if v2().is_none() {
+        return;
+    }
+    let _one = alone();
+    let station = Station::new();
+    let mark = mark();
+    let line = format!("setsid sleep {mark} & kill -STOP $$; wait");
+    let mut child =
+        station.command(&["run", "--job", "z", "--", "bash", "-c", &line]).stderr(Stdio::null()).spawn().unwrap();
+    await_stopped(&[Pid::from_raw(i32::try_from(child.id()).unwrap())]);
+    let (_, keeper) = front_and_keeper(&station).expect("front and keeper");
+    kill(Pid::from_raw(keeper), Signal::SIGKILL).unwrap();
+    assert_eq!(ended(&mut child).code(), Some(125));
+    assert!(processes_with(&mark).is_empty());
+    assert_eq!(station.receipt("z")["outcome"]["reason"], "meter_lost");
+}
+
+/// All that stops and continues, as a scheduler does it: one process after the other, in any order. The job goes on as if nothing
+/// had been.
+#[test]
+fn what_is_suspended_with_its_job_goes_on_with_it() {
+    if v2().is_none() {
+        return;
+    }
+    let _one = alone();
+    for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+        let station = Station::new();
+        let mut job = Waiting::start(&station);
+        let all = job.processes(&station);
+        suspend(&order.map(|at| all[at]));
+        for at in order {
+            kill(all[at], Signal::SIGCONT).unwrap();
+        }
+        job.ends_well(&station, &format!("{order:?}"));
+    }
+}
+
+/// The keeper has a session of its own, and goes on.
+#[test]
+fn a_group_that_is_suspended_goes_on() {
+    if v2().is_none() {
+        return;
+    }
+    let _one = alone();
+    let station = Station::new();
+    let mut job = Waiting::start(&station);
+    let group = Pid::from_raw(-i32::try_from(job.meter.id()).unwrap());
+    kill(group, Signal::SIGSTOP).unwrap();
+    let [front, keeper, command] = job.processes(&station);
+    await_stopped(&[front, command]);
+    // The keeper looks at the front several times meanwhile, and waits in between.
+    let enough = waits_of(keeper) + 6;
+    awaited(|| match waits_of(keeper) {
+        waits if waits >= enough => Ok(()),
+        waits => Err(format!("the keeper has waited {waits} of {enough} times")),
+    });
+    kill(group, Signal::SIGCONT).unwrap();
+    job.ends_well(&station, "group");
+}
+
+/// A command that says when it runs, and ends once its input does.
+struct Waiting {
+    meter: Child,
+    command: Pid,
+}
+
+impl Waiting {
+    fn start(station: &Station) -> Self {
+        let mut meter = station
+            .command(&["run", "--job", "w", "--", "bash", "-c", "echo $$; read; echo done"])
+            .process_group(0)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let command = Pid::from_raw(line_of(meter.stdout.as_mut().unwrap()).parse().unwrap());
+        Self { meter, command }
+    }
+
+    fn processes(&self, station: &Station) -> [Pid; 3] {
+        let (front, keeper) = front_and_keeper(station).expect("front and keeper");
+        [Pid::from_raw(front), Pid::from_raw(keeper), self.command]
+    }
+
+    fn ends_well(&mut self, station: &Station, what: &str) {
+        drop(self.meter.stdin.take());
+        let status = ended(&mut self.meter);
+        assert!(status.success(), "{what}: {status}: {}", station.receipt("w"));
+        assert_eq!(line_of(self.meter.stdout.as_mut().unwrap()), "done");
+        assert_eq!(station.receipt("w")["outcome"]["reason"], "completed", "{what}");
+    }
+}
+
+fn waits_of(process: Pid) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")).unwrap().trim().parse().unwrap()
+}
+
+fn suspend(all: &[Pid]) {
+    for pid in all {
+        kill(*pid, Signal::SIGSTOP).unwrap();
+    }
+    await_stopped(all);
+}
+
+fn await_stopped(all: &[Pid]) {
+    let state = |pid: &Pid| jobmeter::sys::tree::Stat::read(pid.as_raw()).map(|stat| stat.state);
+    awaited(|| match all.iter().map(state).collect::<Vec<_>>() {
+        states if states.iter().all(|state| *state == Some('T')) => Ok(()),
+        states => Err(format!("{states:?}")),
+    });
 }

@@ -10,7 +10,7 @@ use jobmeter::sys::poll::readable;
 use jobmeter::sys::signals::{send, send_to_group};
 use nix::unistd::Pid;
 
-use crate::station::{Called, SOON, Station, awaited, line_of};
+use crate::station::{Called, SOON, Station, awaited, ended, line_of};
 use crate::{alone, v2};
 
 /// Sent last, so that everything before it has come.
@@ -414,4 +414,37 @@ fn a_signal_before_the_command_reaches_it_or_ends_the_start() {
         assert_eq!(counted.child.wait().expect("an end").signal(), Some(libc::SIGUSR2));
     }
     scene.station.verify();
+}
+
+/// It stops at any signal then, and so does jobmeter, which that signal would end.
+#[test]
+fn a_command_that_is_traced_by_its_parent_ends_no_meter() {
+    if v2().is_none() {
+        return;
+    }
+    let _one = alone();
+    let code = "import ctypes, os, sys
+ctypes.CDLL(None).ptrace(0, 0, 0, 0)
+print(os.getpid(), flush=True)
+os.kill(os.getpid(), int(sys.argv[1]))";
+    for number in [libc::SIGUSR1, libc::SIGTRAP, libc::SIGTERM, libc::SIGCHLD, libc::SIGRTMAX()] {
+        let station = Station::new();
+        let mut meter = station
+            .command(&["run", "--job", "t", "--", "python3", "-c", code, &number.to_string()])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let command: i32 = line_of(meter.stdout.as_mut().unwrap()).parse().unwrap();
+        let front = Pid::from_raw(i32::try_from(meter.id()).unwrap());
+        awaited(|| match status_of(front, "State:")? {
+            state if state.starts_with('T') => Ok(()),
+            state => Err(format!("signal {number}: the front is {state}")),
+        });
+        send(Pid::from_raw(command), libc::SIGKILL).unwrap();
+        // Its end continues the front, and is the end of both.
+        let status = ended(&mut meter);
+        assert_eq!(status.signal(), Some(libc::SIGKILL), "signal {number}");
+        assert_eq!(station.receipt("t")["outcome"]["reason"], "signalled", "signal {number}");
+    }
 }
