@@ -223,20 +223,18 @@ impl Keeper<'_> {
         }
         self.channel.send(&ToFront::Start);
         self.leftovers = super::settle_leftovers(self.options);
-        let mut child = Pid::from_raw(0);
         loop {
-            match self.wait(&running.uplink, None) {
+            let front_look_us = SystemClock.boottime_us().saturating_add(FRONT_LOOK_US);
+            match self.wait(&running.uplink, Some(front_look_us)) {
                 Woken::Front(ToKeeper::Cloned { pid, at_us }) => {
-                    child = Pid::from_raw(pid);
-                    if let Err(ended) = self.meter_from(&mut running, child, at_us) {
+                    if let Err(ended) = self.meter_from(&mut running, Pid::from_raw(pid), at_us) {
                         return ended;
                     }
                 }
-                Woken::Front(ToKeeper::Started) => {
-                    // Before its exec it is as hidden as the front, whose memory it has (hidepid).
-                    running.child_state = StatFile::open(child).ok();
-                    break;
-                }
+                Woken::Front(ToKeeper::Started) => break,
+                // A front that was stopped meanwhile, by its command too, says neither.
+                Woken::Time if self.runs_unsaid(&running) && running.child.is_some() => break,
+                Woken::Time if self.runs_unsaid(&running) => return ending::end(self, running, End::MeterLost),
                 Woken::Front(ToKeeper::NotStarted(failure)) => return ending::not_started(self, running, &failure),
                 Woken::Front(ToKeeper::Ended(ended)) => {
                     running.ended = Some(ended);
@@ -246,6 +244,8 @@ impl Keeper<'_> {
                 Woken::FrontGone => return ending::end(self, running, End::MeterLost),
             }
         }
+        // Before its exec it is as hidden as the front, whose memory it has (hidepid).
+        running.child_state = running.child.as_ref().and_then(|(child, _)| StatFile::open(*child).ok());
         self.meter(running)
     }
 
@@ -305,6 +305,11 @@ impl Keeper<'_> {
             Woken::FrontGone => Event::MeterLost,
             Woken::Front(ToKeeper::Ended(ended)) => {
                 running.ended = Some(ended);
+                self.command_ended(running)
+            }
+            // From a front that stood still at the start.
+            Woken::Front(ToKeeper::NotStarted(failure)) => {
+                running.ended = Some(ExitKind::Exited(i32::from(failure.status)));
                 self.command_ended(running)
             }
             // There is no command any more that could take it.

@@ -165,6 +165,11 @@ impl Keeper<'_> {
         }
     }
 
+    /// Whether the front stands still, by whomever, while something of the job lives already.
+    pub(super) fn runs_unsaid(&self, running: &Running) -> bool {
+        running.front_state.as_ref().is_some_and(StatFile::is_stopped) && self.plan.containment().is_populated()
+    }
+
     /// Without a front nothing is below it: what was there is ended as it was last seen. Which of it does not die, if any.
     pub(super) fn end_orphans(&self, members: &[Member]) -> Option<Vec<i32>> {
         if !self.front_fd.has_ended() {

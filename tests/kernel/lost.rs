@@ -130,6 +130,29 @@ fn a_killed_front_without_a_group() {
     }
 }
 
+/// Its command stops the front as its first act, often before the front could say that there is a command.
+#[test]
+fn a_front_that_its_command_stops_at_once_meters_on_or_is_missed() {
+    if v2().is_none() {
+        return;
+    }
+    let _one = alone();
+    for _ in 0..20 {
+        let station = Station::new();
+        let mark = mark();
+        let line = format!("kill -STOP $PPID; echo; exec sleep {mark}");
+        let mut child = station
+            .command(&["run", "--job", "s", "--", "bash", "-c", &line])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        line_of(child.stdout.as_mut().unwrap());
+        assert_eq!(ended(&mut child).code(), Some(125));
+        assert!(processes_with(&mark).is_empty());
+    }
+}
+
 /// Both at once: the next start finds what is left over.
 #[test]
 fn both_killed() {
