@@ -118,7 +118,7 @@ impl Watch {
 impl Front<'_> {
     /// Runs until all is done.
     pub(super) fn run(&mut self) -> Outcome {
-        let testimony = Testimony::new(*self.shared);
+        let testimony = Testimony::new(*self.shared, self.keeper);
         let mut watch = Watch { testimony, child: None, child_running: false, early: Vec::new() };
         let terminal = Terminal::controlling();
         loop {

@@ -3,8 +3,8 @@
 //! The witness is a process of the front's group that blocks every signal and reads none. It was made before the command, and the
 //! kernel signals the newest process of a group first (attach_pid, kernel/pid.c): when the front reads a signal to the group, the
 //! witness has it pending already, and the command has got it. It is a child of the keeper, so that it is no descendant of the
-//! front's that a meter would count, and neither has the arguments of `jobmeter run`: what is sent to processes by a name or a
-//! command line (`pkill -f`) is not sent to the group.
+//! front's that a meter would count. What the keeper has pending as well, which is in no such group, was sent to processes one by one
+//! (`pkill -f jobmeter`).
 //!
 //! It shares the keeper's memory (CLONE_VM): a fork would cost a short job 3 % more CPU time. So it has a stack and thread-local
 //! storage of its own, for `errno`, and does nothing but system calls and atomics.
@@ -20,6 +20,7 @@ use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 
 use super::clock::{Clock, SystemClock};
+use super::proc;
 use super::process::exit_now;
 use super::shared::SharedPage;
 use super::signals::{self, SignalSet, set_mask, take_pending};
@@ -37,8 +38,6 @@ const UNASKED: u32 = 1 << ANSWER_BITS;
 const NO: u32 = 1;
 const YES: u32 = 2;
 
-/// How keeper and witness are listed: their memory, and so their arguments, are one.
-const TITLE: &[u8] = b"keeper/witness";
 /// Its stack grows down from the middle of this; its thread-local storage lies around the middle of the other half.
 const MEMORY_BYTES: usize = 256 * 1_024;
 
@@ -58,9 +57,6 @@ impl Witness {
     /// # Errors
     /// Where the kernel refuses another process; each signal is passed on then.
     pub fn start(page: SharedPage) -> io::Result<Self> {
-        if let Some(area) = arguments_area() {
-            retitle(area);
-        }
         let size = NonZeroUsize::new(MEMORY_BYTES).unwrap_or(NonZeroUsize::MIN);
         let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         // SAFETY: a new anonymous mapping touches no existing memory. It is never unmapped.
@@ -101,14 +97,15 @@ impl Drop for Witness {
 #[derive(Debug)]
 pub struct Testimony {
     page: SharedPage,
+    keeper: Pid,
     is_lost: bool,
 }
 
 impl Testimony {
     /// Of the witness behind this page.
     #[must_use]
-    pub fn new(page: SharedPage) -> Self {
-        Self { page, is_lost: false }
+    pub fn new(page: SharedPage, keeper: Pid) -> Self {
+        Self { page, keeper, is_lost: false }
     }
 
     /// Whether a signal that has just been read came to the whole group. Where there is no witness any more: no.
@@ -116,13 +113,13 @@ impl Testimony {
         let (asked, answered) = (self.page.witness_asked(), self.page.witness_answered());
         let last = asked.load(Ordering::Acquire) >> ANSWER_BITS;
         // Zero where none was made.
-        let (false, Ok(number), 1..) = (self.is_lost, u32::try_from(number), last) else { return false };
+        let (false, Ok(asked_for), 1..) = (self.is_lost, u32::try_from(number), last) else { return false };
         let question = last.wrapping_add(1).max(1) << ANSWER_BITS;
-        asked.store(question | number, Ordering::Release);
+        asked.store(question | asked_for, Ordering::Release);
         wake(asked);
         let answer = answer(answered, question);
         self.is_lost = answer.is_none();
-        answer == Some(YES)
+        answer == Some(YES) && !is_pending_in(self.keeper, number)
     }
 }
 
@@ -196,24 +193,12 @@ unsafe fn close_all_files() {
     }
 }
 
-/// Where this process's arguments stand, as address and length: `arg_start` and `arg_end` of proc(5), fields 48 and 49.
-fn arguments_area() -> Option<(usize, usize)> {
-    let stat = std::fs::read("/proc/self/stat").ok()?;
-    let stat = String::from_utf8_lossy(&stat);
-    let mut fields = stat.rsplit_once(") ")?.1.split_ascii_whitespace().skip(45).map_while(|field| field.parse().ok());
-    let (start, end): (usize, usize) = (fields.next()?, fields.next()?);
-    (start > 0).then(|| end.checked_sub(start)).flatten().map(|length| (start, length))
-}
-
-/// Whoever lists this process sees the title in place of its arguments. It is a fork: its parent keeps its own.
-fn retitle((start, length): (usize, usize)) {
-    let title = TITLE.get(..length).unwrap_or(TITLE.get(..0).unwrap_or_default());
-    let area = std::ptr::with_exposed_provenance_mut::<u8>(start);
-    // SAFETY: the kernel says that the arguments stand there; they were read before, and the keeper reads them no more.
-    unsafe {
-        std::ptr::write_bytes(area, 0, length);
-        std::ptr::copy_nonoverlapping(title.as_ptr(), area, title.len());
-    }
+/// Whether it is pending in this process: blocked, and read by nobody.
+fn is_pending_in(pid: Pid, number: i32) -> bool {
+    let status = proc::read(pid.as_raw(), "status").unwrap_or_default();
+    let pending = status.lines().find_map(|line| line.strip_prefix("ShdPnd:"));
+    let bits = pending.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok());
+    SignalSet::of_bits(bits.unwrap_or(0)).contains(number)
 }
 
 /// Waits until a word that processes share is not `known` any more (futex(2)), or something else wakes this one: `false` where the time

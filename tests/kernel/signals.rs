@@ -174,17 +174,17 @@ fn await_nothing_pending(pid: Pid) {
 /// one that has come to the group because of it.
 #[test]
 fn what_comes_to_the_meters_processes_alone_is_passed_on() {
-    if v2().is_none() {
-        return;
-    }
+    let Some(_) = v2() else { return };
     let _one = alone();
     let scene = Scene::new();
     let [_, (_, command)] = scene.both(&["count"]);
     let mut counted = Counted::ready(command);
     let keeper = child(counted.pid, "jobmeter");
+    let witness = child(keeper, "signal-witness");
     for number in [libc::SIGTERM, libc::SIGUSR1, libc::SIGABRT, libc::SIGXFSZ, 40] {
-        counted.send(number);
-        send(keeper, number).expect("it lives");
+        for pid in [keeper, witness, counted.pid] {
+            send(pid, number).expect("it lives");
+        }
         assert_eq!(counted.line(), number.to_string());
     }
     assert_eq!(counted.ended(), Vec::<String>::new());
