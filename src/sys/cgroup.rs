@@ -226,8 +226,7 @@ impl Group {
     /// Whether a process of the group or of one below it is alive. A group that has gone has none; one that cannot be read may.
     #[must_use]
     pub fn is_populated(&self) -> bool {
-        let events = self.read_file("cgroup.events");
-        events.map_or_else(|error| !has_gone(&error), |events| events.lines().any(|line| line == "populated 1"))
+        is_populated(self.read_file("cgroup.events"))
     }
 
     /// Whether it can be frozen from here.
@@ -372,6 +371,11 @@ impl Group {
 /// The group of a file, or the file, is no more there.
 pub(super) fn has_gone(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV))
+}
+
+/// What `cgroup.events` says. A group that has gone has nothing in it; one that cannot be read may have.
+pub(super) fn is_populated(events: io::Result<String>) -> bool {
+    events.map_or_else(|error| !has_gone(&error), |events| events.lines().any(|line| line == "populated 1"))
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 
-use super::cgroup::has_gone;
+use super::cgroup::is_populated;
 use super::containment::Containment;
 
 /// `cgroup.events` of a job's group, held open. It polls as POLLPRI from each change until it is read again (cgroup v2).
@@ -23,17 +23,12 @@ impl Population {
         }
     }
 
-    /// Whether something lives now. A group that has gone has nothing in it; one that cannot be read may have.
+    /// Whether something lives now, or may.
     #[must_use]
     pub fn lives(&self) -> bool {
         let mut buffer = [0_u8; 256];
-        match self.0.read_at(&mut buffer, 0) {
-            Ok(read) => {
-                let text = String::from_utf8_lossy(buffer.get(..read).unwrap_or_default());
-                text.lines().any(|line| line == "populated 1")
-            }
-            Err(error) => !has_gone(&error),
-        }
+        let read = self.0.read_at(&mut buffer, 0);
+        is_populated(read.map(|read| String::from_utf8_lossy(buffer.get(..read).unwrap_or_default()).into_owned()))
     }
 }
 

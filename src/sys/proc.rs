@@ -20,6 +20,7 @@ use nix::sys::stat::Mode;
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 
 use super::mount::procfs_of_this_namespace;
+use super::signals::SignalSet;
 
 /// A line of `/proc/PID/stat` is shorter, however the process is called.
 const CHUNK_BYTES: usize = 1_024;
@@ -216,6 +217,13 @@ pub fn read(pid: i32, name: &str) -> io::Result<String> {
         return whole(&view.stat);
     }
     text_at(&view.root, &format!("{pid}/{name}"))
+}
+
+/// One of the sets of signals in `/proc/PID/status`, such as `SigIgn:`; none where the process has gone, or may not be looked at.
+#[must_use]
+pub fn signals(pid: i32, key: &str) -> SignalSet {
+    let status = read(pid, "status").unwrap_or_default();
+    SignalSet::of_bits(u64::from_str_radix(words(&status, key), 16).unwrap_or(0))
 }
 
 /// Where the files of a process are, for what follows a link or lists a folder.

@@ -277,10 +277,7 @@ pub fn is_beyond_reach(pid: i32) -> bool {
 /// One that sets `SA_NOCLDWAIT` beside a handler is not known by this.
 #[must_use]
 pub fn ignores_sigchld(pid: i32) -> bool {
-    let status = proc::read(pid, "status").unwrap_or_default();
-    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    let mask = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
-    mask & (1 << (libc::SIGCHLD - 1)) != 0
+    proc::signals(pid, "SigIgn:").contains(libc::SIGCHLD)
 }
 
 /// CPU time of all children that this process has waited for, and of theirs, in µs.

@@ -119,7 +119,7 @@ impl Testimony {
         wake(asked);
         let answer = answer(answered, question);
         self.is_lost = answer.is_none();
-        answer == Some(YES) && !is_pending_in(self.keeper, number)
+        answer == Some(YES) && !proc::signals(self.keeper.as_raw(), "ShdPnd:").contains(number)
     }
 }
 
@@ -191,14 +191,6 @@ unsafe fn close_all_files() {
             }
         }
     }
-}
-
-/// Whether it is pending in this process: blocked, and read by nobody.
-fn is_pending_in(pid: Pid, number: i32) -> bool {
-    let status = proc::read(pid.as_raw(), "status").unwrap_or_default();
-    let pending = status.lines().find_map(|line| line.strip_prefix("ShdPnd:"));
-    let bits = pending.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok());
-    SignalSet::of_bits(bits.unwrap_or(0)).contains(number)
 }
 
 /// Waits until a word that processes share is not `known` any more (futex(2)), or something else wakes this one: `false` where the time

@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::MutexGuard;
 
 use jobmeter::sys::poll::readable;
 use jobmeter::sys::signals::{send, send_to_group};
@@ -24,16 +25,20 @@ fn numbers() -> impl Iterator<Item = i32> {
 struct Scene {
     station: Station,
     program: PathBuf,
+    _one: MutexGuard<'static, ()>,
 }
 
 impl Scene {
-    fn new() -> Self {
+    /// `None` where no group can be made.
+    fn here() -> Option<Self> {
+        v2()?;
+        let one = alone();
         let station = Station::new();
         let program = station.path("signals");
         let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/kernel/signals.c");
         let compiled = Command::new("cc").args(["-O1", "-o"]).arg(&program).arg(source).status().expect("a C compiler");
         assert!(compiled.success());
-        Self { station, program }
+        Some(Self { station, program, _one: one })
     }
 
     /// Alone, and under jobmeter.
@@ -121,11 +126,7 @@ impl Counted {
 
 #[test]
 fn each_signal_reaches_the_command_once() {
-    if v2().is_none() {
-        return;
-    }
-    let _one = alone();
-    let scene = Scene::new();
+    let Some(scene) = Scene::here() else { return };
     for to_group in [false, true] {
         for (kind, command) in scene.both(&["count"]) {
             let mut counted = Counted::ready(command);
@@ -174,9 +175,7 @@ fn await_nothing_pending(pid: Pid) {
 /// one that has come to the group because of it.
 #[test]
 fn what_comes_to_the_meters_processes_alone_is_passed_on() {
-    let Some(_) = v2() else { return };
-    let _one = alone();
-    let scene = Scene::new();
+    let Some(scene) = Scene::here() else { return };
     let [_, (_, command)] = scene.both(&["count"]);
     let mut counted = Counted::ready(command);
     let keeper = child(counted.pid, "jobmeter");
@@ -194,11 +193,7 @@ fn what_comes_to_the_meters_processes_alone_is_passed_on() {
 /// Real-time signals are queued and never merged: each arrives, with its value.
 #[test]
 fn queued_signals_arrive_as_often_as_they_were_sent() {
-    if v2().is_none() {
-        return;
-    }
-    let _one = alone();
-    let scene = Scene::new();
+    let Some(scene) = Scene::here() else { return };
     for (kind, command) in scene.both(&["count"]) {
         let counted = Counted::ready(command);
         for value in 0..20 {
@@ -218,11 +213,7 @@ fn queued_signals_arrive_as_often_as_they_were_sent() {
 
 #[test]
 fn a_command_that_ends_of_a_signal_ends_jobmeter_the_same_way() {
-    if v2().is_none() {
-        return;
-    }
-    let _one = alone();
-    let scene = Scene::new();
+    let Some(scene) = Scene::here() else { return };
     for number in numbers().chain([LAST]) {
         let ends = scene.both(&["die", &number.to_string()]).map(|(_, mut command)| {
             // What stops by default would stand still.
@@ -240,11 +231,7 @@ fn a_command_that_ends_of_a_signal_ends_jobmeter_the_same_way() {
 /// Rust's runtime ignores SIGPIPE, and jobmeter wants to hear of children: the command finds both as they were.
 #[test]
 fn dispositions_and_mask_are_those_that_jobmeter_found() {
-    if v2().is_none() {
-        return;
-    }
-    let _one = alone();
-    let scene = Scene::new();
+    let Some(scene) = Scene::here() else { return };
     let some: [i32; 8] = [libc::SIGPIPE, libc::SIGCHLD, libc::SIGHUP, libc::SIGTTOU, libc::SIGTERM, 32, 33, 64];
     let sets: [&[i32]; 3] = [&[], &some, &[libc::SIGUSR1, 34]];
     let hexadecimal = |set: &[i32]| format!("{:x}", set.iter().fold(0_u64, |bits, number| bits | 1 << (number - 1)));
@@ -265,11 +252,7 @@ fn dispositions_and_mask_are_those_that_jobmeter_found() {
 /// The kernel tells the session's leader alone when its terminal goes (disassociate_ctty, drivers/tty).
 #[test]
 fn the_end_of_the_terminal_reaches_the_command() {
-    if v2().is_none() {
-        return;
-    }
-    let _one = alone();
-    let scene = Scene::new();
+    let Some(scene) = Scene::here() else { return };
     for (kind, command) in scene.both_by(&["terminal"], &["count"]) {
         let mut counted = Counted::on_terminal(command);
         counted.type_in(b"X");
@@ -283,11 +266,7 @@ fn the_end_of_the_terminal_reaches_the_command() {
 
 #[test]
 fn keys_reach_the_command_once() {
-    if v2().is_none() {
-        return;
-    }
-    let _one = alone();
-    let scene = Scene::new();
+    let Some(scene) = Scene::here() else { return };
     for (kind, command) in scene.both_by(&["terminal"], &["count"]) {
         let mut counted = Counted::on_terminal(command);
         // Ctrl-C, Ctrl-\ and Ctrl-Z, and another size.
@@ -303,11 +282,7 @@ fn keys_reach_the_command_once() {
 /// As the first process of a container is: the kernel drops for it what it does not wait for.
 #[test]
 fn the_first_process_of_a_pid_namespace_passes_all_on() {
-    if v2().is_none() {
-        return;
-    }
-    let _one = alone();
-    let scene = Scene::new();
+    let Some(scene) = Scene::here() else { return };
     let mut command = scene.station.program("unshare");
     command.args([
         "--fork",
@@ -355,11 +330,7 @@ fn a_limit_of_the_size_of_files_ends_no_meter() {
 /// What came to the group while the command was not there yet is passed on, and no later one to jobmeter alone is taken for it.
 #[test]
 fn a_signal_to_the_group_before_the_command_hides_no_later_one() {
-    if v2().is_none() {
-        return;
-    }
-    let _one = alone();
-    let scene = Scene::new();
+    let Some(scene) = Scene::here() else { return };
     scene.station.ok(&["status"]);
     // Nothing starts before the ledger can be written.
     let hold = "import os, sqlite3, sys
@@ -392,11 +363,7 @@ sys.stdin.read()";
 /// What is sent in the first moments is not lost.
 #[test]
 fn a_signal_before_the_command_reaches_it_or_ends_the_start() {
-    if v2().is_none() {
-        return;
-    }
-    let _one = alone();
-    let scene = Scene::new();
+    let Some(scene) = Scene::here() else { return };
     let [_, (_, mut command)] = scene.both(&["count"]);
     command.stdin(Stdio::null());
     let mut counted = Counted::start(command);
