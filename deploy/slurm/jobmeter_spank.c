@@ -1,119 +1,411 @@
-/* A SPANK plugin: every task that Slurm starts (batch scripts, steps of srun, those within salloc) runs under jobmeter, whatever the user
- * wrote. SPANK is the one place of Slurm that sees all of them: a job-submit plugin sees batch scripts alone, prologs can only
- * set variables. It has to be built again for each version of Slurm (Debian: libslurm-dev):
+/* A SPANK plugin: every task that Slurm starts (batch scripts, steps of srun, those within salloc) is metered, whatever its user wrote,
+ * by a meter that is not the user's: it has another user and none of Slurm's groups. It has to be built for each version of Slurm
+ * (Debian: libslurm-dev):
  *
  *     gcc -shared -fPIC -O2 -o /usr/libexec/jobmeter/jobmeter_spank.so jobmeter_spank.c
  *
- * On each node: that, `slurm-task` beside it, jobmeter in /usr/bin, `ledger` in /etc/jobmeter/config.toml, and for each user a key for
- * their own account alone, which they may read: `jobmeter --user ann key create ann --only-user --to /etc/jobmeter/keys/ann`.
- * slurm.conf names `prolog` and `epilog`; plugstack.conf has `required /usr/libexec/jobmeter/jobmeter_spank.so`.
+ * plugstack.conf, on the nodes and where jobs are submitted: `required /usr/libexec/jobmeter/jobmeter_spank.so`. README.md says what else
+ * a node needs.
  *
- * It does not see `srun --multi-prog`, the shell of salloc on a login node, nor ssh to a node. A job that says `jobmeter run` itself
- * finds no key for it, and fails. jobmeter has the job's user: who sets out to cheat can (see the table in the README).
+ * What this does not do is in jobmeter itself: `jobmeter slurm task` (root, then the meter's user) and `jobmeter slurm front` (the job's).
+ * No callback fails: a failing task_post_fork would drain the node. What cannot be metered is refused in the task.
  */
-#include <limits.h>
-#include <mntent.h>
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
+#include <slurm/slurm.h>
 #include <slurm/spank.h>
 
-#define LAUNCHER "/usr/libexec/jobmeter/slurm-task"
+#define JOBMETER "/usr/bin/jobmeter"
+/* The command's exit status where nothing let it go on; the front's is the task's. */
+#define NOT_STARTED 125
+/* How long the end of a task waits for its last reading. The meter gives a ledger 5 s, and leaves the rest to its spool. */
+#define LAST_READING_WAIT_MAX_MS 30000
+/* What opens a command's gate names some variables. */
+#define VARIABLES_MAX_BYTES 16384
+#define WORDS_MAX 4096
+#define WORD_MAX_BYTES 512
 
 SPANK_PLUGIN(jobmeter, 1)
 
-/* The directory of the cgroup v2 that this process is in. */
-static int own_group(char *group, size_t size)
-{
-	char line[PATH_MAX];
-	int found = 0;
-	struct mntent *mount;
-	FILE *mounts = setmntent("/proc/self/mounts", "r"), *groups = fopen("/proc/self/cgroup", "r");
+enum { LIMIT, KIND, NAME, LABEL, NOTICE, GRACE, CHOICES };
+static const char *const choice_names[CHOICES] = {"limit", "kind", "name", "label", "notice", "grace"};
+static char *chosen[CHOICES];
 
-	while (mounts && (mount = getmntent(mounts)) && strcmp(mount->mnt_type, "cgroup2"))
-		;
-	while (mounts && mount && groups && !found && fgets(line, sizeof line, groups)) {
-		line[strcspn(line, "\n")] = 0;
-		found = !strncmp(line, "0::", 3) && snprintf(group, size, "%s%s", mount->mnt_dir, line + 3) < (int)size;
-	}
-	if (mounts)
-		endmntent(mounts);
-	if (groups)
-		fclose(groups);
-	return found;
+static int choose(int choice, const char *value, int remote)
+{
+	(void)remote;
+	if (choice < 0 || choice >= CHOICES || !value)
+		return -1;
+	free(chosen[choice]);
+	chosen[choice] = strdup(value);
+	return chosen[choice] ? 0 : -1;
 }
 
-static int group_of_task(spank_t spank, char *group, size_t size, pid_t pid)
-{
-	uint32_t job, step;
-	char above[PATH_MAX];
+static struct spank_option options[] = {
+	{"jobmeter-limit", "CREDITS", "jobmeter: stop this job, over all its tasks, at so many credits", 1, LIMIT, choose},
+	{"jobmeter-kind", "KIND", "jobmeter: what the job is for: training, generation or python-session", 1, KIND, choose},
+	{"jobmeter-name", "TEXT", "jobmeter: a name for people, instead of the job's", 1, NAME, choose},
+	{"jobmeter-label", "KEY=VALUE", "jobmeter: a label", 1, LABEL, choose},
+	{"jobmeter-notice", "SIGNAL@TIME", "jobmeter: send this signal once, when the credits would last so much longer, such as SIGTERM@30s", 1, NOTICE, choose},
+	{"jobmeter-grace", "SECONDS", "jobmeter: how long what a task leaves behind may go on", 1, GRACE, choose},
+	SPANK_OPTIONS_TABLE_END
+};
 
-	return spank_get_item(spank, S_JOB_ID, &job) == ESPANK_SUCCESS && spank_get_item(spank, S_JOB_STEPID, &step) == ESPANK_SUCCESS
-		&& own_group(above, sizeof above)
-		/* Slurm's own v2 groups stay as they are: it signals what is in them, not what is below. There a task is alone in its
-		 * group, which jobmeter meters as "enclosing". */
-		&& !strstr(above, "/slurmstepd.scope")
-		&& snprintf(group, size, "%s/jobmeter-slurm-%u.%u.%d", above, job, step, (int)pid) < (int)size;
+/* One task of this node. */
+struct task {
+	/* The meter's end, and that of front and command. */
+	int meter, front;
+	/* Ends with the meter. */
+	int alive;
+};
+
+static struct task *tasks;
+static uint32_t task_count;
+
+int slurm_spank_init(spank_t spank, int argc, char **argv)
+{
+	(void)argc;
+	(void)argv;
+	for (struct spank_option *option = options; option->name; option++)
+		if (spank_option_register(spank, option) != ESPANK_SUCCESS)
+			slurm_error("jobmeter: the option --%s cannot be registered", option->name);
+	return 0;
 }
 
-/* As root, in the task: gives it a group that jobmeter may divide, without which an ordinary user's job is metered by samples of /proc,
- * sees to its own children only, and cannot be frozen. Where that fails, it is metered so, which the receipt says. */
-int slurm_spank_task_init_privileged(spank_t spank, int argc, char **argv)
+/* Before slurmstepd forks its tasks: each inherits its socket. */
+int slurm_spank_init_post_opt(spank_t spank, int argc, char **argv)
 {
-	static const char *const handed_over[] = {"", "/cgroup.procs", "/cgroup.threads", "/cgroup.subtree_control"};
-	char group[PATH_MAX], path[PATH_MAX + 32];
-	uid_t uid;
-	FILE *procs;
+	uint32_t count = 0;
+	int yes = 1;
 
-	if (spank_get_item(spank, S_JOB_UID, &uid) != ESPANK_SUCCESS || !group_of_task(spank, group, sizeof group, getpid()) ||
-	    mkdir(group, 0755) != 0)
+	(void)argc;
+	(void)argv;
+	if (spank_remote(spank) != 1 || spank_get_item(spank, S_JOB_LOCAL_TASK_COUNT, &count) != ESPANK_SUCCESS)
 		return 0;
-	for (size_t i = 0; i < sizeof handed_over / sizeof *handed_over; i++) {
-		snprintf(path, sizeof path, "%s%s", group, handed_over[i]);
-		if (chown(path, uid, -1) != 0)
-			return 0;
-	}
-	snprintf(path, sizeof path, "%s/cgroup.procs", group);
-	procs = fopen(path, "w");
-	if (procs) {
-		fputs("0", procs);
-		fclose(procs);
+	tasks = calloc(count, sizeof *tasks);
+	for (uint32_t i = 0; tasks && i < count; i++) {
+		int pair[2];
+
+		tasks[i] = (struct task){-1, -1, -1};
+		task_count = i + 1;
+		if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0)
+			continue;
+		setsockopt(pair[0], SOL_SOCKET, SO_PASSCRED, &yes, sizeof yes);
+		tasks[i].meter = pair[0];
+		tasks[i].front = pair[1];
 	}
 	return 0;
 }
 
-/* As the user, before the task's own prologs and exec: puts the launcher in the command's place. What fails here fails
- * the task, so that nothing runs unmetered. */
-int slurm_spank_task_init(spank_t spank, int argc, char **argv)
+static struct task *task_of(spank_t spank)
 {
-	uint32_t array = 0;
-	int count;
-	char **words;
+	uint32_t id = 0;
 
-	if (spank_get_item(spank, S_JOB_ARGV, &count, &words) != ESPANK_SUCCESS || count < 1) {
-		slurm_error("jobmeter: the command of this task is not known");
-		return -1;
-	}
-	/* A job that was submitted from inside an array inherits the variables of that array. */
-	if (spank_get_item(spank, S_JOB_ARRAY_ID, &array) != ESPANK_SUCCESS || array == 0)
-		spank_unsetenv(spank, "SLURM_ARRAY_JOB_ID");
-	if (spank_setenv(spank, "JOBMETER_COMMAND", words[0], 1) != ESPANK_SUCCESS)
-		return -1;
-	words[0] = strdup(LAUNCHER);
-	return words[0] ? 0 : -1;
+	return spank_get_item(spank, S_TASK_ID, &id) == ESPANK_SUCCESS && id < task_count ? &tasks[id] : NULL;
 }
 
-/* As root, when the task has ended: jobmeter has removed what it made below. */
+static void close_it(int *file)
+{
+	if (*file >= 0)
+		close(*file);
+	*file = -1;
+}
+
+/* The words of one call, which it owns. */
+struct words {
+	char *word[WORDS_MAX + 1];
+	size_t count;
+	int is_short_of_memory;
+};
+
+static void add(struct words *words, const char *text)
+{
+	char *copy = words->count < WORDS_MAX ? strdup(text) : NULL;
+
+	if (copy)
+		words->word[words->count++] = copy;
+	else
+		words->is_short_of_memory = 1;
+	words->word[words->count] = NULL;
+}
+
+static void add_number(struct words *words, const char *name, uint32_t number)
+{
+	char text[64];
+
+	snprintf(text, sizeof text, "--%s=%u", name, number);
+	add(words, text);
+}
+
+static void add_text(struct words *words, const char *name, const char *value)
+{
+	char *text = NULL;
+
+	if (asprintf(&text, "%s=%s", name, value) < 0) {
+		words->is_short_of_memory = 1;
+		return;
+	}
+	add(words, text);
+	free(text);
+}
+
+static void add_choice(struct words *words, const char *name, const char *value)
+{
+	add(words, "--choose");
+	add_text(words, name, value);
+}
+
+/* What a job chooses by its variables counts where it has chosen nothing by options. */
+static void add_choices(spank_t spank, struct words *words)
+{
+	char value[WORD_MAX_BYTES];
+
+	for (int choice = 0; choice < CHOICES; choice++) {
+		char variable[64] = "JOBMETER_";
+
+		if (chosen[choice]) {
+			add_choice(words, choice_names[choice], chosen[choice]);
+			continue;
+		}
+		for (size_t i = 0, at = strlen(variable); choice_names[choice][i]; i++, at++)
+			variable[at] = choice_names[choice][i] - 'a' + 'A';
+		if (spank_getenv(spank, variable, value, sizeof value) == ESPANK_SUCCESS && *value)
+			add_choice(words, choice_names[choice], value);
+	}
+}
+
+/* A job of no array has its own id there, or none. */
+static int of_array(spank_t spank, uint32_t *array, uint32_t *element)
+{
+	return spank_get_item(spank, S_JOB_ARRAY_ID, array) == ESPANK_SUCCESS && *array != 0 && *array != NO_VAL &&
+		spank_get_item(spank, S_JOB_ARRAY_TASK_ID, element) == ESPANK_SUCCESS && *element != NO_VAL;
+}
+
+/* What the meter is told: all of it comes from slurmstepd, but for what stands behind --choose and the command. */
+static int describe(spank_t spank, struct words *words, pid_t pid)
+{
+	uint32_t job, count, array = 0, element = 0;
+	uid_t uid;
+	char gpus[WORD_MAX_BYTES], name[WORD_MAX_BYTES];
+	char **argv = NULL;
+	int argc = 0;
+
+	if (spank_get_item(spank, S_JOB_ID, &job) != ESPANK_SUCCESS || spank_get_item(spank, S_JOB_UID, &uid) != ESPANK_SUCCESS ||
+	    spank_get_item(spank, S_JOB_TOTAL_TASK_COUNT, &count) != ESPANK_SUCCESS)
+		return -1;
+	add(words, "jobmeter");
+	add(words, "slurm");
+	add(words, "task");
+	add(words, "--channel=3");
+	add_number(words, "pid", (uint32_t)pid);
+	add_number(words, "uid", uid);
+	add_number(words, "job", job);
+	add_number(words, "tasks", count);
+	if (of_array(spank, &array, &element)) {
+		add_number(words, "array-job", array);
+		add_number(words, "array-task", element);
+	}
+	if ((spank_getenv(spank, "SLURM_STEP_GPUS", gpus, sizeof gpus) == ESPANK_SUCCESS && *gpus) ||
+	    (spank_getenv(spank, "SLURM_JOB_GPUS", gpus, sizeof gpus) == ESPANK_SUCCESS && *gpus))
+		add_text(words, "--gpus", gpus);
+	if (spank_getenv(spank, "SLURM_JOB_NAME", name, sizeof name) == ESPANK_SUCCESS && *name)
+		add_text(words, "--job-name", name);
+	add_choices(spank, words);
+	add(words, "--");
+	if (spank_get_item(spank, S_JOB_ARGV, &argc, &argv) == ESPANK_SUCCESS)
+		for (int i = 0; i < argc && words->count < WORDS_MAX; i++)
+			add(words, argv[i]);
+	if (argc < 1)
+		add(words, "batch");
+	return words->is_short_of_memory ? -1 : 0;
+}
+
+/* In a child of slurmstepd, which has other threads: nothing here allocates. Its own child is nobody's, in a session of its own:
+ * slurmstepd's children end with their step. */
+static void become_meter(char *const *words, int channel, int alive)
+{
+	static char *const environment[] = {"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8", NULL};
+	struct sigaction plain = {.sa_handler = SIG_DFL};
+	sigset_t none;
+	int nothing;
+
+	setsid();
+	if (fork() != 0)
+		_exit(0);
+	sigemptyset(&none);
+	for (int number = 1; number < NSIG; number++)
+		sigaction(number, &plain, NULL);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	nothing = open("/dev/null", O_RDWR);
+	/* Above those that are given, so that none is overwritten before it is read. */
+	channel = fcntl(channel, F_DUPFD, 16);
+	alive = fcntl(alive, F_DUPFD, 16);
+	if (nothing < 0 || channel < 0 || alive < 0 || chdir("/") != 0)
+		_exit(NOT_STARTED);
+	for (int file = 0; file < 3; file++)
+		if (dup2(nothing, file) < 0)
+			_exit(NOT_STARTED);
+	if (dup2(channel, 3) < 0 || dup2(alive, 4) < 0)
+		_exit(NOT_STARTED);
+	if (close_range(5, ~0U, 0) != 0)
+		for (int file = 5; file < 65536; file++)
+			close(file);
+	execve(JOBMETER, words, environment);
+	_exit(NOT_STARTED);
+}
+
+/* As root in slurmstepd, once the task is in Slurm's groups and before it goes on. Where this comes to nothing, the task finds nobody at
+ * its socket, and refuses to run. */
+int slurm_spank_task_post_fork(spank_t spank, int argc, char **argv)
+{
+	struct task *task = task_of(spank);
+	struct words *words = calloc(1, sizeof *words);
+	int alive[2] = {-1, -1};
+	pid_t pid, child;
+
+	(void)argc;
+	(void)argv;
+	if (!task || !words || task->meter < 0 || spank_get_item(spank, S_TASK_PID, &pid) != ESPANK_SUCCESS ||
+	    describe(spank, words, pid) != 0 || pipe2(alive, O_CLOEXEC) != 0) {
+		slurm_error("jobmeter: no meter can be started for a task, which is refused");
+	} else if ((child = fork()) == 0) {
+		become_meter(words->word, task->meter, alive[1]);
+	} else if (child > 0) {
+		while (waitpid(child, NULL, 0) < 0 && errno == EINTR)
+			;
+		task->alive = alive[0];
+		alive[0] = -1;
+	}
+	close_it(&alive[0]);
+	close_it(&alive[1]);
+	if (task) {
+		close_it(&task->meter);
+		close_it(&task->front);
+	}
+	for (size_t i = 0; words && i < words->count; i++)
+		free(words->word[i]);
+	free(words);
+	return 0;
+}
+
+/* The child says who it is and which task, hands over its gate, and waits there for its variables. */
+static void wait_at_gate(spank_t spank, int channel)
+{
+	char word[16] = "c", bytes[VARIABLES_MAX_BYTES], control[CMSG_SPACE(sizeof(int))] = {0};
+	struct iovec vector = {word, sizeof word};
+	struct msghdr message = {.msg_iov = &vector, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
+	struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+	int gate[2];
+	ssize_t length;
+
+	/* S_TASK_GLOBAL_ID counts within one component of a heterogeneous job. */
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, gate) != 0 ||
+	    spank_getenv(spank, "SLURM_PROCID", word + 1, sizeof word - 1) != ESPANK_SUCCESS)
+		_exit(NOT_STARTED);
+	header->cmsg_level = SOL_SOCKET;
+	header->cmsg_type = SCM_RIGHTS;
+	header->cmsg_len = CMSG_LEN(sizeof(int));
+	memcpy(CMSG_DATA(header), &gate[1], sizeof(int));
+	if (sendmsg(channel, &message, MSG_NOSIGNAL) < 0)
+		_exit(NOT_STARTED);
+	close(channel);
+	close(gate[1]);
+	do
+		length = recv(gate[0], bytes, sizeof bytes - 1, 0);
+	while (length < 0 && errno == EINTR);
+	if (length <= 0)
+		_exit(NOT_STARTED);
+	bytes[length] = 0;
+	for (char *pair = bytes; pair < bytes + length; pair += strlen(pair) + 1) {
+		char *value = strchr(pair, '=');
+
+		if (!value)
+			_exit(NOT_STARTED);
+		*value = 0;
+		if (spank_setenv(spank, pair, value + 1, 1) != ESPANK_SUCCESS)
+			_exit(NOT_STARTED);
+		pair = value + 1;
+	}
+	close(gate[0]);
+}
+
+/* As the user, in the task, before its exec: it stays where Slurm knows it, as the front, and a child of it becomes the command. */
+int slurm_spank_task_init(spank_t spank, int argc, char **argv)
+{
+	static char *const environment[] = {"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8", NULL};
+	struct task *task = task_of(spank);
+	char channel[32], command[32];
+	char *words[] = {"jobmeter", "slurm", "front", channel, command, NULL};
+	uint32_t array = 0, element = 0;
+	pid_t child;
+
+	(void)argc;
+	(void)argv;
+	for (uint32_t i = 0; i < task_count; i++) {
+		close_it(&tasks[i].meter);
+		if (&tasks[i] != task)
+			close_it(&tasks[i].front);
+	}
+	if (!task || task->front < 0 || (child = fork()) < 0) {
+		dprintf(2, "jobmeter: error: this task has no meter\n");
+		_exit(NOT_STARTED);
+	}
+	if (child == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		/* A job that was submitted from inside an array inherits the variables of that array. */
+		if (!of_array(spank, &array, &element))
+			spank_unsetenv(spank, "SLURM_ARRAY_JOB_ID");
+		wait_at_gate(spank, task->front);
+		return 0;
+	}
+	fcntl(task->front, F_SETFD, 0);
+	snprintf(channel, sizeof channel, "--channel=%d", task->front);
+	snprintf(command, sizeof command, "--command=%d", (int)child);
+	execve(JOBMETER, words, environment);
+	dprintf(2, "jobmeter: error: %s: %s\n", JOBMETER, strerror(errno));
+	_exit(NOT_STARTED);
+}
+
+static int64_t now_ms(void)
+{
+	struct timespec now = {0};
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* As root, when Slurm has waited for the task: its groups go with its meter. */
 int slurm_spank_task_exit(spank_t spank, int argc, char **argv)
 {
-	char group[PATH_MAX];
-	pid_t pid;
+	struct task *task = task_of(spank);
+	int64_t until_ms = now_ms() + LAST_READING_WAIT_MAX_MS, left_ms;
 
-	if (spank_get_item(spank, S_TASK_PID, &pid) == ESPANK_SUCCESS && group_of_task(spank, group, sizeof group, pid))
-		rmdir(group);
+	(void)argc;
+	(void)argv;
+	if (!task || task->alive < 0)
+		return 0;
+	while ((left_ms = until_ms - now_ms()) > 0) {
+		struct pollfd ends = {.fd = task->alive, .events = POLLIN};
+		int found = poll(&ends, 1, (int)left_ms);
+
+		if (found > 0 || (found < 0 && errno != EINTR))
+			break;
+	}
+	if (left_ms <= 0)
+		slurm_error("jobmeter: the last reading of a task takes long; it goes on by itself");
+	close_it(&task->alive);
 	return 0;
 }

@@ -29,6 +29,19 @@ pub(super) struct ConfigFile {
     pub(super) spool_dir: Option<String>,
     #[serde(default)]
     pub(super) run: RunFile,
+    #[serde(default)]
+    pub(super) slurm: SlurmFile,
+}
+
+/// Its table `[slurm]`: for the plugin of deploy/slurm.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SlurmFile {
+    /// Whose the meter is, not root.
+    pub(super) user: Option<String>,
+    /// Its key; else that of the whole file.
+    pub(super) key_file: Option<String>,
+    pub(super) spool_dir: Option<PathBuf>,
 }
 
 /// Its table `[run]`: defaults of `jobmeter run`, written as its flags are.

@@ -18,6 +18,7 @@ mod relay;
 mod run;
 mod serve;
 mod settings;
+mod slurm;
 mod spool;
 mod status;
 mod tokens;
@@ -43,6 +44,9 @@ const RUN_FAILED: u8 = 125;
 #[must_use]
 pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.collect();
+    if arguments.get(1).is_some_and(|verb| verb == "slurm") {
+        return slurm::main(&arguments);
+    }
     if let Err(failure) = enforced::leave_the_users_environment(&arguments) {
         output::print_failure(&failure);
         return ExitCode::from(RUN_FAILED);

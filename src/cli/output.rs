@@ -1,7 +1,7 @@
 //! The one printer: JSON for programs, text for people, errors with what to do. Whatever it prints came in part from
 //! outside, so what a terminal would obey is written out here, and only here: see [`crate::domain::printable`].
 
-use std::fmt::Write as _;
+use std::fmt::{self, Display, Write as _};
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
@@ -52,6 +52,17 @@ impl Failure {
     pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
+    }
+}
+
+impl Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&indented(&self.message))?;
+        let parts = [("caused by", &self.cause), ("hint", &self.hint)];
+        parts.iter().try_for_each(|(what, text)| match text {
+            Some(text) => write!(f, "\n  {what}: {}", indented(text)),
+            None => Ok(()),
+        })
     }
 }
 
@@ -132,13 +143,7 @@ pub(super) fn flush() -> std::io::Result<()> {
 }
 
 pub(super) fn print_failure(failure: &Failure) {
-    let mut text = format!("jobmeter: error: {}\n", indented(&failure.message));
-    if let Some(cause) = &failure.cause {
-        let _ = writeln!(text, "  caused by: {}", indented(cause));
-    }
-    if let Some(hint) = &failure.hint {
-        let _ = writeln!(text, "  hint: {}", indented(hint));
-    }
+    let text = format!("jobmeter: error: {failure}\n");
     // A closed standard error is no reason to panic.
     io::stderr().lock().write_all(text.as_bytes()).ok();
 }

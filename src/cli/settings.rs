@@ -98,6 +98,15 @@ impl Settings {
         )
     }
 
+    /// Of a task that a scheduler starts: nothing comes from its environment, and its user pays.
+    pub(super) fn of_task(file: ConfigFile, user: &str, spool_dir: PathBuf) -> Result<Self, Failure> {
+        let ledger = file.ledger.as_deref().map(Location::parse);
+        let ledger = ledger.ok_or_else(|| Failure::new(format!("{SYSTEM_FILE} does not say which ledger")))?;
+        let key = file.slurm.key_file.clone().or(file.key_file(user)?);
+        let key = key.map(|key| (key, (|path| std::fs::read_to_string(path)) as ReadKey));
+        Ok(Self { enforced: true, ..Self::put_together(file, user.to_owned(), Some(user.to_owned()), ledger, key, spool_dir)? })
+    }
+
     fn put_together(
         file: ConfigFile,
         by: String,

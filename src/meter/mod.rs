@@ -18,6 +18,7 @@ pub mod proof;
 pub mod resources;
 pub mod select;
 mod steal;
+pub mod task_groups;
 mod tree_clock;
 
 /// Where CPU time is read, best first.

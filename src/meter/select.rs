@@ -16,10 +16,11 @@ use super::enclosing::EnclosingMeter;
 use super::perf::PerfMeter;
 use super::procfs::ProcfsMeter;
 use super::resources::RateReader;
+use super::task_groups::{OuterGroups, Task, make_v1, make_v2};
 use super::{CpuSource, Meter, MeterError, proof};
 use crate::domain::deadline::HighestRate;
 use crate::domain::job::LOOK_FLOOR_US;
-use crate::sys::cgroup::{Group, own_group_path};
+use crate::sys::cgroup::{Group, group_path_of, own_group_path};
 use crate::sys::cgroup1::{V1Group, own_group};
 use crate::sys::containment::{Containment, ContainmentSpec};
 use crate::sys::proc::{self, Blind};
@@ -117,6 +118,32 @@ impl Plan {
             plan.degraded.push("attached: the job cannot be frozen at its ceiling, it is killed there".to_owned());
         }
         Ok(plan)
+    }
+
+    /// For a task that a scheduler starts, as root: its command is put into the job's groups. What cannot be metered by groups there
+    /// is not to run.
+    ///
+    /// # Errors
+    /// Where none can be made, or what is put into them does not die.
+    pub fn of_task(attempt: Uuid, task: &Task<'_>, meters: Option<&Group>, job_uid: u32) -> Result<(Self, OuterGroups), MeterError> {
+        proved_to_show_this_process()?;
+        let fault = |source_name, why: String| MeterError::Unusable { source_name, why };
+        let of_v2 = || {
+            meters.ok_or_else(|| "no cgroup v2 hierarchy is mounted".to_owned()).and_then(proof::prove_kill_cached)?;
+            make_v2(attempt, task).map_err(|error| error.to_string())
+        };
+        let (source, containment, accounting, outer) = match of_v2() {
+            Ok((containment, outer)) => (CpuSource::Cgroup2, containment, None, outer),
+            Err(why) => {
+                let (containment, accounting, outer) = make_v1(attempt, task)
+                    .map_err(|error| fault("cgroup1", format!("{error}; and cgroup2 is not: {why}")))?;
+                (CpuSource::Cgroup1, containment, Some(accounting), outer)
+            }
+        };
+        let prepared = Prepared { containment, inner: None, joins: Vec::new(), accounting, enclosing: None };
+        let mut plan = Self::new(source, prepared, Vec::new(), job_uid);
+        plan.rate = RateReader::new(group_path_of(task.command).ok().as_deref());
+        Ok((plan, outer))
     }
 
     fn new(source: CpuSource, prepared: Prepared, mut degraded: Vec<String>, job_uid: u32) -> Self {

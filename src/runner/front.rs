@@ -118,7 +118,7 @@ impl Watch {
 impl Front<'_> {
     /// Runs until all is done.
     pub(super) fn run(&mut self) -> Outcome {
-        let testimony = Testimony::new(*self.shared, self.keeper);
+        let testimony = Testimony::new(*self.shared, Some(self.keeper));
         let mut watch = Watch { testimony, child: None, child_running: false, early: Vec::new() };
         let terminal = Terminal::controlling();
         loop {
@@ -158,7 +158,7 @@ impl Front<'_> {
     fn hear(&mut self, said: Option<ToFront>, watch: &mut Watch, terminal: Option<&Terminal>) -> Option<Outcome> {
         match said {
             Some(ToFront::Start) => return self.start(watch, terminal),
-            Some(ToFront::OpenGate) => {}
+            Some(ToFront::OpenGate | ToFront::Released(_)) => {}
             Some(ToFront::Say(line)) => say(&line),
             Some(ToFront::Done { lines, exit, killed }) => {
                 if let Some(terminal) = terminal {

@@ -15,6 +15,7 @@ use super::receipt_file::ReceiptFile;
 use super::socket::JobSocket;
 use super::spool::{Record, Spool};
 use super::summary;
+use super::task::gate::Gate;
 use super::title::Title;
 use super::uplink::{Answer, Answered, Question, Uplink};
 use super::waiting::{Woken, ends_a_wait};
@@ -22,7 +23,7 @@ use super::wire::{Channel, Exit, ExitKind, ToFront, ToKeeper};
 use crate::domain::job::{Action, End, Event, Job, Rules};
 use crate::domain::rating::RateCard;
 use crate::domain::units::Nanocredits;
-use crate::ledger::protocol::{Balance, OpenAnswer, OpenRequest, Report, Resources, StopReason};
+use crate::ledger::protocol::{Balance, OpenAnswer, OpenRequest, Report, Resources};
 use crate::ledger::relay::Kept;
 use crate::meter::select::Plan;
 use crate::sys::clock::{Alarm, Clock, SystemClock};
@@ -46,6 +47,8 @@ pub(super) struct Keeper<'a> {
     pub(super) channel: Channel,
     pub(super) front: Pid,
     pub(super) front_fd: PidFd,
+    /// Where a scheduler has started the command, which waits at it.
+    pub(super) gate: Option<Gate>,
     /// The front had children before it became jobmeter (a script that ends with `exec`): they are not the job's.
     pub(super) front_has_others: bool,
     pub(super) alarm: Alarm,
@@ -126,7 +129,7 @@ impl Keeper<'_> {
                     notice_before_us: self.options.notice.map(|notice| micros(notice.before)),
                     spread: self.attempt.identity.attempt.as_u64_pair().1,
                 };
-                let account = account_state(balance, Nanocredits::ZERO, sent_us);
+                let account = super::leases::account_state(balance, Nanocredits::ZERO, sent_us);
                 figures.ledger_answered(answered.took_us);
                 let bounds = figures.bounds(&self.plan, &rates);
                 let job = Job::new(rules, super::leases::grant(&lease, sent_us), bounds, account, sent_us);
@@ -221,6 +224,12 @@ impl Keeper<'_> {
             let (identity, ledger) = (self.attempt.identity.clone(), self.options.ledger.clone());
             socket.serve(identity, self.plan.specification(), ledger, self.options.connect);
         }
+        if self.gate.is_some() {
+            return match self.release(&mut running) {
+                Ok(()) => self.meter(running),
+                Err(ended) => ended,
+            };
+        }
         self.channel.send(&ToFront::Start);
         self.leftovers = super::settle_leftovers(self.options);
         loop {
@@ -250,7 +259,7 @@ impl Keeper<'_> {
     }
 
     /// Opens the counter on the command's process, and then lets that go on.
-    fn meter_from(&mut self, running: &mut Running, child: Pid, at_us: u64) -> Result<(), (Vec<String>, Exit, bool)> {
+    pub(super) fn meter_from(&mut self, running: &mut Running, child: Pid, at_us: u64) -> Result<(), (Vec<String>, Exit, bool)> {
         if let Err(error) = running.figures.begin(&mut self.plan, child, at_us, *self.shared) {
             let left = if self.plan.containment().kill(ending::KILL_WAIT_MAX) { "" } else { "; it does not die" };
             return Err(self.failed(&format!("the job cannot be metered: {error}{left}")));
@@ -302,7 +311,7 @@ impl Keeper<'_> {
                 }
                 self.looked(running)
             }
-            Woken::FrontGone => Event::MeterLost,
+            Woken::FrontGone => self.event_of_lost_front(running),
             Woken::Front(ToKeeper::Ended(ended)) => {
                 running.ended = Some(ended);
                 self.command_ended(running)
@@ -421,7 +430,7 @@ fn ledger_event(running: &mut Running, answered: Answered) -> Option<Event> {
             Event::Answered {
                 seq,
                 verdict: super::leases::verdict(answer.decision, sent_us),
-                account: account_state(answer.balance, answer.burn_per_second, sent_us),
+                account: super::leases::account_state(answer.balance, answer.burn_per_second, sent_us),
             }
         }
         // Whatever is wrong with the ledger, the job runs on within its lease.
@@ -429,19 +438,6 @@ fn ledger_event(running: &mut Running, answered: Answered) -> Option<Event> {
         Answer::Stopped => Event::OperatorStop,
         Answer::Opened(_) | Answer::Finished(_) => return None,
     })
-}
-
-/// The reason why a ledger stops an attempt, as the state machine sees it.
-pub(super) const fn end_of(reason: StopReason) -> End {
-    match reason {
-        StopReason::CreditsExhausted => End::CreditsExhausted,
-        StopReason::JobLimit => End::JobLimit,
-        StopReason::OperatorStop => End::OperatorStop,
-    }
-}
-
-fn account_state(balance: Balance, burn_per_second: Nanocredits, at_us: u64) -> crate::domain::job::AccountState {
-    crate::domain::job::AccountState { left: balance.left, burn_per_second, at_us }
 }
 
 pub(super) fn micros(duration: Duration) -> u64 {

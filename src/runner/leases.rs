@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
-use super::keeper::end_of;
 use crate::domain::deadline::Bounds;
-use crate::domain::job::{Grant, Job, NextGrant, ReportDue, Verdict};
-use crate::ledger::protocol::{ClosedPeriod, Decision, Lease, Report, Resources};
+use crate::domain::job::{AccountState, End, Grant, Job, NextGrant, ReportDue, Verdict};
+use crate::domain::units::Nanocredits;
+use crate::ledger::protocol::{Balance, ClosedPeriod, Decision, Lease, Report, Resources, StopReason};
 use crate::ledger::relay::Kept;
 
 /// In which a ledger answers, on a machine whose every CPU the job keeps busy.
@@ -15,6 +15,20 @@ const ANSWER_US: u64 = 500_000;
 
 fn after_ms(sent_us: u64, ms: u64) -> u64 {
     sent_us.saturating_add(ms.saturating_mul(1_000))
+}
+
+/// The reason why a ledger stops an attempt, as the state machine sees it.
+pub(super) const fn end_of(reason: StopReason) -> End {
+    match reason {
+        StopReason::CreditsExhausted => End::CreditsExhausted,
+        StopReason::JobLimit => End::JobLimit,
+        StopReason::OperatorStop => End::OperatorStop,
+    }
+}
+
+/// The account as of an answer to a question of `at_us`.
+pub(super) fn account_state(balance: Balance, burn_per_second: Nanocredits, at_us: u64) -> AccountState {
+    AccountState { left: balance.left, burn_per_second, at_us }
 }
 
 /// A lease, counted from when its request was sent: no delay of the answer can make it longer than the ledger meant.

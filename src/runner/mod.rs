@@ -30,6 +30,7 @@ pub mod relay;
 mod socket;
 pub mod spool;
 pub mod summary;
+pub mod task;
 mod termination;
 mod title;
 mod uplink;
@@ -38,6 +39,7 @@ mod wire;
 pub mod wrapper;
 
 use std::ffi::OsString;
+use std::path::Path;
 use std::process::ExitCode;
 use std::thread::JoinHandle;
 
@@ -66,7 +68,7 @@ use crate::sys::process::{
 use crate::sys::shared::SharedPage;
 use crate::sys::signals::{OF_GLIBC, SignalSet, Signals, set_mask, take_pending};
 use crate::sys::spawn::Command;
-use crate::sys::witness::Witness;
+use crate::sys::witness::{Stand, Witness};
 
 /// A path that the job can join to see under which ids it runs.
 const JOB_VARIABLE: &str = "JOBMETER_JOB";
@@ -158,6 +160,7 @@ fn start(options: &RunOptions, attempt: &Attempt, socket: &mut Option<JobSocket>
             channel,
             front,
             front_fd,
+            gate: None,
             front_has_others,
             alarm: keepers_alarm,
             plan,
@@ -183,7 +186,7 @@ fn start(options: &RunOptions, attempt: &Attempt, socket: &mut Option<JobSocket>
 
 /// What is sent to the keeper ends no job, nor does what is sent to the front's group or from its terminal.
 fn leave_front(options: &RunOptions, shared: SharedPage) -> Option<Witness> {
-    let witness = options.attach.is_none().then(|| Witness::start(shared).ok()).flatten();
+    let witness = options.attach.is_none().then(|| Witness::start(shared, Stand::InGroup).ok()).flatten();
     leave_session().ok();
     // Its threads need glibc's own; of those that came to the front's group before, one that is pending would end it.
     let of_glibc = OF_GLIBC.into_iter().fold(SignalSet::EMPTY, SignalSet::with);
@@ -311,6 +314,20 @@ fn command(
     Ok(command)
 }
 
+/// By which what runs in the job finds it, its ledger and its meter.
+fn variables_of_job(options: &RunOptions, attempt: &Attempt, socket: Option<&Path>) -> Vec<(&'static str, OsString)> {
+    let mut variables = vec![
+        (JOB_VARIABLE, options.job.clone().into()),
+        (ATTEMPT_VARIABLE, attempt.identity.attempt.to_string().into()),
+    ];
+    if let Some(ledger) = options.ledger.without_secrets() {
+        variables.push((LEDGER_VARIABLE, ledger));
+        variables.push((USER_VARIABLE, options.user.clone().into()));
+    }
+    variables.extend(socket.map(|path| (socket::VARIABLE, path.into())));
+    variables
+}
+
 fn environment(options: &RunOptions, attempt: &Attempt, socket: Option<&JobSocket>) -> Vec<(OsString, OsString)> {
     let of_others: &[&str] = if options.run_as.is_some() { &KEPT_FROM_OTHERS } else { &[] };
     let is_ours = |key: &OsString| options.run_as.is_some() && key.to_string_lossy().starts_with("JOBMETER_");
@@ -321,14 +338,8 @@ fn environment(options: &RunOptions, attempt: &Attempt, socket: Option<&JobSocke
         environment.retain(|(known, _)| known != key);
         environment.push((key.into(), value));
     };
-    set(JOB_VARIABLE, options.job.clone().into());
-    set(ATTEMPT_VARIABLE, attempt.identity.attempt.to_string().into());
-    if let Some(ledger) = options.ledger.without_secrets() {
-        set(LEDGER_VARIABLE, ledger);
-        set(USER_VARIABLE, options.user.clone().into());
-    }
-    if let Some(socket) = socket {
-        set(socket::VARIABLE, socket.path().into());
+    for (key, value) in variables_of_job(options, attempt, socket.map(JobSocket::path)) {
+        set(key, value);
     }
     if let Some(directory) = &options.directory {
         set("PWD", directory.into());

@@ -114,6 +114,10 @@ impl Keeper<'_> {
     /// A front that is stopped and did not say so cannot end the job if the keeper dies. One that stopped with the
     /// command, and would not notice that the command runs again, is continued.
     pub(super) fn front_was_stopped(&self, running: &Running) -> bool {
+        // One that a scheduler has started is the job's user's: the guardian ends the job in its place.
+        if self.gate.is_some() {
+            return false;
+        }
         let is_front_stopped = || running.front_state.as_ref().is_some_and(StatFile::is_stopped);
         let is_command_stopped = || running.child_state.as_ref().is_some_and(StatFile::is_stopped);
         if !is_front_stopped() {
@@ -192,7 +196,9 @@ impl Keeper<'_> {
     }
 
     pub(super) fn limits(&self) -> [Option<Limits>; 2] {
-        [self.front, nix::unistd::getpid()].map(Limits::of)
+        let own = nix::unistd::getpid();
+        // Those of a front that is the job's user's are his to lower.
+        [if self.gate.is_some() { own } else { self.front }, own].map(Limits::of)
     }
 
     /// Somebody has taken from the meter what it needs to go on.

@@ -9,6 +9,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::os::fd::AsRawFd;
 
+use crate::sys::containment::ContainmentSpec;
+
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -62,6 +64,8 @@ pub(super) enum ToFront {
     Start,
     /// The meter runs: let the command go on to its exec.
     OpenGate,
+    /// The command, which something else has started, was let go on to its exec, and is held by this.
+    Released(ContainmentSpec),
     /// Print this line.
     Say(String),
     /// All is settled, or nothing was started: print these lines and end.
@@ -85,10 +89,20 @@ impl Channel {
         Ok((Self(a), Self(b)))
     }
 
+    /// One that somebody else has made.
+    pub(super) fn of(socket: OwnedFd) -> Self {
+        Self(socket)
+    }
+
     /// Sends; the other side's death is not an error here, since its pidfd tells that.
     pub(super) fn send<T: Serialize>(&self, message: &T) {
         let Ok(bytes) = serde_json::to_vec(message) else { return };
         while send(self.0.as_raw_fd(), &bytes, MsgFlags::MSG_NOSIGNAL) == Err(Errno::EINTR) {}
+    }
+
+    /// A word that is no message, before there is somebody to send messages to.
+    pub(super) fn send_byte(&self, byte: u8) {
+        while send(self.0.as_raw_fd(), &[byte], MsgFlags::MSG_NOSIGNAL) == Err(Errno::EINTR) {}
     }
 
     /// Waits for the next message; `None` once the other side has closed.

@@ -32,6 +32,7 @@ pub struct Group {
     /// Of a group that was made here.
     parent: Option<OwnedFd>,
     kept: Vec<(&'static str, File)>,
+    named: Option<PathBuf>,
 }
 
 /// What ends a job, so that it can be ended where no descriptor is left. `cgroup.kill` needs Linux 5.14.
@@ -67,14 +68,25 @@ pub fn group_path_of(pid: i32) -> io::Result<PathBuf> {
     locate_in(&proc::read(pid, "cgroup")?)
 }
 
+/// The v2 group, as `/proc/PID/cgroup` names it.
+pub(super) fn name_of(cgroup: &str) -> Option<&str> {
+    cgroup.lines().find_map(|line| line.strip_prefix("0::"))
+}
+
 fn locate_in(cgroup: &str) -> io::Result<PathBuf> {
     let mountinfo = std::fs::read_to_string("/proc/self/mountinfo")?;
-    let own = cgroup
-        .lines()
-        .find_map(|line| line.strip_prefix("0::"))
+    let own = name_of(cgroup)
         .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "/proc/self/cgroup has no cgroup v2 line"))?;
     locate_group(&mountinfo, own)
         .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("no cgroup v2 mount shows the group {own}")))
+}
+
+/// The top of the v2 hierarchy, if it is mounted.
+///
+/// # Errors
+/// Where `/proc/self/mountinfo` cannot be read.
+pub(super) fn hierarchy() -> io::Result<Option<PathBuf>> {
+    Ok(locate_group(&std::fs::read_to_string("/proc/self/mountinfo")?, "/"))
 }
 
 /// The directory of the v2 group `own` (as in `/proc/self/cgroup`), by the mounts of `mountinfo`. A mount shows the part
@@ -137,7 +149,7 @@ impl Group {
     }
 
     fn held(path: PathBuf, dir: OwnedFd) -> Self {
-        Self { path, dir, parent: None, kept: Vec::new() }
+        Self { path, dir, parent: None, kept: Vec::new(), named: None }
     }
 
     /// Opens what ends it, while there are descriptors. A kernel may lack some of it.
@@ -148,6 +160,21 @@ impl Group {
 
     fn kept(&self, name: &str) -> Option<&File> {
         self.kept.iter().find_map(|(kept, file)| (*kept == name).then_some(file))
+    }
+
+    /// Learns from one of its processes how `/proc/PID/cgroup` names it: it is not below the group of this process.
+    ///
+    /// # Errors
+    /// Where that process has gone.
+    pub fn name_by(&mut self, pid: i32) -> io::Result<()> {
+        self.named = name_of(&proc::read(pid, "cgroup")?).map(PathBuf::from);
+        Ok(())
+    }
+
+    /// How `/proc/PID/cgroup` names it; `None` where it is below the group of this process.
+    #[must_use]
+    pub fn named(&self) -> Option<&Path> {
+        self.named.as_deref()
     }
 
     /// Its path, for the spool and for messages.

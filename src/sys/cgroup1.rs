@@ -27,6 +27,37 @@ pub fn own_group(controller: &str) -> io::Result<V1Group> {
     })
 }
 
+/// The tops of the v1 hierarchies in which this process is elsewhere.
+///
+/// # Errors
+/// Where they cannot be read, or one of them is not mounted.
+pub(super) fn hierarchies() -> io::Result<Vec<PathBuf>> {
+    let mountinfo = std::fs::read_to_string("/proc/self/mountinfo")?;
+    let cgroup = std::fs::read_to_string("/proc/self/cgroup")?;
+    let of_line = |line: &str| {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (controllers, path) = (fields.next()?.to_owned(), fields.next()?);
+        (!controllers.is_empty() && path != "/").then_some(controllers)
+    };
+    let top = |controllers: String| {
+        let first = controllers.split(',').next().unwrap_or_default();
+        locate(&mountinfo, &format!("1:{controllers}:/"), first).ok_or_else(|| {
+            io::Error::new(io::ErrorKind::NotFound, format!("the cgroup v1 hierarchy {controllers} is not mounted"))
+        })
+    };
+    cgroup.lines().filter_map(of_line).map(top).collect()
+}
+
+/// The directory of the group of `controller` that another process is in.
+///
+/// # Errors
+/// Where the controller is not mounted as v1, its mount does not show the group, or the process is ending.
+pub fn group_of_task(pid: i32, controller: &str) -> io::Result<V1Group> {
+    group_of(pid, controller).ok_or_else(|| {
+        io::Error::new(io::ErrorKind::NotFound, format!("no cgroup v1 mount shows the {controller} group of process {pid}"))
+    })
+}
+
 /// PF_EXITING of `flags` in `/proc/PID/stat` (linux/sched.h).
 const ENDING: u64 = 0x4;
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
-use super::cgroup::Group;
+use super::cgroup::{Group, name_of};
 use super::cgroup1::{V1Group, group_of};
 use super::clock::{after, is_before, pause};
 use super::family::Family;
@@ -288,9 +288,12 @@ impl Containment {
     fn holds(&self, pid: i32) -> Option<bool> {
         match self {
             Self::Cgroup2(group) => {
-                let own = std::fs::read_to_string("/proc/self/cgroup").ok()?;
-                let top = Path::new(group2_in(&own)?).join(group.path().file_name()?);
-                Some(Path::new(group2_in(&proc::read(pid, "cgroup").ok()?)?).starts_with(top))
+                let below_own = || {
+                    let own = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+                    Some(Path::new(name_of(&own)?).join(group.path().file_name()?))
+                };
+                let top = group.named().map(Path::to_owned).or_else(below_own)?;
+                Some(Path::new(name_of(&proc::read(pid, "cgroup").ok()?)?).starts_with(top))
             }
             // Either can be left without the other: one meters, one ends.
             Self::Cgroup1 { freezer, others } => {
@@ -341,7 +344,9 @@ impl Containment {
         true
     }
 
-    fn take_in(&self, pid: i32) -> bool {
+    /// Moves a process into it. Whether that was permitted.
+    #[must_use]
+    pub fn take_in(&self, pid: i32) -> bool {
         match self {
             Self::Cgroup2(group) => {
                 // The inner group takes processes even where the job has enabled controllers for the outer one.
@@ -420,7 +425,3 @@ fn kill_everybody() {
     nix::sys::signal::kill(Pid::from_raw(-1), nix::sys::signal::Signal::SIGKILL).ok();
 }
 
-/// The v2 group, as `/proc/PID/cgroup` names it.
-fn group2_in(text: &str) -> Option<&str> {
-    text.lines().find_map(|line| line.strip_prefix("0::"))
-}

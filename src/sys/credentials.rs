@@ -1,6 +1,11 @@
-//! As whom the command runs, where it is not who started jobmeter.
+//! As whom the command runs, where it is not who started jobmeter; and as whom a meter of root's goes on.
 
+use std::io;
 use std::os::fd::RawFd;
+
+use nix::errno::Errno;
+
+use super::process::forbid_tracing;
 
 /// As whom the command runs; groups were resolved before.
 #[derive(Clone, Debug)]
@@ -62,6 +67,32 @@ pub(super) unsafe fn become_user(credentials: &Credentials, may_gain_privileges:
         true
     }
 }
+
+/// Gives up root for good, but for the right to signal everybody: a meter has to end what runs as another user. Nothing that it
+/// starts can get more than it has.
+///
+/// # Errors
+/// Where the kernel refuses; this process is to end then. The caller has one thread.
+pub fn keep_the_right_to_kill(credentials: &Credentials) -> io::Result<()> {
+    let header = CapabilityHeader { version: CAPABILITY_VERSION_3, pid: 0 };
+    // Effective, permitted, inheritable of the first 32, and then of the others.
+    let kept = [CAP_KILL, CAP_KILL, 0, 0, 0, 0];
+    // SAFETY: raw system calls on memory that outlives them, in a process with one thread.
+    let became = unsafe {
+        libc::prctl(libc::PR_SET_KEEPCAPS, 1, 0, 0, 0) == 0
+            && set_ids(credentials)
+            && libc::syscall(libc::SYS_capset, &raw const header, kept.as_ptr()) == 0
+            && libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+    };
+    if !became {
+        return Err(Errno::last().into());
+    }
+    // The change of user has reset it to what the machine says (fs.suid_dumpable).
+    forbid_tracing()
+}
+
+/// CAP_KILL is number 5 (linux/capability.h).
+const CAP_KILL: u32 = 1 << 5;
 
 /// Where they cannot be closed all at once: no machine lets more be open (fs.nr_open is 1 048 576 at first).
 const OPEN_FILES_MAX: RawFd = 1 << 20;

@@ -6,11 +6,15 @@
 //! front's that a meter would count. What the keeper has pending as well, which is in no such group, was sent to processes one by one
 //! (`pkill -f jobmeter`).
 //!
-//! It shares the keeper's memory (CLONE_VM): a fork would cost a short job 3 % more CPU time. So it has a stack and thread-local
+//! Under a scheduler, which sends to all processes of a job, one by one or by their group, the front has two of its own: one where the job
+//! is, one where only the front is.
+//!
+//! It shares its maker's memory (CLONE_VM): a fork would cost a short job 3 % more CPU time. So it has a stack and thread-local
 //! storage of its own, for `errno`, and does nothing but system calls and atomics.
 
 use std::io;
 use std::num::NonZeroUsize;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -41,27 +45,45 @@ const YES: u32 = 2;
 /// Its stack grows down from the middle of this; its thread-local storage lies around the middle of the other half.
 const MEMORY_BYTES: usize = 256 * 1_024;
 
-/// The keeper's hold on it: dropped, it ends.
+/// Its maker's hold on it: dropped, it ends.
 #[derive(Debug)]
 pub struct Witness(Pid);
+
+/// Where a witness stands.
+#[derive(Clone, Copy, Debug)]
+pub enum Stand<'a> {
+    /// In its maker's process group.
+    InGroup,
+    /// In the same, and it says so first, by one byte over this socket, so that somebody may move it to where the job is.
+    WithJob(BorrowedFd<'a>),
+    /// In a process group of its own, so that only what is sent to all processes around its maker reaches it.
+    Apart,
+}
+
+/// The byte that a witness says first.
+pub const WITNESS_BYTE: u8 = b'w';
 
 /// What it is given.
 struct Start {
     page: SharedPage,
-    keeper: Pid,
+    maker: Pid,
+    greets: Option<RawFd>,
+    is_apart: bool,
 }
 
 impl Witness {
-    /// Makes it, a process of the caller's process group, which the caller leaves after this.
+    /// Makes it.
     ///
     /// # Errors
     /// Where the kernel refuses another process; each signal is passed on then.
-    pub fn start(page: SharedPage) -> io::Result<Self> {
+    pub fn start(page: SharedPage, stand: Stand<'_>) -> io::Result<Self> {
         let size = NonZeroUsize::new(MEMORY_BYTES).unwrap_or(NonZeroUsize::MIN);
         let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         // SAFETY: a new anonymous mapping touches no existing memory. It is never unmapped.
         let memory = unsafe { mmap_anonymous(None, size, access, MapFlags::MAP_PRIVATE) }?.as_ptr().cast::<u8>();
-        let start = Box::leak(Box::new(Start { page, keeper: nix::unistd::getpid() }));
+        let greets = if let Stand::WithJob(socket) = stand { Some(socket.as_raw_fd()) } else { None };
+        let is_apart = matches!(stand, Stand::Apart);
+        let start = Box::leak(Box::new(Start { page, maker: nix::unistd::getpid(), greets, is_apart }));
         // SAFETY: both lie within the mapping, aligned. On x86-64 the thread pointer points to itself (its psABI for TLS).
         let (stack, local) = unsafe {
             let local = memory.add(MEMORY_BYTES / 4 * 3);
@@ -85,6 +107,21 @@ impl Witness {
     }
 }
 
+impl Witness {
+    /// Its process id.
+    #[must_use]
+    pub const fn pid(&self) -> Pid {
+        self.0
+    }
+
+    /// Ends it, and waits until it has ended: nothing of it is where the job is any more.
+    pub fn end(self) {
+        signals::send(self.0, libc::SIGKILL).ok();
+        while waitpid(self.0, Some(WaitPidFlag::__WALL)) == Err(Errno::EINTR) {}
+        std::mem::forget(self);
+    }
+}
+
 impl Drop for Witness {
     fn drop(&mut self) {
         // It is the caller's child and not waited for yet: the number is its own. It dies beside what the caller does next.
@@ -97,15 +134,16 @@ impl Drop for Witness {
 #[derive(Debug)]
 pub struct Testimony {
     page: SharedPage,
-    keeper: Pid,
+    /// A process that is in no such group, if there is one.
+    bystander: Option<Pid>,
     is_lost: bool,
 }
 
 impl Testimony {
     /// Of the witness behind this page.
     #[must_use]
-    pub fn new(page: SharedPage, keeper: Pid) -> Self {
-        Self { page, keeper, is_lost: false }
+    pub fn new(page: SharedPage, bystander: Option<Pid>) -> Self {
+        Self { page, bystander, is_lost: false }
     }
 
     /// Whether a signal that has just been read came to the whole group. Where there is no witness any more: no.
@@ -119,7 +157,8 @@ impl Testimony {
         wake(asked);
         let answer = answer(answered, question);
         self.is_lost = answer.is_none();
-        answer == Some(YES) && !proc::signals(self.keeper.as_raw(), "ShdPnd:").contains(number)
+        let has_bystander = |pid: Pid| proc::signals(pid.as_raw(), "ShdPnd:").contains(number);
+        answer == Some(YES) && !self.bystander.is_some_and(has_bystander)
     }
 }
 
@@ -137,14 +176,21 @@ fn answer(word: &AtomicU32, question: u32) -> Option<u32> {
 
 /// What the witness does, to its end.
 extern "C" fn watch(start: *mut libc::c_void) -> libc::c_int {
-    // SAFETY: `start` was leaked by the keeper for this; system calls on constants.
-    let Start { page, keeper } = unsafe {
+    // SAFETY: `start` was leaked by its maker for this; system calls on constants.
+    let Start { page, maker, greets, is_apart } = unsafe { &*start.cast::<Start>() };
+    // SAFETY: as above; nothing here uses a file after this.
+    unsafe {
         libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
         libc::prctl(libc::PR_SET_NAME, c"signal-witness".as_ptr());
+        if let Some(socket) = greets {
+            libc::send(*socket, [WITNESS_BYTE].as_ptr().cast(), 1, libc::MSG_NOSIGNAL);
+        }
+        if *is_apart {
+            libc::setpgid(0, 0);
+        }
         close_all_files();
-        &*start.cast::<Start>()
-    };
-    if nix::unistd::getppid() != *keeper {
+    }
+    if nix::unistd::getppid() != *maker {
         exit_now(0);
     }
     set_mask(SignalSet::ALL);

@@ -126,7 +126,8 @@ fn what_was_lost_in_another_namespace_is_settled_and_nobody_killed() {
             unshare -pf --kill-child $JOBMETER run -q --job $1 --interval 20ms --cpu-source procfs -- sh -c \
                 \"touch $DIR/$1; while :; do :; done\" & outer=$!
             await \"[ -e $DIR/$1 ]\"
-            kill -KILL $(pgrep -P $outer); wait $outer
+            # The keeper first: else it may see the front die, and write down how the job ended before it dies itself.
+            front=$(pgrep -P $outer); kill -KILL $(pgrep -P $front jobmeter) $front; wait $outer
         }}
         lose a; $JOBMETER spool flush; echo status $?
         lose b; $JOBMETER run -- true; echo status $?; await '! pgrep -c jobmeter > /dev/null'

@@ -1,120 +1,20 @@
 #!/usr/bin/env python3
 """deploy/slurm with its SPANK plugin, and the files of deploy/schedulers, as they are and where they belong on a machine:
-tests/slurm/spank.py JOBMETER. Slurm, munge and cron run in namespaces of their own over a view of this machine whose changes are kept in
-memory, so that nothing is left of them, however this ends. As root; needs slurm-wlm, munge, libslurm-dev, gcc, cron and parallel of Debian, and
-a cgroup v2 hierarchy whose groups can be made."""
+tests/slurm/spank.py JOBMETER. As root; needs slurm-wlm, munge, libslurm-dev, gcc, cron and parallel of Debian, and a cgroup v2 hierarchy
+whose groups can be made."""
 
-import fcntl
 import json
 import os
 import pathlib
 import shutil
-import socket
-import struct
-import subprocess
 import sys
-import tempfile
 import types
 
 HERE = pathlib.Path(__file__).resolve()
 sys.path.insert(0, str(HERE.parent.parent))
 
+from bed import DEPLOY, LEDGER, batch, call, cpu, is_about, job, ledger, left_over, main, over, print_logs, said, settled, start_slurm, tasks
 from harness import run_scenes, wait_until
-
-# A copy, since the working directory may be below /tmp, which the jobs have for themselves.
-DEPLOY = pathlib.Path("/usr/share/jobmeter/deploy")
-LEDGER = "http://127.0.0.1:7770"
-HOST = "node"
-# Not 127.0.0.1: where no other address is, Slurm finds none to listen on (AI_ADDRCONFIG).
-ADDRESS = "10.77.77.77"
-# The programs of the namespace, and the time that they burn. A burner writes down what it has burned so far, since it may be killed.
-BURN = """\
-#!/usr/bin/python3 -u
-import os, sys, time
-seconds, *path = sys.argv[1:]
-file = os.open(path[0], os.O_CREAT | os.O_WRONLY) if path else None
-while time.process_time() < float(seconds):
-    if path:
-        os.pwrite(file, b"%012.6f" % time.process_time(), 0)
-print("burned", seconds)
-"""
-CONF = f"""\
-ClusterName=test
-SlurmctldHost={HOST}({ADDRESS})
-SlurmUser=root
-AuthInfo=cred_expire=5
-StateSaveLocation=/var/lib/slurm-state
-SlurmdSpoolDir=/var/spool/slurmd
-ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
-JobAcctGatherType=jobacct_gather/none
-SelectType=select/cons_tres
-SelectTypeParameters=CR_CPU
-SlurmdParameters=config_overrides
-KillWait=2
-Prolog=/etc/slurm/prolog
-Epilog=/etc/slurm/epilog
-NodeName={HOST} NodeAddr={ADDRESS} CPUs=8
-PartitionName=all Nodes=ALL Default=YES
-"""
-
-
-def call(*line, user=None, check=True, **environment):
-    env = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8", **environment}
-    become = ["setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups"] if user else []
-    done = subprocess.run([*become, *map(str, line)], env=env, cwd="/tmp", capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60)
-    assert not check or done.returncode == 0, (line, done.returncode, done.stdout, done.stderr)
-    return done
-
-
-def ledger(*arguments, check=True):
-    return call("jobmeter", *arguments, check=check, JOBMETER_LEDGER=LEDGER, JOBMETER_KEY="/etc/jobmeter/admin-key").stdout
-
-
-def job(name):
-    return json.loads(ledger("--json", "jobs", "show", name, check=False) or "null")
-
-
-def settled(name):
-    """The job, when its books are closed."""
-    return wait_until(20, f"the books of {name} are closed", lambda: (found := job(name)) and found["state"] == "ended" and found)
-
-
-def cpu(attempt):
-    return float(attempt["usage"]["cpu_used_seconds"])
-
-
-def is_about(seconds, measured):
-    """All of it, and once: an interpreter's start comes on top, which costs some hundredths of a second, more on a busy machine."""
-    return seconds <= measured < 1.6 * seconds + 0.1
-
-
-def tasks(found):
-    return sorted(attempt["identity"]["task"] for attempt in found["attempts"])
-
-
-def batch(script, *options, user="ann", **environment):
-    path = pathlib.Path(f"/tmp/{user}.batch")
-    path.write_text(script)
-    return call("sbatch", "--parsable", "--output=/tmp/%j.out", *options, path, user=user, **environment).stdout.strip()
-
-
-def said(number):
-    return pathlib.Path(f"/tmp/{number}.out").read_text()
-
-
-def shown(number):
-    return dict(field.split("=", 1) for field in call("scontrol", "--oneliner", "show", "job", number).stdout.split() if "=" in field)
-
-
-def over(number):
-    """What Slurm says of the job, when no task or epilog of it runs any more."""
-    running = ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING")
-    return wait_until(40, f"job {number} ends", lambda: not call("squeue", "-h", "-j", number, check=False).stdout and (now := shown(number))["JobState"] not in running and now)
-
-
-def left_over(user):
-    return call("ps", "-u", user, "-o", "stat=,args=", check=False).stdout.replace("Z ", "").strip()
 
 
 def a_script_of_any_language_is_metered_exactly():
@@ -162,14 +62,15 @@ def an_array_is_one_job_and_what_it_submits_is_another():
 
 
 def what_stands_before_a_command_still_holds():
-    """Its directory, standard streams, status and signal; and with no launcher it does not run at all."""
+    """Its directory, standard streams, status and signal; and with no jobmeter it does not run at all."""
     done = call("srun", "--chdir=/srv", "sh", "-c", "pwd; echo error >&2; exit 7", user="ann", check=False)
     assert (done.stdout, done.returncode) == ("/srv\n", 7) and "error\n" in done.stderr, done
-    assert call("srun", "nowhere", user="ann", check=False).returncode == 127
+    # As Slurm has it, which looks for the command itself.
+    assert call("srun", "nowhere", user="ann", check=False).returncode == 2
     assert call("srun", "sh", "-c", "kill -9 $$", user="ann", check=False).returncode == 137
-    os.rename("/usr/libexec/jobmeter/slurm-task", "/usr/libexec/jobmeter/away")
-    assert call("srun", "touch", "/tmp/unmetered", user="ann", check=False).returncode != 0 and not os.path.exists("/tmp/unmetered")
-    os.rename("/usr/libexec/jobmeter/away", "/usr/libexec/jobmeter/slurm-task")
+    os.rename("/usr/bin/jobmeter", "/usr/bin/away")
+    assert call("srun", "touch", "/tmp/unmetered", user="ann", check=False).returncode == 125 and not os.path.exists("/tmp/unmetered")
+    os.rename("/usr/bin/away", "/usr/bin/jobmeter")
     number = call("salloc", "--ntasks=1", "sh", "-c", "srun burn 0.2 >&2; echo $SLURM_JOB_ID", user="bob").stdout.strip()
     assert is_about(0.2, cpu(settled(number)["attempts"][0]))
 
@@ -285,124 +186,10 @@ SCENES = (a_script_of_any_language_is_metered_exactly, plain_srun_is_metered_and
           a_sweep_of_gnu_parallel_is_one_job, airflows_operator_runs_it, cron_starts_a_job, the_books_are_right)
 
 
-def install(changes, binary):
-    """The machine as its administrator would set it up."""
-    subprocess.run(["mount", "--make-rprivate", "/"], check=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "changes", changes], check=True)
-    shutil.copy(binary, changes / "jobmeter")
-    for place in ("etc", "usr", "var"):
-        (changes / place).mkdir()
-        (changes / f"{place}.work").mkdir()
-        options = f"lowerdir=/{place},upperdir={changes}/{place},workdir={changes}/{place}.work"
-        subprocess.run(["mount", "-t", "overlay", "-o", options, "overlay", f"/{place}"], check=True)
-    shutil.copy(changes / "jobmeter", "/usr/bin/jobmeter")
-    shutil.copytree(HERE.parent.parent.parent / "deploy", DEPLOY)
-    for place, mode in (("/run", "755"), ("/tmp", "1777"), ("/srv", "755"), ("/var/spool", "755")):
-        subprocess.run(["mount", "-t", "tmpfs", "-o", f"mode={mode}", "own", place], check=True)
-    socket.sethostname(HOST)
-    with open("/etc/hosts", "a") as hosts:
-        hosts.write(f"{ADDRESS} {HOST}\n")
-    with socket.socket() as any_socket:
-        fcntl.ioctl(any_socket, 0x8914, struct.pack("16sh14x", b"lo", 1))  # SIOCSIFFLAGS, IFF_UP
-        address = struct.pack("HH4s8x", socket.AF_INET, 0, socket.inet_aton(ADDRESS))
-        fcntl.ioctl(any_socket, 0x8916, struct.pack("16s16s", b"lo:1", address))  # SIOCSIFADDR
-    for user in ("ann", "bob", "poor"):
-        call("useradd", "--no-create-home", "--home-dir", "/tmp", "--user-group", user)
-    for path in ("/usr/bin/burn", "/srv/train.py"):
-        pathlib.Path(path).write_text(BURN if path.endswith("burn") else BURN.replace("sys.argv[1:]", "['0.2']"))
-        os.chmod(path, 0o755)
-
-    slurm = DEPLOY / "slurm"
-    for path in ("/etc/slurm", "/etc/jobmeter/keys", "/usr/libexec/jobmeter", "/var/spool/slurmd", "/var/lib/slurm-state"):
-        os.makedirs(path, exist_ok=True)
-    shutil.copy(slurm / "slurm-task", "/usr/libexec/jobmeter/slurm-task")
-    for name in ("prolog", "epilog"):
-        shutil.copy(slurm / name, f"/etc/slurm/{name}")
-    call("gcc", "-shared", "-fPIC", "-O2", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter", "-o", "/usr/libexec/jobmeter/jobmeter_spank.so", slurm / "jobmeter_spank.c")
-    pathlib.Path("/etc/slurm/slurm.conf").write_text(CONF)
-    pathlib.Path("/etc/slurm/plugstack.conf").write_text("required /usr/libexec/jobmeter/jobmeter_spank.so\n")
-    pathlib.Path("/etc/jobmeter/config.toml").write_text(f'ledger = "{LEDGER}"\n[run]\nquiet = true\n')
-
-    # cron: this file, and nothing of the machine's own.
-    for path in ("/etc/cron.d", "/etc/cron.hourly"):
-        shutil.rmtree(path, ignore_errors=True)
-    pathlib.Path("/etc/crontab").unlink(missing_ok=True)
-    os.makedirs("/etc/cron.d")
-    os.makedirs("/var/spool/cron/crontabs")
-    shutil.copy(DEPLOY / "schedulers/crontab", "/etc/cron.d/training")
-    os.chmod("/etc/cron.d/training", 0o644)
-
-
-def start():
-    def daemon(*line):
-        with open(f"/var/log/{line[0]}.test.log", "w") as log:
-            return subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/")
-
-    daemon("jobmeter", "serve", "--db", "/var/lib/ledger.db", "--admin-key-file", "/etc/jobmeter/admin-key")
-    wait_until(20, "the ledger answers", lambda: os.path.exists("/etc/jobmeter/admin-key") and call("jobmeter", "status", check=False, JOBMETER_LEDGER=LEDGER, JOBMETER_KEY="/etc/jobmeter/admin-key").returncode == 0)
-    for user in ("ann", "bob", "poor"):
-        key = f"/etc/jobmeter/keys/{user}"
-        ledger("--user", user, "key", "create", user, "--only-user", "--to", key)
-        shutil.chown(key, user)
-    ledger("key", "create", "node", "--to", "/etc/jobmeter/node-key")
-    daemon("cron", "-f")
-
-    os.makedirs("/run/munge")
-    pathlib.Path("/etc/munge/munge.key").write_bytes(os.urandom(128))
-    shutil.rmtree("/var/log/munge", ignore_errors=True)
-    shutil.rmtree("/var/lib/munge", ignore_errors=True)
-    for path in ("/run/munge", "/etc/munge", "/etc/munge/munge.key"):
-        shutil.chown(path, "root", "root")
-    daemon("munged", "--foreground", "--log-file=/run/munge/log", "--seed-file=/run/munge/seed")
-    wait_until(20, "munge answers", lambda: os.path.exists("/run/munge/munge.socket.2"))
-    daemon("slurmctld", "-D")
-    daemon("slurmd", "-D")
-    wait_until(30, "the node is idle", lambda: "idle" in call("sinfo", "-h", "-o", "%T", check=False).stdout)
-
-
-def inside(changes, binary):
-    install(changes, binary)
-    os.environ["PATH"] = "/usr/sbin:/usr/bin:/sbin:/bin"
-    for name in [name for name in os.environ if name.startswith(("JOBMETER", "SLURM"))]:
-        del os.environ[name]
-    try:
-        start()
-    except BaseException:
-        print_logs()
-        raise
+def run():
+    start_slurm()
     return run_scenes("spank", SCENES, print_logs=print_logs)
 
 
-def print_logs():
-    for log in sorted(pathlib.Path("/var/log").glob("*.test.log")):
-        print(f"== the end of {log.name}\n{log.read_text()[-1500:]}", file=sys.stderr)
-
-
-def outside(binary):
-    mount = next((line.split()[1] for line in open("/proc/mounts") if line.split()[2] == "cgroup2"), None)
-    wanted = {"slurmctld": "slurm-wlm", "munged": "munge", "gcc": "gcc", "cron": "cron", "parallel": "parallel"}
-    missing = [package for program, package in wanted.items() if not shutil.which(program, path=os.environ["PATH"] + ":/usr/sbin")]
-    if not os.path.exists("/usr/include/slurm/spank.h"):
-        missing.append("libslurm-dev")
-    if missing or os.geteuid() != 0 or not mount:
-        sys.exit(f"slurm: needs root, cgroup v2, and: apt-get install {' '.join(missing)}")
-    group = pathlib.Path(mount, f"jobmeter-slurm-{os.getpid()}")
-    changes = pathlib.Path(tempfile.mkdtemp(prefix="jobmeter-slurm-"))
-    group.mkdir()
-    try:
-        # bash is the first process of the namespace, which has to reap what others leave; with it everything in there ends.
-        return subprocess.run(
-            ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--uts", "--ipc", "--net", "--pid", "--fork", "--kill-child", "--mount-proc",
-             "bash", "-c", 'echo 0 > "$1/cgroup.procs"; shift; "$@" & wait $!', "bash", group, sys.executable, HERE, "--inside", changes, binary],
-            check=False).returncode
-    finally:
-        changes.rmdir()
-        wait_until(10, "the group is empty", lambda: "populated 0" in (group / "cgroup.events").read_text())
-        for directory, _, _ in os.walk(group, topdown=False):
-            os.rmdir(directory)
-
-
 if __name__ == "__main__":
-    if sys.argv[1] == "--inside":
-        sys.exit(inside(pathlib.Path(sys.argv[2]), sys.argv[3]))
-    sys.exit(outside(pathlib.Path(sys.argv[1]).resolve()))
+    main(HERE, run)

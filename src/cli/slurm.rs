@@ -1,0 +1,223 @@
+//! `jobmeter slurm`: what the plugin of deploy/slurm starts, and nobody types.
+//!
+//! `slurm task` runs as root, beside a task: all that it is told comes from slurmstepd, and only what stands behind `--choose` from the
+//! job's user. `slurm front` runs as that user, in the place of the task.
+
+use std::ffi::OsString;
+use std::fs::DirBuilder;
+use std::io;
+use std::os::fd::RawFd;
+use std::os::unix::fs::{DirBuilderExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use nix::unistd::{Pid, Uid, User};
+
+use super::config_file::{self, SYSTEM_FILE, SlurmFile};
+use super::output::Failure;
+use super::run::{self, Run};
+use super::settings::Settings;
+use super::values;
+use crate::ledger::location::Location;
+use crate::runner::leftovers;
+use crate::runner::options::RunOptions;
+use crate::runner::task::{self, Handed};
+use crate::sys::credentials::{Credentials, keep_the_right_to_kill};
+use crate::sys::handshake::inherited;
+use crate::sys::identity::FileIdentity;
+use crate::sys::trust;
+
+/// Whose the meter is, unless the settings say otherwise.
+const METER_USER: &str = "jobmeter";
+/// Where its spool is, unless they do.
+const SPOOL_DIR: &str = "/var/spool/jobmeter/slurm";
+/// What a user may choose: none of it changes what is metered, what is charged, or where that goes.
+const CHOICES: [&str; 6] = ["limit", "kind", "name", "label", "notice", "grace"];
+
+#[derive(Debug, Parser)]
+#[command(name = "jobmeter slurm")]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Meter a task of slurmstepd's
+    Task(Task),
+    /// As root: end what nobody meters any more, and settle it
+    Flush,
+    /// Stand in the place of a task
+    Front {
+        /// The socket to the meter
+        #[arg(long)]
+        channel: RawFd,
+        /// The child that becomes the command
+        #[arg(long)]
+        command: i32,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Task {
+    /// The socket to the task
+    #[arg(long)]
+    channel: RawFd,
+    /// Its process id
+    #[arg(long)]
+    pid: i32,
+    /// The job's user
+    #[arg(long)]
+    uid: u32,
+    /// The job's id
+    #[arg(long)]
+    job: u32,
+    /// Of an array: its id
+    #[arg(long, requires = "array_task")]
+    array_job: Option<u32>,
+    /// Of an array: which element
+    #[arg(long)]
+    array_task: Option<u32>,
+    /// How many the step has
+    #[arg(long)]
+    tasks: u32,
+    /// What its user calls the job
+    #[arg(long)]
+    job_name: Option<String>,
+    /// The job's GPUs
+    #[arg(long)]
+    gpus: Option<String>,
+    /// What its user has chosen, NAME=VALUE; may be given more than once
+    #[arg(long = "choose", value_name = "NAME=VALUE")]
+    choices: Vec<String>,
+    /// Its command
+    #[arg(last = true, required = true)]
+    command: Vec<OsString>,
+}
+
+/// As `jobmeter run` takes them.
+#[derive(Debug, Parser)]
+#[command(name = "jobmeter", disable_help_flag = true)]
+struct Line {
+    #[command(flatten)]
+    run: Run,
+}
+
+pub(super) fn main(arguments: &[OsString]) -> ExitCode {
+    // The first word is the program's name.
+    let parsed = Arguments::try_parse_from(arguments.iter().skip(1));
+    match parsed.map(|arguments| arguments.verb) {
+        Ok(Verb::Front { channel, command }) => match inherited(channel) {
+            Ok(channel) => task::front::front(channel, Pid::from_raw(command)),
+            Err(_) => ExitCode::from(super::RUN_FAILED),
+        },
+        Ok(Verb::Task(task)) => watch(&task),
+        Ok(Verb::Flush) => flush().unwrap_or_else(|failure| {
+            super::output::print_failure(&failure);
+            ExitCode::FAILURE
+        }),
+        Err(error) => {
+            super::output::print_help(&error);
+            ExitCode::from(super::RUN_FAILED)
+        }
+    }
+}
+
+fn watch(given: &Task) -> ExitCode {
+    // The task sees that nobody is there.
+    let Ok(channel) = inherited(given.channel) else { return ExitCode::from(super::RUN_FAILED) };
+    match prepare(given) {
+        Ok((options, meter)) => {
+            let (task, element, tasks) = (Pid::from_raw(given.pid), given.array_task, given.tasks);
+            task::watch(options, Handed { task, channel, meter, element, tasks })
+        }
+        Err(failure) => task::refuse(channel, &failure.to_string(), super::RUN_FAILED),
+    }
+}
+
+/// Whose the meter is, and its settings for a task of `user`.
+fn settings(user: &str) -> Result<(Settings, Credentials), Failure> {
+    if !nix::unistd::geteuid().is_root() || !trust::is_in_first_user_namespace() {
+        return Err(Failure::new("only Slurm's daemons and scripts start this, as root"));
+    }
+    let file = config_file::of_machine()?.unwrap_or_default();
+    let meter = meter_user(&file.slurm)?;
+    let spool_dir = file.slurm.spool_dir.clone().unwrap_or_else(|| PathBuf::from(SPOOL_DIR));
+    make_spool(&spool_dir, &meter)?;
+    // Whatever stands in the place of its key, root does not read it.
+    let _as_meter = FileIdentity::assume(&meter).map_err(|error| Failure::new("the meter's files").because(error))?;
+    Ok((Settings::of_task(file, user, spool_dir)?, meter))
+}
+
+fn prepare(given: &Task) -> Result<(RunOptions, Credentials), Failure> {
+    let user = User::from_uid(Uid::from_raw(given.uid)).ok().flatten();
+    let user = user.ok_or_else(|| Failure::new(format!("the job's user {} has no name on this machine", given.uid)))?;
+    let (settings, meter) = settings(&user.name)?;
+    let line = Line::try_parse_from(words(given, &user.name)?).map_err(|error| {
+        Failure::new("the job's options").because(error.to_string().lines().next().unwrap_or_default().to_owned())
+    })?;
+    Ok((run::options(&line.run, &settings)?, meter))
+}
+
+/// What a crash has left over, of whichever job.
+fn flush() -> Result<ExitCode, Failure> {
+    let (settings, meter) = settings(METER_USER)?;
+    let failed = |error: io::Error| Failure::new("what is left over cannot be settled").because(error);
+    keep_the_right_to_kill(&meter).map_err(failed)?;
+    let flushed = leftovers::flush(&settings.spool_dir, &settings.ledger, Location::connect).map_err(failed)?;
+    for kept in &flushed.kept {
+        super::output::print_failure(&Failure::new(kept.path.display().to_string()).because(&kept.state));
+    }
+    Ok(if flushed.kept.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Its own user, so that it can read its key and spool and nothing of anybody else's.
+fn meter_user(file: &SlurmFile) -> Result<Credentials, Failure> {
+    let name = file.user.as_deref().unwrap_or(METER_USER);
+    let found = User::from_name(name).ok().flatten().filter(|user| !user.uid.is_root());
+    let user = found.ok_or_else(|| {
+        Failure::new(format!("the meter has no user {name:?} on this node"))
+            .hint(format!("useradd --system {name}, or name another as slurm.user in {SYSTEM_FILE}"))
+    })?;
+    Ok(Credentials { uid: user.uid.as_raw(), gid: user.gid.as_raw(), groups: vec![user.gid.as_raw()] })
+}
+
+/// Where nobody but root could have put it.
+fn make_spool(path: &Path, meter: &Credentials) -> Result<(), Failure> {
+    let failed = |error: io::Error| Failure::new(format!("no spool at {}", path.display())).because(error);
+    if path.is_dir() {
+        return Ok(());
+    }
+    let parent = path.parent().unwrap_or(Path::new("/"));
+    DirBuilder::new().recursive(true).mode(0o755).create(parent).map_err(failed)?;
+    trust::believe_folder(parent).map_err(|why| failed(why.into()))?;
+    match DirBuilder::new().mode(0o700).create(path) {
+        Ok(()) => chown(path, Some(meter.uid), Some(meter.gid)).map_err(failed),
+        // Another task of the same job was quicker.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// The call of `jobmeter run` that says the same.
+fn words(given: &Task, user: &str) -> Result<Vec<OsString>, Failure> {
+    let job = given.array_job.unwrap_or(given.job);
+    let mut words: Vec<OsString> = vec!["jobmeter".into()];
+    words.extend([format!("--job={job}").into(), format!("--as={user}").into()]);
+    words.extend(given.gpus.iter().map(|gpus| format!("--gpus={gpus}").into()));
+    for choice in &given.choices {
+        let name = choice.split('=').next().unwrap_or_default();
+        if !CHOICES.contains(&name) {
+            return Err(Failure::new(format!("{name:?} is not for the job's user to choose")));
+        }
+        words.push(format!("--{choice}").into());
+    }
+    // Slurm takes names that are none here: the job runs without.
+    let is_named = given.choices.iter().any(|choice| choice.starts_with("name="));
+    let name = given.job_name.as_deref().filter(|_| !is_named).and_then(|name| values::name(name).ok());
+    words.extend(name.map(|name| format!("--name={name}").into()));
+    words.push("--".into());
+    words.extend(given.command.iter().cloned());
+    Ok(words)
+}

@@ -1,0 +1,92 @@
+//! The groups of a task that a scheduler starts. They are made by root below the scheduler's own, whose limits hold on; the
+//! job's group belongs to the meter, which is not root, and the one around it is root's to remove.
+
+use std::io;
+use std::os::unix::fs::chown;
+
+use uuid::Uuid;
+
+use crate::sys::cgroup::{Group, group_path_of};
+use crate::sys::cgroup1::{V1Group, group_of_task};
+use crate::sys::containment::Containment;
+use crate::sys::credentials::Credentials;
+use crate::sys::identity::FileIdentity;
+
+/// The job's own, within an outer one.
+const INNER: &str = "job";
+
+/// Around the job's groups. Dropped, they go, if the job's have gone.
+#[derive(Debug)]
+pub struct OuterGroups(Vec<Outer>);
+
+#[derive(Debug)]
+enum Outer {
+    V2(Group),
+    V1(V1Group),
+}
+
+/// Which task, and whose its groups are.
+#[derive(Debug)]
+pub struct Task<'a> {
+    /// The process that the scheduler has put into its own groups.
+    pub pid: i32,
+    /// The one that becomes the command, and is put into the job's.
+    pub command: i32,
+    /// The meter.
+    pub owner: &'a Credentials,
+}
+
+impl OuterGroups {
+    /// Removes them.
+    ///
+    /// # Errors
+    /// Where one is not empty.
+    pub fn remove(&self) -> io::Result<()> {
+        self.0.iter().try_for_each(|outer| match outer {
+            Outer::V2(group) => group.remove(),
+            Outer::V1(group) => group.remove(),
+        })
+    }
+}
+
+impl Drop for OuterGroups {
+    fn drop(&mut self) {
+        // In one that is not empty something lives, which keeps it as it is.
+        self.remove().ok();
+    }
+}
+
+/// In the v2 hierarchy, with the command in it.
+pub(super) fn make_v2(attempt: Uuid, task: &Task<'_>) -> io::Result<(Containment, OuterGroups)> {
+    let around = group_path_of(task.pid)?;
+    let outer = Group::open(&around)?.create_below(&format!("jobmeter-{attempt}"))?;
+    let path = outer.path().to_owned();
+    let outer = OuterGroups(vec![Outer::V2(outer)]);
+    chown(&path, Some(task.owner.uid), Some(task.owner.gid))?;
+    let mut inner = {
+        let _as_owner = FileIdentity::assume(task.owner)?;
+        Group::open(&path)?.create_below(INNER)?
+    };
+    inner.join(task.command)?;
+    inner.name_by(task.command)?;
+    inner.keep_open();
+    Ok((Containment::Cgroup2(inner), outer))
+}
+
+/// In the v1 hierarchies of cpuacct, which is returned as well, and of the freezer.
+pub(super) fn make_v1(attempt: Uuid, task: &Task<'_>) -> io::Result<(Containment, V1Group, OuterGroups)> {
+    let mut outer = OuterGroups(Vec::new());
+    let mut make = |controller: &str| {
+        let group = group_of_task(task.pid, controller)?.create_below(&format!("jobmeter-{attempt}"))?;
+        outer.0.push(Outer::V1(group.clone()));
+        chown(group.path(), Some(task.owner.uid), Some(task.owner.gid))?;
+        let inner = {
+            let _as_owner = FileIdentity::assume(task.owner)?;
+            group.create_below(INNER)?
+        };
+        inner.write("cgroup.procs", &task.command.to_string())?;
+        Ok::<V1Group, io::Error>(inner)
+    };
+    let (freezer, accounting) = (make("freezer")?, make("cpuacct")?);
+    Ok((Containment::Cgroup1 { freezer, others: vec![accounting.clone()] }, accounting, outer))
+}

@@ -1,0 +1,220 @@
+//! The front of a task: the process that the scheduler knows. It has the job's user, and nothing depends on it: it hands signals on, ends
+//! as the command did, and dies without harm to a figure.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use nix::unistd::Pid;
+
+use crate::runner::front::{leave, say};
+use crate::runner::wire::{Channel, Exit, ExitKind, ToFront, ToKeeper};
+use crate::sys::clock::pause;
+use crate::sys::containment::{Containment, ContainmentSpec};
+use crate::sys::poll::readable;
+use crate::sys::process::{Change, PidFd, child_changed, forbid_tracing};
+use crate::sys::shared::SharedPage;
+use crate::sys::signals::{Arrived, SIGCHLD, SIGCONT, SIGKILL, SIGURG, SIGWINCH, SignalSet, Signals, send};
+use crate::sys::witness::{Stand, Testimony, Witness};
+
+/// More signals are not taken before the keeper is heard again.
+const TAKEN_AT_ONCE_MAX: usize = 64;
+/// What comes before the command has begun is kept for it, and not more.
+const EARLY_MAX: usize = 64;
+/// Who signals each process of a job by itself may come to this one first.
+const ONE_BY_ONE_MAX: Duration = Duration::from_millis(10);
+/// Between the end of the keeper's channel and that of the job.
+const KILL_WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// Two witnesses, and what they say.
+#[derive(Debug)]
+struct Witnesses {
+    with_job: Witness,
+    apart: Witness,
+    of_job: Testimony,
+    of_task: Testimony,
+}
+
+/// Whom a signal has reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reached {
+    /// The job as well: by its process group, or each of its processes.
+    Job,
+    /// All that the scheduler sees, which the job is not part of.
+    Task,
+    /// The front.
+    FrontAlone,
+}
+
+#[derive(Debug)]
+struct Front {
+    channel: Channel,
+    signals: Signals,
+    command: Pid,
+    runs: bool,
+    job: Option<ContainmentSpec>,
+    witnesses: Option<Witnesses>,
+    early: Vec<Arrived>,
+}
+
+/// Stands for `command`, which waits to be let go on, until the keeper at the other end of `channel` says how to end.
+#[must_use]
+pub fn front(channel: OwnedFd, command: Pid) -> ExitCode {
+    let channel = Channel::of(channel);
+    let begun = forbid_tracing().and_then(|()| Signals::take(SignalSet::ALL));
+    match begun {
+        Ok(signals) => {
+            // Where there are none, each signal is handed on.
+            let witnesses = Witnesses::start(&channel).ok();
+            if witnesses.is_none() {
+                channel.send_byte(super::FRONT_BYTE);
+            }
+            Front { channel, signals, command, runs: true, job: None, witnesses, early: Vec::new() }.run()
+        }
+        Err(error) => leave(&[format!("jobmeter: error: the task cannot be started: {error}")], Exit::Status(125)),
+    }
+}
+
+impl Witnesses {
+    fn start(channel: &Channel) -> std::io::Result<Self> {
+        let (job, task) = (SharedPage::map()?, SharedPage::map()?);
+        Ok(Self {
+            with_job: Witness::start(job, Stand::WithJob(channel.as_fd()))?,
+            apart: Witness::start(task, Stand::Apart)?,
+            of_job: Testimony::new(job, None),
+            of_task: Testimony::new(task, None),
+        })
+    }
+
+    /// Both are asked each time: else a later signal to the front alone would be taken for this one.
+    fn reached(&mut self, number: i32) -> Reached {
+        let mut asked = || (self.of_job.came_to_group(number), self.of_task.came_to_group(number));
+        let (mut job, mut task) = asked();
+        if !job {
+            pause(ONE_BY_ONE_MAX);
+            let later = asked();
+            (job, task) = (later.0, task || later.1);
+        }
+        match (job, task) {
+            (true, _) => Reached::Job,
+            (false, true) => Reached::Task,
+            (false, false) => Reached::FrontAlone,
+        }
+    }
+
+    fn end(self) {
+        self.with_job.end();
+        self.apart.end();
+    }
+}
+
+impl Front {
+    fn run(mut self) -> ExitCode {
+        loop {
+            let [signalled, spoken] = readable([self.signals.as_fd(), self.channel.as_fd()], None);
+            if spoken {
+                match self.channel.receive().ok().flatten() {
+                    Some(ToFront::Say(line)) => say(&line),
+                    Some(ToFront::Released(job)) => self.begin(job),
+                    Some(ToFront::Done { lines, exit, .. }) => return self.end(&lines, exit),
+                    Some(ToFront::Start | ToFront::OpenGate) => {}
+                    None => return self.end_without_keeper(),
+                }
+            }
+            if signalled {
+                self.take_signals();
+            }
+        }
+    }
+
+    fn begin(&mut self, job: ContainmentSpec) {
+        self.job = Some(job);
+        for arrived in std::mem::take(&mut self.early) {
+            arrived.send_to(self.command).ok();
+        }
+    }
+
+    fn take_signals(&mut self) {
+        for _ in 0..TAKEN_AT_ONCE_MAX {
+            let Some(arrived) = self.signals.arrived() else { break };
+            // First of all, so that no signal goes to a command that has ended.
+            self.reap();
+            if arrived.number != SIGCHLD {
+                self.deal_with(arrived);
+            }
+        }
+    }
+
+    fn deal_with(&mut self, arrived: Arrived) {
+        let reached = self.witnesses.as_mut().map_or(Reached::FrontAlone, |all| all.reached(arrived.number));
+        if !matches!(arrived.number, SIGWINCH | SIGCONT | SIGURG) {
+            self.channel.send(&ToKeeper::Passing { signal: arrived.number });
+        }
+        if !self.runs {
+            return;
+        }
+        match (&self.job, reached) {
+            (None, _) if self.early.len() < EARLY_MAX => self.early.push(arrived),
+            (None, _) | (_, Reached::Job) => {}
+            (Some(job), Reached::Task) => {
+                let witness = self.witnesses.as_ref().map(|all| all.with_job.pid().as_raw());
+                pass_to_all(job, witness, arrived);
+            }
+            // What may not be signalled (a set-uid program) could not be without jobmeter either.
+            (Some(_), Reached::FrontAlone) => drop(arrived.send_to(self.command)),
+        }
+    }
+
+    fn reap(&mut self) {
+        while let Some(changed) = child_changed(None) {
+            let ended = match changed.change {
+                Change::Exited(code) => ExitKind::Exited(code),
+                Change::Signalled(number) => ExitKind::Signalled(number),
+                Change::Stopped(_) | Change::Continued => continue,
+            };
+            if changed.pid == self.command && self.runs {
+                self.runs = false;
+                // Nothing that is not the job's is in its groups any more.
+                if let Some(witnesses) = self.witnesses.take() {
+                    witnesses.end();
+                }
+                self.channel.send(&ToKeeper::Ended(ended));
+            }
+        }
+    }
+
+    /// A command that was never let go on waits still.
+    fn end(mut self, lines: &[String], exit: Exit) -> ExitCode {
+        if self.runs {
+            send(self.command, SIGKILL).ok();
+            if let Ok(held) = PidFd::open(self.command) {
+                let _has_ended = held.wait_for_end(KILL_WAIT_MAX);
+            }
+            self.reap();
+        }
+        leave(lines, exit)
+    }
+
+    /// Keeper and guardian have both gone, or never came.
+    fn end_without_keeper(self) -> ExitCode {
+        let job = self.job.as_ref().and_then(|job| Containment::reopen(job).ok()?.found());
+        let is_over = job.is_none_or(|job| job.kill(KILL_WAIT_MAX));
+        let mut lines = vec!["jobmeter: error: the meter of this task was lost, or could not be started".to_owned()];
+        if !is_over {
+            lines.push("jobmeter: warning: not all of its processes die of SIGKILL".to_owned());
+        }
+        self.end(&lines, Exit::Status(125))
+    }
+}
+
+/// As the scheduler would, if it saw them. Each is held before it is looked for again, so that its number is its own.
+fn pass_to_all(job: &ContainmentSpec, witness: Option<i32>, arrived: Arrived) {
+    let Some(job) = Containment::reopen(job).ok().and_then(crate::sys::containment::Reopened::found) else { return };
+    let hold = |pid: i32| Some((pid, PidFd::open(Pid::from_raw(pid)).ok()?));
+    let held: Vec<(i32, PidFd)> = job.processes().into_iter().filter_map(hold).collect();
+    let still = job.processes();
+    // What the witness is given would be taken for the next one that comes.
+    for (_, process) in held.iter().filter(|(pid, _)| still.contains(pid) && Some(*pid) != witness) {
+        process.send(arrived.number).ok();
+    }
+}

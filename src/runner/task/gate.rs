@@ -1,0 +1,72 @@
+//! Where the command of a task waits until its attempt is open.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, send};
+use nix::unistd::Pid;
+
+use crate::domain::job::Event;
+use crate::runner::keeper::{Keeper, Running};
+use crate::runner::wire::{Exit, ExitKind, ToFront};
+use crate::sys::clock::{Clock, SystemClock};
+use crate::sys::process::StatFile;
+use crate::sys::signals::SIGKILL;
+
+/// One command's. Where it goes without a word, the command ends.
+#[derive(Debug)]
+pub(in crate::runner) struct Gate {
+    command: Pid,
+    socket: OwnedFd,
+    /// `NAME=VALUE`, each ended by a NUL byte.
+    variables: Vec<u8>,
+}
+
+impl Gate {
+    /// At which `command` waits, to be told of these variables.
+    pub(super) fn new(command: Pid, socket: OwnedFd, variables: &[(&'static str, OsString)]) -> Self {
+        let mut bytes = Vec::new();
+        for (name, value) in variables {
+            bytes.extend_from_slice(name.as_bytes());
+            bytes.push(b'=');
+            bytes.extend_from_slice(value.as_bytes());
+            bytes.push(0);
+        }
+        Self { command, socket, variables: bytes }
+    }
+
+    fn open(&self) -> io::Result<()> {
+        loop {
+            match send(self.socket.as_raw_fd(), &self.variables, MsgFlags::MSG_NOSIGNAL) {
+                Err(Errno::EINTR) => {}
+                sent => return Ok(sent.map(|_| ())?),
+            }
+        }
+    }
+}
+
+impl Keeper<'_> {
+    /// Lets the command go on to its exec, metered from now on.
+    pub(in crate::runner) fn release(&mut self, running: &mut Running) -> Result<(), (Vec<String>, Exit, bool)> {
+        let Some(command) = self.gate.as_ref().map(|gate| gate.command) else { return Ok(()) };
+        self.meter_from(running, command, SystemClock.boottime_us())?;
+        running.child_state = running.child.as_ref().and_then(|(child, _)| StatFile::open(*child).ok());
+        self.channel.send(&ToFront::Released(self.plan.specification()));
+        // One that has ended at its gate needs no word: the front says how it ended.
+        let _went_on = self.gate.as_ref().map(Gate::open);
+        self.leftovers = crate::runner::settle_leftovers(self.options);
+        Ok(())
+    }
+
+    /// A scheduler ends a task by SIGKILL to the process that it knows of: that is no loss of the meter.
+    pub(in crate::runner) fn event_of_lost_front(&self, running: &mut Running) -> Event {
+        if self.gate.is_none() {
+            return Event::MeterLost;
+        }
+        running.ended.get_or_insert(ExitKind::Signalled(SIGKILL));
+        Event::Exited
+    }
+}

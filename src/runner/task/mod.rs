@@ -1,0 +1,330 @@
+//! A task that a scheduler starts by itself, and that a meter of the platform's own watches: it has another user than the job, and none
+//! of the scheduler's groups, and so is out of the job's reach.
+//!
+//! ```text
+//!  scheduler's step ── front (the job's user) ──────── command and all that it starts (the job's group)
+//!                        │ channel                        ▲ reads, freezes, kills
+//!  guardian (root) ── keeper (the meter's user, CAP_KILL) ┘──▶ spool ──▶ ledger
+//! ```
+//!
+//! The scheduler's plugin makes the channel, starts the guardian as root, and forks the task: its parent becomes the front, and the child
+//! says so over the channel, hands over a socket of its own, its gate, and waits there. The guardian puts it into the job's group and forks
+//! the keeper, which asks the ledger, and opens the gate or does not. The guardian ends a job whose keeper was lost, and
+//! removes what root alone can.
+
+pub mod front;
+pub(super) mod gate;
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::Pid;
+
+use self::gate::Gate;
+use super::attempt::Attempt;
+use super::keeper::Keeper;
+use super::options::{RunAs, RunOptions};
+use super::socket::JobSocket;
+use super::wire::{Channel, Exit, ToFront};
+use super::{found, header, leftovers, spool};
+use crate::meter::select::Plan;
+use crate::meter::task_groups::{OuterGroups, Task};
+use crate::sys::cgroup::Group;
+use crate::sys::clock::{Alarm, Clock, SystemClock, after, is_before, pause};
+use crate::sys::credentials::{Credentials, keep_the_right_to_kill};
+use crate::sys::handshake::{self, FirstWord};
+use crate::sys::outside::leave_groups;
+use crate::sys::poll::readable;
+use crate::sys::process::{
+    Change, PidFd, child_changed, exit_now, forbid_tracing, fork, lower_oom_score, schedule_first,
+};
+use crate::sys::shared::SharedPage;
+use crate::sys::signals::{SignalSet, Signals};
+use crate::sys::tree::Stat;
+use crate::sys::witness::WITNESS_BYTE;
+
+/// What the command says first.
+const COMMAND_BYTE: u8 = b'c';
+/// What a front without a witness says first.
+const FRONT_BYTE: u8 = b'f';
+/// How long task and witness have to say their first word.
+const FIRST_WORD_WAIT_MAX: Duration = Duration::from_secs(10);
+/// How long a keeper that is past its deadline has to renew it.
+const RENEWAL_WAIT: Duration = Duration::from_millis(50);
+/// What has ended leaves its groups soon.
+const REMOVAL_WAIT_MAX: Duration = Duration::from_secs(5);
+const REMOVAL_LOOK: Duration = Duration::from_millis(1);
+
+/// What the scheduler's plugin hands over.
+#[derive(Debug)]
+pub struct Handed {
+    /// The process that the scheduler knows, which becomes the front.
+    pub task: Pid,
+    /// To it and to the command.
+    pub channel: OwnedFd,
+    /// Whose the meter is.
+    pub meter: Credentials,
+    /// Of an array of jobs, which element this is.
+    pub element: Option<u32>,
+    /// How many tasks its step has.
+    pub tasks: u32,
+}
+
+impl Handed {
+    /// The elements of an array are tasks of one job, and where one has several tasks, `ELEMENT.RANK`.
+    fn task_name(&self, rank: u32) -> String {
+        match self.element {
+            Some(element) if self.tasks > 1 => format!("{element}.{rank}"),
+            Some(element) => element.to_string(),
+            None => rank.to_string(),
+        }
+    }
+}
+
+/// Why no meter watches a task: it does not run.
+#[derive(Debug)]
+struct NoMeter(String);
+
+impl fmt::Display for NoMeter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+fn told<E: fmt::Display>(what: &'static str) -> impl Fn(E) -> NoMeter {
+    move |error| NoMeter(format!("{what}: {error}"))
+}
+
+/// Says on a task's standard error why it does not run, and ends it with this status.
+pub fn refuse(channel: OwnedFd, why: &str, status: u8) -> ExitCode {
+    let lines = vec![format!("jobmeter: error: {why}")];
+    Channel::of(channel).send(&ToFront::Done { lines, exit: Exit::Status(status), killed: false });
+    ExitCode::from(status)
+}
+
+/// Watches one task to its end, as root.
+pub fn watch(options: RunOptions, handed: Handed) -> ExitCode {
+    let channel = match handed.channel.try_clone() {
+        Ok(channel) => channel,
+        Err(_) => return ExitCode::from(125),
+    };
+    match begin(options, handed) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => refuse(channel, &why.to_string(), 125),
+    }
+}
+
+fn begin(mut options: RunOptions, handed: Handed) -> Result<(), NoMeter> {
+    let meters = leave_groups().map_err(told("the meter cannot leave the scheduler's groups"))?;
+    umask(Mode::from_bits_truncate(0o022));
+    // The job's own is what Slurm has set.
+    let _before = lower_oom_score();
+    forbid_tracing().map_err(told("prctl(PR_SET_DUMPABLE)"))?;
+    let job_user = options.run_as.as_ref().map(RunAs::credentials).ok_or_else(|| NoMeter("the job has no user".to_owned()))?;
+    let Spoken { command: waiting, witness } = await_words(&handed, job_user.uid)?;
+    let rank = waiting.number.ok_or_else(|| NoMeter("the command does not say which task it is".to_owned()))?;
+    options.task = handed.task_name(rank);
+    let attempt = Attempt::new(&options);
+    let task = Task { pid: handed.task.as_raw(), command: waiting.pid, owner: &handed.meter };
+    let (plan, outer) = Plan::of_task(attempt.identity.attempt, &task, meters.as_ref(), job_user.uid)
+        .map_err(|error| NoMeter(format!("the task cannot be metered: {error}")))?;
+    if let Some(witness) = witness {
+        // Where it cannot be, what the scheduler sends to each process reaches the command twice.
+        let _is_with_job = plan.containment().take_in(witness.pid);
+    }
+    let socket = JobSocket::bind(attempt.identity.attempt, Some(&job_user));
+    Guardian { options: &options, attempt, handed, plan, outer, socket, meters }.guard(waiting)
+}
+
+/// Who has spoken first.
+struct Spoken {
+    command: FirstWord,
+    /// `None` where the front has none: each signal is handed on then.
+    witness: Option<FirstWord>,
+}
+
+/// Which process waits to become the command, and which is the front's witness, as the kernel says.
+fn await_words(handed: &Handed, uid: u32) -> Result<Spoken, NoMeter> {
+    let (mut command, mut front) = (None, None);
+    let until_us = after(FIRST_WORD_WAIT_MAX);
+    while is_before(until_us) {
+        let left = Duration::from_micros(until_us.saturating_sub(SystemClock.boottime_us()));
+        let [spoken] = readable([handed.channel.as_fd()], Some(left));
+        if !spoken {
+            continue;
+        }
+        let received = handshake::receive(handed.channel.as_fd()).map_err(told("the task's first word"))?;
+        let word = received.ok_or_else(|| NoMeter("the task ended before it began".to_owned()))?;
+        match word.byte {
+            COMMAND_BYTE => command = Some(word),
+            FRONT_BYTE | WITNESS_BYTE => front = Some(word),
+            // What else the front says by now is for a keeper.
+            _ => {}
+        }
+        if let (Some(command), Some(front)) = (&mut command, &mut front) {
+            let is_child = |word: &FirstWord| {
+                word.uid == uid && Stat::read(word.pid).is_some_and(|stat| stat.parent == handed.task.as_raw())
+            };
+            if !is_child(command) || command.handed.is_none() {
+                return Err(NoMeter(format!("process {} is not the command of task {}", command.pid, handed.task)));
+            }
+            let witness = (front.byte == WITNESS_BYTE && is_child(front)).then_some(front);
+            let (command, witness) = (std::mem::take(command), witness.map(std::mem::take));
+            return Ok(Spoken { command, witness });
+        }
+    }
+    Err(NoMeter("the task did not say that it was there".to_owned()))
+}
+
+/// Root's part.
+struct Guardian<'a> {
+    options: &'a RunOptions,
+    attempt: Attempt,
+    handed: Handed,
+    plan: Plan,
+    outer: OuterGroups,
+    socket: Option<JobSocket>,
+    meters: Option<Group>,
+}
+
+impl Guardian<'_> {
+    fn guard(self, waiting: FirstWord) -> Result<(), NoMeter> {
+        let shared = SharedPage::map().map_err(told("no shared memory"))?;
+        let alarm = Alarm::new().map_err(told("no timer"))?;
+        let socket_path = self.socket.as_ref().map(|socket| socket.path().to_owned());
+        let Some(keeper) = fork().map_err(told("cannot fork the keeper"))? else {
+            self.keep(waiting, &shared);
+            exit_now(0);
+        };
+        // The keeper's from now on.
+        drop((waiting, self.socket));
+        let mut signals = Signals::take(SignalSet::ALL).map_err(told("cannot take signals"))?;
+        let lost = await_end(keeper, &mut signals, &alarm, shared);
+        if let Some(why) = lost {
+            settle(self.options, &self.handed, why);
+        }
+        if let Some(path) = socket_path {
+            super::socket::remove(&path);
+        }
+        let until_us = after(REMOVAL_WAIT_MAX);
+        while !(self.plan.discard() && self.outer.remove().is_ok()) && is_before(until_us) {
+            pause(REMOVAL_LOOK);
+        }
+        Ok(())
+    }
+
+    /// The keeper's part, as the meter's user.
+    fn keep(self, waiting: FirstWord, shared: &SharedPage) {
+        let channel = self.handed.channel.try_clone();
+        if let Err(why) = self.keep_or_say(waiting, shared)
+            && let Ok(channel) = channel
+        {
+            refuse(channel, &why.to_string(), 125);
+        }
+    }
+
+    fn keep_or_say(self, waiting: FirstWord, shared: &SharedPage) -> Result<(), NoMeter> {
+        let Self { options, attempt, handed, plan, outer, socket, meters } = self;
+        // They are the guardian's to remove.
+        std::mem::forget((outer, meters));
+        // Not inherited by its threads.
+        schedule_first();
+        keep_the_right_to_kill(&handed.meter).map_err(told("the meter cannot become its user"))?;
+        let header = header(options, &attempt, &plan, socket.as_ref());
+        let spool = spool(options, &header).map_err(NoMeter)?;
+        let gate_socket = waiting.handed.ok_or_else(|| NoMeter("the command has no gate".to_owned()))?;
+        let variables = super::variables_of_job(options, &attempt, socket.as_ref().map(JobSocket::path));
+        let front_fd = PidFd::open(handed.task).map_err(told("pidfd_open"))?;
+        Keeper {
+            options,
+            attempt: &attempt,
+            shared,
+            channel: Channel::of(handed.channel),
+            front: handed.task,
+            front_fd,
+            gate: Some(Gate::new(Pid::from_raw(waiting.pid), gate_socket, &variables)),
+            // What the front starts beside the command is not the job's.
+            front_has_others: true,
+            alarm: Alarm::new().map_err(told("no timer"))?,
+            plan,
+            spool,
+            socket,
+            receipt: None,
+            witness: None,
+            leftovers: None,
+        }
+        .run();
+        Ok(())
+    }
+}
+
+/// Until the keeper has ended, or hangs past its deadline and is ended: why it was lost, if it was.
+fn await_end(keeper: Pid, signals: &mut Signals, alarm: &Alarm, shared: SharedPage) -> Option<&'static str> {
+    let deadline = || Some(shared.trusted_until_us()).filter(|until_us| *until_us > 0 && !shared.settled());
+    let is_over = || deadline().is_some_and(|until_us| until_us <= SystemClock.boottime_us());
+    loop {
+        alarm.set(deadline());
+        let [signalled, rung] = readable([signals.as_fd(), alarm.as_fd()], None);
+        if signalled {
+            while signals.arrived().is_some() {}
+            while let Some(changed) = child_changed(Some(keeper)) {
+                match changed.change {
+                    Change::Stopped(_) | Change::Continued => {}
+                    Change::Exited(_) | Change::Signalled(_) if shared.settled() => return None,
+                    // It has said why nothing was started.
+                    Change::Exited(0) if shared.trusted_until_us() == 0 => return None,
+                    Change::Exited(_) | Change::Signalled(_) => return Some("was killed"),
+                }
+            }
+        }
+        if rung && is_over() {
+            pause(RENEWAL_WAIT);
+            if is_over() {
+                end(keeper);
+                return Some("hung past its deadline");
+            }
+        }
+    }
+}
+
+fn end(keeper: Pid) {
+    let Ok(held) = PidFd::open(keeper) else { return };
+    held.kill();
+    let _has_ended = held.wait_for_end(REMOVAL_WAIT_MAX);
+    while child_changed(Some(keeper)).is_some() {}
+}
+
+/// What a lost keeper has left over is ended and settled as any other, by another process of the meter's user.
+fn settle(options: &RunOptions, handed: &Handed, why: &str) {
+    let lines = |lines: Vec<String>| {
+        let Ok(channel) = handed.channel.try_clone() else { return };
+        Channel::of(channel).send(&ToFront::Done { lines, exit: Exit::Status(125), killed: true });
+    };
+    match fork() {
+        Ok(Some(child)) => {
+            nix::sys::wait::waitpid(child, None).ok();
+        }
+        Ok(None) => {
+            let said = match settle_as_meter(options, handed) {
+                Ok(said) => said,
+                Err(error) => vec![format!("jobmeter: warning: it is not settled yet: {error}")],
+            };
+            let mut all = vec![format!("jobmeter: stopped: the meter was lost: the keeper {why}")];
+            all.extend(said);
+            lines(all);
+            exit_now(0);
+        }
+        Err(error) => lines(vec![format!("jobmeter: error: the meter was lost, and cannot be replaced: {error}")]),
+    }
+}
+
+fn settle_as_meter(options: &RunOptions, handed: &Handed) -> io::Result<Vec<String>> {
+    keep_the_right_to_kill(&handed.meter)?;
+    let Some(directory) = &options.spool_dir else { return Ok(Vec::new()) };
+    let flushed = leftovers::flush(directory, &options.ledger, options.connect)?;
+    Ok(found::lines(directory, &flushed))
+}

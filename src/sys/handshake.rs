@@ -1,0 +1,101 @@
+//! A first word over a socket whose other end others hold: the kernel says which process spoke (`SCM_CREDENTIALS`, unix(7)).
+
+use std::io::{self, IoSliceMut};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use nix::cmsg_space;
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::socket::{
+    ControlMessageOwned, MsgFlags, UnixCredentials, recvmsg, setsockopt,
+    sockopt::PassCred,
+};
+use nix::sys::stat::SFlag;
+
+/// A byte, and a number of 32 bits.
+const WORD_BYTES_MAX: usize = 16;
+
+/// What a process has said first.
+#[derive(Debug, Default)]
+pub struct FirstWord {
+    /// The first byte that it sent.
+    pub byte: u8,
+    /// The decimal number behind that.
+    pub number: Option<u32>,
+    /// Its process id.
+    pub pid: i32,
+    /// Its real user.
+    pub uid: u32,
+    /// What it handed over.
+    pub handed: Option<OwnedFd>,
+}
+
+/// A socket that the caller of this program has left open for it.
+///
+/// # Errors
+/// Where nothing is open there, or something else.
+pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
+    if number <= 2 {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    // SAFETY: nothing else in this process, which has just started, knows of this descriptor.
+    let socket = unsafe { OwnedFd::from_raw_fd(number) };
+    let is_socket = nix::sys::stat::fstat(&socket).map(|found| SFlag::from_bits_truncate(found.st_mode).contains(SFlag::S_IFSOCK));
+    match is_socket {
+        Ok(true) => {
+            fcntl(&socket, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+            Ok(socket)
+        }
+        not => {
+            // It is not ours to close.
+            std::mem::forget(socket);
+            Err(not.err().map_or_else(|| io::ErrorKind::InvalidInput.into(), io::Error::from))
+        }
+    }
+}
+
+/// From now on the kernel says of each message who sent it. What came before has no sender.
+///
+/// # Errors
+/// Where it is no Unix socket.
+pub fn name_senders(socket: &impl std::os::fd::AsFd) -> io::Result<()> {
+    Ok(setsockopt(socket, PassCred, &true)?)
+}
+
+/// Waits for the next message; `None` once the other side has closed. A longer one is cut.
+///
+/// # Errors
+/// Where it came without its sender.
+pub fn receive(socket: BorrowedFd<'_>) -> io::Result<Option<FirstWord>> {
+    let mut bytes = [0_u8; WORD_BYTES_MAX];
+    let mut control = cmsg_space!(UnixCredentials, RawFd);
+    let mut into = [IoSliceMut::new(&mut bytes)];
+    let message = loop {
+        match recvmsg::<()>(socket.as_raw_fd(), &mut into, Some(&mut control), MsgFlags::MSG_CMSG_CLOEXEC) {
+            Err(Errno::EINTR) => {}
+            received => break received?,
+        }
+    };
+    let (length, mut sender, mut handed) = (message.bytes, None, None);
+    for part in message.cmsgs()? {
+        match part {
+            ControlMessageOwned::ScmCredentials(of) => sender = Some(of),
+            ControlMessageOwned::ScmRights(numbers) => {
+                for number in numbers {
+                    // SAFETY: the kernel has just made this descriptor for this process.
+                    handed = Some(unsafe { OwnedFd::from_raw_fd(number) });
+                }
+            }
+            _ => {}
+        }
+    }
+    if length == 0 {
+        return Ok(None);
+    }
+    let sender = sender.filter(|sender| sender.pid() > 0);
+    let sender = sender.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "a message came without its sender"))?;
+    let (byte, digits) = bytes.get(..length).and_then(<[u8]>::split_first).unwrap_or((&0, &[]));
+    let digits = digits.split(|byte| *byte == 0).next().unwrap_or_default();
+    let number = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok());
+    Ok(Some(FirstWord { byte: *byte, number, pid: sender.pid(), uid: sender.uid(), handed }))
+}
