@@ -68,7 +68,6 @@ pub(super) fn make_v2(attempt: Uuid, task: &Task<'_>) -> io::Result<(Containment
         Group::open(&path)?.create_below(INNER)?
     };
     inner.join(task.command)?;
-    inner.name_by(task.command)?;
     inner.keep_open();
     Ok((Containment::Cgroup2(inner), outer))
 }

@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -32,7 +33,7 @@ pub struct Group {
     /// Of a group that was made here.
     parent: Option<OwnedFd>,
     kept: Vec<(&'static str, File)>,
-    named: Option<PathBuf>,
+    name: OnceLock<Option<PathBuf>>,
 }
 
 /// What ends a job, so that it can be ended where no descriptor is left. `cgroup.kill` needs Linux 5.14.
@@ -108,6 +109,20 @@ fn locate_group(mountinfo: &str, own: &str) -> Option<PathBuf> {
     })
 }
 
+/// The other way around: by the mount through which the path leads.
+fn name_at(mountinfo: &str, path: &Path) -> Option<PathBuf> {
+    mountinfo.lines().rev().find_map(|line| {
+        let (mount, kind) = line.split_once(" - ")?;
+        if kind.split(' ').next()? != "cgroup2" {
+            return None;
+        }
+        let mut fields = mount.split(' ').skip(3);
+        let (root, target) = (unescape(fields.next()?), unescape(fields.next()?));
+        let below = path.strip_prefix(target).ok()?;
+        Some(if below.as_os_str().is_empty() { root } else { root.join(below) })
+    })
+}
+
 /// `mountinfo` writes space, tab, newline and backslash as `\ooo` (proc(5)).
 fn unescape(field: &str) -> PathBuf {
     let mut text = field.to_owned();
@@ -149,7 +164,7 @@ impl Group {
     }
 
     fn held(path: PathBuf, dir: OwnedFd) -> Self {
-        Self { path, dir, parent: None, kept: Vec::new(), named: None }
+        Self { path, dir, parent: None, kept: Vec::new(), name: OnceLock::new() }
     }
 
     /// Opens what ends it, while there are descriptors. A kernel may lack some of it.
@@ -162,19 +177,11 @@ impl Group {
         self.kept.iter().find_map(|(kept, file)| (*kept == name).then_some(file))
     }
 
-    /// Learns from one of its processes how `/proc/PID/cgroup` names it: it is not below the group of this process.
-    ///
-    /// # Errors
-    /// Where that process has gone.
-    pub fn name_by(&mut self, pid: i32) -> io::Result<()> {
-        self.named = name_of(&proc::read(pid, "cgroup")?).map(PathBuf::from);
-        Ok(())
-    }
-
-    /// How `/proc/PID/cgroup` names it; `None` where it is below the group of this process.
+    /// How `/proc/PID/cgroup` names it; `None` where no mount shows that.
     #[must_use]
-    pub fn named(&self) -> Option<&Path> {
-        self.named.as_deref()
+    pub fn name(&self) -> Option<&Path> {
+        let found = || name_at(&std::fs::read_to_string("/proc/self/mountinfo").ok()?, &self.path);
+        self.name.get_or_init(found).as_deref()
     }
 
     /// Its path, for the spool and for messages.
@@ -420,6 +427,11 @@ mod tests {
         assert_eq!(locate_group(bound, "/docker/xy"), None);
         assert_eq!(locate_group(bound, "/other"), None);
         assert_eq!(locate_group("30 25 0:26 / /cg rw - cgroup2 cgroup rw", "/../outside"), None);
+        for (mountinfo, name) in [(hybrid, "/a/b"), ("30 25 0:26 / /cg rw - cgroup2 cgroup rw", "/"), (bound, "/docker/x/y")] {
+            let path = locate_group(mountinfo, name).unwrap();
+            assert_eq!(name_at(mountinfo, &path).unwrap(), Path::new(name));
+        }
+        assert_eq!(name_at(bound, Path::new("/elsewhere")), None);
         let spaced = "30 25 0:26 / /my\\040groups rw - cgroup2 cgroup rw\n";
         assert_eq!(locate_group(spaced, "/a").unwrap(), Path::new("/my groups/a"));
     }

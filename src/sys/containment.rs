@@ -288,12 +288,7 @@ impl Containment {
     fn holds(&self, pid: i32) -> Option<bool> {
         match self {
             Self::Cgroup2(group) => {
-                let below_own = || {
-                    let own = std::fs::read_to_string("/proc/self/cgroup").ok()?;
-                    Some(Path::new(name_of(&own)?).join(group.path().file_name()?))
-                };
-                let top = group.named().map(Path::to_owned).or_else(below_own)?;
-                Some(Path::new(name_of(&proc::read(pid, "cgroup").ok()?)?).starts_with(top))
+                Some(Path::new(name_of(&proc::read(pid, "cgroup").ok()?)?).starts_with(group.name()?))
             }
             // Either can be left without the other: one meters, one ends.
             Self::Cgroup1 { freezer, others } => {

@@ -12,6 +12,7 @@ sys.path.insert(0, str(HERE.parent.parent))
 
 from bed import DEPLOY, HERE as BED, inside, ledger, node_state, outside, print_logs, start_slurm
 from behaviour import BEHAVIOURS
+from metering import METERING
 from harness import run_scenes, wait_until
 
 PLUGSTACK = pathlib.Path("/etc/slurm/plugstack.conf")
@@ -61,8 +62,10 @@ def the_books_are_right():
 def run(way, *wanted):
     plugin = PLUGSTACK.read_text()
     start(way)
+    PLUGSTACK.write_text(plugin)
     chosen = [behaviour for behaviour in BEHAVIOURS if not wanted or behaviour.__name__ in wanted]
     scenes = [compared(behaviour, plugin) for behaviour in chosen]
+    scenes += [scene for scene in METERING if not wanted or scene.__name__ in wanted]
     return run_scenes(way, (*scenes, the_node_is_well, the_books_are_right), print_logs=print_logs)
 
 
