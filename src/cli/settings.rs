@@ -104,7 +104,10 @@ impl Settings {
         let ledger = ledger.ok_or_else(|| Failure::new(format!("{SYSTEM_FILE} does not say which ledger")))?;
         let key = file.slurm.key_file.clone().or(file.key_file(user)?);
         let key = key.map(|key| (key, (|path| std::fs::read_to_string(path)) as ReadKey));
-        Ok(Self { enforced: true, ..Self::put_together(file, user.to_owned(), Some(user.to_owned()), ledger, key, spool_dir)? })
+        Ok(Self {
+            enforced: true,
+            ..Self::put_together(file, user.to_owned(), Some(user.to_owned()), ledger, key, spool_dir)?
+        })
     }
 
     fn put_together(

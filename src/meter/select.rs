@@ -125,7 +125,12 @@ impl Plan {
     ///
     /// # Errors
     /// Where none can be made, or what is put into them does not die.
-    pub fn of_task(attempt: Uuid, task: &Task<'_>, meters: Option<&Group>, job_uid: u32) -> Result<(Self, OuterGroups), MeterError> {
+    pub fn of_task(
+        attempt: Uuid,
+        task: &Task<'_>,
+        meters: Option<&Group>,
+        job_uid: u32,
+    ) -> Result<(Self, OuterGroups), MeterError> {
         proved_to_show_this_process()?;
         let fault = |source_name, why: String| MeterError::Unusable { source_name, why };
         let of_v2 = || {

@@ -6,12 +6,13 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::unistd::{Pid, getpgid, getpgrp, pipe2};
 
+use super::leftovers;
+use super::stand_in::StandIn;
 use super::wire::{Channel, Exit, ExitKind, SpawnFailure, ToFront, ToKeeper};
-use crate::domain::printable::{printable, printable_lines};
+use crate::domain::printable::printable_lines;
 use crate::meter::select::Plan;
 use crate::sys::clock::{Alarm, Clock, SystemClock, outwaited_a_suspend, pause};
 use crate::sys::poll::{has_hung_up, readable};
@@ -99,6 +100,8 @@ struct Watch {
     child_running: bool,
     /// What came before there was a command that could take it.
     early: Vec<Arrived>,
+    /// While the keeper stands still.
+    stand_in: Option<StandIn>,
 }
 
 /// More is not kept for a command that has not begun.
@@ -119,10 +122,10 @@ impl Front<'_> {
     /// Runs until all is done.
     pub(super) fn run(&mut self) -> Outcome {
         let testimony = Testimony::new(*self.shared, Some(self.keeper));
-        let mut watch = Watch { testimony, child: None, child_running: false, early: Vec::new() };
+        let mut watch = Watch { testimony, child: None, child_running: false, early: Vec::new(), stand_in: None };
         let terminal = Terminal::controlling();
         loop {
-            self.alarm.set(self.trusted_until_us());
+            self.alarm.set(watch.stand_in.as_ref().map(StandIn::look_at_us).or_else(|| self.trusted_until_us()));
             let [signalled, spoken, rung] =
                 readable([self.signals.as_fd(), self.channel.as_fd(), self.alarm.as_fd()], None);
             if spoken {
@@ -134,10 +137,24 @@ impl Front<'_> {
             if signalled && let Some(outcome) = self.take_signals(&mut watch, terminal.as_ref()) {
                 return outcome;
             }
-            if rung && self.keeper_hangs() {
-                return watch.keeper_lost("hung past its deadline", LostKeeper::Unreaped(self.keeper));
+            if rung && let Some(outcome) = self.look_in_its_place(&mut watch) {
+                return outcome;
             }
         }
+    }
+
+    /// The keeper did not look in time, or was stopped.
+    fn look_in_its_place(&self, watch: &mut Watch) -> Option<Outcome> {
+        if !watch.stand_in.as_ref().is_some_and(|stand_in| stand_in.is_stopped) && !self.keeper_hangs() {
+            watch.stand_in = None;
+            return None;
+        }
+        let stand_in = watch.stand_in.get_or_insert(StandIn::new("hung past its deadline", false));
+        if self.shared.settled() || stand_in.lets_go_on(*self.shared, self.plan) {
+            return None;
+        }
+        let why = stand_in.why;
+        Some(watch.keeper_lost(why, LostKeeper::Unreaped(self.keeper)))
     }
 
     /// Until when the keeper may be trusted; `None` while nothing runs.
@@ -197,7 +214,7 @@ impl Front<'_> {
             Err(error) => match refused {
                 said @ Some(_) => self.hear(said, watch, terminal),
                 None => {
-                    self.channel.send(&ToKeeper::NotStarted(self.describe(error)));
+                    self.channel.send(&ToKeeper::NotStarted(SpawnFailure::of(&self.program, error)));
                     None
                 }
             },
@@ -226,27 +243,6 @@ impl Front<'_> {
                 said => *refused = said,
             }
         })
-    }
-
-    fn describe(&self, error: SpawnError) -> SpawnFailure {
-        let program = printable(&self.program);
-        let (message, status) = match (error.stage, error.errno) {
-            (Stage::Exec, Errno::ENOENT | Errno::ENOTDIR) => {
-                (format!("{program}: command not found: check the spelling, or give its path"), 127)
-            }
-            (Stage::Exec, Errno::EACCES) => {
-                (format!("{program}: permission denied: it is not executable (chmod +x), or is a directory"), 126)
-            }
-            (Stage::Exec, errno) => (format!("{program}: cannot execute: {}", errno.desc()), 126),
-            (Stage::Credentials, errno) => {
-                (format!("cannot become the user of --as: {}: start jobmeter as root", errno.desc()), 125)
-            }
-            (Stage::Directory, errno) => {
-                (format!("cannot start {program} in the folder of --chdir: {}", errno.desc()), 125)
-            }
-            (stage, errno) => (format!("cannot start {program} ({stage:?}): {}", errno.desc()), 125),
-        };
-        SpawnFailure { message, status }
     }
 
     fn take_signals(&mut self, watch: &mut Watch, terminal: Option<&Terminal>) -> Option<Outcome> {
@@ -316,20 +312,40 @@ impl Front<'_> {
             let before_us = reaped_cpu_us();
             let ChildChange { pid, change } = child_changed(None)?;
             if pid == self.keeper {
-                let change = if matches!(change, Change::Stopped(_)) { self.after_suspend(change) } else { change };
-                let ended = matches!(change, Change::Exited(_) | Change::Signalled(_));
-                if ended && !self.shared.settled() {
-                    let cpu_us = reaped_cpu_us().saturating_sub(before_us);
-                    return Some(watch.keeper_lost("was killed", LostKeeper::Reaped { cpu_us }));
-                }
-                if matches!(change, Change::Stopped(_)) && !self.shared.settled() {
-                    return Some(watch.keeper_lost("was stopped", LostKeeper::Unreaped(self.keeper)));
+                if let Some(outcome) = self.keeper_changed(watch, change, before_us) {
+                    return Some(outcome);
                 }
                 continue;
             }
             self.shared.set_reaped_us(reaped_cpu_us().saturating_sub(self.reaped_before_us));
             if watch.running() == Some(pid) {
                 self.command_changed(watch, change, terminal);
+            }
+        }
+    }
+
+    fn keeper_changed(&self, watch: &mut Watch, change: Change, before_us: u64) -> Option<Outcome> {
+        let change = match change {
+            // What it burns can be read here as well.
+            Change::Stopped(_)
+                if self.shared.stop_at().is_some() && leftovers::read_group(self.plan.containment()).is_some() =>
+            {
+                watch.stand_in = Some(StandIn::new("was stopped", true));
+                return self.look_in_its_place(watch);
+            }
+            Change::Stopped(_) => self.after_suspend(change),
+            other => other,
+        };
+        match change {
+            _ if self.shared.settled() => None,
+            Change::Exited(_) | Change::Signalled(_) => {
+                let cpu_us = reaped_cpu_us().saturating_sub(before_us);
+                Some(watch.keeper_lost("was killed", LostKeeper::Reaped { cpu_us }))
+            }
+            Change::Stopped(_) => Some(watch.keeper_lost("was stopped", LostKeeper::Unreaped(self.keeper))),
+            Change::Continued => {
+                watch.stand_in.iter_mut().for_each(|stand_in| stand_in.is_stopped = false);
+                None
             }
         }
     }

@@ -259,7 +259,12 @@ impl Keeper<'_> {
     }
 
     /// Opens the counter on the command's process, and then lets that go on.
-    pub(super) fn meter_from(&mut self, running: &mut Running, child: Pid, at_us: u64) -> Result<(), (Vec<String>, Exit, bool)> {
+    pub(super) fn meter_from(
+        &mut self,
+        running: &mut Running,
+        child: Pid,
+        at_us: u64,
+    ) -> Result<(), (Vec<String>, Exit, bool)> {
         if let Err(error) = running.figures.begin(&mut self.plan, child, at_us, *self.shared) {
             let left = if self.plan.containment().kill(ending::KILL_WAIT_MAX) { "" } else { "; it does not die" };
             return Err(self.failed(&format!("the job cannot be metered: {error}{left}")));
@@ -343,6 +348,8 @@ impl Keeper<'_> {
             let bounds = running.figures.bounds(&self.plan, &running.job.rules().rates);
             running.job.set_bounds(bounds);
             let actions = running.job.step(now_us, &usage, event);
+            // Before a lower ceiling is confirmed.
+            self.shared.set_bounds(running.job.stop_at(), running.job.grant().ends_us);
             running.figures.hurry(&running.job);
             self.keep_spool(running, now_us);
             event = Event::Looked;

@@ -330,6 +330,11 @@ fn take_gpus_as_allocated(record: &mut Record) {
     }
 }
 
+/// What a group's counter says; `None` where no group counts.
+pub(super) fn read_group(containment: &Containment) -> Option<Microseconds> {
+    if matches!(containment, Containment::Tree { .. }) { None } else { read(containment) }
+}
+
 fn read(containment: &Containment) -> Option<Microseconds> {
     let reading = match containment {
         Containment::Cgroup2(group) => Cgroup2Meter::new(group).ok()?.read(),

@@ -29,6 +29,7 @@ mod receipt_file;
 pub mod relay;
 mod socket;
 pub mod spool;
+mod stand_in;
 pub mod summary;
 pub mod task;
 mod termination;

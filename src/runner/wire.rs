@@ -9,7 +9,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::os::fd::AsRawFd;
 
+use crate::domain::printable::printable;
 use crate::sys::containment::ContainmentSpec;
+use crate::sys::spawn::{SpawnError, Stage};
 
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +30,30 @@ pub(super) struct SpawnFailure {
     pub message: String,
     /// 126, 127 or 125.
     pub status: u8,
+}
+
+impl SpawnFailure {
+    /// In words for whoever typed it.
+    pub(super) fn of(program: &str, error: SpawnError) -> Self {
+        let program = printable(program);
+        let (message, status) = match (error.stage, error.errno) {
+            (Stage::Exec, Errno::ENOENT | Errno::ENOTDIR) => {
+                (format!("{program}: command not found: check the spelling, or give its path"), 127)
+            }
+            (Stage::Exec, Errno::EACCES) => {
+                (format!("{program}: permission denied: it is not executable (chmod +x), or is a directory"), 126)
+            }
+            (Stage::Exec, errno) => (format!("{program}: cannot execute: {}", errno.desc()), 126),
+            (Stage::Credentials, errno) => {
+                (format!("cannot become the user of --as: {}: start jobmeter as root", errno.desc()), 125)
+            }
+            (Stage::Directory, errno) => {
+                (format!("cannot start {program} in the folder of --chdir: {}", errno.desc()), 125)
+            }
+            (stage, errno) => (format!("cannot start {program} ({stage:?}): {}", errno.desc()), 125),
+        };
+        Self { message, status }
+    }
 }
 
 /// From the front.

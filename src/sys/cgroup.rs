@@ -427,7 +427,9 @@ mod tests {
         assert_eq!(locate_group(bound, "/docker/xy"), None);
         assert_eq!(locate_group(bound, "/other"), None);
         assert_eq!(locate_group("30 25 0:26 / /cg rw - cgroup2 cgroup rw", "/../outside"), None);
-        for (mountinfo, name) in [(hybrid, "/a/b"), ("30 25 0:26 / /cg rw - cgroup2 cgroup rw", "/"), (bound, "/docker/x/y")] {
+        for (mountinfo, name) in
+            [(hybrid, "/a/b"), ("30 25 0:26 / /cg rw - cgroup2 cgroup rw", "/"), (bound, "/docker/x/y")]
+        {
             let path = locate_group(mountinfo, name).unwrap();
             assert_eq!(name_at(mountinfo, &path).unwrap(), Path::new(name));
         }

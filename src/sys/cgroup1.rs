@@ -54,7 +54,10 @@ pub(super) fn hierarchies() -> io::Result<Vec<PathBuf>> {
 /// Where the controller is not mounted as v1, its mount does not show the group, or the process is ending.
 pub fn group_of_task(pid: i32, controller: &str) -> io::Result<V1Group> {
     group_of(pid, controller).ok_or_else(|| {
-        io::Error::new(io::ErrorKind::NotFound, format!("no cgroup v1 mount shows the {controller} group of process {pid}"))
+        io::Error::new(
+            io::ErrorKind::NotFound,
+            format!("no cgroup v1 mount shows the {controller} group of process {pid}"),
+        )
     })
 }
 

@@ -6,10 +6,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use nix::cmsg_space;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use nix::sys::socket::{
-    ControlMessageOwned, MsgFlags, UnixCredentials, recvmsg, setsockopt,
-    sockopt::PassCred,
-};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixCredentials, recvmsg, setsockopt, sockopt::PassCred};
 use nix::sys::stat::SFlag;
 
 /// A byte, and a number of 32 bits.
@@ -40,7 +37,8 @@ pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
     }
     // SAFETY: nothing else in this process, which has just started, knows of this descriptor.
     let socket = unsafe { OwnedFd::from_raw_fd(number) };
-    let is_socket = nix::sys::stat::fstat(&socket).map(|found| SFlag::from_bits_truncate(found.st_mode).contains(SFlag::S_IFSOCK));
+    let is_socket =
+        nix::sys::stat::fstat(&socket).map(|found| SFlag::from_bits_truncate(found.st_mode).contains(SFlag::S_IFSOCK));
     match is_socket {
         Ok(true) => {
             fcntl(&socket, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
@@ -93,7 +91,8 @@ pub fn receive(socket: BorrowedFd<'_>) -> io::Result<Option<FirstWord>> {
         return Ok(None);
     }
     let sender = sender.filter(|sender| sender.pid() > 0);
-    let sender = sender.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "a message came without its sender"))?;
+    let sender =
+        sender.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "a message came without its sender"))?;
     let (byte, digits) = bytes.get(..length).and_then(<[u8]>::split_first).unwrap_or((&0, &[]));
     let digits = digits.split(|byte| *byte == 0).next().unwrap_or_default();
     let number = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok());

@@ -7,10 +7,14 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous};
 
+use crate::domain::units::Microseconds;
+
 /// What stands in the page. All of it is plain counters; no field depends on another being written first.
 #[derive(Debug, Default)]
 struct Page {
     trusted_until_us: AtomicU64,
+    stop_at_us: AtomicU64,
+    lease_ends_us: AtomicU64,
     front_paused: AtomicBool,
     settled: AtomicBool,
     reaped_us: AtomicU64,
@@ -52,6 +56,26 @@ impl SharedPage {
     /// Renews that.
     pub fn trust_until_us(&self, until_us: u64) {
         self.page().trusted_until_us.store(until_us, Ordering::Release);
+    }
+
+    /// At which reading of the job's CPU time it has to be stopped, and until when (`CLOCK_BOOTTIME`, µs) it may run at all.
+    pub fn set_bounds(&self, stop_at: Option<Microseconds>, lease_ends_us: u64) {
+        // One more, so that zero stands for none.
+        let stop_at_us = stop_at.map_or(0, |at| at.0.saturating_add(1));
+        self.page().stop_at_us.store(stop_at_us, Ordering::Release);
+        self.page().lease_ends_us.store(lease_ends_us, Ordering::Release);
+    }
+
+    /// The first of them; `None` where CPU time alone does not say when.
+    #[must_use]
+    pub fn stop_at(&self) -> Option<Microseconds> {
+        self.page().stop_at_us.load(Ordering::Acquire).checked_sub(1).map(Microseconds)
+    }
+
+    /// The second of them.
+    #[must_use]
+    pub fn lease_ends_us(&self) -> u64 {
+        self.page().lease_ends_us.load(Ordering::Acquire)
     }
 
     /// Whether the front stopped itself, since the command was stopped by job control.

@@ -1,5 +1,6 @@
 //! jobmeter itself is killed or stopped: the job dies, and its last usage still reaches the ledger.
 
+use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Stdio};
 use std::time::Duration;
@@ -37,13 +38,20 @@ while time.process_time() < 0.2: pass
 print(int(time.process_time() * 1e6), flush=True)
 while True: pass";
 
+/// Two seconds of CPU time.
+const LIMIT: &str = "0.0005";
+
 fn lose(who: &str, signal: Signal, source: &str) {
     let station = Station::new();
     let mark = mark();
     let line = format!("for i in $(seq 20); do (setsid sleep {mark} &) ; done; exec python3 -c '{BURN}'");
+    // A keeper that stands still is missed at the ceiling.
+    let limit = if (who, signal) == ("keeper", Signal::SIGSTOP) { LIMIT } else { "5" };
     // Another user's job, so that the job cannot reach the meter.
+    let run = ["run", "--job", "lost", "--as", "nobody", "--cpu-source", source, "--limit", limit, "--", "bash", "-c"];
     let mut child = station
-        .command(&["run", "--job", "lost", "--as", "nobody", "--cpu-source", source, "--", "bash", "-c", &line])
+        .command(&run)
+        .arg(&line)
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
@@ -70,6 +78,7 @@ fn lose(who: &str, signal: Signal, source: &str) {
     assert_eq!(receipt["outcome"]["reason"], "meter_lost", "{receipt}");
     // What it had burned by its own word; 20 shells and their sleeps burned some more.
     assert!(micros(&receipt["cpu"]["total_seconds"]) >= burned_us, "{burned_us} µs: {receipt}");
+    assert!(nano(&job["charged"]["total"]) <= limit.parse::<jobmeter::domain::units::Nanocredits>().unwrap().0, "{job}");
     assert_eq!(nano(&station.credits()["held"]), 0);
     assert_eq!(station.ok(&["spool", "list"]).out, "nothing is in the spool\n");
     station.verify();
@@ -220,6 +229,39 @@ fn what_is_suspended_with_its_job_goes_on_with_it() {
         }
         job.ends_well(&station, &format!("{order:?}"));
     }
+}
+
+/// The front reads in its place, and the job has not come to its ceiling.
+#[test]
+fn a_keeper_that_stood_still_while_its_job_burned_goes_on() {
+    if v2().is_none() {
+        return;
+    }
+    let _one = alone();
+    let station = Station::new();
+    // Less than the first lease, of one second, in all.
+    let burn = "import time
+for step in range(1, 9):
+    while time.process_time() < 0.1 + 0.05 * step: pass
+    print(int(time.process_time() * 1e6), flush=True)";
+    let mut child = station
+        .command(&["run", "--job", "w", "--", "python3", "-c", burn])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(child.stdout.take().unwrap()).lines().map(|line| line.unwrap().parse::<u64>().unwrap());
+    said.next().unwrap();
+    let (_, keeper) = front_and_keeper(&station).expect("front and keeper");
+    suspend(&[Pid::from_raw(keeper)]);
+    said.nth(3).expect("the job goes on");
+    kill(Pid::from_raw(keeper), Signal::SIGCONT).unwrap();
+    let burned_us = said.last().unwrap();
+    assert!(ended(&mut child).success(), "{}", station.receipt("w"));
+    let receipt = station.receipt("w");
+    assert_eq!(receipt["outcome"]["reason"], "completed", "{receipt}");
+    assert!(micros(&receipt["cpu"]["total_seconds"]) >= burned_us, "{burned_us} µs: {receipt}");
+    station.verify();
 }
 
 /// The keeper has a session of its own, and goes on.

@@ -19,7 +19,8 @@ mod words;
 
 pub use self::words::{AccountState, Action, End, Event, Grant, NextGrant, ReportDue, Rules, Verdict};
 use super::deadline::Bounds;
-use super::units::Nanocredits;
+use super::rating::CpuBasis;
+use super::units::{Microseconds, Nanocredits};
 use super::usage::Usage;
 
 /// The shortest time between two looks.
@@ -136,6 +137,22 @@ impl Job {
         self.grant.ends_us.min(self.looked_at_us.saturating_add(self.earliest_us(left)))
     }
 
+    /// At which reading of CPU time it has to be stopped, if its lease stays as it is. `None` where something else burns as well:
+    /// time that is allocated, or a GPU that it could open.
+    #[must_use]
+    pub fn stop_at(&self) -> Option<Microseconds> {
+        let rates = &self.rules.rates;
+        if self.bounds.gpus_ppm > 0 || rates.cpu_basis != CpuBasis::Used {
+            return None;
+        }
+        let left = self.left().saturating_sub(self.guard()).at_least_zero();
+        Some(
+            self.usage
+                .cpu_used_seconds
+                .saturating_add(Microseconds(self.burned_within(left, self.bounds.cpu.cpus_ppm))),
+        )
+    }
+
     /// By which it decides: what it declares to the ledger.
     #[must_use]
     pub fn bounds(&self) -> Bounds {
@@ -222,17 +239,19 @@ impl Job {
     }
 
     fn earliest_us(&self, credits: Nanocredits) -> u64 {
-        let per_second = self.rules.rates.highest_rate_per_second(self.bounds.cpu.cpus_ppm, self.bounds.gpus_ppm);
-        let scale = |product: u64| {
-            let product = u128::from(credits.0.unsigned_abs()).saturating_mul(u128::from(product));
-            let scaled = product.checked_div(u128::from(per_second.0.unsigned_abs().max(1))).unwrap_or(0);
-            u64::try_from(scaled).unwrap_or(u64::MAX)
-        };
         if self.bounds.gpus_ppm > 0 {
-            return scale(1_000_000);
+            return self.burned_within(credits, 1_000_000);
         }
         // Credits → CPU time at this rate → the earliest time at which that can have been burned.
-        self.bounds.cpu.earliest_us(scale(self.bounds.cpu.cpus_ppm))
+        self.bounds.cpu.earliest_us(self.burned_within(credits, self.bounds.cpu.cpus_ppm))
+    }
+
+    /// For how many µs these credits are enough at the highest rate, of what passes at `per_second` millionths.
+    fn burned_within(&self, credits: Nanocredits, per_second: u64) -> u64 {
+        let price = self.rules.rates.highest_rate_per_second(self.bounds.cpu.cpus_ppm, self.bounds.gpus_ppm);
+        let product = u128::from(credits.0.unsigned_abs()).saturating_mul(u128::from(per_second));
+        let scaled = product.checked_div(u128::from(price.0.unsigned_abs().max(1))).unwrap_or(0);
+        u64::try_from(scaled).unwrap_or(u64::MAX)
     }
 
     /// G: what may be burned unseen between the last tick and the stop, and on a device since it was last read.

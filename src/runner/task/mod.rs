@@ -29,6 +29,7 @@ use super::attempt::Attempt;
 use super::keeper::Keeper;
 use super::options::{RunAs, RunOptions};
 use super::socket::JobSocket;
+use super::stand_in::StandIn;
 use super::wire::{Channel, Exit, ToFront};
 use super::{found, header, leftovers, spool};
 use crate::meter::select::Plan;
@@ -124,7 +125,8 @@ fn begin(mut options: RunOptions, handed: Handed) -> Result<(), NoMeter> {
     // The job's own is what Slurm has set.
     let _before = lower_oom_score();
     forbid_tracing().map_err(told("prctl(PR_SET_DUMPABLE)"))?;
-    let job_user = options.run_as.as_ref().map(RunAs::credentials).ok_or_else(|| NoMeter("the job has no user".to_owned()))?;
+    let job_user =
+        options.run_as.as_ref().map(RunAs::credentials).ok_or_else(|| NoMeter("the job has no user".to_owned()))?;
     let Spoken { command: waiting, witness } = await_words(&handed, job_user.uid)?;
     let rank = waiting.number.ok_or_else(|| NoMeter("the command does not say which task it is".to_owned()))?;
     options.task = handed.task_name(rank);
@@ -192,7 +194,7 @@ struct Guardian<'a> {
 }
 
 impl Guardian<'_> {
-    fn guard(self, waiting: FirstWord) -> Result<(), NoMeter> {
+    fn guard(mut self, waiting: FirstWord) -> Result<(), NoMeter> {
         let shared = SharedPage::map().map_err(told("no shared memory"))?;
         let alarm = Alarm::new().map_err(told("no timer"))?;
         let socket_path = self.socket.as_ref().map(|socket| socket.path().to_owned());
@@ -201,9 +203,9 @@ impl Guardian<'_> {
             exit_now(0);
         };
         // The keeper's from now on.
-        drop((waiting, self.socket));
+        drop((waiting, self.socket.take()));
         let mut signals = Signals::take(SignalSet::ALL).map_err(told("cannot take signals"))?;
-        let lost = await_end(keeper, &mut signals, &alarm, shared);
+        let lost = self.await_end(keeper, &mut signals, &alarm, shared);
         if let Some(why) = lost {
             settle(self.options, &self.handed, why);
         }
@@ -215,6 +217,32 @@ impl Guardian<'_> {
             pause(REMOVAL_LOOK);
         }
         Ok(())
+    }
+
+    /// Until the keeper has ended, or stands still while the job comes to its ceiling: why it was lost, if it was.
+    fn await_end(&self, keeper: Pid, signals: &mut Signals, alarm: &Alarm, shared: SharedPage) -> Option<&'static str> {
+        let deadline = || Some(shared.trusted_until_us()).filter(|until_us| *until_us > 0 && !shared.settled());
+        let is_over = || deadline().is_some_and(|until_us| until_us <= SystemClock.boottime_us());
+        let mut stand_in: Option<StandIn> = None;
+        loop {
+            alarm.set(stand_in.as_ref().map(StandIn::look_at_us).or_else(deadline));
+            let [signalled, rung] = readable([signals.as_fd(), alarm.as_fd()], None);
+            if signalled {
+                while signals.arrived().is_some() {}
+                if let Some(end) = end_of(keeper, shared) {
+                    return end;
+                }
+            }
+            if rung && stand_in.is_none() && is_over() {
+                pause(RENEWAL_WAIT);
+            }
+            if !is_over() {
+                stand_in = None;
+            } else if rung && !stand_in.get_or_insert(StandIn::new("", false)).lets_go_on(shared, &self.plan) {
+                end(keeper);
+                return Some("stood still past its deadline");
+            }
+        }
     }
 
     /// The keeper's part, as the meter's user.
@@ -262,33 +290,18 @@ impl Guardian<'_> {
     }
 }
 
-/// Until the keeper has ended, or hangs past its deadline and is ended: why it was lost, if it was.
-fn await_end(keeper: Pid, signals: &mut Signals, alarm: &Alarm, shared: SharedPage) -> Option<&'static str> {
-    let deadline = || Some(shared.trusted_until_us()).filter(|until_us| *until_us > 0 && !shared.settled());
-    let is_over = || deadline().is_some_and(|until_us| until_us <= SystemClock.boottime_us());
-    loop {
-        alarm.set(deadline());
-        let [signalled, rung] = readable([signals.as_fd(), alarm.as_fd()], None);
-        if signalled {
-            while signals.arrived().is_some() {}
-            while let Some(changed) = child_changed(Some(keeper)) {
-                match changed.change {
-                    Change::Stopped(_) | Change::Continued => {}
-                    Change::Exited(_) | Change::Signalled(_) if shared.settled() => return None,
-                    // It has said why nothing was started.
-                    Change::Exited(0) if shared.trusted_until_us() == 0 => return None,
-                    Change::Exited(_) | Change::Signalled(_) => return Some("was killed"),
-                }
-            }
-        }
-        if rung && is_over() {
-            pause(RENEWAL_WAIT);
-            if is_over() {
-                end(keeper);
-                return Some("hung past its deadline");
-            }
+/// Whether it has ended, and why it was lost, if it was.
+fn end_of(keeper: Pid, shared: SharedPage) -> Option<Option<&'static str>> {
+    while let Some(changed) = child_changed(Some(keeper)) {
+        match changed.change {
+            Change::Stopped(_) | Change::Continued => {}
+            Change::Exited(_) | Change::Signalled(_) if shared.settled() => return Some(None),
+            // It has said why nothing was started.
+            Change::Exited(0) if shared.trusted_until_us() == 0 => return Some(None),
+            Change::Exited(_) | Change::Signalled(_) => return Some(Some("was killed")),
         }
     }
+    None
 }
 
 fn end(keeper: Pid) {
