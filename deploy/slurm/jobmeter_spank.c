@@ -4,8 +4,8 @@
  *
  *     gcc -shared -fPIC -O2 -o /usr/libexec/jobmeter/jobmeter_spank.so jobmeter_spank.c
  *
- * plugstack.conf, on the nodes and where jobs are submitted: `required /usr/libexec/jobmeter/jobmeter_spank.so`. README.md says what else
- * a node needs.
+ * plugstack.conf, on the nodes and where jobs are submitted: `required /usr/libexec/jobmeter/jobmeter_spank.so`, with `comment=FILE` behind it
+ * where `write-comment` is to run at the end of each step. README.md says what else a node needs.
  *
  * What this does not do is in jobmeter itself: `jobmeter slurm task` (root, then the meter's user) and `jobmeter slurm front` (the job's).
  * No callback fails: a failing task_post_fork would drain the node. What cannot be metered is refused in the task.
@@ -33,6 +33,8 @@
 #define NOT_STARTED 125
 /* How long the end of a task waits for its last reading. The meter gives a ledger 5 s, and leaves the rest to its spool. */
 #define LAST_READING_WAIT_MAX_MS 30000
+/* How long the end of a step waits for what the job cost to be written down. */
+#define COMMENT_WAIT_MAX_MS 10000
 /* What opens a command's gate names some variables. */
 #define VARIABLES_MAX_BYTES 16384
 #define WORDS_MAX 4096
@@ -407,5 +409,50 @@ int slurm_spank_task_exit(spank_t spank, int argc, char **argv)
 	if (left_ms <= 0)
 		slurm_error("jobmeter: the last reading of a task takes long; it goes on by itself");
 	close_it(&task->alive);
+	return 0;
+}
+
+/* Waits, and ends what does not end by itself. */
+static void await_child(pid_t child, int wait_max_ms)
+{
+	int64_t until_ms = now_ms() + wait_max_ms;
+	struct timespec look = {.tv_nsec = 5000000};
+	pid_t ended;
+
+	while ((ended = waitpid(child, NULL, WNOHANG)) == 0 || (ended < 0 && errno == EINTR)) {
+		if (now_ms() >= until_ms) {
+			slurm_error("jobmeter: what a job cost is not written down in time");
+			kill(child, SIGKILL);
+			until_ms += wait_max_ms;
+		}
+		nanosleep(&look, NULL);
+	}
+}
+
+/* As root in slurmstepd, when all tasks of a step have ended here and Slurm does not know it yet. */
+int slurm_spank_exit(spank_t spank, int argc, char **argv)
+{
+	static char *const environment[] = {"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8", NULL};
+	uint32_t job, node, array = 0, element = 0;
+	char job_text[32], ledger_text[32];
+	pid_t child;
+
+	for (int i = 0; i < argc; i++) {
+		char *script = strncmp(argv[i], "comment=", 8) ? NULL : argv[i] + 8;
+		char *words[] = {script, job_text, ledger_text, NULL};
+
+		if (!script || !task_count || spank_get_item(spank, S_JOB_ID, &job) != ESPANK_SUCCESS ||
+		    spank_get_item(spank, S_JOB_NODEID, &node) != ESPANK_SUCCESS || node != 0)
+			continue;
+		snprintf(job_text, sizeof job_text, "%u", job);
+		/* The elements of an array are tasks of one job there. */
+		snprintf(ledger_text, sizeof ledger_text, "%u", of_array(spank, &array, &element) ? array : job);
+		if ((child = fork()) == 0) {
+			execve(script, words, environment);
+			_exit(NOT_STARTED);
+		}
+		if (child > 0)
+			await_child(child, COMMENT_WAIT_MAX_MS);
+	}
 	return 0;
 }

@@ -152,6 +152,9 @@ pub(super) enum Jobs {
     Show {
         /// Its id, or the first letters of it (at least 4)
         job: String,
+        /// One line: what it cost and used, for a scheduler's comment
+        #[arg(long)]
+        brief: bool,
     },
     /// Stop all tasks of a job
     Stop {

@@ -29,7 +29,8 @@ pub(super) fn jobs(jobs: &Jobs, settings: &Settings, out: &Output) -> Result<Exi
                 _ => Err(unasked()),
             }
         }
-        Jobs::Show { job } => match settings.connect()?.read(&Query::Job { job: job.clone() })? {
+        Jobs::Show { job, brief } => match settings.connect()?.read(&Query::Job { job: job.clone() })? {
+            View::Job(Some(job)) if *brief => out.print(&job, |_| in_one_line(&job)),
             View::Job(Some(job)) => out.print(&job, |style| show(&cleaned(&job), style)),
             View::Job(None) => Err(Failure::new(format!("there is no job {job:?}")).hint("`jobmeter jobs list --all`")),
             _ => Err(unasked()),
@@ -92,6 +93,17 @@ fn list(jobs: &[JobView], cursor: Option<&str>, all: bool, style: &Style) -> Str
 /// RFC 3339 without its fraction.
 fn time(text: &str) -> &str {
     text.split_once('.').map_or(text, |(whole, _)| whole)
+}
+
+fn in_one_line(job: &JobView) -> String {
+    let (virtual_time, state) = (&job.virtual_time, printable(&job.state));
+    format!(
+        "{} credits, {} s CPU, {} s GPU, {} tokens, {state}\n",
+        credits(job.charged.total),
+        seconds(virtual_time.cpu_seconds),
+        seconds(virtual_time.gpu_seconds),
+        job.tokens
+    )
 }
 
 fn show(job: &JobView, style: &Style) -> String {

@@ -167,6 +167,7 @@ def install(changes, binary):
         os.makedirs(path, exist_ok=True)
     call("useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", "jobmeter")
     shutil.copy(slurm / "epilog", "/etc/slurm/epilog")
+    shutil.copy(slurm / "write-comment", "/usr/libexec/jobmeter/write-comment")
     call("gcc", "-shared", "-fPIC", "-O2", "-Wall", "-Wextra", "-Werror", "-o", "/usr/libexec/jobmeter/jobmeter_spank.so", slurm / "jobmeter_spank.c")
     pathlib.Path("/etc/slurm/plugstack.conf").write_text("required /usr/libexec/jobmeter/jobmeter_spank.so\n")
     pathlib.Path("/etc/jobmeter/config.toml").write_text(f'ledger = "{LEDGER}"\n[run]\nquiet = true\n[slurm]\nkey_file = "/etc/jobmeter/slurm.key"\n')
@@ -211,6 +212,8 @@ def start():
     ledger("key", "create", "node", "--to", "/etc/jobmeter/node-key")
     ledger("key", "create", "slurm", "--to", "/etc/jobmeter/slurm.key")
     shutil.chown("/etc/jobmeter/slurm.key", "jobmeter")
+    ledger("key", "create", "comment", "--scope", "read", "--to", "/etc/jobmeter/slurm-comment.key")
+    pathlib.Path("/etc/jobmeter/slurm-comment.env").write_text(f"JOBMETER_LEDGER={LEDGER}\nJOBMETER_KEY=/etc/jobmeter/slurm-comment.key\n")
     daemon("cron", "-f")
 
     os.makedirs("/run/munge")

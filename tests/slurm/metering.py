@@ -101,6 +101,23 @@ def a_job_may_choose_and_not_more():
     assert over(strange)["ExitCode"] == "0:0", said(strange)
 
 
+def slurm_keeps_what_a_job_cost():
+    """In the AdminComment, which its user cannot write."""
+    plugstack = pathlib.Path("/etc/slurm/plugstack.conf")
+    plain = plugstack.read_text()
+    plugstack.write_text(plain.strip() + " comment=/usr/libexec/jobmeter/write-comment\n")
+    number = batch("#!/bin/sh\nsrun -n2 burn 0.3\n", "-n2")
+    over(number)
+    plugstack.write_text(plain)
+    found = settled(number)
+    row = call("scontrol", "--oneliner", "show", "job", number).stdout
+    comment = re.search(r"AdminComment=(.*?) [A-Z]\w+=", row).group(1)
+    charged = float(re.match(r"jobmeter: ([\d.]+) credits, ", comment).group(1))
+    assert abs(charged / float(found["charged"]["total"]) - 1) < 0.001 and "ended" in comment, (comment, found["charged"])
+    assert call("scontrol", "update", f"JobId={number}", "AdminComment=free", user="ann", check=False).returncode != 0
+    return comment
+
+
 def a_job_finds_its_meter():
     done = call("srun", "sh", "-c", "echo $JOBMETER_JOB $SLURM_JOB_ID; python3 -c \"import os,socket; s=socket.socket(socket.AF_UNIX); s.connect(os.environ['JOBMETER_SOCKET']); s.send(b'left\\n'); print(s.recv(1000).decode())\"", user="ann")
     ids, answer = done.stdout.splitlines()[:2]
@@ -138,4 +155,4 @@ def still(progress):
     return progress.read_text() == before
 
 
-METERING = (each_task_is_charged_what_it_burned, at_zero_every_way_ends_with_75, a_job_may_choose_and_not_more, a_job_finds_its_meter, what_is_suspended_is_not_charged_and_gives_back)
+METERING = (each_task_is_charged_what_it_burned, at_zero_every_way_ends_with_75, a_job_may_choose_and_not_more, slurm_keeps_what_a_job_cost, a_job_finds_its_meter, what_is_suspended_is_not_charged_and_gives_back)

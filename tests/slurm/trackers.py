@@ -22,9 +22,9 @@ WAYS = ("linuxproc", "pgid", "cgroup1", "cgroup2")
 def start(way):
     changes = {}
     if way.startswith("cgroup"):
-        changes = {"ProctrackType": "proctrack/cgroup", "TaskPlugin": "task/cgroup", "JobAcctGatherType": "jobacct_gather/cgroup" if way == "cgroup1" else "jobacct_gather/linux"}
+        changes |= {"ProctrackType": "proctrack/cgroup", "TaskPlugin": "task/cgroup", "JobAcctGatherType": "jobacct_gather/cgroup" if way == "cgroup1" else "jobacct_gather/linux"}
     elif way == "pgid":
-        changes = {"ProctrackType": "proctrack/pgid"}
+        changes |= {"ProctrackType": "proctrack/pgid"}
     if way == "cgroup2":
         # In a cgroup namespace, so that what is the top here is a group of the test's.
         for line in (["umount", "-R", "/sys/fs/cgroup"], ["mount", "-t", "cgroup2", "cgroup2", "/sys/fs/cgroup"]):

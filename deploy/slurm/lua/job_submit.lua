@@ -1,13 +1,18 @@
--- Slurm's job-submit plugin (JobSubmitPlugins=lua; this file beside slurm.conf): batch scripts are metered without a word of their
--- users: jobmeter becomes the interpreter that the first line names, and runs the one that stood there. What runs by `srun` within a
--- batch script or an allocation is started by slurmd and not by the script, so it has to say `srun jobmeter run -- COMMAND`;
--- `jobmeter_spank.c` meters that too, without a word, and is to be used instead of this where a plugin can be built.
+-- Slurm's job-submit plugin (JobSubmitPlugins=lua; this file beside slurm.conf), for where `jobmeter_spank.c` is not wanted: batch scripts
+-- are metered without a word of their users. jobmeter becomes the interpreter that the first line names, and runs the one that stood
+-- there. What runs by `srun` within a batch script or an allocation is started by slurmd and not by the script, so it has to say
+-- `srun jobmeter run -- COMMAND`.
 --
--- The nodes need jobmeter, and /etc/jobmeter/config.toml with `ledger` and `key_file`. The key belongs to each job's user where
--- jobs have no other user than jobmeter: see the table in the README of who could cheat.
+-- jobmeter has the job's user here: README.md says whom that binds. The nodes need jobmeter in /usr/bin, `prolog` and `epilog`, and in
+-- /etc/jobmeter/config.toml, which takes from the user what he could set otherwise:
+--
+--     enforced = true
+--     ledger = "https://ledger.example:7770"
+--     key_file = "/etc/jobmeter/keys/{user}"
+--     spool_dir = "/var/spool/jobmeter/{user}"
 
--- An absolute path keeps users from putting another one into their PATH.
-local METER = "#!/usr/bin/env -S jobmeter run -- "
+-- Absolute paths keep users from putting others into their PATH.
+local METER = "#!/usr/bin/env -S /usr/bin/jobmeter run -- "
 -- Linux cuts a first line off there.
 local FIRST_LINE_BYTES_MAX = 255
 
