@@ -40,10 +40,14 @@
 #define WORDS_MAX 4096
 #define WORD_MAX_BYTES 512
 
+/* Of all that is started here: nothing of a job's own. */
+static char *const environment[] = {"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8", NULL};
+
 SPANK_PLUGIN(jobmeter, 1)
 
 enum { LIMIT, KIND, NAME, LABEL, NOTICE, GRACE, CHOICES };
 static const char *const choice_names[CHOICES] = {"limit", "kind", "name", "label", "notice", "grace"};
+static const char *const choice_variables[CHOICES] = {"JOBMETER_LIMIT", "JOBMETER_KIND", "JOBMETER_NAME", "JOBMETER_LABEL", "JOBMETER_NOTICE", "JOBMETER_GRACE"};
 static char *chosen[CHOICES];
 
 static int choose(int choice, const char *value, int remote)
@@ -79,8 +83,7 @@ static uint32_t task_count;
 
 int slurm_spank_init(spank_t spank, int argc, char **argv)
 {
-	(void)argc;
-	(void)argv;
+	(void)argc, (void)argv;
 	for (struct spank_option *option = options; option->name; option++)
 		if (spank_option_register(spank, option) != ESPANK_SUCCESS)
 			slurm_error("jobmeter: the option --%s cannot be registered", option->name);
@@ -93,8 +96,7 @@ int slurm_spank_init_post_opt(spank_t spank, int argc, char **argv)
 	uint32_t count = 0;
 	int yes = 1;
 
-	(void)argc;
-	(void)argv;
+	(void)argc, (void)argv;
 	if (spank_remote(spank) != 1 || spank_get_item(spank, S_JOB_LOCAL_TASK_COUNT, &count) != ESPANK_SUCCESS)
 		return 0;
 	tasks = calloc(count, sizeof *tasks);
@@ -176,15 +178,11 @@ static void add_choices(spank_t spank, struct words *words)
 	char value[WORD_MAX_BYTES];
 
 	for (int choice = 0; choice < CHOICES; choice++) {
-		char variable[64] = "JOBMETER_";
-
 		if (chosen[choice]) {
 			add_choice(words, choice_names[choice], chosen[choice]);
 			continue;
 		}
-		for (size_t i = 0, at = strlen(variable); choice_names[choice][i]; i++, at++)
-			variable[at] = choice_names[choice][i] - 'a' + 'A';
-		if (spank_getenv(spank, variable, value, sizeof value) == ESPANK_SUCCESS && *value)
+		if (spank_getenv(spank, choice_variables[choice], value, sizeof value) == ESPANK_SUCCESS && *value)
 			add_choice(words, choice_names[choice], value);
 	}
 }
@@ -239,7 +237,6 @@ static int describe(spank_t spank, struct words *words, pid_t pid)
  * slurmstepd's children end with their step. */
 static void become_meter(char *const *words, int channel, int alive)
 {
-	static char *const environment[] = {"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8", NULL};
 	struct sigaction plain = {.sa_handler = SIG_DFL};
 	sigset_t none;
 	int nothing;
@@ -278,8 +275,7 @@ int slurm_spank_task_post_fork(spank_t spank, int argc, char **argv)
 	int alive[2] = {-1, -1};
 	pid_t pid, child;
 
-	(void)argc;
-	(void)argv;
+	(void)argc, (void)argv;
 	if (!task || !words || task->meter < 0 || spank_get_item(spank, S_TASK_PID, &pid) != ESPANK_SUCCESS ||
 	    describe(spank, words, pid) != 0 || pipe2(alive, O_CLOEXEC) != 0) {
 		slurm_error("jobmeter: no meter can be started for a task, which is refused");
@@ -347,15 +343,13 @@ static void wait_at_gate(spank_t spank, int channel)
 /* As the user, in the task, before its exec: it stays where Slurm knows it, as the front, and a child of it becomes the command. */
 int slurm_spank_task_init(spank_t spank, int argc, char **argv)
 {
-	static char *const environment[] = {"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8", NULL};
 	struct task *task = task_of(spank);
 	char channel[32], command[32];
 	char *words[] = {"jobmeter", "slurm", "front", channel, command, NULL};
 	uint32_t array = 0, element = 0;
 	pid_t child;
 
-	(void)argc;
-	(void)argv;
+	(void)argc, (void)argv;
 	for (uint32_t i = 0; i < task_count; i++) {
 		close_it(&tasks[i].meter);
 		if (&tasks[i] != task)
@@ -395,8 +389,7 @@ int slurm_spank_task_exit(spank_t spank, int argc, char **argv)
 	struct task *task = task_of(spank);
 	int64_t until_ms = now_ms() + LAST_READING_WAIT_MAX_MS, left_ms;
 
-	(void)argc;
-	(void)argv;
+	(void)argc, (void)argv;
 	if (!task || task->alive < 0)
 		return 0;
 	while ((left_ms = until_ms - now_ms()) > 0) {
@@ -432,7 +425,6 @@ static void await_child(pid_t child, int wait_max_ms)
 /* As root in slurmstepd, when all tasks of a step have ended here and Slurm does not know it yet. */
 int slurm_spank_exit(spank_t spank, int argc, char **argv)
 {
-	static char *const environment[] = {"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8", NULL};
 	uint32_t job, node, array = 0, element = 0;
 	char job_text[32], ledger_text[32];
 	pid_t child;

@@ -34,11 +34,8 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches};
 
 use self::args::{Arguments, Verb};
 use self::enforced::Said;
-use self::output::{Failure, Output};
+use self::output::{Failure, Output, RUN_FAILED};
 use self::settings::Settings;
-
-/// jobmeter itself failed (as with timeout(1) and env(1)).
-const RUN_FAILED: u8 = 125;
 
 /// Parses the arguments and does what they say.
 #[must_use]

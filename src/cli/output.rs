@@ -14,6 +14,9 @@ use uuid::Uuid;
 use crate::domain::printable::{is_hidden, printable, printable_json, printable_lines};
 use crate::ledger::LedgerError;
 
+/// jobmeter itself failed (as with timeout(1) and env(1)).
+pub(super) const RUN_FAILED: u8 = 125;
+
 /// How to print.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Output {

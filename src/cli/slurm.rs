@@ -15,7 +15,7 @@ use clap::{Args, Parser, Subcommand};
 use nix::unistd::{Pid, Uid, User};
 
 use super::config_file::{self, SYSTEM_FILE, SlurmFile};
-use super::output::Failure;
+use super::output::{Failure, RUN_FAILED, print_failure, print_help};
 use super::run::{self, Run};
 use super::settings::Settings;
 use super::values;
@@ -64,13 +64,13 @@ struct Task {
     /// The socket to the task
     #[arg(long)]
     channel: RawFd,
-    /// Its process id
+    /// The process that Slurm knows it by
     #[arg(long)]
     pid: i32,
-    /// The job's user
+    /// The job's user, who pays
     #[arg(long)]
     uid: u32,
-    /// The job's id
+    /// The job's id, of an element its own
     #[arg(long)]
     job: u32,
     /// Of an array: its id
@@ -85,13 +85,13 @@ struct Task {
     /// What its user calls the job
     #[arg(long)]
     job_name: Option<String>,
-    /// The job's GPUs
+    /// The job's GPUs, as Slurm lists them
     #[arg(long)]
     gpus: Option<String>,
     /// What its user has chosen, NAME=VALUE; may be given more than once
     #[arg(long = "choose", value_name = "NAME=VALUE")]
     choices: Vec<String>,
-    /// Its command
+    /// Its command, for people
     #[arg(last = true, required = true)]
     command: Vec<OsString>,
 }
@@ -110,29 +110,29 @@ pub(super) fn main(arguments: &[OsString]) -> ExitCode {
     match parsed.map(|arguments| arguments.verb) {
         Ok(Verb::Front { channel, command }) => match inherited(channel) {
             Ok(channel) => task::front::front(channel, Pid::from_raw(command)),
-            Err(_) => ExitCode::from(super::RUN_FAILED),
+            Err(_) => ExitCode::from(RUN_FAILED),
         },
         Ok(Verb::Task(task)) => watch(&task),
         Ok(Verb::Flush) => flush().unwrap_or_else(|failure| {
-            super::output::print_failure(&failure);
+            print_failure(&failure);
             ExitCode::FAILURE
         }),
         Err(error) => {
-            super::output::print_help(&error);
-            ExitCode::from(super::RUN_FAILED)
+            print_help(&error);
+            ExitCode::from(RUN_FAILED)
         }
     }
 }
 
 fn watch(given: &Task) -> ExitCode {
     // The task sees that nobody is there.
-    let Ok(channel) = inherited(given.channel) else { return ExitCode::from(super::RUN_FAILED) };
+    let Ok(channel) = inherited(given.channel) else { return ExitCode::from(RUN_FAILED) };
     match prepare(given) {
         Ok((options, meter)) => {
             let (task, element, tasks) = (Pid::from_raw(given.pid), given.array_task, given.tasks);
             task::watch(options, Handed { task, channel, meter, element, tasks })
         }
-        Err(failure) => task::refuse(channel, &failure.to_string(), super::RUN_FAILED),
+        Err(failure) => task::refuse(channel, &failure.to_string()),
     }
 }
 
@@ -167,7 +167,7 @@ fn flush() -> Result<ExitCode, Failure> {
     keep_the_right_to_kill(&meter).map_err(failed)?;
     let flushed = leftovers::flush(&settings.spool_dir, &settings.ledger, Location::connect).map_err(failed)?;
     for kept in &flushed.kept {
-        super::output::print_failure(&Failure::new(kept.path.display().to_string()).because(&kept.state));
+        print_failure(&Failure::new(kept.path.display().to_string()).because(&kept.state));
     }
     Ok(if flushed.kept.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -32,12 +32,12 @@ pub struct Task<'a> {
     pub pid: i32,
     /// The one that becomes the command, and is put into the job's.
     pub command: i32,
-    /// The meter.
+    /// The meter's user, whose the job's own groups are.
     pub owner: &'a Credentials,
 }
 
 impl OuterGroups {
-    /// Removes them.
+    /// Removes them, which are empty then.
     ///
     /// # Errors
     /// Where one is not empty.
@@ -52,7 +52,7 @@ impl OuterGroups {
 impl Drop for OuterGroups {
     fn drop(&mut self) {
         // In one that is not empty something lives, which keeps it as it is.
-        self.remove().ok();
+        let _stays = self.remove();
     }
 }
 

@@ -46,7 +46,6 @@ pub(super) struct Front<'a> {
     pub(super) plan: &'a Plan,
     /// None where something else has started it.
     pub(super) command: Option<Command>,
-    pub(super) program: String,
 }
 
 /// How the loop ended.
@@ -214,7 +213,7 @@ impl Front<'_> {
             Err(error) => match refused {
                 said @ Some(_) => self.hear(said, watch, terminal),
                 None => {
-                    self.channel.send(&ToKeeper::NotStarted(SpawnFailure::of(&self.program, error)));
+                    self.channel.send(&ToKeeper::NotStarted(SpawnFailure::of(&command.program(), error)));
                     None
                 }
             },

@@ -19,7 +19,7 @@ use super::task::gate::Gate;
 use super::title::Title;
 use super::uplink::{Answer, Answered, Question, Uplink};
 use super::waiting::{Woken, ends_a_wait};
-use super::wire::{Channel, Exit, ExitKind, ToFront, ToKeeper};
+use super::wire::{Channel, Exit, ExitKind, SpawnFailure, ToFront, ToKeeper};
 use crate::domain::job::{Action, End, Event, Job, Rules};
 use crate::domain::rating::RateCard;
 use crate::domain::units::Nanocredits;
@@ -36,7 +36,7 @@ use crate::sys::witness::Witness;
 const OPEN_RETRY_MAX_MS: u64 = 1_000;
 
 /// Whether the front was stopped is looked for this often, between the looks at the job.
-const FRONT_LOOK_US: u64 = 400_000;
+pub(super) const FRONT_LOOK_US: u64 = 400_000;
 
 /// What the keeper was given by the front before the fork.
 #[derive(Debug)]
@@ -78,6 +78,15 @@ pub(super) struct Running {
     pub(super) members: Vec<Member>,
     /// The job left its group, and was brought back.
     pub(super) strayed: bool,
+}
+
+/// What has become of the command at its start.
+pub(super) enum Started {
+    Runs,
+    /// The front went, or stands still, before it said.
+    Lost,
+    Not(SpawnFailure),
+    Ended(ending::Ended),
 }
 
 impl Keeper<'_> {
@@ -196,7 +205,7 @@ impl Keeper<'_> {
         self.plan.discard();
     }
 
-    fn failed(&mut self, message: &str) -> (Vec<String>, Exit, bool) {
+    pub(super) fn failed(&mut self, message: &str) -> (Vec<String>, Exit, bool) {
         self.nothing_started();
         super::termination::of_failure(self.options.termination_log.as_deref(), "error", message);
         (vec![format!("jobmeter: error: {message}")], Exit::Status(125), false)
@@ -232,48 +241,16 @@ impl Keeper<'_> {
         }
         self.channel.send(&ToFront::Start);
         self.leftovers = super::settle_leftovers(self.options);
-        loop {
-            let front_look_us = SystemClock.boottime_us().saturating_add(FRONT_LOOK_US);
-            match self.wait(&running.uplink, Some(front_look_us)) {
-                Woken::Front(ToKeeper::Cloned { pid, at_us }) => {
-                    if let Err(ended) = self.meter_from(&mut running, Pid::from_raw(pid), at_us) {
-                        return ended;
-                    }
-                }
-                Woken::Front(ToKeeper::Started) => break,
-                // A front that was stopped meanwhile, by its command too, says neither.
-                Woken::Time if self.runs_unsaid(&running) && running.child.is_some() => break,
-                Woken::Time if self.runs_unsaid(&running) => return ending::end(self, running, End::MeterLost),
-                Woken::Front(ToKeeper::NotStarted(failure)) => return ending::not_started(self, running, &failure),
-                Woken::Front(ToKeeper::Ended(ended)) => {
-                    running.ended = Some(ended);
-                    break;
-                }
-                Woken::Front(ToKeeper::Passing { .. }) | Woken::Ledger(_) | Woken::Population | Woken::Time => {}
-                Woken::FrontGone => return ending::end(self, running, End::MeterLost),
+        match self.await_start(&mut running) {
+            Started::Runs => {
+                // Before its exec it is as hidden as the front, whose memory it has (hidepid).
+                running.child_state = running.child.as_ref().and_then(|(child, _)| StatFile::open(*child).ok());
+                self.meter(running)
             }
+            Started::Lost => ending::end(self, running, End::MeterLost),
+            Started::Not(failure) => ending::not_started(self, running, &failure),
+            Started::Ended(ended) => ended,
         }
-        // Before its exec it is as hidden as the front, whose memory it has (hidepid).
-        running.child_state = running.child.as_ref().and_then(|(child, _)| StatFile::open(*child).ok());
-        self.meter(running)
-    }
-
-    /// Opens the counter on the command's process, and then lets that go on.
-    pub(super) fn meter_from(
-        &mut self,
-        running: &mut Running,
-        child: Pid,
-        at_us: u64,
-    ) -> Result<(), (Vec<String>, Exit, bool)> {
-        if let Err(error) = running.figures.begin(&mut self.plan, child, at_us, *self.shared) {
-            let left = if self.plan.containment().kill(ending::KILL_WAIT_MAX) { "" } else { "; it does not die" };
-            return Err(self.failed(&format!("the job cannot be metered: {error}{left}")));
-        }
-        running.child = PidFd::open(child).ok().map(|held| (child, held));
-        if self.plan.needs_gate() {
-            self.channel.send(&ToFront::OpenGate);
-        }
-        Ok(())
     }
 
     fn meter(&mut self, mut running: Running) -> (Vec<String>, Exit, bool) {

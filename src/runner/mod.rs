@@ -12,6 +12,7 @@
 
 pub mod ask;
 mod attempt;
+mod beginning;
 mod dry_run;
 mod ending;
 mod figures;
@@ -140,7 +141,6 @@ fn start(options: &RunOptions, attempt: &Attempt, socket: &mut Option<JobSocket>
     };
     let hint = if options.attach.is_some() { "" } else { ": see `jobmeter doctor`" };
     let plan = plan(options, attempt).map_err(|error| format!("{error}{hint}"))?;
-    let told = |what: &'static str| move |error: std::io::Error| format!("{what}: {error}");
     let receipt = receipt_file(options).map_err(told("the receipt cannot be written"))?;
     let header = header(options, attempt, &plan, socket.as_ref());
     let spool = spool(options, &header)?;
@@ -153,7 +153,8 @@ fn start(options: &RunOptions, attempt: &Attempt, socket: &mut Option<JobSocket>
     let Some(keeper) = fork().map_err(told("cannot fork the keeper"))? else {
         drop(channel);
         let witness = leave_front(options, shared);
-        let (channel, front, shared, socket) = (to_front, own, &shared, socket.take());
+        let (channel, front, alarm, shared, socket) = (to_front, own, keepers_alarm, &shared, socket.take());
+        let (gate, leftovers) = (None, None);
         Keeper {
             options,
             attempt,
@@ -161,28 +162,30 @@ fn start(options: &RunOptions, attempt: &Attempt, socket: &mut Option<JobSocket>
             channel,
             front,
             front_fd,
-            gate: None,
+            gate,
             front_has_others,
-            alarm: keepers_alarm,
+            alarm,
             plan,
             spool,
             socket,
             receipt,
             witness,
-            leftovers: None,
+            leftovers,
         }
         .run();
         exit_now(0);
     };
     // Its file is the keeper's from now on.
     drop((to_front, front_fd, keepers_alarm, socket.take()));
-    let program = options.command.first().map(|program| program.to_string_lossy().into_owned()).unwrap_or_default();
-    let mut front =
-        Front { channel, shared: &shared, signals, alarm, keeper, reaped_before_us, plan: &plan, command, program };
+    let mut front = Front { channel, shared: &shared, signals, alarm, keeper, reaped_before_us, plan: &plan, command };
     match front.run() {
         Outcome::Done { lines, exit } => Ok(front::leave(&lines, exit)),
         Outcome::KeeperLost(lost) => Ok(end_without_keeper(&lost, plan, spool, &header, options)),
     }
+}
+
+fn told(what: &'static str) -> impl Fn(std::io::Error) -> String {
+    move |error| format!("{what}: {error}")
 }
 
 /// What is sent to the keeper ends no job, nor does what is sent to the front's group or from its terminal.

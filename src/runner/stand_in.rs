@@ -15,7 +15,7 @@ const LOOK_MIN_US: u64 = 1_000;
 /// In the keeper's place, for as long as it does not answer.
 #[derive(Debug)]
 pub(super) struct StandIn {
-    /// For people.
+    /// What is said of the keeper where the job has to be ended.
     pub(super) why: &'static str,
     /// The keeper was stopped, and was not continued since.
     pub(super) is_stopped: bool,

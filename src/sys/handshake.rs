@@ -19,9 +19,9 @@ pub struct FirstWord {
     pub byte: u8,
     /// The decimal number behind that.
     pub number: Option<u32>,
-    /// Its process id.
+    /// Its process id, in this process's namespace.
     pub pid: i32,
-    /// Its real user.
+    /// Its real user, by this process's user namespace.
     pub uid: u32,
     /// What it handed over.
     pub handed: Option<OwnedFd>,

@@ -123,6 +123,12 @@ impl Command {
         self.may_gain_privileges = may_gain_privileges;
     }
 
+    /// As it was typed, for messages.
+    #[must_use]
+    pub fn program(&self) -> String {
+        self.argv.first().map(|program| program.to_string_lossy().into_owned()).unwrap_or_default()
+    }
+
     /// Whether it leads one: then the terminal's signals do not reach it by themselves.
     #[must_use]
     pub fn has_own_session(&self) -> bool {

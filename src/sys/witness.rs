@@ -72,7 +72,7 @@ struct Start {
 }
 
 impl Witness {
-    /// Makes it.
+    /// Makes it, a child of the caller.
     ///
     /// # Errors
     /// Where the kernel refuses another process; each signal is passed on then.
@@ -108,7 +108,7 @@ impl Witness {
 }
 
 impl Witness {
-    /// Its process id.
+    /// By which it is told from the job's processes.
     #[must_use]
     pub const fn pid(&self) -> Pid {
         self.0
@@ -116,7 +116,8 @@ impl Witness {
 
     /// Ends it, and waits until it has ended: nothing of it is where the job is any more.
     pub fn end(self) {
-        signals::send(self.0, libc::SIGKILL).ok();
+        // It is the caller's child and not waited for yet.
+        let _is_sent = signals::send(self.0, libc::SIGKILL);
         while waitpid(self.0, Some(WaitPidFlag::__WALL)) == Err(Errno::EINTR) {}
         std::mem::forget(self);
     }

@@ -49,13 +49,7 @@ fn lose(who: &str, signal: Signal, source: &str) {
     let limit = if (who, signal) == ("keeper", Signal::SIGSTOP) { LIMIT } else { "5" };
     // Another user's job, so that the job cannot reach the meter.
     let run = ["run", "--job", "lost", "--as", "nobody", "--cpu-source", source, "--limit", limit, "--", "bash", "-c"];
-    let mut child = station
-        .command(&run)
-        .arg(&line)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut child = station.command(&run).arg(&line).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let burned_us: u64 = line_of(child.stdout.as_mut().unwrap()).parse().unwrap();
     awaited(|| match processes_with(&mark).len() {
         20.. => Ok(()),
@@ -78,7 +72,10 @@ fn lose(who: &str, signal: Signal, source: &str) {
     assert_eq!(receipt["outcome"]["reason"], "meter_lost", "{receipt}");
     // What it had burned by its own word; 20 shells and their sleeps burned some more.
     assert!(micros(&receipt["cpu"]["total_seconds"]) >= burned_us, "{burned_us} µs: {receipt}");
-    assert!(nano(&job["charged"]["total"]) <= limit.parse::<jobmeter::domain::units::Nanocredits>().unwrap().0, "{job}");
+    assert!(
+        nano(&job["charged"]["total"]) <= limit.parse::<jobmeter::domain::units::Nanocredits>().unwrap().0,
+        "{job}"
+    );
     assert_eq!(nano(&station.credits()["held"]), 0);
     assert_eq!(station.ok(&["spool", "list"]).out, "nothing is in the spool\n");
     station.verify();
@@ -250,7 +247,8 @@ for step in range(1, 9):
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let mut said = BufReader::new(child.stdout.take().unwrap()).lines().map(|line| line.unwrap().parse::<u64>().unwrap());
+    let mut said =
+        BufReader::new(child.stdout.take().unwrap()).lines().map(|line| line.unwrap().parse::<u64>().unwrap());
     said.next().unwrap();
     let (_, keeper) = front_and_keeper(&station).expect("front and keeper");
     suspend(&[Pid::from_raw(keeper)]);

@@ -13,7 +13,7 @@ from harness import wait_until
 # Two processes of a task, a parent and its child, and one more in a session of its own: each counts what it gets. It says when all three are
 # ready, and ends of SIGUSR2 to the parent, or after a minute.
 COUNTER = r"""
-import os, signal, sys, time
+import os, select, signal, sys, time
 where = sys.argv[1]
 def count(name):
     got = {}
@@ -25,7 +25,7 @@ def count(name):
     open(f"{where}.{name}.ready", "w")
 def rest():
     end = time.monotonic() + 60
-    while time.monotonic() < end and not os.path.exists(f"{where}.end"): time.sleep(0.02)
+    while time.monotonic() < end and not os.path.exists(f"{where}.end"): select.select((), (), (), 0.02)
 count("parent")
 if os.fork() == 0: count("child"); rest(); os._exit(0)
 if os.fork() == 0: os.setsid(); count("apart"); rest(); os._exit(0)

@@ -8,5 +8,5 @@ STAGES = (*prepare.STAGES, *platforms.STAGES, *services.STAGES, *cargo.STAGES, *
 # Words for several stages.
 GROUPS = {
     "quick": ("format", "lint", "unit", "cli", "compat", "snapshots", "tidy", "workloads"),
-    "timed": ("kernel", "cli", "systemd", "slurm", "spank", "containers", "workloads", "observability"),
+    "timed": ("kernel", "cli", "systemd", "slurm", "lua", "spank", "containers", "workloads", "observability"),
 }

@@ -15,7 +15,15 @@ def run_systemd(work):
 
 
 def run_slurm(work):
-    work.call("python3", "tests/slurm/run.py", JOBMETER, limit_s=900)
+    work.call("python3", "tests/slurm/trackers.py", JOBMETER, "linuxproc", limit_s=900)
+
+
+def run_lua(work):
+    work.call("python3", "tests/slurm/lua.py", JOBMETER, limit_s=900)
+
+
+def run_slurm_all(work):
+    work.call("python3", "tests/slurm/trackers.py", JOBMETER, "pgid", "cgroup1", "cgroup2", limit_s=3600)
 
 
 def run_spank(work):
@@ -44,13 +52,15 @@ def run_kubernetes(work):
 
 
 BUILT = ("build", "packages")
+SLURM = ("slurm-wlm", "munge", "libslurm-dev", "gcc", "libc6-dev", "cron", "parallel", "passwd", "procps", "util-linux")
 STAGES = (
     Stage("containers", "the pods of deploy/kubernetes in podman", run_containers, after=(*BUILT, "python", "base"), cores=0.4, kernel=True,
           packages=("podman", "runc", "conmon", "jq", "busybox-static", "kubernetes-client", "util-linux"), python=("pyyaml==6.0.4",)),
     Stage("spank", "Slurm with the plugin, cron, GNU parallel and Airflow's operator", run_spank, after=BUILT, cores=0.3, kernel=True,
-          packages=("slurm-wlm", "munge", "libslurm-dev", "gcc", "libc6-dev", "cron", "parallel", "passwd", "procps", "util-linux")),
-    Stage("slurm", "Slurm with job_submit.lua", run_slurm, after=BUILT, cores=0.2, kernel=True,
-          packages=("slurm-wlm", "munge", "parallel", "passwd", "procps", "util-linux")),
+          packages=SLURM),
+    Stage("slurm", "Slurm does the same with the plugin as without, and each task is charged once", run_slurm, after=BUILT, cores=0.3, kernel=True, packages=SLURM),
+    Stage("lua", "Slurm with job_submit.lua", run_lua, after=BUILT, cores=0.2, kernel=True, packages=SLURM),
+    Stage("slurm-all", "the same as slurm under proctrack pgid, cgroup v1 and cgroup v2", run_slurm_all, after=BUILT, cores=0.5, kernel=True, packages=SLURM, in_suite=False),
     Stage("systemd", "the Debian package under a real systemd", run_systemd, after=BUILT, cores=0.4, kernel=True,
           packages=("systemd", "dbus", "dpkg", "iproute2", "procps", "util-linux")),
     Stage("manifests", "the manifests against the schemas of Kubernetes", check_manifests, after=("packages", "python"), cores=0.5,

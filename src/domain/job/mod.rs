@@ -15,12 +15,12 @@
 //!
 //! Architecture Invariant: no time is read here. `now_us` is `CLOCK_BOOTTIME` in µs.
 
+mod burning;
 mod words;
 
 pub use self::words::{AccountState, Action, End, Event, Grant, NextGrant, ReportDue, Rules, Verdict};
 use super::deadline::Bounds;
-use super::rating::CpuBasis;
-use super::units::{Microseconds, Nanocredits};
+use super::units::Nanocredits;
 use super::usage::Usage;
 
 /// The shortest time between two looks.
@@ -130,29 +130,6 @@ impl Job {
         matches!(self.state, State::Held { .. })
     }
 
-    /// When the ceiling itself could be reached or the lease is over: past this the front need not trust the keeper.
-    #[must_use]
-    pub fn trusted_until_us(&self) -> u64 {
-        let left = self.grant.ceiling.saturating_sub(self.price).at_least_zero();
-        self.grant.ends_us.min(self.looked_at_us.saturating_add(self.earliest_us(left)))
-    }
-
-    /// At which reading of CPU time it has to be stopped, if its lease stays as it is. `None` where something else burns as well:
-    /// time that is allocated, or a GPU that it could open.
-    #[must_use]
-    pub fn stop_at(&self) -> Option<Microseconds> {
-        let rates = &self.rules.rates;
-        if self.bounds.gpus_ppm > 0 || rates.cpu_basis != CpuBasis::Used {
-            return None;
-        }
-        let left = self.left().saturating_sub(self.guard()).at_least_zero();
-        Some(
-            self.usage
-                .cpu_used_seconds
-                .saturating_add(Microseconds(self.burned_within(left, self.bounds.cpu.cpus_ppm))),
-        )
-    }
-
     /// By which it decides: what it declares to the ledger.
     #[must_use]
     pub fn bounds(&self) -> Bounds {
@@ -236,32 +213,6 @@ impl Job {
     /// A report may be due before `limit_us`; with one outstanding there is nothing to wake for.
     fn wake_at_us(&self, limit_us: u64) -> u64 {
         if self.outstanding.is_some() { limit_us } else { limit_us.min(self.report_at_us) }
-    }
-
-    fn earliest_us(&self, credits: Nanocredits) -> u64 {
-        if self.bounds.gpus_ppm > 0 {
-            return self.burned_within(credits, 1_000_000);
-        }
-        // Credits → CPU time at this rate → the earliest time at which that can have been burned.
-        self.bounds.cpu.earliest_us(self.burned_within(credits, self.bounds.cpu.cpus_ppm))
-    }
-
-    /// For how many µs these credits are enough at the highest rate, of what passes at `per_second` millionths.
-    fn burned_within(&self, credits: Nanocredits, per_second: u64) -> u64 {
-        let price = self.rules.rates.highest_rate_per_second(self.bounds.cpu.cpus_ppm, self.bounds.gpus_ppm);
-        let product = u128::from(credits.0.unsigned_abs()).saturating_mul(u128::from(per_second));
-        let scaled = product.checked_div(u128::from(price.0.unsigned_abs().max(1))).unwrap_or(0);
-        u64::try_from(scaled).unwrap_or(u64::MAX)
-    }
-
-    /// G: what may be burned unseen between the last tick and the stop, and on a device since it was last read.
-    #[must_use]
-    pub fn guard(&self) -> Nanocredits {
-        let per_second = self.rules.rates.highest_rate_per_second(self.bounds.cpu.cpus_ppm, self.bounds.gpus_ppm);
-        let of_gpus = self.rules.rates.highest_gpu_rate_per_second(self.bounds.gpus_ppm);
-        let product = |rate: Nanocredits, us: u64| u128::from(rate.0.unsigned_abs()).saturating_mul(u128::from(us));
-        let unseen = product(per_second, self.bounds.stop_us).saturating_add(product(of_gpus, self.bounds.gpu_age_us));
-        Nanocredits(i64::try_from(unseen.checked_div(1_000_000).unwrap_or(0)).unwrap_or(i64::MAX))
     }
 
     fn end(&mut self, end: End) -> Vec<Action> {

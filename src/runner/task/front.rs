@@ -42,7 +42,7 @@ enum Reached {
     Job,
     /// All that the scheduler sees, which the job is not part of.
     Task,
-    /// The front.
+    /// The front, which hands it on.
     FrontAlone,
 }
 
@@ -130,7 +130,7 @@ impl Front {
     fn begin(&mut self, job: ContainmentSpec) {
         self.job = Some(job);
         for arrived in std::mem::take(&mut self.early) {
-            arrived.send_to(self.command).ok();
+            self.pass(arrived);
         }
     }
 
@@ -160,9 +160,13 @@ impl Front {
                 let witness = self.witnesses.as_ref().map(|all| all.with_job.pid().as_raw());
                 pass_to_all(job, witness, arrived);
             }
-            // What may not be signalled (a set-uid program) could not be without jobmeter either.
-            (Some(_), Reached::FrontAlone) => drop(arrived.send_to(self.command)),
+            (Some(_), Reached::FrontAlone) => self.pass(arrived),
         }
+    }
+
+    /// What may not be signalled (a set-uid program) could not be without jobmeter either.
+    fn pass(&self, arrived: Arrived) {
+        let _is_sent = arrived.send_to(self.command);
     }
 
     fn reap(&mut self) {
@@ -186,7 +190,8 @@ impl Front {
     /// A command that was never let go on waits still.
     fn end(mut self, lines: &[String], exit: Exit) -> ExitCode {
         if self.runs {
-            send(self.command, SIGKILL).ok();
+            // It is this process's child, not waited for yet: its number is its own.
+            let _is_sent = send(self.command, SIGKILL);
             if let Ok(held) = PidFd::open(self.command) {
                 let _has_ended = held.wait_for_end(KILL_WAIT_MAX);
             }
@@ -215,6 +220,6 @@ fn pass_to_all(job: &ContainmentSpec, witness: Option<i32>, arrived: Arrived) {
     let still = job.processes();
     // What the witness is given would be taken for the next one that comes.
     for (_, process) in held.iter().filter(|(pid, _)| still.contains(pid) && Some(*pid) != witness) {
-        process.send(arrived.number).ok();
+        let _is_sent = process.send(arrived.number);
     }
 }

@@ -14,6 +14,7 @@
 
 pub mod front;
 pub(super) mod gate;
+mod release;
 
 use std::fmt;
 use std::io;
@@ -100,22 +101,31 @@ fn told<E: fmt::Display>(what: &'static str) -> impl Fn(E) -> NoMeter {
     move |error| NoMeter(format!("{what}: {error}"))
 }
 
-/// Says on a task's standard error why it does not run, and ends it with this status.
-pub fn refuse(channel: OwnedFd, why: &str, status: u8) -> ExitCode {
+/// As everywhere: jobmeter itself failed.
+const FAILED: u8 = 125;
+
+/// Says on a task's standard error why it does not run, and ends it.
+#[must_use]
+pub fn refuse(channel: OwnedFd, why: &str) -> ExitCode {
+    say_and_end(channel, why);
+    ExitCode::from(FAILED)
+}
+
+fn say_and_end(channel: OwnedFd, why: &str) {
     let lines = vec![format!("jobmeter: error: {why}")];
-    Channel::of(channel).send(&ToFront::Done { lines, exit: Exit::Status(status), killed: false });
-    ExitCode::from(status)
+    Channel::of(channel).send(&ToFront::Done { lines, exit: Exit::Status(FAILED), killed: false });
 }
 
 /// Watches one task to its end, as root.
+#[must_use]
 pub fn watch(options: RunOptions, handed: Handed) -> ExitCode {
     let channel = match handed.channel.try_clone() {
         Ok(channel) => channel,
-        Err(_) => return ExitCode::from(125),
+        Err(_) => return ExitCode::from(FAILED),
     };
     match begin(options, handed) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(why) => refuse(channel, &why.to_string(), 125),
+        Err(why) => refuse(channel, &why.to_string()),
     }
 }
 
@@ -182,7 +192,7 @@ fn await_words(handed: &Handed, uid: u32) -> Result<Spoken, NoMeter> {
     Err(NoMeter("the task did not say that it was there".to_owned()))
 }
 
-/// Root's part.
+/// Root's part, from the first words to the end.
 struct Guardian<'a> {
     options: &'a RunOptions,
     attempt: Attempt,
@@ -199,14 +209,13 @@ impl Guardian<'_> {
         let alarm = Alarm::new().map_err(told("no timer"))?;
         let socket_path = self.socket.as_ref().map(|socket| socket.path().to_owned());
         let Some(keeper) = fork().map_err(told("cannot fork the keeper"))? else {
-            self.keep(waiting, &shared);
+            self.keep(waiting, shared);
             exit_now(0);
         };
         // The keeper's from now on.
         drop((waiting, self.socket.take()));
         let mut signals = Signals::take(SignalSet::ALL).map_err(told("cannot take signals"))?;
-        let lost = self.await_end(keeper, &mut signals, &alarm, shared);
-        if let Some(why) = lost {
+        if let KeepersEnd::Lost(why) = self.await_end(keeper, &mut signals, &alarm, shared) {
             settle(self.options, &self.handed, why);
         }
         if let Some(path) = socket_path {
@@ -219,8 +228,8 @@ impl Guardian<'_> {
         Ok(())
     }
 
-    /// Until the keeper has ended, or stands still while the job comes to its ceiling: why it was lost, if it was.
-    fn await_end(&self, keeper: Pid, signals: &mut Signals, alarm: &Alarm, shared: SharedPage) -> Option<&'static str> {
+    /// Until the keeper has ended, or stands still while the job comes to its ceiling.
+    fn await_end(&self, keeper: Pid, signals: &mut Signals, alarm: &Alarm, shared: SharedPage) -> KeepersEnd {
         let deadline = || Some(shared.trusted_until_us()).filter(|until_us| *until_us > 0 && !shared.settled());
         let is_over = || deadline().is_some_and(|until_us| until_us <= SystemClock.boottime_us());
         let mut stand_in: Option<StandIn> = None;
@@ -240,22 +249,22 @@ impl Guardian<'_> {
                 stand_in = None;
             } else if rung && !stand_in.get_or_insert(StandIn::new("", false)).lets_go_on(shared, &self.plan) {
                 end(keeper);
-                return Some("stood still past its deadline");
+                return KeepersEnd::Lost("stood still past its deadline");
             }
         }
     }
 
     /// The keeper's part, as the meter's user.
-    fn keep(self, waiting: FirstWord, shared: &SharedPage) {
+    fn keep(self, waiting: FirstWord, shared: SharedPage) {
         let channel = self.handed.channel.try_clone();
         if let Err(why) = self.keep_or_say(waiting, shared)
             && let Ok(channel) = channel
         {
-            refuse(channel, &why.to_string(), 125);
+            say_and_end(channel, &why.to_string());
         }
     }
 
-    fn keep_or_say(self, waiting: FirstWord, shared: &SharedPage) -> Result<(), NoMeter> {
+    fn keep_or_say(self, waiting: FirstWord, shared: SharedPage) -> Result<(), NoMeter> {
         let Self { options, attempt, handed, plan, outer, socket, meters } = self;
         // They are the guardian's to remove.
         std::mem::forget((outer, meters));
@@ -270,7 +279,7 @@ impl Guardian<'_> {
         Keeper {
             options,
             attempt: &attempt,
-            shared,
+            shared: &shared,
             channel: Channel::of(handed.channel),
             front: handed.task,
             front_fd,
@@ -290,15 +299,21 @@ impl Guardian<'_> {
     }
 }
 
-/// Whether it has ended, and why it was lost, if it was.
-fn end_of(keeper: Pid, shared: SharedPage) -> Option<Option<&'static str>> {
+/// How the keeper ended.
+enum KeepersEnd {
+    /// Having settled the job, or said why nothing was started.
+    Done,
+    Lost(&'static str),
+}
+
+/// `None` while it lives.
+fn end_of(keeper: Pid, shared: SharedPage) -> Option<KeepersEnd> {
     while let Some(changed) = child_changed(Some(keeper)) {
         match changed.change {
             Change::Stopped(_) | Change::Continued => {}
-            Change::Exited(_) | Change::Signalled(_) if shared.settled() => return Some(None),
-            // It has said why nothing was started.
-            Change::Exited(0) if shared.trusted_until_us() == 0 => return Some(None),
-            Change::Exited(_) | Change::Signalled(_) => return Some(Some("was killed")),
+            Change::Exited(_) | Change::Signalled(_) if shared.settled() => return Some(KeepersEnd::Done),
+            Change::Exited(0) if shared.trusted_until_us() == 0 => return Some(KeepersEnd::Done),
+            Change::Exited(_) | Change::Signalled(_) => return Some(KeepersEnd::Lost("was killed")),
         }
     }
     None
@@ -315,11 +330,11 @@ fn end(keeper: Pid) {
 fn settle(options: &RunOptions, handed: &Handed, why: &str) {
     let lines = |lines: Vec<String>| {
         let Ok(channel) = handed.channel.try_clone() else { return };
-        Channel::of(channel).send(&ToFront::Done { lines, exit: Exit::Status(125), killed: true });
+        Channel::of(channel).send(&ToFront::Done { lines, exit: Exit::Status(FAILED), killed: true });
     };
     match fork() {
         Ok(Some(child)) => {
-            nix::sys::wait::waitpid(child, None).ok();
+            let _ended = nix::sys::wait::waitpid(child, None);
         }
         Ok(None) => {
             let said = match settle_as_meter(options, handed) {

@@ -1,0 +1,54 @@
+//! How soon a job can come to its ceiling, and where.
+
+use super::Job;
+use crate::domain::rating::CpuBasis;
+use crate::domain::units::{Microseconds, Nanocredits};
+
+impl Job {
+    /// When the ceiling itself could be reached or the lease is over: past this the front need not trust the keeper.
+    #[must_use]
+    pub fn trusted_until_us(&self) -> u64 {
+        let left = self.grant.ceiling.saturating_sub(self.price).at_least_zero();
+        self.grant.ends_us.min(self.looked_at_us.saturating_add(self.earliest_us(left)))
+    }
+
+    /// At which reading of CPU time it has to be stopped, if its lease stays as it is. `None` where something else burns as well:
+    /// time that is allocated, or a GPU that it could open.
+    #[must_use]
+    pub fn stop_at(&self) -> Option<Microseconds> {
+        let rates = &self.rules.rates;
+        if self.bounds.gpus_ppm > 0 || rates.cpu_basis != CpuBasis::Used {
+            return None;
+        }
+        let left = self.left().saturating_sub(self.guard()).at_least_zero();
+        let more_us = self.burned_within(left, self.bounds.cpu.cpus_ppm);
+        self.usage.cpu_used_seconds.0.checked_add(more_us).map(Microseconds)
+    }
+
+    pub(super) fn earliest_us(&self, credits: Nanocredits) -> u64 {
+        if self.bounds.gpus_ppm > 0 {
+            return self.burned_within(credits, 1_000_000);
+        }
+        // Credits → CPU time at this rate → the earliest time at which that can have been burned.
+        self.bounds.cpu.earliest_us(self.burned_within(credits, self.bounds.cpu.cpus_ppm))
+    }
+
+    /// For how many µs these credits are enough at the highest rate, of what passes at `per_second` millionths.
+    fn burned_within(&self, credits: Nanocredits, per_second: u64) -> u64 {
+        let price = self.rules.rates.highest_rate_per_second(self.bounds.cpu.cpus_ppm, self.bounds.gpus_ppm);
+        let product = u128::from(credits.0.unsigned_abs()).checked_mul(u128::from(per_second));
+        let price = u128::from(price.0.unsigned_abs().max(1));
+        let scaled = product.and_then(|product| product.checked_div(price)).unwrap_or(0);
+        u64::try_from(scaled).unwrap_or(u64::MAX)
+    }
+
+    /// G: what may be burned unseen between the last tick and the stop, and on a device since it was last read.
+    #[must_use]
+    pub fn guard(&self) -> Nanocredits {
+        let per_second = self.rules.rates.highest_rate_per_second(self.bounds.cpu.cpus_ppm, self.bounds.gpus_ppm);
+        let of_gpus = self.rules.rates.highest_gpu_rate_per_second(self.bounds.gpus_ppm);
+        let product = |rate: Nanocredits, us: u64| u128::from(rate.0.unsigned_abs()).saturating_mul(u128::from(us));
+        let unseen = product(per_second, self.bounds.stop_us).saturating_add(product(of_gpus, self.bounds.gpu_age_us));
+        Nanocredits(i64::try_from(unseen.checked_div(1_000_000).unwrap_or(0)).unwrap_or(i64::MAX))
+    }
+}
