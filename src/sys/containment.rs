@@ -305,9 +305,12 @@ impl Containment {
     #[must_use]
     pub fn contains(&self, pid: i32) -> bool {
         match self {
-            // Who has a PID namespace of its own and asks from within is seen by its number here.
-            Self::Cgroup2(group) if proc::prove().is_err() => pid > 0 && group.processes().contains(&pid),
-            Self::Cgroup2(_) | Self::Cgroup1 { .. } => pid > 0 && self.holds(pid) == Some(true),
+            // Who has a PID namespace of its own and asks from within is seen by its number here, and who is hidden (hidepid) by the list.
+            Self::Cgroup2(group) => {
+                let named = if proc::prove().is_ok() { self.holds(pid) } else { None };
+                pid > 0 && named.unwrap_or_else(|| group.processes().contains(&pid))
+            }
+            Self::Cgroup1 { .. } => pid > 0 && self.holds(pid) == Some(true),
             Self::Attached { group, .. } => group.processes().contains(&pid),
             Self::Tree { front, .. } => living(*front).contains(&pid),
         }
