@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Pid, Uid, User};
 
 use super::config_file::{self, SYSTEM_FILE, SlurmFile};
@@ -21,11 +22,12 @@ use super::settings::Settings;
 use super::values;
 use crate::ledger::location::Location;
 use crate::runner::leftovers;
-use crate::runner::options::RunOptions;
+use crate::runner::options::{RunAs, RunOptions};
 use crate::runner::task::{self, Handed};
 use crate::sys::credentials::{Credentials, keep_the_right_to_kill};
 use crate::sys::handshake::inherited;
 use crate::sys::identity::FileIdentity;
+use crate::sys::process::{exit_now, fork};
 use crate::sys::trust;
 
 /// Whose the meter is, unless the settings say otherwise.
@@ -154,22 +156,51 @@ fn prepare(given: &Task) -> Result<(RunOptions, Credentials), Failure> {
     let user = User::from_uid(Uid::from_raw(given.uid)).ok().flatten();
     let user = user.ok_or_else(|| Failure::new(format!("the job's user {} has no name on this machine", given.uid)))?;
     let (settings, meter) = settings(&user.name)?;
-    let line = Line::try_parse_from(words(given, &user.name)?).map_err(|error| {
+    let line = Line::try_parse_from(words(given)?).map_err(|error| {
         Failure::new("the job's options").because(error.to_string().lines().next().unwrap_or_default().to_owned())
     })?;
-    Ok((run::options(&line.run, &settings)?, meter))
+    // Its groups play no part: nothing is started as that user here, and to look them up can take long.
+    let run_as = RunAs {
+        name: user.name,
+        uid: given.uid,
+        gid: user.gid.as_raw(),
+        groups: vec![user.gid.as_raw()],
+        home: user.dir,
+        shell: user.shell,
+        may_gain_privileges: true,
+    };
+    Ok((RunOptions { run_as: Some(run_as), ..run::options(&line.run, &settings)? }, meter))
 }
 
-/// What a crash has left over, of whichever job.
+/// What a crash has left over, of whichever job: settled as the meter's user, and removed as root.
 fn flush() -> Result<ExitCode, Failure> {
     let (settings, meter) = settings(METER_USER)?;
     let failed = |error: io::Error| Failure::new("what is left over cannot be settled").because(error);
-    keep_the_right_to_kill(&meter).map_err(failed)?;
-    let flushed = leftovers::flush(&settings.spool_dir, &settings.ledger, Location::connect).map_err(failed)?;
-    for kept in &flushed.kept {
-        print_failure(&Failure::new(kept.path.display().to_string()).because(&kept.state));
+    let status = match fork().map_err(failed)? {
+        Some(child) => waitpid(child, None).map_err(|errno| failed(errno.into()))?,
+        None => exit_now(i32::from(!flush_as_meter(&settings, &meter))),
+    };
+    task::register::sweep().map_err(|error| Failure::new("what is left over cannot be removed").because(error))?;
+    let is_settled = matches!(status, WaitStatus::Exited(_, 0));
+    Ok(if is_settled { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Whether all is settled; what is not is said.
+fn flush_as_meter(settings: &Settings, meter: &Credentials) -> bool {
+    let flushed = keep_the_right_to_kill(meter)
+        .and_then(|()| leftovers::flush(&settings.spool_dir, &settings.ledger, Location::connect));
+    match flushed {
+        Ok(flushed) => {
+            for kept in &flushed.kept {
+                print_failure(&Failure::new(kept.path.display().to_string()).because(&kept.state));
+            }
+            flushed.kept.is_empty()
+        }
+        Err(error) => {
+            print_failure(&Failure::new("what is left over cannot be looked through").because(error));
+            false
+        }
     }
-    Ok(if flushed.kept.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Its own user, so that it can read its key and spool and nothing of anybody else's.
@@ -201,10 +232,10 @@ fn make_spool(path: &Path, meter: &Credentials) -> Result<(), Failure> {
 }
 
 /// The call of `jobmeter run` that says the same.
-fn words(given: &Task, user: &str) -> Result<Vec<OsString>, Failure> {
+fn words(given: &Task) -> Result<Vec<OsString>, Failure> {
     let job = given.array_job.unwrap_or(given.job);
     let mut words: Vec<OsString> = vec!["jobmeter".into()];
-    words.extend([format!("--job={job}").into(), format!("--as={user}").into()]);
+    words.extend([format!("--job={job}").into()]);
     words.extend(given.gpus.iter().map(|gpus| format!("--gpus={gpus}").into()));
     for choice in &given.choices {
         let name = choice.split('=').next().unwrap_or_default();

@@ -120,8 +120,7 @@ impl Plan {
         Ok(plan)
     }
 
-    /// For a task that a scheduler starts, as root: its command is put into the job's groups. What cannot be metered by groups there
-    /// is not to run.
+    /// For a task that a scheduler starts, as root. What cannot be metered by groups there is not to run.
     ///
     /// # Errors
     /// Where none can be made, or what is put into them does not die.
@@ -147,7 +146,12 @@ impl Plan {
         };
         let prepared = Prepared { containment, inner: None, joins: Vec::new(), accounting, enclosing: None };
         let mut plan = Self::new(source, prepared, Vec::new(), job_uid);
-        plan.rate = RateReader::new(group_path_of(task.command).ok().as_deref());
+        let path = if let Containment::Cgroup2(group) = &plan.containment {
+            Some(group.path().to_owned())
+        } else {
+            group_path_of(task.pid).ok()
+        };
+        plan.rate = RateReader::new(path.as_deref());
         Ok((plan, outer))
     }
 

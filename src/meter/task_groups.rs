@@ -3,6 +3,7 @@
 
 use std::io;
 use std::os::unix::fs::chown;
+use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
@@ -30,13 +31,29 @@ enum Outer {
 pub struct Task<'a> {
     /// The process that the scheduler has put into its own groups.
     pub pid: i32,
-    /// The one that becomes the command, and is put into the job's.
-    pub command: i32,
     /// The meter's user, whose the job's own groups are.
     pub owner: &'a Credentials,
 }
 
+/// Removes a group and those below it, of either version, which are empty.
+///
+/// # Errors
+/// Where one is not.
+pub fn remove_group(path: &Path) -> io::Result<()> {
+    V1Group::at(path).remove()
+}
+
 impl OuterGroups {
+    /// Where they are, for who has to remove them later.
+    #[must_use]
+    pub fn paths(&self) -> Vec<PathBuf> {
+        let path = |outer: &Outer| match outer {
+            Outer::V2(group) => group.path().to_owned(),
+            Outer::V1(group) => group.path().to_owned(),
+        };
+        self.0.iter().map(path).collect()
+    }
+
     /// Removes them, which are empty then.
     ///
     /// # Errors
@@ -56,7 +73,7 @@ impl Drop for OuterGroups {
     }
 }
 
-/// In the v2 hierarchy, with the command in it.
+/// In the v2 hierarchy.
 pub(super) fn make_v2(attempt: Uuid, task: &Task<'_>) -> io::Result<(Containment, OuterGroups)> {
     let around = group_path_of(task.pid)?;
     let outer = Group::open(&around)?.create_below(&format!("jobmeter-{attempt}"))?;
@@ -67,7 +84,6 @@ pub(super) fn make_v2(attempt: Uuid, task: &Task<'_>) -> io::Result<(Containment
         let _as_owner = FileIdentity::assume(task.owner)?;
         Group::open(&path)?.create_below(INNER)?
     };
-    inner.join(task.command)?;
     inner.keep_open();
     Ok((Containment::Cgroup2(inner), outer))
 }
@@ -83,7 +99,6 @@ pub(super) fn make_v1(attempt: Uuid, task: &Task<'_>) -> io::Result<(Containment
             let _as_owner = FileIdentity::assume(task.owner)?;
             group.create_below(INNER)?
         };
-        inner.write("cgroup.procs", &task.command.to_string())?;
         Ok::<V1Group, io::Error>(inner)
     };
     let (freezer, accounting) = (make("freezer")?, make("cpuacct")?);

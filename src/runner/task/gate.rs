@@ -14,13 +14,15 @@ use nix::unistd::Pid;
 pub(crate) struct Gate {
     pub(super) command: Pid,
     socket: OwnedFd,
+    /// Says so when the command is in the job's group.
+    is_in: OwnedFd,
     /// `NAME=VALUE`, each ended by a NUL byte.
     variables: Vec<u8>,
 }
 
 impl Gate {
     /// At which `command` waits, to be told of these variables.
-    pub(super) fn new(command: Pid, socket: OwnedFd, variables: &[(&'static str, OsString)]) -> Self {
+    pub(super) fn new(command: Pid, socket: OwnedFd, is_in: OwnedFd, variables: &[(&'static str, OsString)]) -> Self {
         let mut bytes = Vec::new();
         for (name, value) in variables {
             bytes.extend_from_slice(name.as_bytes());
@@ -28,7 +30,18 @@ impl Gate {
             bytes.extend_from_slice(value.as_bytes());
             bytes.push(0);
         }
-        Self { command, socket, variables: bytes }
+        Self { command, socket, is_in, variables: bytes }
+    }
+
+    /// Waits until it is; `false` where it cannot be.
+    pub(super) fn is_command_in_group(&self) -> bool {
+        let mut byte = [0];
+        loop {
+            match nix::unistd::read(&self.is_in, &mut byte) {
+                Err(Errno::EINTR) => {}
+                read => return read == Ok(1),
+            }
+        }
     }
 
     /// The command goes on with these variables.

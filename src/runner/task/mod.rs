@@ -14,6 +14,7 @@
 
 pub mod front;
 pub(super) mod gate;
+pub mod register;
 mod release;
 
 use std::fmt;
@@ -22,10 +23,12 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use nix::fcntl::OFlag;
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, pipe2};
 
 use self::gate::Gate;
+use self::register::Entry;
 use super::attempt::Attempt;
 use super::keeper::Keeper;
 use super::options::{RunAs, RunOptions};
@@ -39,7 +42,7 @@ use crate::sys::cgroup::Group;
 use crate::sys::clock::{Alarm, Clock, SystemClock, after, is_before, pause};
 use crate::sys::credentials::{Credentials, keep_the_right_to_kill};
 use crate::sys::handshake::{self, FirstWord};
-use crate::sys::outside::leave_groups;
+use crate::sys::outside::{leave_groups, meters};
 use crate::sys::poll::readable;
 use crate::sys::process::{
     Change, PidFd, child_changed, exit_now, forbid_tracing, fork, lower_oom_score, schedule_first,
@@ -57,6 +60,8 @@ const FRONT_BYTE: u8 = b'f';
 const FIRST_WORD_WAIT_MAX: Duration = Duration::from_secs(10);
 /// How long a keeper that is past its deadline has to renew it.
 const RENEWAL_WAIT: Duration = Duration::from_millis(50);
+/// Whether the job has begun is looked for so often.
+const BEGIN_LOOK_US: u64 = 1_000_000;
 /// What has ended leaves its groups soon.
 const REMOVAL_WAIT_MAX: Duration = Duration::from_secs(5);
 const REMOVAL_LOOK: Duration = Duration::from_millis(1);
@@ -130,7 +135,7 @@ pub fn watch(options: RunOptions, handed: Handed) -> ExitCode {
 }
 
 fn begin(mut options: RunOptions, handed: Handed) -> Result<(), NoMeter> {
-    let meters = leave_groups().map_err(told("the meter cannot leave the scheduler's groups"))?;
+    let meters = meters().map_err(told("there is no group for the meter"))?;
     umask(Mode::from_bits_truncate(0o022));
     // The job's own is what Slurm has set.
     let _before = lower_oom_score();
@@ -141,15 +146,14 @@ fn begin(mut options: RunOptions, handed: Handed) -> Result<(), NoMeter> {
     let rank = waiting.number.ok_or_else(|| NoMeter("the command does not say which task it is".to_owned()))?;
     options.task = handed.task_name(rank);
     let attempt = Attempt::new(&options);
-    let task = Task { pid: handed.task.as_raw(), command: waiting.pid, owner: &handed.meter };
+    let task = Task { pid: handed.task.as_raw(), owner: &handed.meter };
     let (plan, outer) = Plan::of_task(attempt.identity.attempt, &task, meters.as_ref(), job_user.uid)
         .map_err(|error| NoMeter(format!("the task cannot be metered: {error}")))?;
-    if let Some(witness) = witness {
-        // Where it cannot be, what the scheduler sends to each process reaches the command twice.
-        let _is_with_job = plan.containment().take_in(witness.pid);
-    }
     let socket = JobSocket::bind(attempt.identity.attempt, Some(&job_user));
-    Guardian { options: &options, attempt, handed, plan, outer, socket, meters }.guard(waiting)
+    let entry = Entry::make(attempt.identity.attempt, outer.paths(), socket.as_ref().map(JobSocket::path))
+        .map_err(told("no place to note what is to be removed"))?;
+    let joins: Vec<i32> = witness.iter().chain([&waiting]).map(|word| word.pid).collect();
+    Guardian { options: &options, attempt, handed, plan, outer, socket, meters, entry, joins }.guard(waiting)
 }
 
 /// Who has spoken first.
@@ -201,6 +205,9 @@ struct Guardian<'a> {
     outer: OuterGroups,
     socket: Option<JobSocket>,
     meters: Option<Group>,
+    entry: Entry,
+    /// What is put into the job's group: the witness first, if there is one, and the command last.
+    joins: Vec<i32>,
 }
 
 impl Guardian<'_> {
@@ -208,12 +215,15 @@ impl Guardian<'_> {
         let shared = SharedPage::map().map_err(told("no shared memory"))?;
         let alarm = Alarm::new().map_err(told("no timer"))?;
         let socket_path = self.socket.as_ref().map(|socket| socket.path().to_owned());
+        let (is_in, says_in) = pipe2(OFlag::O_CLOEXEC).map_err(told("no pipe"))?;
         let Some(keeper) = fork().map_err(told("cannot fork the keeper"))? else {
-            self.keep(waiting, shared);
+            drop(says_in);
+            self.keep(waiting, is_in, shared);
             exit_now(0);
         };
         // The keeper's from now on.
-        drop((waiting, self.socket.take()));
+        drop((waiting, is_in, self.socket.take()));
+        self.put_in_place(keeper, says_in);
         let mut signals = Signals::take(SignalSet::ALL).map_err(told("cannot take signals"))?;
         if let KeepersEnd::Lost(why) = self.await_end(keeper, &mut signals, &alarm, shared) {
             settle(self.options, &self.handed, why);
@@ -222,10 +232,27 @@ impl Guardian<'_> {
             super::socket::remove(&path);
         }
         let until_us = after(REMOVAL_WAIT_MAX);
-        while !(self.plan.discard() && self.outer.remove().is_ok()) && is_before(until_us) {
+        while !(self.plan.discard() && self.outer.remove().is_ok()) {
+            if !is_before(until_us) {
+                // The next sweep removes them.
+                return Ok(());
+            }
             pause(REMOVAL_LOOK);
         }
-        Ok(())
+        self.entry.remove().map_err(told("the note of what is to be removed"))
+    }
+
+    /// Beside the keeper, which asks the ledger meanwhile: a move between groups can take the kernel some milliseconds. The keeper
+    /// opens the gate once it is told so; where it is not, nothing runs.
+    fn put_in_place(&self, keeper: Pid, says_in: OwnedFd) {
+        let mut are_in = leave_groups(&[keeper.as_raw()], self.meters.as_ref()).is_ok();
+        for pid in &self.joins {
+            are_in &= self.plan.containment().take_in(*pid);
+        }
+        if are_in {
+            // A keeper that has ended meanwhile needs no word.
+            let _is_told = nix::unistd::write(&says_in, b"i");
+        }
     }
 
     /// Until the keeper has ended, or stands still while the job comes to its ceiling.
@@ -233,8 +260,14 @@ impl Guardian<'_> {
         let deadline = || Some(shared.trusted_until_us()).filter(|until_us| *until_us > 0 && !shared.settled());
         let is_over = || deadline().is_some_and(|until_us| until_us <= SystemClock.boottime_us());
         let mut stand_in: Option<StandIn> = None;
+        // It may have ended before its signals were taken.
+        if let Some(end) = end_of(keeper, shared) {
+            return end;
+        }
         loop {
-            alarm.set(stand_in.as_ref().map(StandIn::look_at_us).or_else(deadline));
+            // There is no deadline until the job begins.
+            let begins_us = SystemClock.boottime_us().saturating_add(BEGIN_LOOK_US);
+            alarm.set(Some(stand_in.as_ref().map(StandIn::look_at_us).or_else(deadline).unwrap_or(begins_us)));
             let [signalled, rung] = readable([signals.as_fd(), alarm.as_fd()], None);
             if signalled {
                 while signals.arrived().is_some() {}
@@ -255,19 +288,19 @@ impl Guardian<'_> {
     }
 
     /// The keeper's part, as the meter's user.
-    fn keep(self, waiting: FirstWord, shared: SharedPage) {
+    fn keep(self, waiting: FirstWord, is_in: OwnedFd, shared: SharedPage) {
         let channel = self.handed.channel.try_clone();
-        if let Err(why) = self.keep_or_say(waiting, shared)
+        if let Err(why) = self.keep_or_say(waiting, is_in, shared)
             && let Ok(channel) = channel
         {
             say_and_end(channel, &why.to_string());
         }
     }
 
-    fn keep_or_say(self, waiting: FirstWord, shared: SharedPage) -> Result<(), NoMeter> {
-        let Self { options, attempt, handed, plan, outer, socket, meters } = self;
-        // They are the guardian's to remove.
-        std::mem::forget((outer, meters));
+    fn keep_or_say(self, waiting: FirstWord, is_in: OwnedFd, shared: SharedPage) -> Result<(), NoMeter> {
+        let Self { options, attempt, handed, plan, outer, socket, entry, .. } = self;
+        // They are the guardian's to remove, and nobody else's while either lives.
+        std::mem::forget((outer, entry));
         // Not inherited by its threads.
         schedule_first();
         keep_the_right_to_kill(&handed.meter).map_err(told("the meter cannot become its user"))?;
@@ -283,7 +316,7 @@ impl Guardian<'_> {
             channel: Channel::of(handed.channel),
             front: handed.task,
             front_fd,
-            gate: Some(Gate::new(Pid::from_raw(waiting.pid), gate_socket, &variables)),
+            gate: Some(Gate::new(Pid::from_raw(waiting.pid), gate_socket, is_in, &variables)),
             // What the front starts beside the command is not the job's.
             front_has_others: true,
             alarm: Alarm::new().map_err(told("no timer"))?,

@@ -11,7 +11,11 @@ use crate::sys::signals::SIGKILL;
 impl Keeper<'_> {
     /// Lets the command go on to its exec, metered from now on.
     pub(in crate::runner) fn release(&mut self, running: &mut Running) -> Result<(), (Vec<String>, Exit, bool)> {
-        let Some(command) = self.gate.as_ref().map(|gate| gate.command) else { return Ok(()) };
+        let Some(gate) = &self.gate else { return Ok(()) };
+        let command = gate.command;
+        if !gate.is_command_in_group() {
+            return Err(self.failed("the job cannot be put into its group, or its meter not out of the scheduler's"));
+        }
         self.meter_from(running, command, SystemClock.boottime_us())?;
         running.child_state = running.child.as_ref().and_then(|(child, _)| StatFile::open(*child).ok());
         self.channel.send(&ToFront::Released(self.plan.specification()));

@@ -1,0 +1,80 @@
+//! What a guardian will have to remove, for whoever comes after one that was killed: a file for each, locked while it lives.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{Flock, FlockArg};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::meter::task_groups::remove_group;
+use crate::runner::socket;
+use crate::sys::trust;
+
+/// Root's alone.
+const FOLDER: &str = "/run/jobmeter/tasks";
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Left {
+    groups: Vec<PathBuf>,
+    socket: Option<PathBuf>,
+}
+
+/// A guardian's own.
+#[derive(Debug)]
+pub(super) struct Entry {
+    path: PathBuf,
+    /// Locked for as long as this process lives, or the keeper that was forked from it.
+    _file: Flock<File>,
+}
+
+impl Entry {
+    /// Before anything is made that would be left.
+    pub(super) fn make(attempt: Uuid, groups: Vec<PathBuf>, socket: Option<&Path>) -> io::Result<Self> {
+        let folder = folder()?;
+        let path = folder.join(attempt.to_string());
+        // Locked under another name, so that nobody takes it for left over.
+        let hidden = folder.join(format!(".{attempt}"));
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&hidden)?;
+        let mut file =
+            Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| io::Error::from(errno))?;
+        let left = Left { groups, socket: socket.map(Path::to_owned) };
+        file.write_all(&serde_json::to_vec(&left)?)?;
+        std::fs::rename(&hidden, &path)?;
+        Ok(Self { path, _file: file })
+    }
+
+    /// Nothing is left.
+    pub(super) fn remove(self) -> io::Result<()> {
+        std::fs::remove_file(&self.path)
+    }
+}
+
+fn folder() -> io::Result<PathBuf> {
+    let path = PathBuf::from(FOLDER);
+    if let Some(parent) = path.parent() {
+        DirBuilder::new().recursive(true).mode(0o711).create(parent)?;
+    }
+    DirBuilder::new().recursive(true).mode(0o700).create(&path)?;
+    Ok(trust::believe_folder(&path)?)
+}
+
+/// Removes what guardians have left that were killed. What is not empty stays for the next time.
+///
+/// # Errors
+/// Where it cannot be looked for.
+pub fn sweep() -> io::Result<()> {
+    for entry in std::fs::read_dir(folder()?)?.flatten() {
+        let is_whole = entry.file_name().to_string_lossy().parse::<Uuid>().is_ok();
+        let Some(file) = File::open(entry.path()).ok().filter(|_| is_whole) else { continue };
+        let Ok(file) = Flock::lock(file, FlockArg::LockExclusiveNonblock) else { continue };
+        let Ok(left) = serde_json::from_reader::<_, Left>(&*file) else { continue };
+        if left.groups.iter().all(|group| remove_group(group).is_ok()) {
+            left.socket.iter().for_each(|path| socket::remove(path));
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
