@@ -181,6 +181,10 @@ def install(changes, binary):
     os.chmod("/etc/cron.d/training", 0o644)
 
 
+# For whoever wants to stop some.
+started = {}
+
+
 def daemon(*line, **environment):
     env = {**os.environ, **environment}
     with open(f"/var/log/{line[0]}.test.log", "a") as log:
@@ -188,7 +192,7 @@ def daemon(*line, **environment):
 
 
 def serve():
-    service = daemon("jobmeter", "serve", "--db", "/var/lib/ledger.db", "--admin-key-file", "/etc/jobmeter/admin-key")
+    service = started["ledger"] = daemon("jobmeter", "serve", "--db", "/var/lib/ledger.db", "--admin-key-file", "/etc/jobmeter/admin-key")
     wait_until(20, "the ledger answers", lambda: os.path.exists("/etc/jobmeter/admin-key") and call("jobmeter", "status", check=False, JOBMETER_LEDGER=LEDGER, JOBMETER_KEY="/etc/jobmeter/admin-key").returncode == 0)
     return service
 

@@ -1,0 +1,197 @@
+"""What goes wrong on a node while steps run. Each function lets one thing happen, mends it if it does not mend itself, and returns what it was
+aimed at: the one job that may be harmed by it, or None where any may."""
+
+import os
+import pathlib
+import signal
+import time
+
+from bed import call, daemon, meters, serve
+from harness import wait_until
+
+SPOOL = pathlib.Path("/var/spool/jobmeter/slurm")
+SPOOL_MIB = 24
+CONFIG = pathlib.Path("/etc/jobmeter/config.toml")
+KEY = pathlib.Path("/etc/jobmeter/slurm.key")
+PROGRAM = pathlib.Path("/usr/bin/jobmeter")
+# Past the time that the keeper may be trusted without a word, and before it.
+LONG_S = 4
+SHORT_S = 0.2
+
+
+class Machine:
+    """What has to be started again."""
+
+    def __init__(self, service, slurmd):
+        self.service, self.slurmd = service, slurmd
+
+
+class Metered:
+    """One task, and the processes beside it."""
+
+    def __init__(self, guardian, keeper, words):
+        self.guardian, self.keeper = guardian, keeper
+        self.front = next(int(word.removeprefix("--pid=")) for word in words if word.startswith("--pid="))
+        self.step = next(word.removeprefix("label=step=") for word in words if word.startswith("label=step="))
+
+    @property
+    def job(self):
+        """The name of the first step of a job begins those of all."""
+        return self.step.split(".")[0]
+
+
+def words_of(pid):
+    return pathlib.Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+
+
+def parent_of(pid):
+    return int(pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
+
+
+def metered():
+    """The tasks that have a keeper now."""
+    found = []
+    pids = set(map(int, meters()))
+    for pid in sorted(pids):
+        try:
+            guardian = parent_of(pid)
+            if guardian in pids and pathlib.Path(f"/proc/{pid}").stat().st_uid != 0:
+                found.append(Metered(guardian, pid, words_of(pid)))
+        except (OSError, StopIteration):
+            continue
+    return found
+
+
+def aim(dice):
+    """At one of them, if there is any still."""
+    found = metered()
+    return dice.choice(found) if found else None
+
+
+def hit(number, *pids):
+    """At one blow: all are held before the first is signalled."""
+    held = []
+    for pid in pids:
+        try:
+            held.append(os.pidfd_open(pid))
+        except ProcessLookupError:
+            pass
+    for file in held:
+        try:
+            signal.pidfd_send_signal(file, number)
+        except ProcessLookupError:
+            pass
+        os.close(file)
+    return len(held) == len(pids)
+
+
+def for_a_while(dice):
+    time.sleep(dice.uniform(SHORT_S, LONG_S))
+
+
+def the_ledger_is_away(machine, dice):
+    machine.service.terminate()
+    machine.service.wait()
+    for_a_while(dice)
+    machine.service = serve()
+
+
+def the_ledger_is_killed(machine, dice):
+    machine.service.kill()
+    machine.service.wait()
+    machine.service = serve()
+
+
+def blow(*roles):
+    def kind(_, dice):
+        target = aim(dice)
+        if target:
+            hit(signal.SIGKILL, *(getattr(target, role) for role in roles))
+        return target.job if target else ""
+    kind.__name__ = "_and_".join(roles) + ("_is_killed" if len(roles) == 1 else "_are_killed")
+    return kind
+
+
+def a_keeper_is_stopped(_, dice):
+    target = aim(dice)
+    if target:
+        hit(signal.SIGSTOP, target.keeper)
+        for_a_while(dice)
+        hit(signal.SIGCONT, target.keeper)
+    return target.job if target else ""
+
+
+def a_guardian_is_stopped(_, dice):
+    target = aim(dice)
+    if target:
+        hit(signal.SIGSTOP, target.guardian)
+        for_a_while(dice)
+        hit(signal.SIGCONT, target.guardian)
+    return target.job if target else ""
+
+
+def a_slurmstepd_is_killed(_, dice):
+    target = aim(dice)
+    try:
+        stepd = parent_of(target.front) if target else 0
+        # One whose slurmstepd has gone belongs to the first process.
+        if stepd > 1:
+            hit(signal.SIGKILL, stepd)
+    except OSError:
+        pass
+    return target.job if target else ""
+
+
+def the_spool_is_full(_, dice):
+    filler = SPOOL / "filler"
+    with open(filler, "wb") as file:
+        try:
+            while True:
+                file.write(bytes(4096))
+                file.flush()
+        except OSError:
+            pass
+    for_a_while(dice)
+    filler.unlink()
+
+
+def start_slurmd():
+    slurmd = daemon("slurmd", "-D")
+    wait_until(30, "slurmd answers", lambda: call("scontrol", "show", "slurmd", check=False).returncode == 0)
+    return slurmd
+
+
+def slurmd_is_killed(machine, dice):
+    machine.slurmd.kill()
+    machine.slurmd.wait()
+    for_a_while(dice)
+    machine.slurmd = start_slurmd()
+
+
+def the_key_is_unreadable(_, dice):
+    KEY.chmod(0)
+    for_a_while(dice)
+    KEY.chmod(0o600)
+
+
+def the_config_is_broken(_, dice):
+    whole = CONFIG.read_text()
+    CONFIG.write_text(dice.choice(["", "ledger = [", 'ledger = "http://127.0.0.1:1"\n', whole + "nothing = 1\n", whole.replace("key_file", "# key_file")]))
+    for_a_while(dice)
+    CONFIG.write_text(whole)
+
+
+def the_program_is_missing(_, dice):
+    away = PROGRAM.with_suffix(".away")
+    PROGRAM.rename(away)
+    for_a_while(dice)
+    away.rename(PROGRAM)
+
+
+def nothing_is_wrong(*_):
+    return ""
+
+
+KINDS = (the_ledger_is_away, the_ledger_is_killed, blow("keeper"), blow("guardian"), blow("front"), blow("guardian", "keeper"), blow("front", "keeper"),
+         blow("front", "guardian"), blow("front", "guardian", "keeper"), a_keeper_is_stopped, a_guardian_is_stopped, a_slurmstepd_is_killed, the_spool_is_full, slurmd_is_killed,
+         the_key_is_unreadable, the_config_is_broken, the_program_is_missing, nothing_is_wrong)
