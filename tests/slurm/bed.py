@@ -197,13 +197,20 @@ def serve():
     return service
 
 
+def start_slurmd(*options):
+    preload = {"LD_PRELOAD": "/usr/libexec/cgroup2-alone.so"} if os.path.exists("/usr/libexec/cgroup2-alone.so") else {}
+    started["slurmd"] = daemon("slurmd", "-D", *options, **preload)
+    # Its port, for one that comes back.
+    wait_until(30, "slurmd answers", lambda: call("scontrol", "show", "slurmd", check=False).returncode == 0)
+    return started["slurmd"]
+
+
 def start_slurm(**changes):
     """slurmctld and slurmd, by these settings."""
     write_slurm_conf(**changes)
-    preload = {"LD_PRELOAD": "/usr/libexec/cgroup2-alone.so"} if os.path.exists("/usr/libexec/cgroup2-alone.so") else {}
-    daemons = [daemon("slurmctld", "-D"), daemon("slurmd", "-D", **preload)]
+    started["slurmctld"] = daemon("slurmctld", "-D")
+    start_slurmd()
     wait_until(30, "the node is idle", lambda: "idle" in call("sinfo", "-h", "-o", "%T", check=False).stdout)
-    return daemons
 
 
 def start():

@@ -1,12 +1,13 @@
 """What goes wrong on a node while steps run. Each function lets one thing happen, mends it if it does not mend itself, and returns what it was
 aimed at: the one job that may be harmed by it, or None where any may."""
 
+import contextlib
 import os
 import pathlib
 import signal
 import time
 
-from bed import call, daemon, meters, serve
+from bed import call, meters, serve, start_slurmd, started
 from harness import wait_until
 
 SPOOL = pathlib.Path("/var/spool/jobmeter/slurm")
@@ -17,13 +18,6 @@ PROGRAM = pathlib.Path("/usr/bin/jobmeter")
 # Past the time that the keeper may be trusted without a word, and before it.
 LONG_S = 4
 SHORT_S = 0.2
-
-
-class Machine:
-    """What has to be started again."""
-
-    def __init__(self, service, slurmd):
-        self.service, self.slurmd = service, slurmd
 
 
 class Metered:
@@ -89,21 +83,21 @@ def for_a_while(dice):
     time.sleep(dice.uniform(SHORT_S, LONG_S))
 
 
-def the_ledger_is_away(machine, dice):
-    machine.service.terminate()
-    machine.service.wait()
+def the_ledger_is_away(dice):
+    started["ledger"].terminate()
+    started["ledger"].wait()
     for_a_while(dice)
-    machine.service = serve()
+    serve()
 
 
-def the_ledger_is_killed(machine, dice):
-    machine.service.kill()
-    machine.service.wait()
-    machine.service = serve()
+def the_ledger_is_killed(dice):
+    started["ledger"].kill()
+    started["ledger"].wait()
+    serve()
 
 
 def blow(*roles):
-    def kind(_, dice):
+    def kind(dice):
         target = aim(dice)
         if target:
             hit(signal.SIGKILL, *(getattr(target, role) for role in roles))
@@ -112,7 +106,7 @@ def blow(*roles):
     return kind
 
 
-def a_keeper_is_stopped(_, dice):
+def a_keeper_is_stopped(dice):
     target = aim(dice)
     if target:
         hit(signal.SIGSTOP, target.keeper)
@@ -121,7 +115,7 @@ def a_keeper_is_stopped(_, dice):
     return target.job if target else ""
 
 
-def a_guardian_is_stopped(_, dice):
+def a_guardian_is_stopped(dice):
     target = aim(dice)
     if target:
         hit(signal.SIGSTOP, target.guardian)
@@ -130,65 +124,57 @@ def a_guardian_is_stopped(_, dice):
     return target.job if target else ""
 
 
-def a_slurmstepd_is_killed(_, dice):
+def a_slurmstepd_is_killed(dice):
     target = aim(dice)
     try:
         stepd = parent_of(target.front) if target else 0
         # One whose slurmstepd has gone belongs to the first process.
-        if stepd > 1:
-            hit(signal.SIGKILL, stepd)
+        if stepd > 1 and hit(signal.SIGKILL, stepd):
+            # Slurm does not notice, without jobmeter neither: what had been started ends by itself, and srun waits until it is cancelled.
+            wait_until(30, "the task ends", lambda: not os.path.exists(f"/proc/{target.front}"))
+            call("scancel", f"--jobname={target.job}", check=False)
     except OSError:
         pass
     return target.job if target else ""
 
 
-def the_spool_is_full(_, dice):
+def the_spool_is_full(dice):
     filler = SPOOL / "filler"
-    with open(filler, "wb") as file:
-        try:
-            while True:
-                file.write(bytes(4096))
-                file.flush()
-        except OSError:
+    with open(filler, "wb", buffering=0) as file, contextlib.suppress(OSError):
+        while file.write(bytes(4096)):
             pass
     for_a_while(dice)
     filler.unlink()
 
 
-def start_slurmd():
-    slurmd = daemon("slurmd", "-D")
-    wait_until(30, "slurmd answers", lambda: call("scontrol", "show", "slurmd", check=False).returncode == 0)
-    return slurmd
-
-
-def slurmd_is_killed(machine, dice):
-    machine.slurmd.kill()
-    machine.slurmd.wait()
+def slurmd_is_killed(dice):
+    started["slurmd"].kill()
+    started["slurmd"].wait()
     for_a_while(dice)
-    machine.slurmd = start_slurmd()
+    start_slurmd()
 
 
-def the_key_is_unreadable(_, dice):
+def the_key_is_unreadable(dice):
     KEY.chmod(0)
     for_a_while(dice)
     KEY.chmod(0o600)
 
 
-def the_config_is_broken(_, dice):
+def the_config_is_broken(dice):
     whole = CONFIG.read_text()
     CONFIG.write_text(dice.choice(["", "ledger = [", 'ledger = "http://127.0.0.1:1"\n', whole + "nothing = 1\n", whole.replace("key_file", "# key_file")]))
     for_a_while(dice)
     CONFIG.write_text(whole)
 
 
-def the_program_is_missing(_, dice):
+def the_program_is_missing(dice):
     away = PROGRAM.with_suffix(".away")
     PROGRAM.rename(away)
     for_a_while(dice)
     away.rename(PROGRAM)
 
 
-def nothing_is_wrong(*_):
+def nothing_is_wrong(_):
     return ""
 
 

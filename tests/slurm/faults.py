@@ -16,14 +16,14 @@ sys.path.insert(0, str(HERE.parent.parent))
 
 import bed
 from bed import call, cpu, ledger, left_over, main, meters, node_state, print_logs, start_slurm
-from fault_kinds import KINDS, SPOOL, SPOOL_MIB, Machine, metered
+from fault_kinds import KINDS, SPOOL, SPOOL_MIB, metered
 from harness import run_scenes, wait_until
 from metering import ERROR_MAX, LOADING_S
 
 TRUTH = pathlib.Path("/srv/truth")
 OUT = pathlib.Path("/srv/out")
 USERS = ("ann", "bob")
-AT_ONCE = (4, 9)
+AT_ONCE = (2, 4)
 # Of a round whose commands burn less than a second each. What takes so long hangs.
 HUNG_S = 60
 
@@ -42,13 +42,19 @@ class Field:
     """What was started, and what was seen."""
 
     def __init__(self, wanted, dice, kinds):
-        self.wanted, self.dice, self.kinds = wanted, dice, kinds
+        self.wanted, self.dice, self.kinds, self.deck = wanted, dice, kinds, []
         self.jobs, self.hung, self.drained, self.harmed_beside = [], [], [], []
         self.faults, self.ended_well = collections.Counter(), collections.Counter()
 
     def beside(self, step):
         """What went wrong meanwhile."""
         return next(job.beside for job in self.jobs if job.name == step.split(".")[0])
+
+    def draw(self):
+        """Each kind comes as often as the others, in any order."""
+        if not self.deck:
+            self.deck = self.dice.sample(self.kinds, len(self.kinds))
+        return self.deck.pop()
 
     def steps(self):
         return sum(len(job.steps) for job in self.jobs)
@@ -93,14 +99,14 @@ def ended_well(job, noted):
     return job.process.returncode == 0 and all(noted.get((step, str(rank)), (0, False))[1] for step, count in job.steps.items() for rank in range(count))
 
 
-def a_round(field, machine):
-    kind = field.dice.choice(field.kinds)
+def a_round(field):
+    kind = field.draw()
     jobs = [start(field) for _ in range(field.dice.randint(*AT_ONCE))]
     # Before the first has begun, or in the middle.
     if field.dice.random() < 0.7:
         wait_until(30, "some run", lambda: metered() or all(job.has_ended() for job in jobs))
         time.sleep(field.dice.uniform(0, 0.5))
-    aimed_at = kind(machine, field.dice)
+    aimed_at = kind(field.dice)
     field.faults[kind.__name__] += 1
     for job in jobs:
         job.beside = f"{kind.__name__} at {aimed_at}" if aimed_at is not None else kind.__name__
@@ -130,29 +136,29 @@ def processes():
     return call("ps", "axfo", "pid,ppid,user,stat,etimes,args").stdout
 
 
-def steps_run_while_things_go_wrong(field, machine):
+def steps_run_while_things_go_wrong(field):
     while field.steps() < field.wanted:
-        a_round(field, machine)
+        a_round(field)
     told = ", ".join(f"{name} {count}" for name, count in sorted(field.faults.items()))
     return f"{field.steps()} steps of {len(field.jobs)} jobs, {field.ended_well[True]} of them ended well; {told}"
 
 
-def no_task_has_hung(field, _):
+def no_task_has_hung(field):
     assert not field.hung, field.hung
     return "tasks hung 0"
 
 
-def the_node_is_idle_and_was_never_drained(field, _):
+def the_node_is_idle_and_was_never_drained(field):
     assert not field.drained, field.drained
     wait_until(30, "the node is idle", lambda: node_state() == "idle")
     return "nodes drained 0"
 
 
-def only_what_was_hit_was_harmed(field, _):
+def only_what_was_hit_was_harmed(field):
     assert not field.harmed_beside, "\n".join(map(str, field.harmed_beside))
 
 
-def no_process_is_left(*_):
+def no_process_is_left(_):
     left = lambda: [*filter(None, map(left_over, USERS)), *meters()]
     call("jobmeter", "slurm", "flush", check=False)
     try:
@@ -162,29 +168,30 @@ def no_process_is_left(*_):
     return "processes left 0"
 
 
-def no_group_is_left(field, _):
+def no_group_is_left(field):
     top = pathlib.Path(bed.mount_of_cgroup2(), open("/proc/self/cgroup").read().split("0::/")[1].strip())
     whose = {several[0]["identity"]["attempt"]: field.beside(step) for (step, _), several in attempts().items()}
     left = [(whose.get(path.name.removeprefix("jobmeter-"), "no attempt"), str(path.relative_to(top))) for path in top.rglob("jobmeter-*") if path.is_dir()]
     assert not left, (len(left), left)
 
 
-def the_spool_is_settled(*_):
+def the_spool_is_settled(_):
     told = call("jobmeter", "slurm", "flush", check=False)
     left = sorted(path.name for path in SPOOL.glob("*.spool"))
     assert told.returncode == 0 and not left, (told, left)
 
 
 def attempts():
-    """All that the ledger knows, by step and task."""
+    """All that the ledger knows, by step and task; cron's job is none of them."""
     found = collections.defaultdict(list)
     for row in json.loads(ledger("--json", "jobs", "list", "--all", "--count", "1000"))["jobs"]:
-        for attempt in bed.job(row["job"])["attempts"]:
-            found[attempt["identity"]["labels"]["step"], attempt["identity"]["task"]].append(attempt)
+        for identity, attempt in ((attempt["identity"], attempt) for attempt in bed.job(row["job"])["attempts"]):
+            if "step" in identity["labels"]:
+                found[identity["labels"]["step"], identity["task"]].append(attempt)
     return found
 
 
-def each_attempt_has_ended_and_is_charged_once(field, _):
+def each_attempt_has_ended_and_is_charged_once(field):
     found = attempts()
     wrong = {key: [attempt["state"] for attempt in several] for key, several in found.items() if len(several) != 1 or several[0]["state"] != "ended"}
     assert not wrong, wrong
@@ -193,7 +200,7 @@ def each_attempt_has_ended_and_is_charged_once(field, _):
     return f"{len(found)} attempts"
 
 
-def what_ran_is_charged(field, _):
+def what_ran_is_charged(field):
     """To its end where it came to it; of what was killed, what it had noted."""
     found, noted = attempts(), truths()
     unknown = [(key, field.beside(key[0]), *noted[key]) for key in sorted(set(noted) - set(found))]
@@ -208,7 +215,7 @@ def what_ran_is_charged(field, _):
     return f"{sum(state for _, state in noted.values())} tasks ended, {burned:.3f} s burned, {charged:.3f} s charged; {sum(not state for _, state in noted.values())} were killed"
 
 
-def the_books_are_right(*_):
+def the_books_are_right(_):
     told = ledger("ledger", "verify").strip()
     assert told.endswith("the books are right"), told
     return told
@@ -233,10 +240,10 @@ def run(steps="300", seed=None, *names):
     seed = seed or str(random.randrange(10**6))
     print(f"faults: seed {seed}", flush=True)
     prepare()
-    _, slurmd = start_slurm(ReturnToService="2")
+    start_slurm(ReturnToService="2")
     kinds = [kind for kind in KINDS if not names or kind.__name__ in names]
     field = Field(int(steps), random.Random(seed), kinds)
-    return run_scenes("faults", SCENES, field, Machine(bed.started["ledger"], slurmd), print_logs=print_logs)
+    return run_scenes("faults", SCENES, field, print_logs=print_logs)
 
 
 if __name__ == "__main__":
