@@ -1,13 +1,12 @@
 """What depends on how a cluster is set up: each behaviour (as those of behaviour.py) has one of its own, which is another one each time."""
 
 import itertools
-import json
 import os
 import pathlib
 import shutil
 
 import bed
-from bed import ADDRESS, CONF, HOST, batch, call, cpu, left_over, over, said, shown, started, state_of, write_slurm_conf
+from bed import ADDRESS, CONF, HOST, batch, call, cpu, left_over, over, said, started, state_of, write_slurm_conf
 from behaviour import stands_still
 from harness import skip_unless, wait_until
 
@@ -24,6 +23,9 @@ PREEMPTED = {
     "PreemptMode": "SUSPEND,GANG",
     "PartitionName": "low Nodes=ALL Default=YES PriorityTier=1 OverSubscribe=FORCE:1\nPartitionName=high Nodes=ALL PriorityTier=2 OverSubscribe=FORCE:1",
 }
+SMALL = {"SelectTypeParameters": "CR_CPU_Memory", "DefMemPerCPU": "100", "NodeName": f"{HOST} NodeAddr={ADDRESS} CPUs=8 RealMemory=4000"}
+CGROUP_CONF = pathlib.Path("/etc/slurm/cgroup.conf")
+IS_LIMITED = "ConstrainRAMSpace=yes\n"
 BOUND = {"TaskPlugin": "task/affinity", "NodeName": f"{HOST} NodeAddr={ADDRESS} CPUs={os.cpu_count()}"}
 
 
@@ -32,6 +34,7 @@ def begin(names=(), **changes):
     for name in [name for name in started if name.startswith(("slurmctld", "slurmd"))]:
         started[name].terminate()
         started.pop(name).wait()
+    CGROUP_CONF.write_text(CGROUP_CONF.read_text().replace(IS_LIMITED, "") + (IS_LIMITED if "DefMemPerCPU" in changes else ""))
     for path in pathlib.Path("/var/lib/slurm-state"), *pathlib.Path("/var/spool").glob("slurmd*"):
         shutil.rmtree(path)
     for path in ["/var/lib/slurm-state", "/var/spool/slurmd", *(f"/var/spool/slurmd.{name}" for name in names)]:
@@ -88,15 +91,34 @@ def how_heterogeneous_jobs_run():
     rows = [row for row in call("scontrol", "--oneliner", "show", "jobs").stdout.splitlines() if "JobName=het " in row or "JobName=of-script " in row]
     states = sorted((field("JobName", row), field("HetJobOffset", row), field("JobState", row), field("ExitCode", row)) for row in rows)
     wait_until(10, "no process is left", lambda: not left_over("ann"))
-    if bed.meters() or bed.job(number):
-        for component in (field("JobId", row) for row in rows):
-            found = bed.job(component)
-            print(component, found and [(attempt["identity"]["task"], attempt["state"], attempt["identity"]["command"][-2:]) for attempt in found["attempts"]], flush=True)
+    found = [bed.job(field("JobId", row)) for row in sorted(rows, key=lambda row: int(field("JobId", row)))]
+    if any(found):
+        # Each component is a job of its own. A step over both counts its tasks over both.
+        metered = [sorted((attempt["identity"]["task"], attempt["state"], attempt["identity"]["command"][-2:][0]) for attempt in one["attempts"]) for one in found]
+        ended = lambda *pairs: sorted((task, "ended", command) for task, command in pairs)
+        assert metered[:2] == [ended(("0", "a")), ended(("1", "b"), ("2", "b"))], metered
+        assert [len(one) for one in metered[2:]] == [2, 4] and metered[3] == ended(("0", "-c"), ("1", "-c"), ("1", "b"), ("2", "b")), metered
     return sorted(by_srun.stdout.splitlines()), by_srun.returncode, sorted(line for line in said(number).splitlines() if not line.startswith("srun:")), states
 
 
 def field(name, row):
     return dict(part.split("=", 1) for part in row.split() if "=" in part).get(name)
+
+
+@of_cluster(**SMALL)
+def how_what_is_out_of_memory_ends():
+    """A step, a script, a child of a script, and one task of two."""
+    skip_unless(CGROUP_CONF.read_text().startswith("CgroupPlugin=cgroup/v1"), "Slurm limits memory by cgroups alone, and this machine's memory controller is v1's")
+    takes = "python3 -c 'bytearray(400 << 20)'"
+    steps = [call("srun", *options, "sh", "-c", command, user="ann", check=False).returncode for options, command in (
+        (["--mem=60"], f"exec {takes}"), (["--mem=60"], f"{takes}; exit 7"), (["-n2", "--mem=60"], f"[ $SLURM_PROCID = 0 ] && exec {takes}; exit 0"), (["--mem=600"], takes))]
+    found = []
+    for script in (f"exec {takes}", f"{takes}; exit 3", f"srun --mem=60 {takes}; echo step $?", f"{takes} & wait; exit 0"):
+        number = batch(f"#!/bin/sh\n{script}\n", "--mem=60")
+        now = over(number)
+        found.append((now["JobState"], now["ExitCode"], now["Reason"], [line for line in said(number).splitlines() if "step" in line and "error" not in line]))
+    wait_until(10, "no process is left", lambda: not left_over("ann"))
+    return steps, found
 
 
 @of_cluster(**BOUND)
@@ -105,9 +127,9 @@ def where_tasks_are_bound():
     show = "import os; print(os.environ['SLURM_PROCID'], sorted(os.sched_getaffinity(0)), os.environ.get('SLURM_CPU_BIND'))"
     options = ([], ["--cpu-bind=map_cpu:0,1"], ["--cpu-bind=rank"], ["--cpu-bind=none"], ["--cpu-bind=mask_cpu:0x2,0x1"], ["--cpu-bind=cores", "-c1"])
     done = [call("srun", "-n2", *option, "python3", "-c", show, user="ann", check=False) for option in options]
-    number = batch(f'#!/bin/sh\ntaskset -cp $$ | cut -d: -f2\nsrun --cpu-bind=map_cpu:1 taskset -cp 0 | cut -d: -f2\n')
+    number = batch("#!/bin/sh\ntaskset -cp $$ | cut -d: -f2\nsrun -n1 --cpu-bind=map_cpu:1 taskset -cp 0 | cut -d: -f2\n", "-n2")
     over(number)
     return [(sorted(found.stdout.splitlines()), found.returncode) for found in done], said(number)
 
 
-CLUSTERS = (what_preemption_by_suspension_does, how_heterogeneous_jobs_run, where_tasks_are_bound)
+CLUSTERS = (what_preemption_by_suspension_does, how_heterogeneous_jobs_run, how_what_is_out_of_memory_ends, where_tasks_are_bound)

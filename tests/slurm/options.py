@@ -70,13 +70,15 @@ def how_a_step_is_attached_to():
     for path in ("/tmp/attached", "/tmp/go"):
         pathlib.Path(path).unlink(missing_ok=True)
     step = subprocess.Popen([*AS_ANN, "srun", "--job-name=attached", "sh", "-c", "while [ ! -e /tmp/go ]; do echo tick; sleep 0.05; done; echo last; exit 6"], cwd="/tmp", stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    number = wait_until(20, "it has a number", lambda: call("squeue", "-h", "-s", "-n", "sh", "-o", "%i").stdout.strip())
+    number = wait_until(20, "it has a number", lambda: call("squeue", "-h", "-n", "attached", "-t", "running", "-o", "%i").stdout.strip())
+    # Until slurmstepd listens.
+    wait_until(20, "it may be attached to", lambda: call("sattach", "--layout", f"{number}.0", user="ann", check=False).returncode == 0)
     with open("/tmp/attached", "w") as file:
-        attached = subprocess.Popen([*AS_ANN, "sattach", number.split()[0]], cwd="/tmp", stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT)
+        attached = subprocess.Popen([*AS_ANN, "sattach", f"{number}.0"], cwd="/tmp", stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT)
     wait_until(20, "it is attached to", lambda: "tick" in pathlib.Path("/tmp/attached").read_text())
-    layout = call("sattach", "--layout", number.split()[0], user="ann").stdout.count("Task")
+    layout = call("sattach", "--layout", f"{number}.0", user="ann")
     pathlib.Path("/tmp/go").touch()
-    return attached.wait(30), step.wait(30), "last" in pathlib.Path("/tmp/attached").read_text(), layout
+    return attached.wait(30), step.wait(30), "last" in pathlib.Path("/tmp/attached").read_text(), "tasks" in layout.stdout + layout.stderr
 
 
 def what_becomes_of_a_step_that_outlives_its_script():
