@@ -127,7 +127,7 @@ def where_tasks_are_bound():
     show = "import os; print(os.environ['SLURM_PROCID'], sorted(os.sched_getaffinity(0)), os.environ.get('SLURM_CPU_BIND'))"
     options = ([], ["--cpu-bind=map_cpu:0,1"], ["--cpu-bind=rank"], ["--cpu-bind=none"], ["--cpu-bind=mask_cpu:0x2,0x1"], ["--cpu-bind=cores", "-c1"])
     done = [call("srun", "-n2", *option, "python3", "-c", show, user="ann", check=False) for option in options]
-    number = batch("#!/bin/sh\ntaskset -cp $$ | cut -d: -f2\nsrun -n1 --cpu-bind=map_cpu:1 taskset -cp 0 | cut -d: -f2\n", "-n2")
+    number = batch("#!/bin/sh\ntaskset -cp $$ | cut -d: -f2\nsrun -n1 --cpu-bind=map_cpu:1 sh -c 'taskset -cp $$' | cut -d: -f2\n", "-n2")
     over(number)
     return [(sorted(found.stdout.splitlines()), found.returncode) for found in done], said(number)
 

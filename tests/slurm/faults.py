@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Steps under Slurm while things go wrong on the node: tests/slurm/faults.py JOBMETER [STEPS [SEED [KIND...]]]. What is to hold afterwards: the
+"""Steps under Slurm while things go wrong on the node: tests/slurm/faults.py JOBMETER [STEPS [SEED [WAY [KIND...]]]], where WAY is one of
+trackers.py's. What is to hold afterwards: the
 node is not drained, nothing hangs, nothing is left, and all that ran is charged, once. As root; needs what spank.py needs."""
 
 import collections
@@ -15,10 +16,11 @@ HERE = pathlib.Path(__file__).resolve()
 sys.path.insert(0, str(HERE.parent.parent))
 
 import bed
-from bed import call, cpu, ledger, left_over, main, meters, node_state, print_logs, start_slurm
+from bed import call, cpu, inside, ledger, left_over, meters, node_state, outside, print_logs
 from fault_kinds import KINDS, SPOOL, SPOOL_MIB, metered
 from harness import run_scenes, wait_until
 from metering import ERROR_MAX, LOADING_S
+from trackers import start as start_tracker
 
 TRUTH = pathlib.Path("/srv/truth")
 OUT = pathlib.Path("/srv/out")
@@ -169,9 +171,11 @@ def no_process_is_left(_):
 
 
 def no_group_is_left(field):
-    top = pathlib.Path(bed.mount_of_cgroup2(), open("/proc/self/cgroup").read().split("0::/")[1].strip())
+    of_test = pathlib.Path(bed.mount_of_cgroup2(), open("/proc/self/cgroup").read().split("0::/")[1].strip())
+    # Under cgroup v1, Slurm's are at the top of each hierarchy.
+    tops = [of_test, *(top for top in pathlib.Path("/sys/fs/cgroup").glob("*/slurm*") if "jobmeter" not in top.name)]
     whose = {several[0]["identity"]["attempt"]: field.beside(step) for (step, _), several in attempts().items()}
-    left = [(whose.get(path.name.removeprefix("jobmeter-"), "no attempt"), str(path.relative_to(top))) for path in top.rglob("jobmeter-*") if path.is_dir()]
+    left = [(whose.get(path.name.removeprefix("jobmeter-"), "no attempt"), str(path)) for top in tops for path in top.rglob("jobmeter-*") if path.is_dir() and path.name != "jobmeter-meters"]
     assert not left, (len(left), left)
 
 
@@ -233,18 +237,20 @@ def prepare():
     SPOOL.mkdir(parents=True)
     meter = pwd.getpwnam("jobmeter")
     call("mount", "-t", "tmpfs", "-o", f"size={SPOOL_MIB}m,mode=700,uid={meter.pw_uid},gid={meter.pw_gid}", "spool", SPOOL)
-    pathlib.Path("/etc/slurm/cgroup.conf").write_text("")
 
 
-def run(steps="300", seed=None, *names):
+def run(steps="300", seed=None, way="linuxproc", *names):
     seed = seed or str(random.randrange(10**6))
     print(f"faults: seed {seed}", flush=True)
     prepare()
-    start_slurm(ReturnToService="2")
+    start_tracker(way, ReturnToService="2")
     kinds = [kind for kind in KINDS if not names or kind.__name__ in names]
     field = Field(int(steps), random.Random(seed), kinds)
-    return run_scenes("faults", SCENES, field, print_logs=print_logs)
+    return run_scenes(f"faults, {way}", SCENES, field, print_logs=print_logs)
 
 
 if __name__ == "__main__":
-    main(HERE, run)
+    if sys.argv[1] == "--inside":
+        sys.exit(inside(pathlib.Path(sys.argv[2]), sys.argv[3], lambda: run(*sys.argv[4:])))
+    binary, *arguments = sys.argv[1:]
+    sys.exit(outside(HERE, pathlib.Path(binary).resolve(), *arguments, namespaces=["--cgroup"] if "cgroup2" in arguments else []))

@@ -22,7 +22,8 @@ PLUGSTACK = pathlib.Path("/etc/slurm/plugstack.conf")
 WAYS = ("linuxproc", "pgid", "cgroup1", "cgroup2")
 
 
-def start(way):
+def start(way, **others):
+    """Slurm with this tracker: its settings."""
     changes = {}
     if way.startswith("cgroup"):
         changes = {"ProctrackType": "proctrack/cgroup", "TaskPlugin": "task/cgroup", "JobAcctGatherType": "jobacct_gather/cgroup" if way == "cgroup1" else "jobacct_gather/linux"}
@@ -37,7 +38,7 @@ def start(way):
     plugin = {"cgroup1": "cgroup/v1", "cgroup2": "cgroup/v2"}.get(way)
     conf = f"CgroupPlugin={plugin}\nCgroupMountpoint=/sys/fs/cgroup\nIgnoreSystemd=yes\n" if plugin else ""
     pathlib.Path("/etc/slurm/cgroup.conf").write_text(conf)
-    start_slurm(**changes)
+    start_slurm(**changes, **others)
     return changes
 
 
