@@ -179,6 +179,11 @@ def no_group_is_left(field):
     assert not left, (len(left), left)
 
 
+def no_socket_is_left(_):
+    left = sorted(str(path) for path in pathlib.Path("/run/jobmeter").glob("*"))
+    assert not left, (len(left), left[:5])
+
+
 def the_spool_is_settled(_):
     told = call("jobmeter", "slurm", "flush", check=False)
     left = sorted(path.name for path in SPOOL.glob("*.spool"))
@@ -226,7 +231,7 @@ def the_books_are_right(_):
 
 
 SCENES = (steps_run_while_things_go_wrong, no_task_has_hung, the_node_is_idle_and_was_never_drained, only_what_was_hit_was_harmed, no_process_is_left, the_spool_is_settled,
-          no_group_is_left, each_attempt_has_ended_and_is_charged_once, what_ran_is_charged, the_books_are_right)
+          no_group_is_left, no_socket_is_left, each_attempt_has_ended_and_is_charged_once, what_ran_is_charged, the_books_are_right)
 
 
 def prepare():
