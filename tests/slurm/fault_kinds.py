@@ -18,6 +18,8 @@ PROGRAM = pathlib.Path("/usr/bin/jobmeter")
 # Past the time that the keeper may be trusted without a word, and before it.
 LONG_S = 4
 SHORT_S = 0.2
+# Why a fault did not happen, or only in part.
+missed = []
 
 
 class Metered:
@@ -59,6 +61,8 @@ def metered():
 def aim(dice):
     """At one of them, if there is any still."""
     found = metered()
+    if not found:
+        missed.append("nobody is metered")
     return dice.choice(found) if found else None
 
 
@@ -76,6 +80,8 @@ def hit(number, *pids):
         except ProcessLookupError:
             pass
         os.close(file)
+    if len(held) < len(pids):
+        missed.append("it had ended")
     return len(held) == len(pids)
 
 

@@ -17,7 +17,7 @@ sys.path.insert(0, str(HERE.parent.parent))
 
 import bed
 from bed import call, cpu, inside, ledger, left_over, meters, node_state, outside, print_logs
-from fault_kinds import KINDS, SPOOL, SPOOL_MIB, metered
+from fault_kinds import KINDS, SPOOL, SPOOL_MIB, metered, missed
 from harness import run_scenes, wait_until
 from metering import ERROR_MAX, LOADING_S
 from trackers import start as start_tracker
@@ -108,8 +108,10 @@ def a_round(field):
     if field.dice.random() < 0.7:
         wait_until(30, "some run", lambda: metered() or all(job.has_ended() for job in jobs))
         time.sleep(field.dice.uniform(0, 0.5))
+    misses = len(missed)
     aimed_at = kind(field.dice)
-    field.faults[kind.__name__] += 1
+    if len(missed) == misses:
+        field.faults[kind.__name__] += 1
     for job in jobs:
         job.beside = f"{kind.__name__} at {aimed_at}" if aimed_at is not None else kind.__name__
     until = time.monotonic() + HUNG_S
@@ -142,7 +144,7 @@ def steps_run_while_things_go_wrong(field):
     while field.steps() < field.wanted:
         a_round(field)
     told = ", ".join(f"{name} {count}" for name, count in sorted(field.faults.items()))
-    return f"{field.steps()} steps of {len(field.jobs)} jobs, {field.ended_well[True]} of them ended well; {told}"
+    return f"{field.steps()} steps of {len(field.jobs)} jobs, {field.ended_well[True]} of them ended well; {told}; {len(missed)} came too late"
 
 
 def no_task_has_hung(field):
