@@ -17,7 +17,7 @@ sys.path.insert(0, str(HERE.parent.parent))
 
 import bed
 from bed import call, cpu, inside, ledger, left_over, meters, node_state, outside, print_logs
-from fault_kinds import KINDS, SPOOL, SPOOL_MIB, metered, missed
+from fault_kinds import AIMED, KINDS, SPOOL, SPOOL_MIB, metered, missed
 from harness import run_scenes, wait_until
 from metering import ERROR_MAX, LOADING_S
 from trackers import start as start_tracker
@@ -105,9 +105,9 @@ def a_round(field):
     kind = field.draw()
     jobs = [start(field) for _ in range(field.dice.randint(*AT_ONCE))]
     # Before the first has begun, or in the middle.
-    if field.dice.random() < 0.7:
+    if kind in AIMED or field.dice.random() < 0.7:
         wait_until(30, "some run", lambda: metered() or all(job.has_ended() for job in jobs))
-        time.sleep(field.dice.uniform(0, 0.5))
+        time.sleep(field.dice.uniform(0, 0.3))
     misses = len(missed)
     aimed_at = kind(field.dice)
     if len(missed) == misses:
