@@ -182,6 +182,10 @@ def install(changes, binary):
     os.chmod("/etc/cron.d/training", 0o644)
 
 
+# For whoever wants to stop some.
+started = {}
+
+
 def daemon(*line, **environment):
     env = {**os.environ, **environment}
     with open(f"/var/log/{line[0]}.test.log", "a") as log:
@@ -189,18 +193,25 @@ def daemon(*line, **environment):
 
 
 def serve():
-    service = daemon("jobmeter", "serve", "--db", "/var/lib/ledger.db", "--admin-key-file", "/etc/jobmeter/admin-key")
+    service = started["ledger"] = daemon("jobmeter", "serve", "--db", "/var/lib/ledger.db", "--admin-key-file", "/etc/jobmeter/admin-key")
     wait_until(20, "the ledger answers", lambda: os.path.exists("/etc/jobmeter/admin-key") and call("jobmeter", "status", check=False, JOBMETER_LEDGER=LEDGER, JOBMETER_KEY="/etc/jobmeter/admin-key").returncode == 0)
     return service
+
+
+def start_slurmd(*options):
+    preload = {"LD_PRELOAD": "/usr/libexec/cgroup2-alone.so"} if os.path.exists("/usr/libexec/cgroup2-alone.so") else {}
+    started["slurmd"] = daemon("slurmd", "-D", *options, **preload)
+    # Its port, for one that comes back.
+    wait_until(30, "slurmd answers", lambda: call("scontrol", "show", "slurmd", check=False).returncode == 0)
+    return started["slurmd"]
 
 
 def start_slurm(**changes):
     """slurmctld and slurmd, by these settings."""
     write_slurm_conf(**changes)
-    preload = {"LD_PRELOAD": "/usr/libexec/cgroup2-alone.so"} if os.path.exists("/usr/libexec/cgroup2-alone.so") else {}
-    daemons = [daemon("slurmctld", "-D"), daemon("slurmd", "-D", **preload)]
+    started["slurmctld"] = daemon("slurmctld", "-D")
+    start_slurmd()
     wait_until(30, "the node is idle", lambda: "idle" in call("sinfo", "-h", "-o", "%T", check=False).stdout)
-    return daemons
 
 
 def start():

@@ -10,16 +10,20 @@ import sys
 HERE = pathlib.Path(__file__).resolve()
 sys.path.insert(0, str(HERE.parent.parent))
 
-from bed import DEPLOY, HERE as BED, inside, ledger, node_state, outside, print_logs, start_slurm
+from bed import DEPLOY, HERE as BED, inside, ledger, node_state, outside, print_logs, start_slurm, state_of
 from behaviour import BEHAVIOURS
+from clusters import CLUSTERS
+from ends import ENDS, how_they_ended, what_the_time_limit_does
 from metering import METERING
+from options import OPTIONS
 from harness import run_scenes, wait_until
 
 PLUGSTACK = pathlib.Path("/etc/slurm/plugstack.conf")
 WAYS = ("linuxproc", "pgid", "cgroup1", "cgroup2")
 
 
-def start(way):
+def start(way, **others):
+    """Slurm with this tracker: its settings."""
     changes = {}
     if way.startswith("cgroup"):
         changes |= {"ProctrackType": "proctrack/cgroup", "TaskPlugin": "task/cgroup", "JobAcctGatherType": "jobacct_gather/cgroup" if way == "cgroup1" else "jobacct_gather/linux"}
@@ -34,19 +38,36 @@ def start(way):
     plugin = {"cgroup1": "cgroup/v1", "cgroup2": "cgroup/v2"}.get(way)
     conf = f"CgroupPlugin={plugin}\nCgroupMountpoint=/sys/fs/cgroup\nIgnoreSystemd=yes\n" if plugin else ""
     pathlib.Path("/etc/slurm/cgroup.conf").write_text(conf)
-    return start_slurm(**changes)
+    start_slurm(**changes, **others)
+    return changes
 
 
-def compared(behaviour, plugin):
+def compared(behaviour, plugin, begin=lambda: None):
     def scene():
         PLUGSTACK.write_text("")
+        begin()
         bare = behaviour()
         PLUGSTACK.write_text(plugin)
+        begin()
         metered = behaviour()
         assert bare == metered, f"without: {bare}\nwith: {metered}"
         return str(bare)[:200] if os.environ.get("VERBOSE") else None
     scene.__name__ = behaviour.__name__
     return scene
+
+
+def limited(plugin):
+    """Both at once. What runs has read its plugins."""
+    def the_time_limit_ends_jobs_as_ever():
+        PLUGSTACK.write_text("")
+        bare = what_the_time_limit_does()
+        wait_until(20, "they run", lambda: all(state_of(number) == "RUNNING" for number in bare))
+        PLUGSTACK.write_text(plugin)
+        metered = what_the_time_limit_does()
+        without, with_it = how_they_ended(bare), how_they_ended(metered)
+        assert without == with_it, f"without: {without}\nwith: {with_it}"
+        return str(with_it)
+    return the_time_limit_ends_jobs_as_ever
 
 
 def the_node_is_well():
@@ -61,12 +82,15 @@ def the_books_are_right():
 
 def run(way, *wanted):
     plugin = PLUGSTACK.read_text()
-    start(way)
+    tracker = start(way)
     PLUGSTACK.write_text(plugin)
-    chosen = [behaviour for behaviour in BEHAVIOURS if not wanted or behaviour.__name__ in wanted]
-    scenes = [compared(behaviour, plugin) for behaviour in chosen]
-    scenes += [scene for scene in METERING if not wanted or scene.__name__ in wanted]
-    return run_scenes(way, (*scenes, the_node_is_well, the_books_are_right), print_logs=print_logs)
+    scenes = [compared(behaviour, plugin) for behaviour in (*BEHAVIOURS, *OPTIONS, *ENDS)]
+    # More than a minute of it.
+    scenes += [limited(plugin)] if way != "linuxproc" or "the_time_limit_ends_jobs_as_ever" in wanted else []
+    scenes += [*METERING, the_node_is_well]
+    scenes += [compared(behaviour, plugin, lambda behaviour=behaviour: behaviour.begin(tracker)) for behaviour in CLUSTERS]
+    scenes = [scene for scene in scenes if not wanted or scene.__name__ in wanted]
+    return run_scenes(way, (*scenes, the_books_are_right), print_logs=print_logs)
 
 
 if __name__ == "__main__":
