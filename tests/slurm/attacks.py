@@ -103,6 +103,7 @@ def is_ended_at_its_limit(what):
         done = enemy(what, f"--jobmeter-limit={limit}")
         charged = seconds(what) * CREDITS_PER_SECOND
         assert done.returncode == 75 and 0.5 * limit < charged <= limit, (done, charged)
+        is_charged(burned_by_those(PROGRESS), seconds(what))
         return f"{charged:.6f} of {limit} credits"
     attack.__name__ = f"{what}_at_zero"
     return attack
@@ -327,8 +328,9 @@ def spend_the_same_credits_at_once():
     steps = [subprocess.Popen([*become, "srun", "--overcommit", "--job-name=same", "burn", "600", path], cwd="/tmp", stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for path in paths]
     statuses = wait_until(60, "all have ended", lambda: None not in (found := [step.poll() for step in steps]) and found)
     truth = sum(map(progress, paths)) * CREDITS_PER_SECOND
-    wait_until(20, "all is charged", lambda: charged_to("poor") - before >= truth)
-    assert charged_to("poor") - before <= amount + 1e-9 and truth <= amount and set(statuses) == {75}, (charged_to("poor") - before, truth, statuses)
+    with contextlib.suppress(AssertionError):
+        wait_until(2, "all is charged", lambda: charged_to("poor") - before >= truth)
+    assert truth * (1 - ERROR_MAX) <= charged_to("poor") - before <= amount + 1e-9 and truth <= amount and set(statuses) == {75}, (charged_to("poor") - before, truth, statuses)
     return f"{truth:.6f} of {amount} credits burned"
 
 
