@@ -6,79 +6,23 @@ Known ways out, which no plugin closes and which are not tried: ssh to the node,
 a service of another user's, programs on the machine where jobs are submitted (salloc's own command, srun --prolog)."""
 
 import contextlib
-import json
 import os
 import pathlib
-import random
 import re
 import resource
 import shutil
 import subprocess
 import sys
-import time
 
 HERE = pathlib.Path(__file__).resolve()
 sys.path.insert(0, str(HERE.parent.parent))
 
 import trackers
+from attacking import BECOME_ANN, CREDITS_PER_SECOND, ERROR_MAX, PROGRESS, burned_by_those, enemy, is_charged, program, progress, seconds, srun, tries
 from bed import HERE as BED, LEDGER, batch, call, cpu, inside, job, ledger, left_over, meters, node_state, outside, over, print_logs, said, settled, shown, state_of
 from metering import build_burner, charged_to, more, newest
+from moments import cancel_at_each_moment, kill_srun_at_each_moment, left_groups, signal_fronts_while_they_start
 from harness import run_scenes, wait_until
-
-# Of what was burned, as the kernel counts it.
-ERROR_MAX = 0.005
-CREDITS_PER_SECOND = 0.00025
-PROGRESS = pathlib.Path("/tmp/enemy.progress")
-BECOME_ANN = ["setpriv", "--reuid=ann", "--regid=ann", "--init-groups"]
-
-
-def srun(*line, name="enemy", check=False, limit_s=120, **environment):
-    return call("srun", f"--job-name={name}", *line, user="ann", check=check, limit_s=limit_s, **environment)
-
-
-def seconds(name):
-    """What was charged for the newest job of this name."""
-    return sum(cpu(attempt) for attempt in settled(newest(name))["attempts"])
-
-
-def is_charged(burned, charged):
-    assert charged >= burned * (1 - ERROR_MAX) - 0.0005, f"{burned:.3f} s were burned, {charged:.3f} s charged"
-    return f"{burned:.3f} s burned, {charged:.3f} s charged"
-
-
-def progress(path=PROGRESS):
-    return float(path.read_text() or 0) if path.exists() else 0.0
-
-
-def burned_by_those(*paths):
-    """Once they have stopped to burn."""
-    last = [-1]
-
-    def is_steady():
-        now = sum(progress(path) for path in paths)
-        last[:] = [now, last[0] == now]
-        return last[1]
-    wait_until(20, "nothing burns any more", is_steady, pause=0.3)
-    return last[0]
-
-
-def enemy(what, *options, **environment):
-    """One task that tries it, and what it says."""
-    PROGRESS.unlink(missing_ok=True)
-    done = srun(*options, "python3", "-m", "enemy", what, name=what, **environment)
-    assert "succeeded" not in done.stdout, done.stdout[:2000]
-    return done
-
-
-def tries(what):
-    def attack():
-        done = enemy(what)
-        burned = re.search(r"^burned ([\d.]+)", done.stdout, re.MULTILINE)
-        assert burned, done
-        return is_charged(float(burned.group(1)), seconds(what))
-    attack.__name__ = what
-    return attack
-
 
 IN_A_TASK = [tries(what) for what in (
     "signal_the_meters", "trace_what_is_jobmeters", "starve_the_meters", "leave_the_groups", "leave_the_groups_as_root_of_a_namespace",
@@ -144,15 +88,6 @@ def burn_in_a_task_prolog():
     path = program("prolog", "burn 0.5 /tmp/enemy.progress > /dev/null\n(setsid burn 600 /tmp/enemy.progress.two >/dev/null 2>&1 &)\n")
     srun(f"--task-prolog={path}", "sleep", "0.5", name="prolog")
     return is_charged(burned_by_those(PROGRESS, pathlib.Path(f"{PROGRESS}.two")), seconds("prolog"))
-
-
-def program(name, text):
-    for stale in pathlib.Path("/tmp").glob("enemy.progress*"):
-        stale.unlink()
-    path = pathlib.Path(f"/tmp/{name}.sh")
-    path.write_text(f"#!/bin/sh\n{text}")
-    path.chmod(0o755)
-    return path
 
 
 def burn_in_a_task_epilog():
@@ -366,86 +301,6 @@ def ask_the_ledger_with_her_own_key():
         done = call("jobmeter", *line, user="ann", check=False, **own)
         assert done.returncode != 0, done
     return is_charged(float(attempt[1]), seconds("asked"))
-
-
-def left_groups():
-    """Of jobs, below this machine's own group."""
-    own = next(line.split(":", 2)[2].strip() for line in open("/proc/self/cgroup") if line.startswith("0::"))
-    top = trackers_top() + (own if trackers_top() != "/sys/fs/cgroup" or own != "/" else "")
-    return [folder for folder, _, _ in os.walk(top) if re.fullmatch(r"jobmeter-[0-9a-f-]{36}", os.path.basename(folder))]
-
-
-def trackers_top():
-    from bed import mount_of_cgroup2
-    return mount_of_cgroup2()
-
-
-def attempts_of(user):
-    listed = json.loads(ledger("--json", "jobs", "list", "--all", "--count", "1000"))["jobs"]
-    return [row for row in listed if row["user"] == user]
-
-
-def end_at_each_moment(end):
-    """A hundred starts, each ended after another delay: charged once, or not at all, and nothing is left."""
-    random.seed(22)
-    for turn in range(int(os.environ.get("ATTACK_TURNS", "100"))):
-        path = pathlib.Path(f"{PROGRESS}.{turn}")
-        path.unlink(missing_ok=True)
-        end(path, random.uniform(0, 0.3))
-        wait_until(60, "it has ended", lambda: not call("squeue", "-h", "-u", "ann", check=False).stdout)
-        burned = burned_by_those(path) if path.exists() else 0
-        wait_until(20, "no meter is left", lambda: not meters())
-        number = newest("moment")
-        found = settled(number) if job(number) else {"attempts": []}
-        assert len(found["attempts"]) <= 1, found
-        is_charged(burned, sum(cpu(attempt) for attempt in found["attempts"]))
-        assert not left_groups() and not left_over("ann"), (turn, left_groups(), left_over("ann"))
-
-
-def started(path):
-    return subprocess.Popen([*BECOME_ANN, "srun", "--job-name=moment", "burn", "600", path], cwd="/tmp", stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-
-def cancel_at_each_moment():
-    def end(path, delay):
-        number = batch(f"#!/bin/sh\nexec burn 600 {path}\n", "--job-name=moment")
-        time.sleep(delay)
-        call("scancel", *random.choice(([], ["--signal=KILL"], ["--full", "--signal=KILL"], ["--batch", "--signal=KILL"])), number, user="ann")
-        time.sleep(0.05)
-        call("scancel", number, user="ann", check=False)
-    end_at_each_moment(end)
-
-
-def kill_srun_at_each_moment():
-    def end(path, delay):
-        step = started(path)
-        time.sleep(delay)
-        step.kill()
-        step.wait()
-        call("scancel", "--user=ann", user="ann", check=False)
-    end_at_each_moment(end)
-
-
-def signal_fronts_while_they_start():
-    """From another job of hers, as fast as it can: killed, or stopped and continued. What runs is metered."""
-    code = "import enemy, os, signal, sys, contextlib\nnumber = getattr(signal, sys.argv[1])\nwhile True:\n    for pid in enemy.fronts():\n        with contextlib.suppress(OSError):\n            if os.getpgid(pid) != os.getpgid(0) and os.getsid(pid) != os.getsid(0): os.kill(pid, number)\n"
-    told = []
-    for number in ("SIGKILL", "SIGSTOP"):
-        other = subprocess.Popen([*BECOME_ANN, "srun", "--job-name=shooter", "setsid", "python3", "-c", code, number], cwd="/tmp", stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        for turn in range(10):
-            path = pathlib.Path(f"{PROGRESS}.shot{turn}")
-            path.unlink(missing_ok=True)
-            step = started(path)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                step.wait(0.5)
-            call("scancel", "--name=moment", user="ann", check=False)
-            wait_until(60, "it has ended", lambda: not call("squeue", "-h", "-n", "moment", check=False).stdout)
-            found = settled(newest("moment")) if job(newest("moment")) else {"attempts": []}
-            told.append(is_charged(burned_by_those(path) if path.exists() else 0, sum(cpu(attempt) for attempt in found["attempts"])))
-        call("scancel", "--user=ann", "--signal=KILL", user="ann", check=False)
-        call("scancel", "--user=ann", user="ann", check=False)
-        other.wait(60)
-    return told[-1]
 
 
 ATTACKS = (*IN_A_TASK, is_ended_and_charged("kill_everybody"), is_ended_and_charged("kill_the_front"), is_ended_at_its_limit("stop_the_front"), is_ended_at_its_limit("bomb"), end_with_a_daemon,
