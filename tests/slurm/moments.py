@@ -45,7 +45,9 @@ def started(path):
 def cancel_at_each_moment():
     def end(path, delay):
         number = batch(f"#!/bin/sh\nexec burn 600 {path}\n", "--job-name=moment")
-        time.sleep(delay)
+        # Slurm may start it a second later.
+        wait_until(20, "it starts", lambda: call("pgrep", "-f", "^slurmstepd", check=False).stdout, pause=0.001)
+        time.sleep(delay / 3)
         call("scancel", *random.choice(([], ["--signal=KILL"], ["--full", "--signal=KILL"], ["--batch", "--signal=KILL"])), number, user="ann")
         time.sleep(0.05)
         call("scancel", number, user="ann", check=False)
