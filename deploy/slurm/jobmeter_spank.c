@@ -20,6 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -29,6 +30,8 @@
 #include <slurm/spank.h>
 
 #define JOBMETER "/usr/bin/jobmeter"
+/* The same program, which the job's user can execute and not read (mode 0711), so that he cannot trace it (ptrace(2)). */
+#define FRONT "/usr/libexec/jobmeter/slurm-front"
 /* The command's exit status where nothing let it go on; the front's is the task's. */
 #define NOT_STARTED 125
 /* How long the end of a task waits for its last reading. The meter gives a ledger 5 s, and leaves the rest to its spool. */
@@ -80,6 +83,7 @@ struct task {
 
 static struct task *tasks;
 static uint32_t task_count;
+static struct rlimit processes;
 
 int slurm_spank_init(spank_t spank, int argc, char **argv)
 {
@@ -194,12 +198,29 @@ static int of_array(spank_t spank, uint32_t *array, uint32_t *element)
 		spank_get_item(spank, S_JOB_ARRAY_TASK_ID, element) == ESPANK_SUCCESS && *element != NO_VAL;
 }
 
+/* In a step, all of that comes from variables that its user has set; of a batch script slurmctld says it. */
+static int of_true_array(spank_t spank, uint32_t job, uint32_t *array, uint32_t *element)
+{
+	uint32_t step;
+	job_info_msg_t *found = NULL;
+	int is_true;
+
+	if (!of_array(spank, array, element))
+		return 0;
+	if (spank_get_item(spank, S_JOB_STEPID, &step) == ESPANK_SUCCESS && step == SLURM_BATCH_SCRIPT)
+		return 1;
+	is_true = slurm_load_job(&found, job, SHOW_ALL) == SLURM_SUCCESS && found->record_count == 1 &&
+		found->job_array[0].array_job_id == *array && found->job_array[0].array_task_id == *element;
+	slurm_free_job_info_msg(found);
+	return is_true;
+}
+
 /* What the meter is told: all of it comes from slurmstepd, but for what stands behind --choose and the command. */
 static int describe(spank_t spank, struct words *words, pid_t pid)
 {
 	uint32_t job, count, array = 0, element = 0;
 	uid_t uid;
-	char gpus[WORD_MAX_BYTES], name[WORD_MAX_BYTES];
+	char name[WORD_MAX_BYTES];
 	char **argv = NULL;
 	int argc = 0;
 
@@ -214,13 +235,10 @@ static int describe(spank_t spank, struct words *words, pid_t pid)
 	add_number(words, "uid", uid);
 	add_number(words, "job", job);
 	add_number(words, "tasks", count);
-	if (of_array(spank, &array, &element)) {
+	if (of_true_array(spank, job, &array, &element)) {
 		add_number(words, "array-job", array);
 		add_number(words, "array-task", element);
 	}
-	if ((spank_getenv(spank, "SLURM_STEP_GPUS", gpus, sizeof gpus) == ESPANK_SUCCESS && *gpus) ||
-	    (spank_getenv(spank, "SLURM_JOB_GPUS", gpus, sizeof gpus) == ESPANK_SUCCESS && *gpus))
-		add_text(words, "--gpus", gpus);
 	if (spank_getenv(spank, "SLURM_JOB_NAME", name, sizeof name) == ESPANK_SUCCESS && *name)
 		add_text(words, "--job-name", name);
 	add_choices(spank, words);
@@ -241,6 +259,7 @@ static void become_meter(char *const *words, int channel, int alive)
 	sigset_t none;
 	int nothing;
 
+	setrlimit(RLIMIT_NPROC, &processes);
 	setsid();
 	if (fork() != 0)
 		_exit(0);
@@ -266,6 +285,15 @@ static void become_meter(char *const *words, int channel, int alive)
 	_exit(NOT_STARTED);
 }
 
+/* `epilogs=run` behind the plugin's path, for a site that has a TaskEpilog of its own: it runs as the user, too. */
+static int may_run_epilogs(int argc, char **argv)
+{
+	for (int i = 0; i < argc; i++)
+		if (!strcmp(argv[i], "epilogs=run"))
+			return 1;
+	return 0;
+}
+
 /* As root in slurmstepd, once the task is in Slurm's groups and before it goes on. Where this comes to nothing, the task finds nobody at
  * its socket, and refuses to run. */
 int slurm_spank_task_post_fork(spank_t spank, int argc, char **argv)
@@ -275,7 +303,8 @@ int slurm_spank_task_post_fork(spank_t spank, int argc, char **argv)
 	int alive[2] = {-1, -1};
 	pid_t pid, child;
 
-	(void)argc, (void)argv;
+	if (processes.rlim_max == 0)
+		getrlimit(RLIMIT_NPROC, &processes);
 	if (!task || !words || task->meter < 0 || spank_get_item(spank, S_TASK_PID, &pid) != ESPANK_SUCCESS ||
 	    describe(spank, words, pid) != 0 || pipe2(alive, O_CLOEXEC) != 0) {
 		slurm_error("jobmeter: no meter can be started for a task, which is refused");
@@ -286,6 +315,14 @@ int slurm_spank_task_post_fork(spank_t spank, int argc, char **argv)
 			;
 		task->alive = alive[0];
 		alive[0] = -1;
+	}
+	/* slurmstepd itself runs what `srun --task-epilog` names, as the user and after the task, where nothing meters it. All tasks have been
+	 * forked by now. A process that has become a user who may have none cannot execute anything (execve(2), EAGAIN). */
+	if (!may_run_epilogs(argc, argv)) {
+		struct rlimit none = {.rlim_cur = 0, .rlim_max = processes.rlim_max};
+
+		if (setrlimit(RLIMIT_NPROC, &none) != 0)
+			slurm_error("jobmeter: task epilogs are not kept from running: %m");
 	}
 	close_it(&alive[0]);
 	close_it(&alive[1]);
@@ -370,8 +407,8 @@ int slurm_spank_task_init(spank_t spank, int argc, char **argv)
 	fcntl(task->front, F_SETFD, 0);
 	snprintf(channel, sizeof channel, "--channel=%d", task->front);
 	snprintf(command, sizeof command, "--command=%d", (int)child);
-	execve(JOBMETER, words, environment);
-	dprintf(2, "jobmeter: error: %s: %s\n", JOBMETER, strerror(errno));
+	execve(FRONT, words, environment);
+	dprintf(2, "jobmeter: error: %s: %s\n", FRONT, strerror(errno));
 	_exit(NOT_STARTED);
 }
 

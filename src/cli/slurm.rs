@@ -87,9 +87,6 @@ struct Task {
     /// What its user calls the job
     #[arg(long)]
     job_name: Option<String>,
-    /// The job's GPUs, as Slurm lists them
-    #[arg(long)]
-    gpus: Option<String>,
     /// What its user has chosen, NAME=VALUE; may be given more than once
     #[arg(long = "choose", value_name = "NAME=VALUE")]
     choices: Vec<String>,
@@ -236,7 +233,6 @@ fn words(given: &Task) -> Result<Vec<OsString>, Failure> {
     let job = given.array_job.unwrap_or(given.job);
     let mut words: Vec<OsString> = vec!["jobmeter".into()];
     words.extend([format!("--job={job}").into()]);
-    words.extend(given.gpus.iter().map(|gpus| format!("--gpus={gpus}").into()));
     for choice in &given.choices {
         let name = choice.split('=').next().unwrap_or_default();
         if !CHOICES.contains(&name) {

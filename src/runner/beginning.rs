@@ -2,10 +2,9 @@
 
 use nix::unistd::Pid;
 
-use super::ending::{self, Ended};
 use super::keeper::{FRONT_LOOK_US, Keeper, Running, Started};
 use super::waiting::Woken;
-use super::wire::{ToFront, ToKeeper};
+use super::wire::{SpawnFailure, ToFront, ToKeeper};
 use crate::sys::clock::{Clock, SystemClock};
 use crate::sys::process::PidFd;
 
@@ -16,8 +15,8 @@ impl Keeper<'_> {
             let front_look_us = SystemClock.boottime_us().saturating_add(FRONT_LOOK_US);
             match self.wait(&running.uplink, Some(front_look_us)) {
                 Woken::Front(ToKeeper::Cloned { pid, at_us }) => {
-                    if let Err(ended) = self.meter_from(running, Pid::from_raw(pid), at_us) {
-                        return Started::Ended(ended);
+                    if let Err(failure) = self.meter_from(running, Pid::from_raw(pid), at_us) {
+                        return Started::Not(failure);
                     }
                 }
                 Woken::Front(ToKeeper::Started) => return Started::Runs,
@@ -36,10 +35,9 @@ impl Keeper<'_> {
     }
 
     /// Opens the counter on the command's process, and then lets that go on.
-    pub(super) fn meter_from(&mut self, running: &mut Running, child: Pid, at_us: u64) -> Result<(), Ended> {
+    pub(super) fn meter_from(&mut self, running: &mut Running, child: Pid, at_us: u64) -> Result<(), SpawnFailure> {
         if let Err(error) = running.figures.begin(&mut self.plan, child, at_us, *self.shared) {
-            let left = if self.plan.containment().kill(ending::KILL_WAIT_MAX) { "" } else { "; it does not die" };
-            return Err(self.failed(&format!("the job cannot be metered: {error}{left}")));
+            return Err(SpawnFailure { message: format!("the job cannot be metered: {error}"), status: 125 });
         }
         running.child = PidFd::open(child).ok().map(|held| (child, held));
         if self.plan.needs_gate() {

@@ -6,7 +6,7 @@ use super::keeper::{Keeper, Running};
 use super::receipt::{CpuPart, IoPart, JobPart, MemoryPart, MeterPart, OutcomePart, Receipt, TimePart, rfc3339};
 use super::spool::Record;
 use super::summary;
-use super::uplink::{Answer, Question};
+use super::uplink::{Answer, Question, Uplink};
 use super::wire::{Exit, ExitKind, SpawnFailure};
 use crate::domain::job::End;
 use crate::domain::printable::printable_json;
@@ -14,7 +14,7 @@ use crate::domain::rating::RateCard;
 use crate::domain::units::Microseconds;
 use crate::domain::usage::Usage;
 use crate::ledger::LedgerError;
-use crate::ledger::protocol::{Balance, ClosedPeriod, Finish, FinishAnswer, Reason, StopReason};
+use crate::ledger::protocol::{Balance, ClosedPeriod, Finish, FinishAnswer, OpenAnswer, Reason, StopReason};
 use crate::ledger::receipt::Credits;
 use crate::meter::breakdown::Breakdown;
 use crate::meter::gpu::watch::END_WAIT_MAX;
@@ -303,6 +303,41 @@ pub(super) fn not_started(keeper: &mut Keeper<'_>, mut running: Running, failure
     running.ended = Some(ExitKind::Exited(i32::from(failure.status)));
     let (_, _, killed) = end(keeper, running, End::Exited);
     (vec![format!("jobmeter: error: {}", failure.message)], Exit::Status(failure.status), killed)
+}
+
+/// Nothing is to be started any more: what the ledger has opened, or is about to, is closed again, so that nothing stays held.
+pub(super) fn give_up(keeper: &Keeper<'_>, uplink: &Uplink) {
+    let until_us = SystemClock.boottime_us().saturating_add(FINISH_WAIT_MAX_US);
+    let left_us = || until_us.saturating_sub(SystemClock.boottime_us());
+    while let Some(answered) = uplink.wait(left_us()) {
+        match answered.answer {
+            Answer::Opened(Ok(OpenAnswer::Opened { lease, .. })) => {
+                uplink.ask(Question::Finish(Box::new(unused(keeper, lease.period))));
+            }
+            // What it has open, the next jobmeter asks it.
+            Answer::Opened(Err(LedgerError::Unavailable(_))) | Answer::Finished(Err(_)) => return,
+            // It has nothing open, or nothing any more.
+            Answer::Opened(_) | Answer::Finished(Ok(_)) => return keeper.nothing_started(),
+            Answer::Reported { .. } | Answer::Stopped => {}
+        }
+    }
+}
+
+/// The end of an attempt that has burned nothing.
+fn unused(keeper: &Keeper<'_>, period: i64) -> Finish {
+    let identity = &keeper.attempt.identity;
+    let outcome = OutcomePart::new(Reason::Signalled, None, "none", Vec::new());
+    let started_us = keeper.attempt.started_realtime_us;
+    let receipt = Receipt::bare(identity, keeper.plan.source(), outcome, started_us, SystemClock.realtime_us());
+    Finish {
+        attempt: identity.attempt,
+        usage: Usage::default(),
+        period,
+        closed: None,
+        reason: Reason::Signalled,
+        receipt: serde_json::to_value(receipt).unwrap_or_default(),
+        secret: Some(keeper.attempt.secret),
+    }
 }
 
 /// The ledger refused: nothing was started, and a retry later is safe.

@@ -29,6 +29,7 @@ use crate::meter::select::Plan;
 use crate::sys::clock::{Alarm, Clock, SystemClock};
 use crate::sys::process::{Limits, PidFd, StatFile, schedule_first};
 use crate::sys::shared::SharedPage;
+use crate::sys::signals::SIGKILL;
 use crate::sys::tree::Member;
 use crate::sys::witness::Witness;
 
@@ -86,7 +87,6 @@ pub(super) enum Started {
     /// The front went, or stands still, before it said.
     Lost,
     Not(SpawnFailure),
-    Ended(ending::Ended),
 }
 
 impl Keeper<'_> {
@@ -181,13 +181,21 @@ impl Keeper<'_> {
                     uplink.ask(Question::Open(Box::new(request.clone())));
                 }
                 Woken::Front(ToKeeper::Passing { signal }) if ends_a_wait(signal) => {
-                    self.nothing_started();
-                    return Err((Vec::new(), Exit::AsCommand(ExitKind::Signalled(signal)), false));
+                    return Err(self.not_to_start(uplink, ask_at_us.is_none(), signal));
                 }
                 Woken::Front(_) | Woken::Population => {}
-                Woken::FrontGone => return Err(self.failed("the front was killed before the start")),
+                Woken::FrontGone => return Err(self.not_to_start(uplink, ask_at_us.is_none(), SIGKILL)),
             }
         }
+    }
+
+    fn not_to_start(&self, uplink: &Uplink, is_asked: bool, signal: i32) -> ending::Ended {
+        if is_asked {
+            ending::give_up(self, uplink);
+        } else {
+            self.nothing_started();
+        }
+        (Vec::new(), Exit::AsCommand(ExitKind::Signalled(signal)), false)
     }
 
     /// What cannot be metered exactly is said at the start.
@@ -236,7 +244,7 @@ impl Keeper<'_> {
         if self.gate.is_some() {
             return match self.release(&mut running) {
                 Ok(()) => self.meter(running),
-                Err(ended) => ended,
+                Err(failure) => ending::not_started(self, running, &failure),
             };
         }
         self.channel.send(&ToFront::Start);
@@ -249,7 +257,6 @@ impl Keeper<'_> {
             }
             Started::Lost => ending::end(self, running, End::MeterLost),
             Started::Not(failure) => ending::not_started(self, running, &failure),
-            Started::Ended(ended) => ended,
         }
     }
 

@@ -196,7 +196,13 @@ pub(super) fn settle(
             Err(why) => return Err((record, why.to_string())),
         }
         if record.period.is_none() {
-            // It died before its attempt was open: nothing was started, and nothing is held.
+            // It died before it knew whether its attempt was open: nothing was started.
+            let told = connect(&location(header, known))
+                .and_then(|mut ledger| ledger.finish(&finish(header, &record)).map(|_| ()));
+            // A ledger that does not know the attempt has nothing open for it.
+            if let Err(error) = told.or_else(unless_unknown) {
+                return Err((record, format!("the ledger did not take it: {error}")));
+            }
             if let Err(why) = take_away(header) {
                 return Err((record, why.to_string()));
             }
@@ -221,6 +227,10 @@ pub(super) fn settle(
         },
         Err(error) => Err((record, format!("the ledger did not take it: {error}"))),
     }
+}
+
+fn unless_unknown(error: LedgerError) -> Result<(), LedgerError> {
+    if matches!(error, LedgerError::Unknown(_)) { Ok(()) } else { Err(error) }
 }
 
 /// Where a spool's burn goes. It holds neither key nor password: they are those of the ledger that is known, where that is

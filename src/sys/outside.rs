@@ -3,8 +3,13 @@
 use std::io;
 use std::path::Path;
 
+use nix::fcntl::OFlag;
+use nix::unistd::pipe2;
+
 use super::cgroup::{Group, hierarchy};
 use super::cgroup1::hierarchies;
+use super::process::exit_now;
+use super::spawn::fork_into;
 
 /// The group of meters, below the top of the v2 hierarchy.
 const METERS: &str = "jobmeter-meters";
@@ -23,20 +28,33 @@ pub fn meters() -> io::Result<Option<Group>> {
     Group::open(&path).map(Some).map_err(|error| told(&path, &error))
 }
 
-/// Moves processes out of all groups that this one is in, itself last: to the top of each v1 hierarchy, and into the group of meters.
+/// Out of all groups that this process was started in: to the top of each v1 hierarchy, and into the group of meters. It goes on as
+/// another process, its own child. The caller has one thread.
 ///
 /// # Errors
 /// Where one cannot be left.
-pub fn leave_groups(others: &[i32], meters: Option<&Group>) -> io::Result<()> {
-    let all = || others.iter().copied().chain([0]);
-    let tops = hierarchies()?;
-    for top in &tops {
-        for pid in all() {
-            std::fs::write(top.join("cgroup.procs"), pid.to_string()).map_err(|error| told(top, &error))?;
-        }
+pub fn leave_groups(meters: Option<&Group>) -> io::Result<()> {
+    for top in hierarchies()? {
+        // The only thread of this process. To move a process by its number, the kernel waits for all forks on the machine.
+        std::fs::write(top.join("tasks"), "0").map_err(|error| told(&top, &error))?;
     }
     let Some(meters) = meters else { return Ok(()) };
-    all().try_for_each(|pid| meters.join(pid).map_err(|error| told(meters.path(), &error)))
+    go_on_in(meters).or_else(|_| meters.join(0)).map_err(|error| told(meters.path(), &error))
+}
+
+/// A child made into a group that was killed once dies at birth (Linux 6.18), so that it says that it lives.
+fn go_on_in(group: &Group) -> io::Result<()> {
+    let (lives, says) = pipe2(OFlag::O_CLOEXEC)?;
+    if fork_into(group.dir())?.is_none() {
+        nix::unistd::write(&says, b"l")?;
+        return Ok(());
+    }
+    drop(says);
+    let mut byte = [0];
+    match nix::unistd::read(&lives, &mut byte) {
+        Ok(1) => exit_now(0),
+        _ => Err(io::ErrorKind::BrokenPipe.into()),
+    }
 }
 
 fn told(path: &Path, error: &io::Error) -> io::Error {

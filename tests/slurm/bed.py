@@ -167,6 +167,8 @@ def install(changes, binary):
         os.makedirs(path, exist_ok=True)
     call("useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", "jobmeter")
     shutil.copy(slurm / "epilog", "/etc/slurm/epilog")
+    shutil.copy("/usr/bin/jobmeter", "/usr/libexec/jobmeter/slurm-front")
+    os.chmod("/usr/libexec/jobmeter/slurm-front", 0o711)
     shutil.copy(slurm / "write-comment", "/usr/libexec/jobmeter/write-comment")
     call("gcc", "-shared", "-fPIC", "-O2", "-Wall", "-Wextra", "-Werror", "-o", "/usr/libexec/jobmeter/jobmeter_spank.so", slurm / "jobmeter_spank.c")
     pathlib.Path("/etc/slurm/plugstack.conf").write_text("required /usr/libexec/jobmeter/jobmeter_spank.so\n")

@@ -20,6 +20,7 @@ mod release;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -38,12 +39,12 @@ use super::wire::{Channel, Exit, ToFront};
 use super::{found, header, leftovers, spool};
 use crate::meter::select::Plan;
 use crate::meter::task_groups::{OuterGroups, Task};
-use crate::sys::cgroup::Group;
 use crate::sys::clock::{Alarm, Clock, SystemClock, after, is_before, pause};
 use crate::sys::credentials::{Credentials, keep_the_right_to_kill};
 use crate::sys::handshake::{self, FirstWord};
 use crate::sys::outside::{leave_groups, meters};
 use crate::sys::poll::readable;
+use crate::sys::proc;
 use crate::sys::process::{
     Change, PidFd, child_changed, exit_now, forbid_tracing, fork, lower_oom_score, schedule_first,
 };
@@ -136,6 +137,7 @@ pub fn watch(options: RunOptions, handed: Handed) -> ExitCode {
 
 fn begin(mut options: RunOptions, handed: Handed) -> Result<(), NoMeter> {
     let meters = meters().map_err(told("there is no group for the meter"))?;
+    leave_groups(meters.as_ref()).map_err(told("the meter cannot leave the scheduler's groups"))?;
     umask(Mode::from_bits_truncate(0o022));
     // The job's own is what Slurm has set.
     let _before = lower_oom_score();
@@ -153,7 +155,7 @@ fn begin(mut options: RunOptions, handed: Handed) -> Result<(), NoMeter> {
     let entry = Entry::make(attempt.identity.attempt, outer.paths(), socket.as_ref().map(JobSocket::path))
         .map_err(told("no place to note what is to be removed"))?;
     let joins: Vec<i32> = witness.iter().chain([&waiting]).map(|word| word.pid).collect();
-    Guardian { options: &options, attempt, handed, plan, outer, socket, meters, entry, joins }.guard(waiting)
+    Guardian { options: &options, attempt, handed, plan, outer, socket, entry, joins }.guard(waiting)
 }
 
 /// Who has spoken first.
@@ -188,12 +190,24 @@ fn await_words(handed: &Handed, uid: u32) -> Result<Spoken, NoMeter> {
             if !is_child(command) || command.handed.is_none() {
                 return Err(NoMeter(format!("process {} is not the command of task {}", command.pid, handed.task)));
             }
+            is_out_of_reach(handed.task)?;
             let witness = (front.byte == WITNESS_BYTE && is_child(front)).then_some(front);
             let (command, witness) = (std::mem::take(command), witness.map(std::mem::take));
             return Ok(Spoken { command, witness });
         }
     }
     Err(NoMeter("the task did not say that it was there".to_owned()))
+}
+
+/// A program that its user can read can be traced by him until it says otherwise, and what a traced front starts is in no job's group
+/// (ptrace(2), `would_dump` in fs/exec.c).
+fn is_out_of_reach(front: Pid) -> Result<(), NoMeter> {
+    let link = proc::path(front.as_raw(), "exe").map_err(told("the front's program"))?;
+    let mode = std::fs::metadata(&link).map_err(told("the front's program"))?.permissions().mode();
+    if mode & 0o044 == 0 {
+        return Ok(());
+    }
+    Err(NoMeter("the front's program can be read by the job's user, who could take it over: chmod 711".to_owned()))
 }
 
 /// Root's part, from the first words to the end.
@@ -204,7 +218,6 @@ struct Guardian<'a> {
     plan: Plan,
     outer: OuterGroups,
     socket: Option<JobSocket>,
-    meters: Option<Group>,
     entry: Entry,
     /// What is put into the job's group: the witness first, if there is one, and the command last.
     joins: Vec<i32>,
@@ -223,7 +236,7 @@ impl Guardian<'_> {
         };
         // The keeper's from now on.
         drop((waiting, is_in, self.socket.take()));
-        self.put_in_place(keeper, says_in);
+        self.put_in_place(says_in);
         let mut signals = Signals::take(SignalSet::ALL).map_err(told("cannot take signals"))?;
         if let KeepersEnd::Lost(why) = self.await_end(keeper, &mut signals, &alarm, shared) {
             settle(self.options, &self.handed, why);
@@ -244,12 +257,9 @@ impl Guardian<'_> {
 
     /// Beside the keeper, which asks the ledger meanwhile: a move between groups can take the kernel some milliseconds. The keeper
     /// opens the gate once it is told so; where it is not, nothing runs.
-    fn put_in_place(&self, keeper: Pid, says_in: OwnedFd) {
-        let mut are_in = leave_groups(&[keeper.as_raw()], self.meters.as_ref()).is_ok();
-        for pid in &self.joins {
-            are_in &= self.plan.containment().take_in(*pid);
-        }
-        if are_in {
+    fn put_in_place(&self, says_in: OwnedFd) {
+        let taken_in = self.joins.iter().filter(|pid| self.plan.containment().take_in(**pid));
+        if taken_in.count() == self.joins.len() {
             // A keeper that has ended meanwhile needs no word.
             let _is_told = nix::unistd::write(&says_in, b"i");
         }

@@ -3,18 +3,19 @@
 use super::gate::Gate;
 use crate::domain::job::Event;
 use crate::runner::keeper::{Keeper, Running};
-use crate::runner::wire::{Exit, ExitKind, ToFront};
+use crate::runner::wire::{ExitKind, SpawnFailure, ToFront};
 use crate::sys::clock::{Clock, SystemClock};
 use crate::sys::process::StatFile;
 use crate::sys::signals::SIGKILL;
 
 impl Keeper<'_> {
     /// Lets the command go on to its exec, metered from now on.
-    pub(in crate::runner) fn release(&mut self, running: &mut Running) -> Result<(), (Vec<String>, Exit, bool)> {
+    pub(in crate::runner) fn release(&mut self, running: &mut Running) -> Result<(), SpawnFailure> {
         let Some(gate) = &self.gate else { return Ok(()) };
         let command = gate.command;
         if !gate.is_command_in_group() {
-            return Err(self.failed("the job cannot be put into its group, or its meter not out of the scheduler's"));
+            let message = "the job cannot be put into its group".to_owned();
+            return Err(SpawnFailure { message, status: 125 });
         }
         self.meter_from(running, command, SystemClock.boottime_us())?;
         running.child_state = running.child.as_ref().and_then(|(child, _)| StatFile::open(*child).ok());
