@@ -3,7 +3,8 @@
 or harm to others. As root; needs what spank.py needs. What she tries from within a task is in enemy.py.
 
 Known ways out, which no plugin closes and which are not tried: ssh to the node, cron and at, a user's service manager (systemd-run --user),
-a service of another user's, programs on the machine where jobs are submitted (salloc's own command, srun --prolog)."""
+a service of another user's, programs on the machine where jobs are submitted (salloc's own command, srun --prolog). Who has a key of the ledger's
+for his own account can run jobs by hand under ids that Slurm gives out later, whose jobs are refused then (issue 24)."""
 
 import contextlib
 import os
@@ -19,7 +20,7 @@ sys.path.insert(0, str(HERE.parent.parent))
 
 import trackers
 from attacking import BECOME_ANN, CREDITS_PER_SECOND, ERROR_MAX, PROGRESS, burned_by_those, enemy, is_charged, program, progress, seconds, srun, tries
-from bed import HERE as BED, LEDGER, batch, call, cpu, inside, job, ledger, left_over, meters, node_state, outside, over, print_logs, said, settled, shown, state_of
+from bed import DEPLOY, HERE as BED, LEDGER, batch, call, cpu, inside, job, ledger, left_over, meters, node_state, outside, over, print_logs, said, settled, shown, state_of
 from metering import build_burner, charged_to, more, newest
 from moments import cancel_at_each_moment, kill_srun_at_each_moment, left_groups, signal_fronts_while_they_start
 from harness import run_scenes, wait_until
@@ -102,7 +103,13 @@ def burn_while_slurm_asks_for_the_users_environment():
     program("nothing", "")
     pathlib.Path("/tmp/.profile").write_text("(setsid burn 3 /tmp/enemy.progress.two >/dev/null 2>&1 &)\nburn 1 /tmp/enemy.progress\n")
     try:
-        over(batch("#!/bin/sh\ntrue\n", "--get-user-env", "--job-name=environment"))
+        path = pathlib.Path("/tmp/environment.batch")
+        path.write_text("#!/bin/sh\ntrue\n")
+        done = call("sbatch", "--parsable", "--output=/tmp/%j.out", "--get-user-env", "--job-name=environment", path, user="ann", check=False)
+        if done.returncode != 0:
+            assert "get-user-env" in done.stderr, done
+            return "refused by job_submit.lua"
+        over(done.stdout.strip())
     finally:
         os.unlink("/tmp/.profile")
     return is_charged(burned_by_those(PROGRESS, pathlib.Path(f"{PROGRESS}.two")), seconds("environment"))
@@ -181,15 +188,6 @@ def be_charged_as_another_job():
 
 def newest_of_all():
     return max(int(number) for number in re.findall(r"JobId=(\d+)", call("scontrol", "--oneliner", "show", "jobs").stdout))
-
-
-def name_a_job_of_the_future_by_hand():
-    """With her own key, which lets her meter what she runs by hand."""
-    number = newest_of_all() + 2
-    own = {"JOBMETER_LEDGER": LEDGER, "JOBMETER_KEY": "/etc/jobmeter/keys/ann", "JOBMETER_SPOOL": "/tmp/ann-spool"}
-    call("jobmeter", "run", "--job", number, "--", "true", user="ann", check=False, **own)
-    statuses = [call("srun", "--job-name=future", "true", user="bob", check=False).returncode for _ in range(3)]
-    assert newest_of_all() > number and statuses == [0, 0, 0], f"bob's jobs end with {statuses}"
 
 
 def name_other_gpus():
@@ -305,7 +303,7 @@ def ask_the_ledger_with_her_own_key():
 
 ATTACKS = (*IN_A_TASK, is_ended_and_charged("kill_everybody"), is_ended_and_charged("kill_the_front"), is_ended_at_its_limit("stop_the_front"), is_ended_at_its_limit("bomb"), end_with_a_daemon,
            burn_as_another_user_by_a_set_uid_program, burn_within_namespaces, take_sockets_of_others, burn_in_a_task_prolog, burn_in_a_task_epilog, burn_while_slurm_asks_for_the_users_environment, take_over_a_front,
-           lose_what_a_front_needs, set_every_variable, be_charged_as_another_job, name_a_job_of_the_future_by_hand, name_other_gpus, start_tasks_in_every_way, say_more_than_fits, start_many_at_once,
+           lose_what_a_front_needs, set_every_variable, be_charged_as_another_job, name_other_gpus, start_tasks_in_every_way, say_more_than_fits, start_many_at_once,
            spend_the_same_credits_at_once, change_a_running_job, be_somebody_else, ask_the_ledger_with_her_own_key, cancel_at_each_moment, kill_srun_at_each_moment, signal_fronts_while_they_start)
 TRIED, SUCCEEDED = [], []
 
@@ -350,7 +348,8 @@ def none_has_succeeded():
 
 def run(way, *wanted):
     plugin = trackers.PLUGSTACK.read_text()
-    trackers.start(way)
+    shutil.copy(DEPLOY / "slurm/job_submit.lua", "/etc/slurm/job_submit.lua")
+    trackers.start(way, JobSubmitPlugins="lua")
     trackers.PLUGSTACK.write_text(plugin)
     shutil.copy(BED / "enemy.py", "/usr/lib/python3/dist-packages")
     build_burner()

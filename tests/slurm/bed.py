@@ -170,7 +170,7 @@ def install(changes, binary):
     shutil.copy("/usr/bin/jobmeter", "/usr/libexec/jobmeter/slurm-front")
     os.chmod("/usr/libexec/jobmeter/slurm-front", 0o711)
     shutil.copy(slurm / "write-comment", "/usr/libexec/jobmeter/write-comment")
-    call("gcc", "-shared", "-fPIC", "-O2", "-Wall", "-Wextra", "-Werror", "-o", "/usr/libexec/jobmeter/jobmeter_spank.so", slurm / "jobmeter_spank.c")
+    call("gcc", "-shared", "-fPIC", "-O2", "-Wall", "-Wextra", "-Werror", "-o", "/usr/libexec/jobmeter/jobmeter_spank.so", slurm / "jobmeter_spank.c", slurm / "description.c")
     pathlib.Path("/etc/slurm/plugstack.conf").write_text("required /usr/libexec/jobmeter/jobmeter_spank.so\n")
     pathlib.Path("/etc/jobmeter/config.toml").write_text(f'ledger = "{LEDGER}"\n[run]\nquiet = true\n[slurm]\nkey_file = "/etc/jobmeter/slurm.key"\n')
 

@@ -8,7 +8,7 @@ import re
 import subprocess
 
 from bed import batch, call, over, said, shown, state_of
-from harness import wait_until
+from harness import let_pass, wait_until
 
 # Two processes of a task, a parent and its child, and one more in a session of its own: each counts what it gets. It says when all three are
 # ready, and ends of SIGUSR2 to the parent, or after a minute.
@@ -164,7 +164,7 @@ def what_a_suspension_does():
     wait_until(20, "it is suspended", lambda: state_of(number) == "SUSPENDED")
     wait_until(20, "it stands still", lambda: stands_still(progress))
     before = float(progress.read_text())
-    subprocess.run(["sleep", "2"], check=True)
+    let_pass(2)
     moved = float(progress.read_text()) - before
     call("scontrol", "resume", number)
     now = over(number)
@@ -173,7 +173,7 @@ def what_a_suspension_does():
 
 def stands_still(progress):
     before = progress.read_text()
-    subprocess.run(["sleep", "0.3"], check=True)
+    let_pass(0.3)
     return progress.read_text() == before
 
 

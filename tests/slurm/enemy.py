@@ -257,7 +257,7 @@ def bomb():
             if os.fork() == 0:
                 with contextlib.suppress(OSError):
                     os.setsid()
-        time.sleep(0.001) if os.getpid() % 7 == 0 else None
+        os.sched_yield()
 
 
 def groups_within():

@@ -5,10 +5,9 @@ import contextlib
 import os
 import pathlib
 import signal
-import time
 
 from bed import call, meters, serve, start_slurmd, started
-from harness import wait_until
+from harness import let_pass, wait_until
 
 SPOOL = pathlib.Path("/var/spool/jobmeter/slurm")
 SPOOL_MIB = 24
@@ -86,7 +85,7 @@ def hit(number, *pids):
 
 
 def for_a_while(dice):
-    time.sleep(dice.uniform(SHORT_S, LONG_S))
+    let_pass(dice.uniform(SHORT_S, LONG_S))
 
 
 def the_ledger_is_away(dice):

@@ -18,7 +18,7 @@ sys.path.insert(0, str(HERE.parent.parent))
 import bed
 from bed import call, cpu, inside, ledger, left_over, meters, node_state, outside, print_logs
 from fault_kinds import AIMED, KINDS, SPOOL, SPOOL_MIB, metered, missed
-from harness import run_scenes, wait_until
+from harness import let_pass, run_scenes, wait_until
 from metering import ERROR_MAX, LOADING_S
 from trackers import start as start_tracker
 
@@ -107,7 +107,7 @@ def a_round(field):
     # Before the first has begun, or in the middle.
     if kind in AIMED or field.dice.random() < 0.7:
         wait_until(30, "some run", lambda: metered() or all(job.has_ended() for job in jobs))
-        time.sleep(field.dice.uniform(0, 0.3))
+        let_pass(field.dice.uniform(0, 0.3))
     misses = len(missed)
     aimed_at = kind(field.dice)
     if len(missed) == misses:
@@ -116,7 +116,7 @@ def a_round(field):
         job.beside = f"{kind.__name__} at {aimed_at}" if aimed_at is not None else kind.__name__
     until = time.monotonic() + HUNG_S
     while time.monotonic() < until and not all(job.has_ended() for job in jobs):
-        time.sleep(0.05)
+        let_pass(0.05)
     for job in jobs:
         if not job.has_ended():
             field.hung.append((job.beside, job.name))

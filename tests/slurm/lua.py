@@ -5,14 +5,13 @@ As root; needs what spank.py needs."""
 import os
 import pathlib
 import shutil
-import subprocess
 import sys
 
 HERE = pathlib.Path(__file__).resolve()
 sys.path.insert(0, str(HERE.parent.parent))
 
 from bed import DEPLOY, LEDGER, batch, call, cpu, is_about, job, ledger, left_over, main, over, print_logs, said, settled, start_slurm, state_of, tasks
-from harness import run_scenes, wait_until
+from harness import let_pass, run_scenes, wait_until
 
 
 def a_batch_script_is_metered_without_a_word():
@@ -106,9 +105,9 @@ def a_suspended_job_goes_on():
     for _ in range(2):
         call("scontrol", "suspend", number)
         wait_until(20, "it is suspended", lambda: state_of(number) == "SUSPENDED")
-        wait_until(20, "it stands still", lambda: (before := path.read_text()) and subprocess.run(["sleep", "1"], check=True) and path.read_text() == before)
+        wait_until(20, "it stands still", lambda: (before := path.read_text()) and (let_pass(1) or path.read_text() == before))
         call("scontrol", "resume", number)
-        subprocess.run(["sleep", "0.5"], check=True)
+        let_pass(0.5)
     now = over(number)
     assert (now["JobState"], now["ExitCode"]) == ("COMPLETED", "0:0"), (now, said(number))
     (attempt,) = settled(number)["attempts"]

@@ -4,10 +4,9 @@ import json
 import os
 import pathlib
 import re
-import subprocess
 
 from bed import HERE, batch, call, cpu, ledger, left_over, over, said, settled, shown, state_of, tasks
-from harness import wait_until
+from harness import let_pass, wait_until
 
 # Of what the kernel charged. A program's last microseconds, and its loading, are the meter's alone.
 ERROR_MAX = 0.005
@@ -151,7 +150,7 @@ def what_is_suspended_is_not_charged_and_gives_back():
 
 def still(progress):
     before = progress.read_text()
-    subprocess.run(["sleep", "0.3"], check=True)
+    let_pass(0.3)
     return progress.read_text() == before
 
 

@@ -6,12 +6,11 @@ import pathlib
 import random
 import re
 import subprocess
-import time
 
 from attacking import BECOME_ANN, PROGRESS, burned_by_those, is_charged
 from bed import batch, call, cpu, job, left_over, meters, mount_of_cgroup2, settled
 from metering import newest
-from harness import wait_until
+from harness import let_pass, wait_until
 
 
 def left_groups():
@@ -47,9 +46,9 @@ def cancel_at_each_moment():
         number = batch(f"#!/bin/sh\nexec burn 600 {path}\n", "--job-name=moment")
         # Slurm may start it a second later.
         wait_until(20, "it starts", lambda: call("pgrep", "-f", "^slurmstepd", check=False).stdout, pause=0.001)
-        time.sleep(delay / 3)
+        let_pass(delay / 3)
         call("scancel", *random.choice(([], ["--signal=KILL"], ["--full", "--signal=KILL"], ["--batch", "--signal=KILL"])), number, user="ann")
-        time.sleep(0.05)
+        let_pass(0.05)
         call("scancel", number, user="ann", check=False)
     end_at_each_moment(end)
 
@@ -57,7 +56,7 @@ def cancel_at_each_moment():
 def kill_srun_at_each_moment():
     def end(path, delay):
         step = started(path)
-        time.sleep(delay)
+        let_pass(delay)
         step.kill()
         step.wait()
         call("scancel", "--user=ann", user="ann", check=False)

@@ -24,6 +24,8 @@ def run_lua(work):
 
 def run_slurm_all(work):
     work.call("python3", "tests/slurm/trackers.py", JOBMETER, "pgid", "cgroup1", "cgroup2", limit_s=3600)
+    work.call("python3", "tests/slurm/attacks.py", JOBMETER, limit_s=3600)
+    work.call("python3", "tests/slurm/faults.py", JOBMETER, limit_s=3600)
 
 
 def run_spank(work):
@@ -60,7 +62,7 @@ STAGES = (
           packages=SLURM),
     Stage("slurm", "Slurm does the same with the plugin as without, and each task is charged once", run_slurm, after=BUILT, cores=0.3, kernel=True, packages=SLURM),
     Stage("lua", "Slurm with job_submit.lua", run_lua, after=BUILT, cores=0.2, kernel=True, packages=SLURM),
-    Stage("slurm-all", "the same as slurm under proctrack pgid, cgroup v1 and cgroup v2", run_slurm_all, after=BUILT, cores=0.5, kernel=True, packages=SLURM, in_suite=False),
+    Stage("slurm-all", "slurm under proctrack pgid, cgroup v1 and v2; its users' attacks; 300 steps with faults", run_slurm_all, after=BUILT, cores=0.5, kernel=True, packages=SLURM, in_suite=False),
     Stage("systemd", "the Debian package under a real systemd", run_systemd, after=BUILT, cores=0.4, kernel=True,
           packages=("systemd", "dbus", "dpkg", "iproute2", "procps", "util-linux")),
     Stage("manifests", "the manifests against the schemas of Kubernetes", check_manifests, after=("packages", "python"), cores=0.5,

@@ -13,7 +13,7 @@ use crate::meter::task_groups::remove_group;
 use crate::runner::socket;
 use crate::sys::trust;
 
-/// Root's alone.
+/// No other user can put anything there.
 const FOLDER: &str = "/run/jobmeter/tasks";
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -22,7 +22,7 @@ struct Left {
     socket: Option<PathBuf>,
 }
 
-/// A guardian's own.
+/// One guardian's, for as long as it lives.
 #[derive(Debug)]
 pub(super) struct Entry {
     path: PathBuf,
@@ -46,7 +46,7 @@ impl Entry {
         Ok(Self { path, _file: file })
     }
 
-    /// Nothing is left.
+    /// There is nothing left to be removed.
     pub(super) fn remove(self) -> io::Result<()> {
         std::fs::remove_file(&self.path)
     }
