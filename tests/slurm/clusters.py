@@ -6,7 +6,7 @@ import pathlib
 import shutil
 
 import bed
-from bed import ADDRESS, CONF, HOST, batch, call, cpu, left_over, over, said, started, state_of, write_slurm_conf
+from bed import ADDRESS, HOST, batch, call, cpu, left_over, over, said, started, state_of, write_slurm_conf
 from behaviour import stands_still
 from harness import skip_unless, wait_until
 

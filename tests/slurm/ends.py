@@ -6,7 +6,7 @@ import signal
 import subprocess
 
 import bed
-from bed import HOST, batch, call, left_over, node_state, over, said, shown, start_slurmd, state_of
+from bed import HOST, batch, call, left_over, node_state, over, said, start_slurmd, state_of
 from harness import wait_until
 
 AS_ANN = ["setpriv", "--reuid=ann", "--regid=ann", "--init-groups"]

@@ -5,7 +5,7 @@ import os
 import pathlib
 import re
 
-from bed import HERE, batch, call, cpu, ledger, left_over, over, said, settled, shown, state_of, tasks
+from bed import HERE, batch, call, cpu, ledger, left_over, over, said, settled, shown, state_of
 from harness import let_pass, wait_until
 
 # Of what the kernel charged. A program's last microseconds, and its loading, are the meter's alone.

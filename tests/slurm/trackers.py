@@ -10,7 +10,7 @@ import sys
 HERE = pathlib.Path(__file__).resolve()
 sys.path.insert(0, str(HERE.parent.parent))
 
-from bed import DEPLOY, HERE as BED, inside, ledger, node_state, outside, print_logs, start_slurm, state_of
+from bed import HERE as BED, inside, ledger, node_state, outside, print_logs, start_slurm, state_of
 from behaviour import BEHAVIOURS
 from clusters import CLUSTERS
 from ends import ENDS, how_they_ended, what_the_time_limit_does
