@@ -101,19 +101,28 @@ int of_array(spank_t spank, uint32_t *array, uint32_t *element)
 }
 
 /* In a step, all of that comes from variables that its user has set; of a batch script slurmctld says it. */
-static int of_true_array(spank_t spank, uint32_t job, uint32_t *array, uint32_t *element)
+int of_true_array(spank_t spank, uint32_t job, uint32_t *array, uint32_t *element)
 {
+	/* All tasks of one slurmstepd are of one job, and slurmctld is asked once. */
+	static int is_true = -1;
 	uint32_t step;
 	job_info_msg_t *found = NULL;
-	int is_true;
 
 	if (!of_array(spank, array, element))
 		return 0;
-	if (spank_get_item(spank, S_JOB_STEPID, &step) == ESPANK_SUCCESS && step == SLURM_BATCH_SCRIPT)
-		return 1;
-	is_true = slurm_load_job(&found, job, SHOW_ALL) == SLURM_SUCCESS && found->record_count == 1 &&
-		found->job_array[0].array_job_id == *array && found->job_array[0].array_task_id == *element;
-	slurm_free_job_info_msg(found);
+	if (is_true < 0 && spank_get_item(spank, S_JOB_STEPID, &step) == ESPANK_SUCCESS && step == SLURM_BATCH_SCRIPT)
+		is_true = 1;
+	if (is_true < 0) {
+		is_true = 0;
+		if (slurm_load_job(&found, job, SHOW_ALL) == SLURM_SUCCESS && found) {
+			/* With the id of an array come all of its elements. */
+			for (uint32_t i = 0; i < found->record_count; i++)
+				if (found->job_array[i].job_id == job && found->job_array[i].array_job_id == *array &&
+				    found->job_array[i].array_task_id == *element)
+					is_true = 1;
+			slurm_free_job_info_msg(found);
+		}
+	}
 	return is_true;
 }
 

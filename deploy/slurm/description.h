@@ -22,6 +22,9 @@ extern struct spank_option options[];
 /* Whether the task is of an array of jobs, and which. What it says of a step its user may have set. */
 int of_array(spank_t spank, uint32_t *array, uint32_t *element);
 
+/* The same, and what slurmctld says. */
+int of_true_array(spank_t spank, uint32_t job, uint32_t *array, uint32_t *element);
+
 /* The call of a meter for the task `pid`; not zero where it cannot be told. */
 int describe(spank_t spank, struct words *words, pid_t pid);
 

@@ -104,22 +104,30 @@ static void close_it(int *file)
 	*file = -1;
 }
 
-/* In a child of slurmstepd, which has other threads: nothing here allocates. Its own child is nobody's, in a session of its own:
- * slurmstepd's children end with their step. */
-static void become_meter(char *const *words, int channel, int alive)
+/* Signals and limits as a program expects them that slurmstepd starts. */
+static void become_plain(void)
 {
 	struct sigaction plain = {.sa_handler = SIG_DFL};
 	sigset_t none;
-	int nothing;
 
-	setrlimit(RLIMIT_NPROC, &processes);
-	setsid();
-	if (fork() != 0)
-		_exit(0);
 	sigemptyset(&none);
 	for (int number = 1; number < NSIG; number++)
 		sigaction(number, &plain, NULL);
 	sigprocmask(SIG_SETMASK, &none, NULL);
+	if (processes.rlim_max != 0)
+		setrlimit(RLIMIT_NPROC, &processes);
+}
+
+/* In a child of slurmstepd, which has other threads: nothing here allocates. Its own child is nobody's, in a session of its own:
+ * slurmstepd's children end with their step. */
+static void become_meter(char *const *words, int channel, int alive)
+{
+	int nothing;
+
+	setsid();
+	if (fork() != 0)
+		_exit(0);
+	become_plain();
 	nothing = open("/dev/null", O_RDWR);
 	/* Above those that are given, so that none is overwritten before it is read. */
 	channel = fcntl(channel, F_DUPFD, 16);
@@ -328,8 +336,9 @@ int slurm_spank_exit(spank_t spank, int argc, char **argv)
 			continue;
 		snprintf(job_text, sizeof job_text, "%u", job);
 		/* The elements of an array are tasks of one job there. */
-		snprintf(ledger_text, sizeof ledger_text, "%u", of_array(spank, &array, &element) ? array : job);
+		snprintf(ledger_text, sizeof ledger_text, "%u", of_true_array(spank, job, &array, &element) ? array : job);
 		if ((child = fork()) == 0) {
+			become_plain();
 			execve(script, words, environment);
 			_exit(NOT_STARTED);
 		}

@@ -181,21 +181,27 @@ impl Keeper<'_> {
                     uplink.ask(Question::Open(Box::new(request.clone())));
                 }
                 Woken::Front(ToKeeper::Passing { signal }) if ends_a_wait(signal) => {
-                    return Err(self.not_to_start(uplink, ask_at_us.is_none(), signal));
+                    return Err(self.not_to_start(uplink, ask_at_us.is_none(), ExitKind::Signalled(signal)));
+                }
+                // At the gate of a scheduler's task.
+                Woken::Front(ToKeeper::Ended(ended)) => {
+                    return Err(self.not_to_start(uplink, ask_at_us.is_none(), ended));
                 }
                 Woken::Front(_) | Woken::Population => {}
-                Woken::FrontGone => return Err(self.not_to_start(uplink, ask_at_us.is_none(), SIGKILL)),
+                Woken::FrontGone => {
+                    return Err(self.not_to_start(uplink, ask_at_us.is_none(), ExitKind::Signalled(SIGKILL)));
+                }
             }
         }
     }
 
-    fn not_to_start(&self, uplink: &Uplink, is_asked: bool, signal: i32) -> ending::Ended {
+    fn not_to_start(&self, uplink: &Uplink, is_asked: bool, ended: ExitKind) -> ending::Ended {
         if is_asked {
             ending::give_up(self, uplink);
         } else {
             self.nothing_started();
         }
-        (Vec::new(), Exit::AsCommand(ExitKind::Signalled(signal)), false)
+        (Vec::new(), Exit::AsCommand(ended), false)
     }
 
     /// What cannot be metered exactly is said at the start.

@@ -16,6 +16,7 @@ use super::origin::Origin;
 use super::receipt::Receipt;
 use super::spool::{Header, Record, Spool, is_own_folder, out_of_others_reach};
 use crate::domain::units::Microseconds;
+use crate::domain::usage::Usage;
 use crate::ledger::location::{Connect, Location};
 use crate::ledger::protocol::{Finish, Reason};
 use crate::ledger::{Ledger, LedgerError};
@@ -197,8 +198,8 @@ pub(super) fn settle(
         }
         if record.period.is_none() {
             // It died before it knew whether its attempt was open: nothing was started.
-            let told = connect(&location(header, known))
-                .and_then(|mut ledger| ledger.finish(&finish(header, &record)).map(|_| ()));
+            let unused = finish(header, &Record { usage: Usage::default(), ..record.clone() });
+            let told = connect(&location(header, known)).and_then(|mut ledger| ledger.finish(&unused).map(|_| ()));
             // A ledger that does not know the attempt has nothing open for it.
             if let Err(error) = told.or_else(unless_unknown) {
                 return Err((record, format!("the ledger did not take it: {error}")));

@@ -140,10 +140,11 @@ impl Channel {
         loop {
             match recv(self.0.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
                 Ok(0) => return Ok(None),
-                Ok(length) => return Ok(Some(serde_json::from_slice(buffer.get(..length).unwrap_or_default())?)),
                 // The other side has closed with something of ours unread. Told once, before what it had sent, which the
                 // next call returns (unix(7)).
-                Err(Errno::EINTR | Errno::ECONNRESET) => {}
+                // A single byte is a word that came after those that were waited for.
+                Ok(1) | Err(Errno::EINTR | Errno::ECONNRESET) => {}
+                Ok(length) => return Ok(Some(serde_json::from_slice(buffer.get(..length).unwrap_or_default())?)),
                 Err(error) => return Err(error.into()),
             }
         }

@@ -27,7 +27,8 @@ pub struct FirstWord {
     pub handed: Option<OwnedFd>,
 }
 
-/// A socket that the caller of this program has left open for it.
+/// A socket that the caller of this program has left open for it. What it has left open beside that, above the standard streams, stays open
+/// for as long as this process lives, and for no program that it starts.
 ///
 /// # Errors
 /// Where nothing is open there, or something else.
@@ -41,7 +42,13 @@ pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
         nix::sys::stat::fstat(&socket).map(|found| SFlag::from_bits_truncate(found.st_mode).contains(SFlag::S_IFSOCK));
     match is_socket {
         Ok(true) => {
-            fcntl(&socket, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+            // SAFETY: a raw system call on numbers.
+            let marked =
+                unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+            if marked != 0 {
+                // Before Linux 5.11.
+                fcntl(&socket, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+            }
             Ok(socket)
         }
         not => {

@@ -8,7 +8,7 @@ import shutil
 import bed
 from bed import ADDRESS, HOST, batch, call, cpu, left_over, over, said, started, state_of, write_slurm_conf
 from behaviour import stands_still
-from harness import skip_unless, wait_until
+from harness import Skip, wait_until
 
 # Of each cluster, so that the ledger takes none of its jobs for another's.
 first_job = itertools.count(10_000, 1_000)
@@ -30,7 +30,8 @@ BOUND = {"TaskPlugin": "task/affinity", "NodeName": f"{HOST} NodeAddr={ADDRESS} 
 
 def begin(names=(), **changes):
     """In the place of the one that runs."""
-    skip_unless(not names or not os.path.exists("/usr/libexec/cgroup2-alone.so"), "the second slurmd does not start below the group that cgroup v2 has here")
+    if names and os.path.exists("/usr/libexec/cgroup2-alone.so"):
+        raise Skip("the second slurmd does not start below the group that cgroup v2 has here")
     for name in [name for name in started if name.startswith(("slurmctld", "slurmd"))]:
         started[name].terminate()
         started.pop(name).wait()
@@ -108,7 +109,8 @@ def field(name, row):
 @of_cluster(**SMALL)
 def how_what_is_out_of_memory_ends():
     """A step, a script, a child of a script, and one task of two."""
-    skip_unless(CGROUP_CONF.read_text().startswith("CgroupPlugin=cgroup/v1"), "Slurm limits memory by cgroups alone, and this machine's memory controller is v1's")
+    if not CGROUP_CONF.read_text().startswith("CgroupPlugin=cgroup/v1"):
+        raise Skip("Slurm limits memory by cgroups alone, and this machine's memory controller is v1's")
     takes = "python3 -c 'bytearray(400 << 20)'"
     steps = [call("srun", *options, "sh", "-c", command, user="ann", check=False).returncode for options, command in (
         (["--mem=60"], f"exec {takes}"), (["--mem=60"], f"{takes}; exit 7"), (["-n2", "--mem=60"], f"[ $SLURM_PROCID = 0 ] && exec {takes}; exit 0"), (["--mem=600"], takes))]

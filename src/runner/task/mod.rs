@@ -31,6 +31,7 @@ use nix::unistd::{Pid, pipe2};
 use self::gate::Gate;
 use self::register::Entry;
 use super::attempt::Attempt;
+use super::ending::{FREEZE_WAIT_MAX, KILL_WAIT_MAX};
 use super::keeper::Keeper;
 use super::options::{RunAs, RunOptions};
 use super::socket::JobSocket;
@@ -49,7 +50,7 @@ use crate::sys::process::{
     Change, PidFd, child_changed, exit_now, forbid_tracing, fork, lower_oom_score, schedule_first,
 };
 use crate::sys::shared::SharedPage;
-use crate::sys::signals::{SignalSet, Signals};
+use crate::sys::signals::{OF_GLIBC, SignalSet, Signals, set_mask};
 use crate::sys::tree::Stat;
 use crate::sys::witness::WITNESS_BYTE;
 
@@ -58,7 +59,7 @@ const COMMAND_BYTE: u8 = b'c';
 /// What a front without a witness says first.
 const FRONT_BYTE: u8 = b'f';
 /// How long task and witness have to say their first word.
-const FIRST_WORD_WAIT_MAX: Duration = Duration::from_secs(10);
+const FIRST_WORD_WAIT_MAX: Duration = Duration::from_mins(1);
 /// How long a keeper that is past its deadline has to renew it.
 const RENEWAL_WAIT: Duration = Duration::from_millis(50);
 /// Whether the job has begun is looked for so often.
@@ -145,6 +146,9 @@ fn begin(mut options: RunOptions, handed: Handed) -> Result<(), NoMeter> {
     let job_user =
         options.run_as.as_ref().map(RunAs::credentials).ok_or_else(|| NoMeter("the job has no user".to_owned()))?;
     let Spoken { command: waiting, witness } = await_words(&handed, job_user.uid)?;
+    let hold = |word: &FirstWord| Ok((word.pid, PidFd::open(Pid::from_raw(word.pid))?));
+    let joins: std::io::Result<Vec<(i32, PidFd)>> = witness.iter().chain([&waiting]).map(hold).collect();
+    let joins = joins.map_err(told("the task ended before it began"))?;
     let rank = waiting.number.ok_or_else(|| NoMeter("the command does not say which task it is".to_owned()))?;
     options.task = handed.task_name(rank);
     let attempt = Attempt::new(&options);
@@ -154,7 +158,6 @@ fn begin(mut options: RunOptions, handed: Handed) -> Result<(), NoMeter> {
     let socket = JobSocket::bind(attempt.identity.attempt, Some(&job_user));
     let entry = Entry::make(attempt.identity.attempt, outer.paths(), socket.as_ref().map(JobSocket::path))
         .map_err(told("no place to note what is to be removed"))?;
-    let joins: Vec<i32> = witness.iter().chain([&waiting]).map(|word| word.pid).collect();
     Guardian { options: &options, attempt, handed, plan, outer, socket, entry, joins }.guard(waiting)
 }
 
@@ -179,7 +182,8 @@ fn await_words(handed: &Handed, uid: u32) -> Result<Spoken, NoMeter> {
         let word = received.ok_or_else(|| NoMeter("the task ended before it began".to_owned()))?;
         match word.byte {
             COMMAND_BYTE => command = Some(word),
-            FRONT_BYTE | WITNESS_BYTE => front = Some(word),
+            WITNESS_BYTE => front = Some(word),
+            FRONT_BYTE if word.pid == handed.task.as_raw() => front = Some(word),
             // What else the front says by now is for a keeper.
             _ => {}
         }
@@ -220,7 +224,7 @@ struct Guardian<'a> {
     socket: Option<JobSocket>,
     entry: Entry,
     /// What is put into the job's group: the witness first, if there is one, and the command last.
-    joins: Vec<i32>,
+    joins: Vec<(i32, PidFd)>,
 }
 
 impl Guardian<'_> {
@@ -239,7 +243,11 @@ impl Guardian<'_> {
         self.put_in_place(says_in);
         let mut signals = Signals::take(SignalSet::ALL).map_err(told("cannot take signals"))?;
         if let KeepersEnd::Lost(why) = self.await_end(keeper, &mut signals, &alarm, shared) {
+            // It burns nothing while it is settled, which can take long where the ledger is away.
+            self.plan.containment().freeze(FREEZE_WAIT_MAX);
             settle(self.options, &self.handed, why);
+            // However that went.
+            let _is_over = self.plan.containment().kill(KILL_WAIT_MAX);
         }
         if let Some(path) = socket_path {
             super::socket::remove(&path);
@@ -258,8 +266,11 @@ impl Guardian<'_> {
     /// Beside the keeper, which asks the ledger meanwhile: a move between groups can take the kernel some milliseconds. The keeper
     /// opens the gate once it is told so; where it is not, nothing runs.
     fn put_in_place(&self, says_in: OwnedFd) {
-        let taken_in = self.joins.iter().filter(|pid| self.plan.containment().take_in(**pid));
-        if taken_in.count() == self.joins.len() {
+        // A number is a process's own while that lives.
+        let is_taken_in = |(pid, held): &&(i32, PidFd)| {
+            !held.has_ended() && self.plan.containment().take_in(*pid) && !held.has_ended()
+        };
+        if self.joins.iter().filter(is_taken_in).count() == self.joins.len() {
             // A keeper that has ended meanwhile needs no word.
             let _is_told = nix::unistd::write(&says_in, b"i");
         }
@@ -311,6 +322,8 @@ impl Guardian<'_> {
         let Self { options, attempt, handed, plan, outer, socket, entry, .. } = self;
         // They are the guardian's to remove, and nobody else's while either lives.
         std::mem::forget((outer, entry));
+        // What is sent to the keeper ends no job.
+        block_signals();
         // Not inherited by its threads.
         schedule_first();
         keep_the_right_to_kill(&handed.meter).map_err(told("the meter cannot become its user"))?;
@@ -393,7 +406,13 @@ fn settle(options: &RunOptions, handed: &Handed, why: &str) {
     }
 }
 
+/// But for glibc's own, which its threads need.
+fn block_signals() {
+    set_mask(OF_GLIBC.into_iter().fold(SignalSet::ALL, SignalSet::without));
+}
+
 fn settle_as_meter(options: &RunOptions, handed: &Handed) -> io::Result<Vec<String>> {
+    block_signals();
     keep_the_right_to_kill(&handed.meter)?;
     let Some(directory) = &options.spool_dir else { return Ok(Vec::new()) };
     let flushed = leftovers::flush(directory, &options.ledger, options.connect)?;

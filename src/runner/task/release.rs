@@ -22,7 +22,7 @@ impl Keeper<'_> {
         self.channel.send(&ToFront::Released(self.plan.specification()));
         // One that has ended at its gate needs no word: the front says how it ended.
         let _went_on = self.gate.as_ref().map(Gate::open);
-        self.leftovers = crate::runner::settle_leftovers(self.options);
+        // What an earlier one has left over is the epilog's: the end of a task does not wait for it.
         Ok(())
     }
 
