@@ -67,7 +67,11 @@ impl Plan {
         let mut degraded = Vec::new();
         for source in CpuSource::BEST_FIRST.into_iter().filter(|source| forced.is_none_or(|forced| forced == *source)) {
             match prepare(source, attempt) {
-                Ok(prepared) => return Ok(Self::new(source, prepared, degraded, job_uid)),
+                Ok(prepared) => {
+                    let inner = prepared.inner.as_ref().map(|group| group.path().to_owned());
+                    let rate = RateReader::new(inner.or_else(|| own_group_path().ok()).as_deref());
+                    return Ok(Self::new(source, prepared, rate, degraded, job_uid));
+                }
                 Err(error) if forced.is_some() => return Err(error),
                 Err(error) => degraded.push(format!("CPU time is not metered by {}: {error}", source.as_str())),
             }
@@ -111,8 +115,7 @@ impl Plan {
             accounting: None,
             enclosing: None,
         };
-        let mut plan = Self::new(CpuSource::Cgroup2, prepared, Vec::new(), uid);
-        plan.rate = RateReader::new(Some(path));
+        let mut plan = Self::new(CpuSource::Cgroup2, prepared, RateReader::new(Some(path)), Vec::new(), uid);
         plan.attached = Some(attached);
         if !plan.containment.can_hold() {
             plan.degraded.push("attached: the job cannot be frozen at its ceiling, it is killed there".to_owned());
@@ -123,7 +126,7 @@ impl Plan {
     /// For a task that a scheduler starts, as root. What cannot be metered by groups there is not to run.
     ///
     /// # Errors
-    /// Where none can be made, or what is put into them does not die.
+    /// Where none can be made, or what is in such groups does not die.
     pub fn of_task(
         attempt: Uuid,
         task: &Task<'_>,
@@ -145,17 +148,14 @@ impl Plan {
             }
         };
         let prepared = Prepared { containment, inner: None, joins: Vec::new(), accounting, enclosing: None };
-        let mut plan = Self::new(source, prepared, Vec::new(), job_uid);
-        let path = if let Containment::Cgroup2(group) = &plan.containment {
-            Some(group.path().to_owned())
-        } else {
-            group_path_of(task.pid).ok()
+        let path = match &prepared.containment {
+            Containment::Cgroup2(group) => Some(group.path().to_owned()),
+            _ => group_path_of(task.pid).ok(),
         };
-        plan.rate = RateReader::new(path.as_deref());
-        Ok((plan, outer))
+        Ok((Self::new(source, prepared, RateReader::new(path.as_deref()), Vec::new(), job_uid), outer))
     }
 
-    fn new(source: CpuSource, prepared: Prepared, mut degraded: Vec<String>, job_uid: u32) -> Self {
+    fn new(source: CpuSource, prepared: Prepared, rate: RateReader, mut degraded: Vec<String>, job_uid: u32) -> Self {
         match source {
             CpuSource::Cgroup2 | CpuSource::Cgroup1 => degraded.clear(),
             CpuSource::Enclosing | CpuSource::Perf => {
@@ -176,7 +176,6 @@ impl Plan {
             )),
             (_, Ok(())) => {}
         }
-        let group = prepared.inner.as_ref().map(|group| group.path().to_owned()).or_else(|| own_group_path().ok());
         Self {
             source,
             containment: prepared.containment,
@@ -185,7 +184,7 @@ impl Plan {
             accounting: prepared.accounting,
             enclosing: prepared.enclosing,
             attached: None,
-            rate: RateReader::new(group.as_deref()),
+            rate,
             tick_us: tick_us(),
             same_user: nix::unistd::geteuid().as_raw() == job_uid || job_uid == 0,
             front_is_first: std::process::id() == 1 && in_own_pid_namespace(),

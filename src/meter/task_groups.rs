@@ -16,15 +16,9 @@ use crate::sys::identity::FileIdentity;
 /// The job's own, within an outer one.
 const INNER: &str = "job";
 
-/// Around the job's groups. Dropped, they go, if the job's have gone.
+/// Where the groups around the job's are. Dropped, they go, if the job's have gone.
 #[derive(Debug)]
-pub struct OuterGroups(Vec<Outer>);
-
-#[derive(Debug)]
-enum Outer {
-    V2(Group),
-    V1(V1Group),
-}
+pub struct OuterGroups(Vec<PathBuf>);
 
 /// Which task, and whose its groups are.
 #[derive(Debug)]
@@ -44,25 +38,18 @@ pub fn remove_group(path: &Path) -> io::Result<()> {
 }
 
 impl OuterGroups {
-    /// Where they are, for who has to remove them later.
+    /// For who has to remove them later.
     #[must_use]
-    pub fn paths(&self) -> Vec<PathBuf> {
-        let path = |outer: &Outer| match outer {
-            Outer::V2(group) => group.path().to_owned(),
-            Outer::V1(group) => group.path().to_owned(),
-        };
-        self.0.iter().map(path).collect()
+    pub fn paths(&self) -> &[PathBuf] {
+        &self.0
     }
 
-    /// Removes them, which are empty then.
+    /// Removes them, each named for its attempt.
     ///
     /// # Errors
     /// Where one is not empty.
     pub fn remove(&self) -> io::Result<()> {
-        self.0.iter().try_for_each(|outer| match outer {
-            Outer::V2(group) => group.remove(),
-            Outer::V1(group) => group.remove(),
-        })
+        self.0.iter().try_for_each(|path| remove_group(path))
     }
 }
 
@@ -76,13 +63,12 @@ impl Drop for OuterGroups {
 /// In the v2 hierarchy.
 pub(super) fn make_v2(attempt: Uuid, task: &Task<'_>) -> io::Result<(Containment, OuterGroups)> {
     let around = group_path_of(task.pid)?;
-    let outer = Group::open(&around)?.create_below(&format!("jobmeter-{attempt}"))?;
-    let path = outer.path().to_owned();
-    let outer = OuterGroups(vec![Outer::V2(outer)]);
-    chown(&path, Some(task.owner.uid), Some(task.owner.gid))?;
+    let group = Group::open(&around)?.create_below(&format!("jobmeter-{attempt}"))?;
+    let outer = OuterGroups(vec![group.path().to_owned()]);
+    chown(group.path(), Some(task.owner.uid), Some(task.owner.gid))?;
     let mut inner = {
         let _as_owner = FileIdentity::assume(task.owner)?;
-        Group::open(&path)?.create_below(INNER)?
+        group.create_below(INNER)?
     };
     inner.keep_open();
     Ok((Containment::Cgroup2(inner), outer))
@@ -93,7 +79,7 @@ pub(super) fn make_v1(attempt: Uuid, task: &Task<'_>) -> io::Result<(Containment
     let mut outer = OuterGroups(Vec::new());
     let mut make = |controller: &str| {
         let group = group_of_task(task.pid, controller)?.create_below(&format!("jobmeter-{attempt}"))?;
-        outer.0.push(Outer::V1(group.clone()));
+        outer.0.push(group.path().to_owned());
         chown(group.path(), Some(task.owner.uid), Some(task.owner.gid))?;
         let inner = {
             let _as_owner = FileIdentity::assume(task.owner)?;

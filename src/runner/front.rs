@@ -19,17 +19,16 @@ use crate::sys::poll::{has_hung_up, readable};
 use crate::sys::process::{Change, ChildChange, PidFd, child_changed, cpu_us_of, reaped_cpu_us};
 use crate::sys::shared::SharedPage;
 use crate::sys::signals::{
-    Arrived, SIGCHLD, SIGCONT, SIGKILL, SIGURG, SIGWINCH, Signals, continue_at_word, die_of, send, send_to_group,
-    stop_by,
+    Arrived, SIGCHLD, SIGCONT, SIGKILL, Signals, continue_at_word, die_of, send, send_to_group, stop_by,
 };
 use crate::sys::spawn::{Command, Placement, SpawnError, Stage};
 use crate::sys::terminal::Terminal;
 use crate::sys::witness::Testimony;
 
 /// How long a keeper that is past its deadline has to renew it.
-const RENEWAL_WAIT: Duration = Duration::from_millis(50);
+pub(super) const RENEWAL_WAIT: Duration = Duration::from_millis(50);
 /// More signals are not taken before the keeper and its deadline are looked at again.
-const TAKEN_AT_ONCE_MAX: usize = 64;
+pub(super) const TAKEN_AT_ONCE_MAX: usize = 64;
 /// How long a keeper that was killed is waited for: the job is to be ended all the same.
 const KEEPER_END_WAIT_MAX: Duration = Duration::from_secs(1);
 
@@ -104,7 +103,7 @@ struct Watch {
 }
 
 /// More is not kept for a command that has not begun.
-const EARLY_MAX: usize = 64;
+pub(super) const EARLY_MAX: usize = 64;
 
 impl Watch {
     /// The command, while it was not waited for: its number is its own.
@@ -264,7 +263,7 @@ impl Front<'_> {
         self.tell_keeper(arrived);
         let Some(child) = watch.running() else {
             if self.command.is_none() {
-                self.pass_to_all(arrived);
+                self.plan.containment().send_to_all(arrived.number, None);
             } else if watch.child.is_none() && watch.early.len() < EARLY_MAX {
                 watch.early.push(arrived);
             }
@@ -282,24 +281,14 @@ impl Front<'_> {
 
     /// A reading goes to the spool before a signal that may end everything is passed on.
     fn tell_keeper(&self, arrived: Arrived) {
-        if !matches!(arrived.number, SIGWINCH | SIGCONT | SIGURG) {
-            self.channel.send(&ToKeeper::Passing { signal: arrived.number });
+        if let Some(passing) = ToKeeper::passing(arrived.number) {
+            self.channel.send(&passing);
         }
     }
 
     /// What may not be signalled (a set-uid program) could not be without jobmeter either.
     fn pass(&self, child: Pid, arrived: Arrived) {
         arrived.send_to(child).ok();
-    }
-
-    /// To what something else has started: each process is held before it is looked for again, so that its number is its own.
-    fn pass_to_all(&self, arrived: Arrived) {
-        let held = |pid: i32| (pid > 0).then(|| PidFd::open(Pid::from_raw(pid)).ok()).flatten().map(|held| (pid, held));
-        let all: Vec<(i32, PidFd)> = self.plan.containment().processes().into_iter().filter_map(held).collect();
-        let still = self.plan.containment().processes();
-        for (_, process) in all.iter().filter(|(pid, _)| still.contains(pid)) {
-            process.send(arrived.number).ok();
-        }
     }
 
     fn has_own_session(&self) -> bool {
@@ -364,19 +353,12 @@ impl Front<'_> {
     }
 
     fn command_changed(&self, watch: &mut Watch, change: Change, terminal: Option<&Terminal>) {
-        let ended = match change {
-            Change::Exited(code) => ExitKind::Exited(code),
-            Change::Signalled(number) => ExitKind::Signalled(number),
-            Change::Stopped(number) => {
-                if let Some(child) = watch.running() {
-                    self.stop_with(child, number, terminal);
-                }
-                return;
-            }
-            Change::Continued => return,
-        };
-        watch.child_running = false;
-        self.channel.send(&ToKeeper::Ended(ended));
+        if let Some(ended) = ExitKind::of(change) {
+            watch.child_running = false;
+            self.channel.send(&ToKeeper::Ended(ended));
+        } else if let (Change::Stopped(number), Some(child)) = (change, watch.running()) {
+            self.stop_with(child, number, terminal);
+        }
     }
 
     /// The command was stopped: so is jobmeter, that its shell takes over, and with the shell's `fg` both continue. A

@@ -11,6 +11,8 @@ use std::os::fd::AsRawFd;
 
 use crate::domain::printable::printable;
 use crate::sys::containment::ContainmentSpec;
+use crate::sys::process::Change;
+use crate::sys::signals::{SIGCONT, SIGURG, SIGWINCH};
 use crate::sys::spawn::{SpawnError, Stage};
 
 /// How a process ended.
@@ -21,6 +23,17 @@ pub enum ExitKind {
     Exited(i32),
     /// Of this signal.
     Signalled(i32),
+}
+
+impl ExitKind {
+    /// `None` of a process that has not ended.
+    pub(super) const fn of(change: Change) -> Option<Self> {
+        match change {
+            Change::Exited(code) => Some(Self::Exited(code)),
+            Change::Signalled(number) => Some(Self::Signalled(number)),
+            Change::Stopped(_) | Change::Continued => None,
+        }
+    }
 }
 
 /// Why the command did not start.
@@ -70,6 +83,13 @@ pub(super) enum ToKeeper {
     Ended(ExitKind),
     /// A signal is about to be passed on.
     Passing { signal: i32 },
+}
+
+impl ToKeeper {
+    /// Of a signal that may end everything; `None` of one that does not.
+    pub(super) fn passing(signal: i32) -> Option<Self> {
+        (!matches!(signal, SIGWINCH | SIGCONT | SIGURG)).then_some(Self::Passing { signal })
+    }
 }
 
 /// How jobmeter ends.
@@ -122,13 +142,14 @@ impl Channel {
 
     /// Sends; the other side's death is not an error here, since its pidfd tells that.
     pub(super) fn send<T: Serialize>(&self, message: &T) {
-        let Ok(bytes) = serde_json::to_vec(message) else { return };
-        while send(self.0.as_raw_fd(), &bytes, MsgFlags::MSG_NOSIGNAL) == Err(Errno::EINTR) {}
+        if let Ok(bytes) = serde_json::to_vec(message) {
+            self.send_bytes(&bytes);
+        }
     }
 
-    /// A word that is no message, before there is somebody to send messages to.
-    pub(super) fn send_byte(&self, byte: u8) {
-        while send(self.0.as_raw_fd(), &[byte], MsgFlags::MSG_NOSIGNAL) == Err(Errno::EINTR) {}
+    /// The same of what is no message.
+    pub(super) fn send_bytes(&self, bytes: &[u8]) {
+        while send(self.0.as_raw_fd(), bytes, MsgFlags::MSG_NOSIGNAL) == Err(Errno::EINTR) {}
     }
 
     /// Waits for the next message; `None` once the other side has closed.
@@ -140,9 +161,8 @@ impl Channel {
         loop {
             match recv(self.0.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
                 Ok(0) => return Ok(None),
-                // The other side has closed with something of ours unread. Told once, before what it had sent, which the
-                // next call returns (unix(7)).
-                // A single byte is a word that came after those that were waited for.
+                // A single byte is a word that came after those that were waited for. ECONNRESET: the other side has closed with
+                // something of ours unread. Told once, before what it had sent, which the next call returns (unix(7)).
                 Ok(1) | Err(Errno::EINTR | Errno::ECONNRESET) => {}
                 Ok(length) => return Ok(Some(serde_json::from_slice(buffer.get(..length).unwrap_or_default())?)),
                 Err(error) => return Err(error.into()),

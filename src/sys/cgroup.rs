@@ -93,13 +93,7 @@ pub(super) fn hierarchy() -> io::Result<Option<PathBuf>> {
 /// The directory of the v2 group `own` (as in `/proc/self/cgroup`), by the mounts of `mountinfo`. A mount shows the part
 /// of the hierarchy below its root field; a group outside of it (`/../…`) cannot be reached.
 fn locate_group(mountinfo: &str, own: &str) -> Option<PathBuf> {
-    mountinfo.lines().rev().find_map(|line| {
-        let (mount, kind) = line.split_once(" - ")?;
-        if kind.split(' ').next()? != "cgroup2" {
-            return None;
-        }
-        let mut fields = mount.split(' ').skip(3);
-        let (root, target) = (fields.next()?, unescape(fields.next()?));
+    mounts(mountinfo).find_map(|(root, target)| {
         let below = if root == "/" { own } else { own.strip_prefix(root)? };
         if below.split('/').any(|part| part == "..") || !(below.is_empty() || below.starts_with('/')) {
             return None;
@@ -111,15 +105,19 @@ fn locate_group(mountinfo: &str, own: &str) -> Option<PathBuf> {
 
 /// The other way around: by the mount through which the path leads.
 fn name_at(mountinfo: &str, path: &Path) -> Option<PathBuf> {
-    mountinfo.lines().rev().find_map(|line| {
-        let (mount, kind) = line.split_once(" - ")?;
-        if kind.split(' ').next()? != "cgroup2" {
-            return None;
-        }
-        let mut fields = mount.split(' ').skip(3);
-        let (root, target) = (unescape(fields.next()?), unescape(fields.next()?));
-        let below = path.strip_prefix(target).ok()?;
+    mounts(mountinfo).find_map(|(root, target)| {
+        let (root, below) = (unescape(root), path.strip_prefix(target).ok()?);
         Some(if below.as_os_str().is_empty() { root } else { root.join(below) })
+    })
+}
+
+/// Of the v2 hierarchy, the newest first: which part of it each shows, as it stands there, and where.
+fn mounts(mountinfo: &str) -> impl Iterator<Item = (&str, PathBuf)> {
+    mountinfo.lines().rev().filter_map(|line| {
+        let (mount, kind) = line.split_once(" - ")?;
+        let mut fields = mount.split(' ').skip(3);
+        let (root, target) = (fields.next()?, fields.next()?);
+        (kind.split(' ').next()? == "cgroup2").then(|| (root, unescape(target)))
     })
 }
 

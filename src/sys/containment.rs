@@ -358,6 +358,18 @@ impl Containment {
         }
     }
 
+    /// Sends a signal to each of its processes but `spared`. Each is held before it is looked for again, so that its number is its own. What
+    /// may not be signalled could not be without jobmeter either.
+    pub fn send_to_all(&self, number: i32, spared: Option<i32>) {
+        let hold = |pid: i32| Some((pid, PidFd::open(Pid::from_raw(pid)).ok()?));
+        let pids = self.processes().into_iter().filter(|pid| *pid > 0 && Some(*pid) != spared);
+        let held: Vec<(i32, PidFd)> = pids.filter_map(hold).collect();
+        let still = self.processes();
+        for (_, process) in held.iter().filter(|(pid, _)| still.contains(pid)) {
+            let _is_sent = process.send(number);
+        }
+    }
+
     /// Whether something in it lives.
     #[must_use]
     pub fn is_populated(&self) -> bool {

@@ -1,4 +1,5 @@
-//! A first word over a socket whose other end others hold: the kernel says which process spoke (`SCM_CREDENTIALS`, unix(7)).
+//! A first word over a socket whose other end others hold: the kernel says which process spoke (`SCM_CREDENTIALS`, unix(7); whoever made the
+//! socket has set `SO_PASSCRED`).
 
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -6,14 +7,14 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use nix::cmsg_space;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixCredentials, recvmsg, setsockopt, sockopt::PassCred};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixCredentials, recvmsg};
 use nix::sys::stat::SFlag;
 
 /// A byte, and a number of 32 bits.
 const WORD_BYTES_MAX: usize = 16;
 
 /// What a process has said first.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct FirstWord {
     /// The first byte that it sent.
     pub byte: u8,
@@ -57,14 +58,6 @@ pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
             Err(not.err().map_or_else(|| io::ErrorKind::InvalidInput.into(), io::Error::from))
         }
     }
-}
-
-/// From now on the kernel says of each message who sent it. What came before has no sender.
-///
-/// # Errors
-/// Where it is no Unix socket.
-pub fn name_senders(socket: &impl std::os::fd::AsFd) -> io::Result<()> {
-    Ok(setsockopt(socket, PassCred, &true)?)
 }
 
 /// Waits for the next message; `None` once the other side has closed. A longer one is cut.

@@ -3,7 +3,7 @@
 import pathlib
 import re
 
-from bed import call, cpu, settled
+from bed import become, call, cpu, settled
 from metering import newest
 from harness import wait_until
 
@@ -11,7 +11,7 @@ from harness import wait_until
 ERROR_MAX = 0.005
 CREDITS_PER_SECOND = 0.00025
 PROGRESS = pathlib.Path("/tmp/enemy.progress")
-BECOME_ANN = ["setpriv", "--reuid=ann", "--regid=ann", "--init-groups"]
+BECOME_ANN = become("ann")
 
 
 def srun(*line, name="enemy", check=False, limit_s=120, **environment):

@@ -20,7 +20,7 @@ sys.path.insert(0, str(HERE.parent.parent))
 
 import trackers
 from attacking import BECOME_ANN, CREDITS_PER_SECOND, ERROR_MAX, PROGRESS, burned_by_those, enemy, is_charged, program, progress, seconds, srun, tries
-from bed import DEPLOY, HERE as BED, LEDGER, batch, call, cpu, inside, job, ledger, left_over, meters, node_state, outside, over, print_logs, said, settled, shown, state_of
+from bed import DEPLOY, HERE as BED, LEDGER, batch, become, call, cpu, inside, job, ledger, left_over, meters, node_state, outside, over, print_logs, said, settled, shown, state_of
 from metering import build_burner, charged_to, more, newest
 from moments import cancel_at_each_moment, kill_srun_at_each_moment, left_groups, signal_fronts_while_they_start
 from harness import run_scenes, wait_until
@@ -76,7 +76,7 @@ def burn_within_namespaces():
 
 
 def take_sockets_of_others():
-    of_bob = subprocess.Popen(["setpriv", "--reuid=bob", "--regid=bob", "--init-groups", "srun", "sh", "-c", "echo $JOBMETER_SOCKET > /tmp/bob.socket; cat"], cwd="/tmp", stdin=subprocess.PIPE)
+    of_bob = subprocess.Popen([*become("bob"), "srun", "sh", "-c", "echo $JOBMETER_SOCKET > /tmp/bob.socket; cat"], cwd="/tmp", stdin=subprocess.PIPE)
     wait_until(20, "bob's task runs", lambda: os.path.exists("/tmp/bob.socket"))
     try:
         return tries("take_sockets_of_others")()
@@ -257,8 +257,8 @@ def spend_the_same_credits_at_once():
     program("nothing", "")
     before = charged_to("poor")
     more("poor", amount)
-    become = ["setpriv", "--reuid=poor", "--regid=poor", "--init-groups"]
-    steps = [subprocess.Popen([*become, "srun", "--overcommit", "--job-name=same", "burn", "600", path], cwd="/tmp", stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for path in paths]
+    as_poor = become("poor")
+    steps = [subprocess.Popen([*as_poor, "srun", "--overcommit", "--job-name=same", "burn", "600", path], cwd="/tmp", stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for path in paths]
     statuses = wait_until(60, "all have ended", lambda: None not in (found := [step.poll() for step in steps]) and found)
     truth = sum(map(progress, paths)) * CREDITS_PER_SECOND
     with contextlib.suppress(AssertionError):

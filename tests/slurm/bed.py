@@ -58,10 +58,13 @@ CONF = {
 }
 
 
+def become(user):
+    return ["setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups"]
+
+
 def call(*line, user=None, check=True, limit_s=60, **environment):
     env = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8", **environment}
-    become = ["setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups"] if user else []
-    done = subprocess.run([*become, *map(str, line)], env=env, cwd="/tmp", capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=limit_s)
+    done = subprocess.run([*(become(user) if user else []), *map(str, line)], env=env, cwd="/tmp", capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=limit_s)
     assert not check or done.returncode == 0, (line, done.returncode, done.stdout, done.stderr)
     return done
 

@@ -7,7 +7,7 @@ import pty
 import re
 import subprocess
 
-from bed import batch, call, over, said, shown, state_of
+from bed import batch, become, call, over, said, shown, state_of
 from harness import let_pass, wait_until
 
 # Two processes of a task, a parent and its child, and one more in a session of its own: each counts what it gets. It says when all three are
@@ -46,7 +46,7 @@ def what_srun_prints():
     """Streams, labels, standard input, the order of a task's own lines."""
     plain = call("srun", "sh", "-c", "pwd; echo error >&2; echo last", "--chdir=/srv", user="ann", check=False)
     labelled = call("srun", "-n3", "--label", "sh", "-c", "echo $SLURM_PROCID of $SLURM_NTASKS", user="ann")
-    fed = subprocess.run(["setpriv", "--reuid=ann", "--regid=ann", "--init-groups", "srun", "cat"], input="fed\n" * 1000, capture_output=True, text=True, cwd="/tmp", timeout=60)
+    fed = subprocess.run([*become("ann"), "srun", "cat"], input="fed\n" * 1000, capture_output=True, text=True, cwd="/tmp", timeout=60)
     return plain.stdout, "error" in plain.stderr, sorted(labelled.stdout.splitlines()), fed.stdout == "fed\n" * 1000, fed.returncode
 
 
@@ -130,7 +130,7 @@ def what_scancel_signals_in_a_step():
         for stale in pathlib.Path("/tmp").glob("step.*"):
             stale.unlink()
         path.write_text(COUNTER)
-        step = subprocess.Popen(["setpriv", "--reuid=ann", "--regid=ann", "--init-groups", "srun", "--job-name=counter", "python3", path, "/tmp/step"], cwd="/tmp", stdin=subprocess.DEVNULL)
+        step = subprocess.Popen([*become("ann"), "srun", "--job-name=counter", "python3", path, "/tmp/step"], cwd="/tmp", stdin=subprocess.DEVNULL)
         wait_until(20, "all three are ready", lambda: all(os.path.exists(f"/tmp/step.{who}.ready") for who in ("parent", "child", "apart")))
         number = call("squeue", "-h", "-n", "counter", "-o", "%i").stdout.strip()
         call("scancel", f"--signal={sent}", f"{number}.0", user="ann")
@@ -182,7 +182,7 @@ def what_a_terminal_shows():
     pid, master = pty.fork()
     if pid == 0:
         os.chdir("/tmp")
-        os.execvp("setpriv", ["setpriv", "--reuid=ann", "--regid=ann", "--init-groups", "srun", "--pty", "sh", "-c", "test -t 0 && test -t 1 && echo terminal; stty size; trap 'echo int; exit 5' INT; echo now; sleep 20 & wait"])
+        os.execvp("setpriv", [*become("ann"), "srun", "--pty", "sh", "-c", "test -t 0 && test -t 1 && echo terminal; stty size; trap 'echo int; exit 5' INT; echo now; sleep 20 & wait"])
     shows, sent = b"", False
     while True:
         try:

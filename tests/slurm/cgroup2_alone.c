@@ -49,14 +49,7 @@ int open(const char *path, int flags, ...)
 	return opened(path, flags, mode);
 }
 
-int open64(const char *path, int flags, ...)
-{
-	va_list arguments;
-	va_start(arguments, flags);
-	mode_t mode = mode_of(flags, arguments);
-	va_end(arguments);
-	return opened(path, flags, mode);
-}
+int open64(const char *path, int flags, ...) __attribute__((alias("open")));
 
 FILE *fopen(const char *path, const char *how)
 {

@@ -6,10 +6,10 @@ import signal
 import subprocess
 
 import bed
-from bed import HOST, batch, call, left_over, node_state, over, said, start_slurmd, state_of
+from bed import HOST, batch, become, call, left_over, node_state, over, said, start_slurmd, state_of
 from harness import wait_until
 
-AS_ANN = ["setpriv", "--reuid=ann", "--regid=ann", "--init-groups"]
+AS_ANN = become("ann")
 # A step within a script: it says that it runs, and ends when it is told.
 WAITS = "#!/bin/sh\nsrun --overlap sh -c 'touch /tmp/on; while [ ! -e /tmp/go ]; do sleep 0.05; done; exit 3'\necho step $?\nexit 4\n"
 GOES_ON = ["sh", "-c", "touch /tmp/on; while [ ! -e /tmp/go ]; do sleep 0.05; done"]

@@ -111,22 +111,16 @@ def blow(*roles):
     return kind
 
 
-def a_keeper_is_stopped(dice):
-    target = aim(dice)
-    if target:
-        hit(signal.SIGSTOP, target.keeper)
-        for_a_while(dice)
-        hit(signal.SIGCONT, target.keeper)
-    return target.job if target else ""
-
-
-def a_guardian_is_stopped(dice):
-    target = aim(dice)
-    if target:
-        hit(signal.SIGSTOP, target.guardian)
-        for_a_while(dice)
-        hit(signal.SIGCONT, target.guardian)
-    return target.job if target else ""
+def stopped(role):
+    def kind(dice):
+        target = aim(dice)
+        if target:
+            hit(signal.SIGSTOP, getattr(target, role))
+            for_a_while(dice)
+            hit(signal.SIGCONT, getattr(target, role))
+        return target.job if target else ""
+    kind.__name__ = f"a_{role}_is_stopped"
+    return kind
 
 
 def a_slurmstepd_is_killed(dice):
@@ -185,5 +179,5 @@ def nothing_is_wrong(_):
 
 # At one task, which has to run.
 AIMED = (blow("keeper"), blow("guardian"), blow("front"), blow("guardian", "keeper"), blow("front", "keeper"), blow("front", "guardian"), blow("front", "guardian", "keeper"),
-         a_keeper_is_stopped, a_guardian_is_stopped, a_slurmstepd_is_killed)
+         stopped("keeper"), stopped("guardian"), a_slurmstepd_is_killed)
 KINDS = (*AIMED, the_ledger_is_away, the_ledger_is_killed, the_spool_is_full, slurmd_is_killed, the_key_is_unreadable, the_config_is_broken, the_program_is_missing, nothing_is_wrong)

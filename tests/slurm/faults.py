@@ -16,7 +16,7 @@ HERE = pathlib.Path(__file__).resolve()
 sys.path.insert(0, str(HERE.parent.parent))
 
 import bed
-from bed import call, cpu, inside, ledger, left_over, meters, node_state, outside, print_logs
+from bed import become, call, cpu, inside, ledger, left_over, meters, node_state, outside, print_logs
 from fault_kinds import AIMED, KINDS, SPOOL, SPOOL_MIB, metered, missed
 from harness import let_pass, run_scenes, wait_until
 from metering import ERROR_MAX, LOADING_S
@@ -62,10 +62,6 @@ class Field:
         return sum(len(job.steps) for job in self.jobs)
 
 
-def become(user, *line):
-    return ["setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups", *map(str, line)]
-
-
 def start(field):
     """One more job: srun with one or two tasks, or a script with two steps side by side and one after them."""
     dice = field.dice
@@ -82,7 +78,7 @@ def start(field):
         script.write_text(f"#!/bin/sh\nexec noted {TRUTH} {name} {seconds()} '{inner[0]} & {inner[1]} & wait; {inner[2]}'\n")
         command = ["sbatch", "--wait", "--no-requeue", "-n2", f"--jobmeter-label=step={name}", f"--job-name={name}", f"--output={OUT}/{name}.said", script]
     with open(OUT / f"{name}.out", "w") as out:
-        process = subprocess.Popen(become(user, *command), cwd="/tmp", stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+        process = subprocess.Popen([*become(user), *map(str, command)], cwd="/tmp", stdin=subprocess.DEVNULL, stdout=out, stderr=out)
     field.jobs.append(Started(name, process, steps))
     return field.jobs[-1]
 

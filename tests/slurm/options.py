@@ -6,10 +6,10 @@ import re
 import subprocess
 import time
 
-from bed import batch, call, left_over, over, said, shown
+from bed import batch, become, call, left_over, over, said, shown
 from harness import wait_until
 
-AS_ANN = ["setpriv", "--reuid=ann", "--regid=ann", "--init-groups"]
+AS_ANN = become("ann")
 # Of a command that is not to wait for its end.
 LONG_S = 60
 

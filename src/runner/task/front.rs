@@ -7,20 +7,16 @@ use std::time::Duration;
 
 use nix::unistd::Pid;
 
-use crate::runner::front::{leave, say};
+use crate::runner::front::{EARLY_MAX, TAKEN_AT_ONCE_MAX, leave, say};
 use crate::runner::wire::{Channel, Exit, ExitKind, ToFront, ToKeeper};
 use crate::sys::clock::pause;
-use crate::sys::containment::{Containment, ContainmentSpec};
+use crate::sys::containment::{Containment, ContainmentSpec, Reopened};
 use crate::sys::poll::readable;
-use crate::sys::process::{Change, PidFd, child_changed, forbid_tracing};
+use crate::sys::process::{PidFd, child_changed, forbid_tracing};
 use crate::sys::shared::SharedPage;
-use crate::sys::signals::{Arrived, SIGCHLD, SIGCONT, SIGKILL, SIGURG, SIGWINCH, SignalSet, Signals, send};
+use crate::sys::signals::{Arrived, SIGCHLD, SIGKILL, SignalSet, Signals, send};
 use crate::sys::witness::{Stand, Testimony, Witness};
 
-/// More signals are not taken before the keeper is heard again.
-const TAKEN_AT_ONCE_MAX: usize = 64;
-/// What comes before the command has begun is kept for it, and not more.
-const EARLY_MAX: usize = 64;
 /// Who signals each process of a job by itself may come to this one first.
 const ONE_BY_ONE_MAX: Duration = Duration::from_millis(10);
 /// Between the end of the keeper's channel and that of the job.
@@ -67,7 +63,7 @@ pub fn front(channel: OwnedFd, command: Pid) -> ExitCode {
             // Where there are none, each signal is handed on.
             let witnesses = Witnesses::start(&channel).ok();
             if witnesses.is_none() {
-                channel.send_byte(super::FRONT_BYTE);
+                channel.send_bytes(&[super::FRONT_BYTE]);
             }
             Front { channel, signals, command, runs: true, job: None, witnesses, early: Vec::new() }.run()
         }
@@ -147,8 +143,8 @@ impl Front {
 
     fn deal_with(&mut self, arrived: Arrived) {
         let reached = self.witnesses.as_mut().map_or(Reached::FrontAlone, |all| all.reached(arrived.number));
-        if !matches!(arrived.number, SIGWINCH | SIGCONT | SIGURG) {
-            self.channel.send(&ToKeeper::Passing { signal: arrived.number });
+        if let Some(passing) = ToKeeper::passing(arrived.number) {
+            self.channel.send(&passing);
         }
         if !self.runs {
             return;
@@ -157,8 +153,11 @@ impl Front {
             (None, _) if self.early.len() < EARLY_MAX => self.early.push(arrived),
             (None, _) | (_, Reached::Job) => {}
             (Some(job), Reached::Task) => {
+                // As the scheduler would, if it saw them. What the witness is given would be taken for the next one that comes.
                 let witness = self.witnesses.as_ref().map(|all| all.with_job.pid().as_raw());
-                pass_to_all(job, witness, arrived);
+                if let Some(job) = Containment::reopen(job).ok().and_then(Reopened::found) {
+                    job.send_to_all(arrived.number, witness);
+                }
             }
             (Some(_), Reached::FrontAlone) => self.pass(arrived),
         }
@@ -171,12 +170,10 @@ impl Front {
 
     fn reap(&mut self) {
         while let Some(changed) = child_changed(None) {
-            let ended = match changed.change {
-                Change::Exited(code) => ExitKind::Exited(code),
-                Change::Signalled(number) => ExitKind::Signalled(number),
-                Change::Stopped(_) | Change::Continued => continue,
-            };
-            if changed.pid == self.command && self.runs {
+            if let Some(ended) = ExitKind::of(changed.change)
+                && changed.pid == self.command
+                && self.runs
+            {
                 self.runs = false;
                 // Nothing that is not the job's is in its groups any more.
                 if let Some(witnesses) = self.witnesses.take() {
@@ -209,17 +206,5 @@ impl Front {
             lines.push("jobmeter: warning: not all of its processes die of SIGKILL".to_owned());
         }
         self.end(&lines, Exit::Status(125))
-    }
-}
-
-/// As the scheduler would, if it saw them. Each is held before it is looked for again, so that its number is its own.
-fn pass_to_all(job: &ContainmentSpec, witness: Option<i32>, arrived: Arrived) {
-    let Some(job) = Containment::reopen(job).ok().and_then(crate::sys::containment::Reopened::found) else { return };
-    let hold = |pid: i32| Some((pid, PidFd::open(Pid::from_raw(pid)).ok()?));
-    let held: Vec<(i32, PidFd)> = job.processes().into_iter().filter_map(hold).collect();
-    let still = job.processes();
-    // What the witness is given would be taken for the next one that comes.
-    for (_, process) in held.iter().filter(|(pid, _)| still.contains(pid) && Some(*pid) != witness) {
-        let _is_sent = process.send(arrived.number);
     }
 }

@@ -1,19 +1,19 @@
 //! Where the command of a task waits until its attempt is open.
 
 use std::ffi::OsString;
-use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 
 use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, send};
 use nix::unistd::Pid;
+
+use crate::runner::wire::Channel;
 
 /// One command's. Where it goes without a word, the command ends.
 #[derive(Debug)]
 pub(crate) struct Gate {
     pub(super) command: Pid,
-    socket: OwnedFd,
+    socket: Channel,
     /// Says so when the command is in the job's group.
     is_in: OwnedFd,
     /// `NAME=VALUE`, each ended by a NUL byte.
@@ -30,7 +30,7 @@ impl Gate {
             bytes.extend_from_slice(value.as_bytes());
             bytes.push(0);
         }
-        Self { command, socket, is_in, variables: bytes }
+        Self { command, socket: Channel::of(socket), is_in, variables: bytes }
     }
 
     /// Waits until it is; `false` where it cannot be.
@@ -45,12 +45,7 @@ impl Gate {
     }
 
     /// The command goes on with these variables.
-    pub(super) fn open(&self) -> io::Result<()> {
-        loop {
-            match send(self.socket.as_raw_fd(), &self.variables, MsgFlags::MSG_NOSIGNAL) {
-                Err(Errno::EINTR) => {}
-                sent => return Ok(sent.map(|_| ())?),
-            }
-        }
+    pub(super) fn open(&self) {
+        self.socket.send_bytes(&self.variables);
     }
 }

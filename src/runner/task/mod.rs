@@ -8,9 +8,9 @@
 //! ```
 //!
 //! The scheduler's plugin makes the channel, starts the guardian as root, and forks the task: its parent becomes the front, and the child
-//! says so over the channel, hands over a socket of its own, its gate, and waits there. The guardian puts it into the job's group and forks
-//! the keeper, which asks the ledger, and opens the gate or does not. The guardian ends a job whose keeper was lost, and
-//! removes what root alone can.
+//! says so over the channel, hands over a socket of its own, its gate, and waits there. The guardian forks the keeper, and puts the child
+//! into the job's group while the keeper asks the ledger, which then opens the gate or does not. The guardian ends a job whose keeper was
+//! lost, and removes what root alone can.
 
 pub mod front;
 pub(super) mod gate;
@@ -32,6 +32,7 @@ use self::gate::Gate;
 use self::register::Entry;
 use super::attempt::Attempt;
 use super::ending::{FREEZE_WAIT_MAX, KILL_WAIT_MAX};
+use super::front::RENEWAL_WAIT;
 use super::keeper::Keeper;
 use super::options::{RunAs, RunOptions};
 use super::socket::JobSocket;
@@ -60,8 +61,6 @@ const COMMAND_BYTE: u8 = b'c';
 const FRONT_BYTE: u8 = b'f';
 /// How long task and witness have to say their first word.
 const FIRST_WORD_WAIT_MAX: Duration = Duration::from_mins(1);
-/// How long a keeper that is past its deadline has to renew it.
-const RENEWAL_WAIT: Duration = Duration::from_millis(50);
 /// Whether the job has begun is looked for so often.
 const BEGIN_LOOK_US: u64 = 1_000_000;
 /// What has ended leaves its groups soon.
@@ -172,7 +171,7 @@ struct Spoken {
 fn await_words(handed: &Handed, uid: u32) -> Result<Spoken, NoMeter> {
     let (mut command, mut front) = (None, None);
     let until_us = after(FIRST_WORD_WAIT_MAX);
-    while is_before(until_us) {
+    while (command.is_none() || front.is_none()) && is_before(until_us) {
         let left = Duration::from_micros(until_us.saturating_sub(SystemClock.boottime_us()));
         let [spoken] = readable([handed.channel.as_fd()], Some(left));
         if !spoken {
@@ -187,20 +186,19 @@ fn await_words(handed: &Handed, uid: u32) -> Result<Spoken, NoMeter> {
             // What else the front says by now is for a keeper.
             _ => {}
         }
-        if let (Some(command), Some(front)) = (&mut command, &mut front) {
-            let is_child = |word: &FirstWord| {
-                word.uid == uid && Stat::read(word.pid).is_some_and(|stat| stat.parent == handed.task.as_raw())
-            };
-            if !is_child(command) || command.handed.is_none() {
-                return Err(NoMeter(format!("process {} is not the command of task {}", command.pid, handed.task)));
-            }
-            is_out_of_reach(handed.task)?;
-            let witness = (front.byte == WITNESS_BYTE && is_child(front)).then_some(front);
-            let (command, witness) = (std::mem::take(command), witness.map(std::mem::take));
-            return Ok(Spoken { command, witness });
-        }
     }
-    Err(NoMeter("the task did not say that it was there".to_owned()))
+    let (Some(command), Some(front)) = (command, front) else {
+        return Err(NoMeter("the task did not say that it was there".to_owned()));
+    };
+    let is_child = |word: &FirstWord| {
+        word.uid == uid && Stat::read(word.pid).is_some_and(|stat| stat.parent == handed.task.as_raw())
+    };
+    if !is_child(&command) || command.handed.is_none() {
+        return Err(NoMeter(format!("process {} is not the command of task {}", command.pid, handed.task)));
+    }
+    is_out_of_reach(handed.task)?;
+    let is_witness = front.byte == WITNESS_BYTE && is_child(&front);
+    Ok(Spoken { command, witness: is_witness.then_some(front) })
 }
 
 /// A program that its user can read can be traced by him until it says otherwise, and what a traced front starts is in no job's group

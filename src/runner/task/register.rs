@@ -32,7 +32,7 @@ pub(super) struct Entry {
 
 impl Entry {
     /// Before anything is made that would be left.
-    pub(super) fn make(attempt: Uuid, groups: Vec<PathBuf>, socket: Option<&Path>) -> io::Result<Self> {
+    pub(super) fn make(attempt: Uuid, groups: &[PathBuf], socket: Option<&Path>) -> io::Result<Self> {
         let folder = folder()?;
         let path = folder.join(attempt.to_string());
         // Locked under another name, so that nobody takes it for left over.
@@ -40,7 +40,7 @@ impl Entry {
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&hidden)?;
         let mut file =
             Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| io::Error::from(errno))?;
-        let left = Left { groups, socket: socket.map(Path::to_owned) };
+        let left = Left { groups: groups.to_vec(), socket: socket.map(Path::to_owned) };
         file.write_all(&serde_json::to_vec(&left)?)?;
         std::fs::rename(&hidden, &path)?;
         Ok(Self { path, _file: file })

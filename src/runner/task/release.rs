@@ -21,7 +21,7 @@ impl Keeper<'_> {
         running.child_state = running.child.as_ref().and_then(|(child, _)| StatFile::open(*child).ok());
         self.channel.send(&ToFront::Released(self.plan.specification()));
         // One that has ended at its gate needs no word: the front says how it ended.
-        let _went_on = self.gate.as_ref().map(Gate::open);
+        self.gate.iter().for_each(Gate::open);
         // What an earlier one has left over is the epilog's: the end of a task does not wait for it.
         Ok(())
     }
