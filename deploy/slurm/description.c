@@ -1,4 +1,4 @@
-/* What the plugin tells a meter of its task: the words of its call. */
+/* What the plugin tells a meter of its task. */
 #define _GNU_SOURCE
 #include "description.h"
 
@@ -36,15 +36,21 @@ struct spank_option options[] = {
 	SPANK_OPTIONS_TABLE_END
 };
 
+/* The bytes of one word. */
+static void add_bytes(struct words *words, const char *bytes, size_t length)
+{
+	if (length >= sizeof words->bytes - words->length) {
+		words->is_too_long = 1;
+		return;
+	}
+	memcpy(words->bytes + words->length, bytes, length);
+	words->length += length;
+	words->bytes[words->length++] = 0;
+}
+
 static void add(struct words *words, const char *text)
 {
-	char *copy = words->count < WORDS_MAX ? strdup(text) : NULL;
-
-	if (copy)
-		words->word[words->count++] = copy;
-	else
-		words->is_short_of_memory = 1;
-	words->word[words->count] = NULL;
+	add_bytes(words, text, strlen(text));
 }
 
 static void add_number(struct words *words, const char *name, uint32_t number)
@@ -57,14 +63,26 @@ static void add_number(struct words *words, const char *name, uint32_t number)
 
 static void add_text(struct words *words, const char *name, const char *value)
 {
-	char *text = NULL;
+	char text[WORD_MAX_BYTES + 64];
+	int length = snprintf(text, sizeof text, "%s=%s", name, value);
 
-	if (asprintf(&text, "%s=%s", name, value) < 0) {
-		words->is_short_of_memory = 1;
-		return;
+	if (length < 0 || (size_t)length >= sizeof text)
+		words->is_too_long = 1;
+	else
+		add(words, text);
+}
+
+/* It is for people: what is too long of it is cut. */
+static void add_command(struct words *words, int argc, char **argv)
+{
+	size_t room = COMMAND_MAX_BYTES;
+
+	for (int i = 0; i < argc && room > 1; i++) {
+		size_t length = strnlen(argv[i], room - 1);
+
+		add_bytes(words, argv[i], length);
+		room -= length + 1;
 	}
-	add(words, text);
-	free(text);
 }
 
 static void add_choice(struct words *words, const char *name, const char *value)
@@ -80,7 +98,7 @@ static void add_choices(spank_t spank, struct words *words)
 
 	for (int choice = 0; choice < CHOICES; choice++) {
 		if (chosen[choice]) {
-			add_choice(words, choice_names[choice], chosen[choice]);
+			add_choice(words, choice_names[choice], strlen(chosen[choice]) < sizeof value ? chosen[choice] : "(too long)");
 			continue;
 		}
 		spank_err_t got = spank_getenv(spank, choice_variables[choice], value, sizeof value);
@@ -138,10 +156,6 @@ int describe(spank_t spank, struct words *words, pid_t pid)
 	if (spank_get_item(spank, S_JOB_ID, &job) != ESPANK_SUCCESS || spank_get_item(spank, S_JOB_UID, &uid) != ESPANK_SUCCESS ||
 	    spank_get_item(spank, S_JOB_TOTAL_TASK_COUNT, &count) != ESPANK_SUCCESS)
 		return -1;
-	add(words, "jobmeter");
-	add(words, "slurm");
-	add(words, "task");
-	add(words, "--channel=3");
 	add_number(words, "pid", (uint32_t)pid);
 	add_number(words, "uid", uid);
 	add_number(words, "job", job);
@@ -155,9 +169,8 @@ int describe(spank_t spank, struct words *words, pid_t pid)
 	add_choices(spank, words);
 	add(words, "--");
 	if (spank_get_item(spank, S_JOB_ARGV, &argc, &argv) == ESPANK_SUCCESS)
-		for (int i = 0; i < argc && words->count < WORDS_MAX; i++)
-			add(words, argv[i]);
+		add_command(words, argc, argv);
 	if (argc < 1)
 		add(words, "batch");
-	return words->is_short_of_memory ? -1 : 0;
+	return words->is_too_long ? -1 : 0;
 }

@@ -7,13 +7,16 @@
 
 #include <slurm/spank.h>
 
-#define WORDS_MAX 4096
+/* As much as jobmeter takes. */
+#define DESCRIPTION_MAX_BYTES 65536
+/* Of a command, which is for people. */
+#define COMMAND_MAX_BYTES 8192
 
-/* The words of one call, which it owns. */
+/* Words of a call, each with its NUL byte. */
 struct words {
-	char *word[WORDS_MAX + 1];
-	size_t count;
-	int is_short_of_memory;
+	char bytes[DESCRIPTION_MAX_BYTES];
+	size_t length;
+	int is_too_long;
 };
 
 /* What a job's user may choose by options. */
@@ -25,7 +28,7 @@ int of_array(spank_t spank, uint32_t *array, uint32_t *element);
 /* The same, and what slurmctld says. */
 int of_true_array(spank_t spank, uint32_t job, uint32_t *array, uint32_t *element);
 
-/* The call of a meter for the task `pid`; not zero where it cannot be told. */
+/* What a meter is told of the task `pid`; not zero where it cannot be. */
 int describe(spank_t spank, struct words *words, pid_t pid);
 
 #endif

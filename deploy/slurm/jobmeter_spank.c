@@ -26,6 +26,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <slurm/slurm.h>
+
 #include "description.h"
 
 #define JOBMETER "/usr/bin/jobmeter"
@@ -63,30 +65,6 @@ int slurm_spank_init(spank_t spank, int argc, char **argv)
 	for (struct spank_option *option = options; option->name; option++)
 		if (spank_option_register(spank, option) != ESPANK_SUCCESS)
 			slurm_error("jobmeter: the option --%s cannot be registered", option->name);
-	return 0;
-}
-
-/* Before slurmstepd forks its tasks: each inherits its socket. */
-int slurm_spank_init_post_opt(spank_t spank, int argc, char **argv)
-{
-	uint32_t count = 0;
-	int yes = 1;
-
-	(void)argc, (void)argv;
-	if (spank_remote(spank) != 1 || spank_get_item(spank, S_JOB_LOCAL_TASK_COUNT, &count) != ESPANK_SUCCESS)
-		return 0;
-	tasks = calloc(count, sizeof *tasks);
-	for (uint32_t i = 0; tasks && i < count; i++) {
-		int pair[2];
-
-		tasks[i] = (struct task){-1, -1, -1};
-		task_count = i + 1;
-		if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0)
-			continue;
-		setsockopt(pair[0], SOL_SOCKET, SO_PASSCRED, &yes, sizeof yes);
-		tasks[i].meter = pair[0];
-		tasks[i].front = pair[1];
-	}
 	return 0;
 }
 
@@ -146,6 +124,56 @@ static void become_meter(char *const *words, int channel, int alive)
 	_exit(NOT_STARTED);
 }
 
+/* One for a task that is still to come: it makes ready while slurmstepd does, and is told of the task when that has been forked. */
+static void start_meter(struct task *task)
+{
+	char *const words[] = {"jobmeter", "slurm", "task", "--channel=3", NULL};
+	int alive[2];
+	pid_t child;
+
+	if (pipe2(alive, O_CLOEXEC) != 0)
+		return;
+	child = fork();
+	if (child == 0)
+		become_meter(words, task->meter, alive[1]);
+	close(alive[1]);
+	if (child < 0) {
+		close(alive[0]);
+		return;
+	}
+	while (waitpid(child, NULL, 0) < 0 && errno == EINTR)
+		;
+	task->alive = alive[0];
+	close_it(&task->meter);
+}
+
+/* Before slurmstepd forks its tasks: each inherits its socket. */
+int slurm_spank_init_post_opt(spank_t spank, int argc, char **argv)
+{
+	uint32_t count = 0, step = 0;
+	int yes = 1;
+
+	(void)argc, (void)argv;
+	/* What stands for a whole job on a node has no task. */
+	if (spank_remote(spank) != 1 || spank_get_item(spank, S_JOB_LOCAL_TASK_COUNT, &count) != ESPANK_SUCCESS ||
+	    (spank_get_item(spank, S_JOB_STEPID, &step) == ESPANK_SUCCESS && step == SLURM_EXTERN_CONT))
+		return 0;
+	tasks = calloc(count, sizeof *tasks);
+	for (uint32_t i = 0; tasks && i < count; i++) {
+		int pair[2];
+
+		tasks[i] = (struct task){-1, -1, -1};
+		task_count = i + 1;
+		if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0)
+			continue;
+		setsockopt(pair[0], SOL_SOCKET, SO_PASSCRED, &yes, sizeof yes);
+		tasks[i].meter = pair[0];
+		tasks[i].front = pair[1];
+		start_meter(&tasks[i]);
+	}
+	return 0;
+}
+
 /* `epilogs=run` behind the plugin's path, for a site that has a TaskEpilog of its own: it runs as the user, too. */
 static int may_run_epilogs(int argc, char **argv)
 {
@@ -161,21 +189,17 @@ int slurm_spank_task_post_fork(spank_t spank, int argc, char **argv)
 {
 	struct task *task = task_of(spank);
 	struct words *words = calloc(1, sizeof *words);
-	int alive[2] = {-1, -1};
-	pid_t pid, child;
+	pid_t pid;
 
 	if (processes.rlim_max == 0)
 		getrlimit(RLIMIT_NPROC, &processes);
-	if (!task || !words || task->meter < 0 || spank_get_item(spank, S_TASK_PID, &pid) != ESPANK_SUCCESS ||
-	    describe(spank, words, pid) != 0 || pipe2(alive, O_CLOEXEC) != 0) {
-		slurm_error("jobmeter: no meter can be started for a task, which is refused");
-	} else if ((child = fork()) == 0) {
-		become_meter(words->word, task->meter, alive[1]);
-	} else if (child > 0) {
-		while (waitpid(child, NULL, 0) < 0 && errno == EINTR)
-			;
-		task->alive = alive[0];
-		alive[0] = -1;
+	if (!task || !words || task->alive < 0 || spank_get_item(spank, S_TASK_PID, &pid) != ESPANK_SUCCESS ||
+	    describe(spank, words, pid) != 0 ||
+	    send(task->front, words->bytes, words->length, MSG_DONTWAIT | MSG_NOSIGNAL) != (ssize_t)words->length) {
+		slurm_error("jobmeter: a task has no meter, and is refused");
+		if (task)
+			/* For this end and for the task's. */
+			shutdown(task->front, SHUT_RDWR);
 	}
 	/* slurmstepd itself runs what `srun --task-epilog` names, as the user and after the task, where nothing meters it. All tasks have been
 	 * forked by now. A process that has become a user who may have none cannot execute anything (execve(2), EAGAIN). */
@@ -185,14 +209,8 @@ int slurm_spank_task_post_fork(spank_t spank, int argc, char **argv)
 		if (setrlimit(RLIMIT_NPROC, &none) != 0)
 			slurm_error("jobmeter: task epilogs are not kept from running: %m");
 	}
-	close_it(&alive[0]);
-	close_it(&alive[1]);
-	if (task) {
-		close_it(&task->meter);
+	if (task)
 		close_it(&task->front);
-	}
-	for (size_t i = 0; words && i < words->count; i++)
-		free(words->word[i]);
 	free(words);
 	return 0;
 }

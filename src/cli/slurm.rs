@@ -3,15 +3,16 @@
 //! `slurm task` runs as root, beside a task: all that it is told comes from slurmstepd, and only what stands behind `--choose` from the
 //! job's user. `slurm front` runs as that user, in the place of the task.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::DirBuilder;
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Pid, Uid, User};
 
@@ -25,11 +26,13 @@ use crate::runner::leftovers;
 use crate::runner::options::{RunAs, RunOptions};
 use crate::runner::task::{self, Handed};
 use crate::sys::credentials::{Credentials, keep_the_right_to_kill};
-use crate::sys::handshake::inherited;
+use crate::sys::handshake::{inherited, receive_of_root};
 use crate::sys::identity::FileIdentity;
 use crate::sys::process::{exit_now, fork};
 use crate::sys::trust;
 
+/// As the plugin has it.
+const DESCRIPTION_MAX_BYTES: usize = 65_536;
 /// Whose the meter is, unless the settings say otherwise.
 const METER_USER: &str = "jobmeter";
 /// Where its spool is, unless they do.
@@ -46,8 +49,12 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Meter a task of slurmstepd's
-    Task(Task),
+    /// Meter a task that slurmstepd will start
+    Task {
+        /// The socket to it, over which slurmstepd says which task that is
+        #[arg(long)]
+        channel: RawFd,
+    },
     /// As root: end what nobody meters any more, and settle it
     Flush,
     /// Stand in the place of a task
@@ -61,11 +68,10 @@ enum Verb {
     },
 }
 
-#[derive(Debug, Args)]
+/// What slurmstepd says of a task once it has forked it, as the words of a call.
+#[derive(Debug, Parser)]
+#[command(name = "jobmeter slurm task", no_binary_name = true)]
 struct Task {
-    /// The socket to the task
-    #[arg(long)]
-    channel: RawFd,
     /// The process that Slurm knows it by
     #[arg(long)]
     pid: i32,
@@ -111,7 +117,7 @@ pub(super) fn main(arguments: &[OsString]) -> ExitCode {
             Ok(channel) => task::front::front(channel, Pid::from_raw(command)),
             Err(_) => ExitCode::from(RUN_FAILED),
         },
-        Ok(Verb::Task(task)) => watch(&task),
+        Ok(Verb::Task { channel }) => watch(channel),
         Ok(Verb::Flush) => flush().unwrap_or_else(|failure| {
             print_failure(&failure);
             ExitCode::FAILURE
@@ -123,23 +129,50 @@ pub(super) fn main(arguments: &[OsString]) -> ExitCode {
     }
 }
 
-fn watch(given: &Task) -> ExitCode {
+fn watch(channel: RawFd) -> ExitCode {
     // The task sees that nobody is there.
-    let Ok(channel) = inherited(given.channel) else { return ExitCode::from(RUN_FAILED) };
-    match prepare(given) {
-        Ok((options, meter)) => {
+    let Ok(channel) = inherited(channel) else { return ExitCode::from(RUN_FAILED) };
+    match await_task(&channel) {
+        Ok(Some((place, given, options, meter))) => {
             let (task, element, tasks) = (Pid::from_raw(given.pid), given.array_task, given.tasks);
-            task::watch(options, Handed { task, channel, meter, element, tasks })
+            task::watch(place, options, Handed { task, channel, meter, element, tasks })
         }
+        // slurmstepd has gone, or forks none.
+        Ok(None) => ExitCode::SUCCESS,
         Err(failure) => task::refuse(channel, &failure.to_string()),
     }
 }
 
+type Awaited = (task::Place, Task, RunOptions, Credentials);
+
+/// Much of what comes before a task takes its time while slurmstepd prepares it.
+fn await_task(channel: &OwnedFd) -> Result<Option<Awaited>, Failure> {
+    as_root_of_machine()?;
+    let place = task::Place::make().map_err(|why| Failure::new(why.to_string()))?;
+    let received = receive_of_root(channel.as_fd(), DESCRIPTION_MAX_BYTES);
+    let Some(bytes) = received.map_err(|error| Failure::new("which task it is").because(error))? else {
+        return Ok(None);
+    };
+    let words = bytes.strip_suffix(&[0]).unwrap_or(&bytes).split(|byte| *byte == 0).map(OsStr::from_bytes);
+    let given =
+        Task::try_parse_from(words).map_err(|error| Failure::new("which task it is").because(first_line(&error)))?;
+    let (options, meter) = prepare(&given)?;
+    Ok(Some((place, given, options, meter)))
+}
+
+fn first_line(error: &clap::Error) -> String {
+    error.to_string().lines().next().unwrap_or_default().to_owned()
+}
+
+fn as_root_of_machine() -> Result<(), Failure> {
+    if nix::unistd::geteuid().is_root() && trust::is_in_first_user_namespace() {
+        return Ok(());
+    }
+    Err(Failure::new("only Slurm's daemons and scripts start this, as root"))
+}
+
 /// Whose the meter is, and its settings for a task of `user`.
 fn settings(user: &str) -> Result<(Settings, Credentials), Failure> {
-    if !nix::unistd::geteuid().is_root() || !trust::is_in_first_user_namespace() {
-        return Err(Failure::new("only Slurm's daemons and scripts start this, as root"));
-    }
     let file = config_file::of_machine()?.unwrap_or_default();
     let meter = meter_user(&file.slurm)?;
     let spool_dir = file.slurm.spool_dir.clone().unwrap_or_else(|| PathBuf::from(SPOOL_DIR));
@@ -153,9 +186,8 @@ fn prepare(given: &Task) -> Result<(RunOptions, Credentials), Failure> {
     let user = User::from_uid(Uid::from_raw(given.uid)).ok().flatten();
     let user = user.ok_or_else(|| Failure::new(format!("the job's user {} has no name on this machine", given.uid)))?;
     let (settings, meter) = settings(&user.name)?;
-    let line = Line::try_parse_from(words(given)?).map_err(|error| {
-        Failure::new("the job's options").because(error.to_string().lines().next().unwrap_or_default().to_owned())
-    })?;
+    let line = Line::try_parse_from(words(given)?)
+        .map_err(|error| Failure::new("the job's options").because(first_line(&error)))?;
     // Its groups play no part: nothing is started as that user here, and to look them up can take long.
     let run_as = RunAs {
         name: user.name,
@@ -171,6 +203,7 @@ fn prepare(given: &Task) -> Result<(RunOptions, Credentials), Failure> {
 
 /// What a crash has left over, of whichever job: settled as the meter's user, and removed as root.
 fn flush() -> Result<ExitCode, Failure> {
+    as_root_of_machine()?;
     let (settings, meter) = settings(METER_USER)?;
     let failed = |error: io::Error| Failure::new("what is left over cannot be settled").because(error);
     let status = match fork().map_err(failed)? {
@@ -220,11 +253,15 @@ fn make_spool(path: &Path, meter: &Credentials) -> Result<(), Failure> {
     let parent = path.parent().unwrap_or(Path::new("/"));
     DirBuilder::new().recursive(true).mode(0o755).create(parent).map_err(failed)?;
     trust::believe_folder(parent).map_err(|why| failed(why.into()))?;
-    match DirBuilder::new().mode(0o700).create(path) {
-        Ok(()) => chown(path, Some(meter.uid), Some(meter.gid)).map_err(failed),
-        // Another task of the same job was quicker.
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        Err(error) => Err(failed(error)),
+    // Under another name until it is the meter's, so that it is never there and somebody else's.
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let unready = parent.join(format!(".{name}.{}", std::process::id()));
+    DirBuilder::new().recursive(true).mode(0o700).create(&unready).map_err(failed)?;
+    chown(&unready, Some(meter.uid), Some(meter.gid)).map_err(failed)?;
+    match std::fs::rename(&unready, path) {
+        // Another task was quicker.
+        Err(_) if path.is_dir() => std::fs::remove_dir(&unready).map_err(failed),
+        renamed => renamed.map_err(failed),
     }
 }
 

@@ -6,6 +6,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 
@@ -64,13 +65,15 @@ pub fn prove_kill(parent: &Group) -> Result<(), String> {
 
 fn prove_on(group: &Group) -> Result<(), String> {
     let told = |what: &'static str| move |error: io::Error| format!("{what} {}: {error}", group.path().display());
+    let parent = nix::unistd::getpid();
     let child = fork().map_err(|error| format!("no process can be made: {error}"))?;
     let Some(child) = child else {
+        // Nothing is left of it where who makes this proof dies.
+        if set_pdeathsig(Signal::SIGKILL).is_err() || nix::unistd::getppid() != parent {
+            exit_now(1);
+        }
         loop {
             nix::unistd::pause();
-            if nix::unistd::getppid().as_raw() == 1 {
-                exit_now(0);
-            }
         }
     };
     let result = (|| {

@@ -16,7 +16,7 @@ use super::enclosing::EnclosingMeter;
 use super::perf::PerfMeter;
 use super::procfs::ProcfsMeter;
 use super::resources::RateReader;
-use super::task_groups::{OuterGroups, Task, make_v1, make_v2};
+use super::task_groups::{Task, make_v1, make_v2};
 use super::{CpuSource, Meter, MeterError, proof};
 use crate::domain::deadline::HighestRate;
 use crate::domain::job::LOOK_FLOOR_US;
@@ -127,24 +127,19 @@ impl Plan {
     ///
     /// # Errors
     /// Where none can be made, or what is in such groups does not die.
-    pub fn of_task(
-        attempt: Uuid,
-        task: &Task<'_>,
-        meters: Option<&Group>,
-        job_uid: u32,
-    ) -> Result<(Self, OuterGroups), MeterError> {
+    pub fn of_task(attempt: Uuid, task: &Task<'_>, meters: Option<&Group>, job_uid: u32) -> Result<Self, MeterError> {
         proved_to_show_this_process()?;
         let fault = |source_name, why: String| MeterError::Unusable { source_name, why };
         let of_v2 = || {
             meters.ok_or_else(|| "no cgroup v2 hierarchy is mounted".to_owned()).and_then(proof::prove_kill_cached)?;
             make_v2(attempt, task).map_err(|error| error.to_string())
         };
-        let (source, containment, accounting, outer) = match of_v2() {
-            Ok((containment, outer)) => (CpuSource::Cgroup2, containment, None, outer),
+        let (source, containment, accounting) = match of_v2() {
+            Ok(containment) => (CpuSource::Cgroup2, containment, None),
             Err(why) => {
-                let (containment, accounting, outer) = make_v1(attempt, task)
+                let (containment, accounting) = make_v1(attempt, task)
                     .map_err(|error| fault("cgroup1", format!("{error}; and cgroup2 is not: {why}")))?;
-                (CpuSource::Cgroup1, containment, Some(accounting), outer)
+                (CpuSource::Cgroup1, containment, Some(accounting))
             }
         };
         let prepared = Prepared { containment, inner: None, joins: Vec::new(), accounting, enclosing: None };
@@ -152,7 +147,7 @@ impl Plan {
             Containment::Cgroup2(group) => Some(group.path().to_owned()),
             _ => group_path_of(task.pid).ok(),
         };
-        Ok((Self::new(source, prepared, RateReader::new(path.as_deref()), Vec::new(), job_uid), outer))
+        Ok(Self::new(source, prepared, RateReader::new(path.as_deref()), Vec::new(), job_uid))
     }
 
     fn new(source: CpuSource, prepared: Prepared, rate: RateReader, mut degraded: Vec<String>, job_uid: u32) -> Self {

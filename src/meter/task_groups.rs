@@ -16,10 +16,6 @@ use crate::sys::identity::FileIdentity;
 /// The job's own, within an outer one.
 const INNER: &str = "job";
 
-/// Where the groups around the job's are. Dropped, they go, if the job's have gone.
-#[derive(Debug)]
-pub struct OuterGroups(Vec<PathBuf>);
-
 /// Which task, and whose its groups are.
 #[derive(Debug)]
 pub struct Task<'a> {
@@ -37,56 +33,39 @@ pub fn remove_group(path: &Path) -> io::Result<()> {
     V1Group::at(path).remove()
 }
 
-impl OuterGroups {
-    /// For who has to remove them later.
-    #[must_use]
-    pub fn paths(&self) -> &[PathBuf] {
-        &self.0
-    }
-
-    /// Removes them, each named for its attempt.
-    ///
-    /// # Errors
-    /// Where one is not empty.
-    pub fn remove(&self) -> io::Result<()> {
-        self.0.iter().try_for_each(|path| remove_group(path))
-    }
+fn name_of(attempt: Uuid) -> String {
+    format!("jobmeter-{attempt}")
 }
 
-impl Drop for OuterGroups {
-    fn drop(&mut self) {
-        // In one that is not empty something lives, which keeps it as it is.
-        let _stays = self.remove();
-    }
+/// Where a task's groups will be, or would be if they were made: what has to be removed at its end.
+#[must_use]
+pub fn places(attempt: Uuid, task: &Task<'_>) -> Vec<PathBuf> {
+    let of_v1 =
+        ["freezer", "cpuacct"].map(|controller| Some(group_of_task(task.pid, controller).ok()?.path().to_owned()));
+    let around = of_v1.into_iter().chain([group_path_of(task.pid).ok()]);
+    around.flatten().map(|path| path.join(name_of(attempt))).collect()
 }
 
 /// In the v2 hierarchy.
-pub(super) fn make_v2(attempt: Uuid, task: &Task<'_>) -> io::Result<(Containment, OuterGroups)> {
-    let around = group_path_of(task.pid)?;
-    let group = Group::open(&around)?.create_below(&format!("jobmeter-{attempt}"))?;
-    let outer = OuterGroups(vec![group.path().to_owned()]);
+pub(super) fn make_v2(attempt: Uuid, task: &Task<'_>) -> io::Result<Containment> {
+    let group = Group::open(&group_path_of(task.pid)?)?.create_below(&name_of(attempt))?;
     chown(group.path(), Some(task.owner.uid), Some(task.owner.gid))?;
     let mut inner = {
         let _as_owner = FileIdentity::assume(task.owner)?;
         group.create_below(INNER)?
     };
     inner.keep_open();
-    Ok((Containment::Cgroup2(inner), outer))
+    Ok(Containment::Cgroup2(inner))
 }
 
 /// In the v1 hierarchies of cpuacct, which is returned as well, and of the freezer.
-pub(super) fn make_v1(attempt: Uuid, task: &Task<'_>) -> io::Result<(Containment, V1Group, OuterGroups)> {
-    let mut outer = OuterGroups(Vec::new());
-    let mut make = |controller: &str| {
-        let group = group_of_task(task.pid, controller)?.create_below(&format!("jobmeter-{attempt}"))?;
-        outer.0.push(group.path().to_owned());
+pub(super) fn make_v1(attempt: Uuid, task: &Task<'_>) -> io::Result<(Containment, V1Group)> {
+    let make = |controller: &str| {
+        let group = group_of_task(task.pid, controller)?.create_below(&name_of(attempt))?;
         chown(group.path(), Some(task.owner.uid), Some(task.owner.gid))?;
-        let inner = {
-            let _as_owner = FileIdentity::assume(task.owner)?;
-            group.create_below(INNER)?
-        };
-        Ok::<V1Group, io::Error>(inner)
+        let _as_owner = FileIdentity::assume(task.owner)?;
+        group.create_below(INNER)
     };
     let (freezer, accounting) = (make("freezer")?, make("cpuacct")?);
-    Ok((Containment::Cgroup1 { freezer, others: vec![accounting.clone()] }, accounting, outer))
+    Ok((Containment::Cgroup1 { freezer, others: vec![accounting.clone()] }, accounting))
 }

@@ -151,6 +151,11 @@ fn bind_private(path: &Path) -> io::Result<UnixListener> {
     bound
 }
 
+/// A path has 108 bytes at most (unix(7)).
+fn place_below(directory: &Path, attempt: Uuid) -> PathBuf {
+    directory.join(attempt.to_string()).join(ALONE)
+}
+
 /// Removes a socket and what was made for it.
 pub(super) fn remove(path: &Path) {
     std::fs::remove_file(path).ok();
@@ -165,8 +170,7 @@ impl JobSocket {
         let (directory, name) = (directory()?, format!("{attempt}.sock"));
         let (path, bound) = match job_user {
             Some(user) => {
-                // A path has 108 bytes at most (unix(7)).
-                let path = directory.join(attempt.to_string()).join(ALONE);
+                let path = place_below(&directory, attempt);
                 let bound = bind_for(user, &path);
                 (path, bound)
             }
@@ -184,6 +188,11 @@ impl JobSocket {
                 None
             }
         }
+    }
+
+    /// Where that of a job of another user would be.
+    pub(super) fn place_for_another(attempt: Uuid) -> Option<PathBuf> {
+        directory().map(|directory| place_below(&directory, attempt))
     }
 
     pub(super) fn path(&self) -> &Path {

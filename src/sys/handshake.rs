@@ -66,8 +66,40 @@ pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
 /// Where it came without its sender.
 pub fn receive(socket: BorrowedFd<'_>) -> io::Result<Option<FirstWord>> {
     let mut bytes = [0_u8; WORD_BYTES_MAX];
+    let Some(Received { length, sender, handed }) = receive_into(socket, &mut bytes)? else { return Ok(None) };
+    let (byte, digits) = bytes.get(..length).and_then(<[u8]>::split_first).unwrap_or((&0, &[]));
+    let digits = digits.split(|byte| *byte == 0).next().unwrap_or_default();
+    let number = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok());
+    Ok(Some(FirstWord { byte: *byte, number, pid: sender.pid(), uid: sender.uid(), handed }))
+}
+
+/// Waits for a message of root's; `None` once the other side has closed.
+///
+/// # Errors
+/// Where somebody else sent it, or it is longer than `max_bytes`.
+pub fn receive_of_root(socket: BorrowedFd<'_>, max_bytes: usize) -> io::Result<Option<Vec<u8>>> {
+    let mut bytes = vec![0; max_bytes.saturating_add(1)];
+    let Some(Received { length, sender, .. }) = receive_into(socket, &mut bytes)? else { return Ok(None) };
+    let invalid = |why| Err(io::Error::new(io::ErrorKind::InvalidData, why));
+    if sender.uid() != 0 {
+        return invalid("a message that is not root's");
+    }
+    if length > max_bytes {
+        return invalid("a message that is too long");
+    }
+    bytes.truncate(length);
+    Ok(Some(bytes))
+}
+
+struct Received {
+    length: usize,
+    sender: UnixCredentials,
+    handed: Option<OwnedFd>,
+}
+
+fn receive_into(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Result<Option<Received>> {
     let mut control = cmsg_space!(UnixCredentials, RawFd);
-    let mut into = [IoSliceMut::new(&mut bytes)];
+    let mut into = [IoSliceMut::new(bytes)];
     let message = loop {
         match recvmsg::<()>(socket.as_raw_fd(), &mut into, Some(&mut control), MsgFlags::MSG_CMSG_CLOEXEC) {
             Err(Errno::EINTR) => {}
@@ -93,8 +125,5 @@ pub fn receive(socket: BorrowedFd<'_>) -> io::Result<Option<FirstWord>> {
     let sender = sender.filter(|sender| sender.pid() > 0);
     let sender =
         sender.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "a message came without its sender"))?;
-    let (byte, digits) = bytes.get(..length).and_then(<[u8]>::split_first).unwrap_or((&0, &[]));
-    let digits = digits.split(|byte| *byte == 0).next().unwrap_or_default();
-    let number = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok());
-    Ok(Some(FirstWord { byte: *byte, number, pid: sender.pid(), uid: sender.uid(), handed }))
+    Ok(Some(Received { length, sender, handed }))
 }

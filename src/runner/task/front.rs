@@ -63,7 +63,7 @@ pub fn front(channel: OwnedFd, command: Pid) -> ExitCode {
             // Where there are none, each signal is handed on.
             let witnesses = Witnesses::start(&channel).ok();
             if witnesses.is_none() {
-                channel.send_bytes(&[super::FRONT_BYTE]);
+                channel.send_bytes(&[super::arrival::FRONT_BYTE]);
             }
             Front { channel, signals, command, runs: true, job: None, witnesses, early: Vec::new() }.run()
         }

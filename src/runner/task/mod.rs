@@ -8,19 +8,19 @@
 //! ```
 //!
 //! The scheduler's plugin makes the channel, starts the guardian as root, and forks the task: its parent becomes the front, and the child
-//! says so over the channel, hands over a socket of its own, its gate, and waits there. The guardian forks the keeper, and puts the child
-//! into the job's group while the keeper asks the ledger, which then opens the gate or does not. The guardian ends a job whose keeper was
-//! lost, and removes what root alone can.
+//! says so over the channel, hands over a socket of its own, its gate, and waits there. The guardian has made the job's groups by then. It
+//! has the child put into them, and forks the keeper, which asks the ledger meanwhile, and opens the gate or does not. The guardian ends a
+//! job whose keeper was lost, and removes what root alone can.
 
+mod arrival;
 pub mod front;
 pub(super) mod gate;
+mod handed;
 pub mod register;
 mod release;
 
-use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -28,7 +28,10 @@ use nix::fcntl::OFlag;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Pid, pipe2};
 
+use self::arrival::{Arrivals, Mover, take_in};
 use self::gate::Gate;
+use self::handed::told;
+pub use self::handed::{Handed, NoMeter};
 use self::register::Entry;
 use super::attempt::Attempt;
 use super::ending::{FREEZE_WAIT_MAX, KILL_WAIT_MAX};
@@ -40,71 +43,46 @@ use super::stand_in::StandIn;
 use super::wire::{Channel, Exit, ToFront};
 use super::{found, header, leftovers, spool};
 use crate::meter::select::Plan;
-use crate::meter::task_groups::{OuterGroups, Task};
+use crate::meter::task_groups::{self, Task};
+use crate::sys::cgroup::Group;
 use crate::sys::clock::{Alarm, Clock, SystemClock, after, is_before, pause};
-use crate::sys::credentials::{Credentials, keep_the_right_to_kill};
-use crate::sys::handshake::{self, FirstWord};
+use crate::sys::credentials::keep_the_right_to_kill;
+use crate::sys::handshake::FirstWord;
 use crate::sys::outside::{leave_groups, meters};
 use crate::sys::poll::readable;
-use crate::sys::proc;
 use crate::sys::process::{
     Change, PidFd, child_changed, exit_now, forbid_tracing, fork, lower_oom_score, schedule_first,
 };
 use crate::sys::shared::SharedPage;
 use crate::sys::signals::{OF_GLIBC, SignalSet, Signals, set_mask};
-use crate::sys::tree::Stat;
-use crate::sys::witness::WITNESS_BYTE;
 
-/// What the command says first.
-const COMMAND_BYTE: u8 = b'c';
-/// What a front without a witness says first.
-const FRONT_BYTE: u8 = b'f';
-/// How long task and witness have to say their first word.
-const FIRST_WORD_WAIT_MAX: Duration = Duration::from_mins(1);
 /// Whether the job has begun is looked for so often.
 const BEGIN_LOOK_US: u64 = 1_000_000;
 /// What has ended leaves its groups soon.
 const REMOVAL_WAIT_MAX: Duration = Duration::from_secs(5);
 const REMOVAL_LOOK: Duration = Duration::from_millis(1);
 
-/// What the scheduler's plugin hands over.
+/// Where a guardian lives: out of the scheduler's reach, and of any user's.
 #[derive(Debug)]
-pub struct Handed {
-    /// The process that the scheduler knows, which becomes the front.
-    pub task: Pid,
-    /// To it and to the command.
-    pub channel: OwnedFd,
-    /// Whose the meter is.
-    pub meter: Credentials,
-    /// Of an array of jobs, which element this is.
-    pub element: Option<u32>,
-    /// How many tasks its step has.
-    pub tasks: u32,
+pub struct Place {
+    /// Of all meters, where there is the v2 hierarchy.
+    meters: Option<Group>,
 }
 
-impl Handed {
-    /// The elements of an array are tasks of one job, and where one has several tasks, `ELEMENT.RANK`.
-    fn task_name(&self, rank: u32) -> String {
-        match self.element {
-            Some(element) if self.tasks > 1 => format!("{element}.{rank}"),
-            Some(element) => element.to_string(),
-            None => rank.to_string(),
-        }
+impl Place {
+    /// Moves this process there, which has one thread, and goes on as its own child.
+    ///
+    /// # Errors
+    /// Where it cannot be.
+    pub fn make() -> Result<Self, NoMeter> {
+        let meters = meters().map_err(told("there is no group for the meter"))?;
+        leave_groups(meters.as_ref()).map_err(told("the meter cannot leave the scheduler's groups"))?;
+        umask(Mode::from_bits_truncate(0o022));
+        // The job's own is what Slurm has set.
+        let _before = lower_oom_score();
+        forbid_tracing().map_err(told("prctl(PR_SET_DUMPABLE)"))?;
+        Ok(Self { meters })
     }
-}
-
-/// Why no meter watches a task: it does not run.
-#[derive(Debug)]
-struct NoMeter(String);
-
-impl fmt::Display for NoMeter {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-fn told<E: fmt::Display>(what: &'static str) -> impl Fn(E) -> NoMeter {
-    move |error| NoMeter(format!("{what}: {error}"))
 }
 
 /// As everywhere: jobmeter itself failed.
@@ -124,92 +102,69 @@ fn say_and_end(channel: OwnedFd, why: &str) {
 
 /// Watches one task to its end, as root.
 #[must_use]
-pub fn watch(options: RunOptions, handed: Handed) -> ExitCode {
+pub fn watch(place: Place, options: RunOptions, handed: Handed) -> ExitCode {
     let channel = match handed.channel.try_clone() {
         Ok(channel) => channel,
         Err(_) => return ExitCode::from(FAILED),
     };
-    match begin(options, handed) {
+    match begin(&place, options, handed) {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => refuse(channel, &why.to_string()),
     }
 }
 
-fn begin(mut options: RunOptions, handed: Handed) -> Result<(), NoMeter> {
-    let meters = meters().map_err(told("there is no group for the meter"))?;
-    leave_groups(meters.as_ref()).map_err(told("the meter cannot leave the scheduler's groups"))?;
-    umask(Mode::from_bits_truncate(0o022));
-    // The job's own is what Slurm has set.
-    let _before = lower_oom_score();
-    forbid_tracing().map_err(told("prctl(PR_SET_DUMPABLE)"))?;
+fn begin(place: &Place, mut options: RunOptions, handed: Handed) -> Result<(), NoMeter> {
     let job_user =
         options.run_as.as_ref().map(RunAs::credentials).ok_or_else(|| NoMeter("the job has no user".to_owned()))?;
-    let Spoken { command: waiting, witness } = await_words(&handed, job_user.uid)?;
-    let hold = |word: &FirstWord| Ok((word.pid, PidFd::open(Pid::from_raw(word.pid))?));
-    let joins: std::io::Result<Vec<(i32, PidFd)>> = witness.iter().chain([&waiting]).map(hold).collect();
-    let joins = joins.map_err(told("the task ended before it began"))?;
-    let rank = waiting.number.ok_or_else(|| NoMeter("the command does not say which task it is".to_owned()))?;
-    options.task = handed.task_name(rank);
-    let attempt = Attempt::new(&options);
+    let mut attempt = Attempt::new(&options);
+    let id = attempt.identity.attempt;
     let task = Task { pid: handed.task.as_raw(), owner: &handed.meter };
-    let (plan, outer) = Plan::of_task(attempt.identity.attempt, &task, meters.as_ref(), job_user.uid)
-        .map_err(|error| NoMeter(format!("the task cannot be metered: {error}")))?;
-    let socket = JobSocket::bind(attempt.identity.attempt, Some(&job_user));
-    let entry = Entry::make(attempt.identity.attempt, outer.paths(), socket.as_ref().map(JobSocket::path))
+    let entry = Entry::make(id, task_groups::places(id, &task), JobSocket::place_for_another(id))
         .map_err(told("no place to note what is to be removed"))?;
-    Guardian { options: &options, attempt, handed, plan, outer, socket, entry, joins }.guard(waiting)
+    let plan = Plan::of_task(id, &task, place.meters.as_ref(), job_user.uid)
+        .map_err(|error| NoMeter(format!("the task cannot be metered: {error}")));
+    let begun = plan.and_then(|plan| Begun::of(plan, &handed, job_user.uid));
+    // Whoever comes later removes what keeps them.
+    let begun = begun.inspect_err(|_| {
+        let _is_clear = entry.clear();
+    })?;
+    options.task = handed.task_name(begun.rank);
+    attempt.identity.task.clone_from(&options.task);
+    let socket = JobSocket::bind(id, Some(&job_user));
+    Guardian { options: &options, attempt, handed, plan: begun.plan, socket, entry }.guard(begun.joining)
 }
 
-/// Who has spoken first.
-struct Spoken {
+/// A task of which command and front are there.
+struct Begun {
+    plan: Plan,
+    joining: Joining,
+    rank: u32,
+}
+
+/// What is put into the job's group.
+struct Joining {
     command: FirstWord,
-    /// `None` where the front has none: each signal is handed on then.
+    mover: Mover,
+    /// `None` where there is none.
     witness: Option<FirstWord>,
 }
 
-/// Which process waits to become the command, and which is the front's witness, as the kernel says.
-fn await_words(handed: &Handed, uid: u32) -> Result<Spoken, NoMeter> {
-    let (mut command, mut front) = (None, None);
-    let until_us = after(FIRST_WORD_WAIT_MAX);
-    while (command.is_none() || front.is_none()) && is_before(until_us) {
-        let left = Duration::from_micros(until_us.saturating_sub(SystemClock.boottime_us()));
-        let [spoken] = readable([handed.channel.as_fd()], Some(left));
-        if !spoken {
-            continue;
-        }
-        let received = handshake::receive(handed.channel.as_fd()).map_err(told("the task's first word"))?;
-        let word = received.ok_or_else(|| NoMeter("the task ended before it began".to_owned()))?;
-        match word.byte {
-            COMMAND_BYTE => command = Some(word),
-            WITNESS_BYTE => front = Some(word),
-            FRONT_BYTE if word.pid == handed.task.as_raw() => front = Some(word),
-            // What else the front says by now is for a keeper.
-            _ => {}
+impl Begun {
+    fn of(plan: Plan, handed: &Handed, uid: u32) -> Result<Self, NoMeter> {
+        let mut arrivals = Arrivals::new(handed, uid);
+        let command = arrivals.await_command()?;
+        let rank = command.number.ok_or_else(|| NoMeter("the command does not say which task it is".to_owned()))?;
+        let mover = Mover::start(&plan, &command).map_err(told("the command cannot be put into its group"))?;
+        match arrivals.await_front() {
+            Ok(witness) => Ok(Self { plan, joining: Joining { command, mover, witness }, rank }),
+            Err(why) => {
+                mover.has_moved();
+                // It waits at its gate, and ends with its front in any case.
+                let _is_over = plan.containment().kill(KILL_WAIT_MAX);
+                Err(why)
+            }
         }
     }
-    let (Some(command), Some(front)) = (command, front) else {
-        return Err(NoMeter("the task did not say that it was there".to_owned()));
-    };
-    let is_child = |word: &FirstWord| {
-        word.uid == uid && Stat::read(word.pid).is_some_and(|stat| stat.parent == handed.task.as_raw())
-    };
-    if !is_child(&command) || command.handed.is_none() {
-        return Err(NoMeter(format!("process {} is not the command of task {}", command.pid, handed.task)));
-    }
-    is_out_of_reach(handed.task)?;
-    let is_witness = front.byte == WITNESS_BYTE && is_child(&front);
-    Ok(Spoken { command, witness: is_witness.then_some(front) })
-}
-
-/// A program that its user can read can be traced by him until it says otherwise, and what a traced front starts is in no job's group
-/// (ptrace(2), `would_dump` in fs/exec.c).
-fn is_out_of_reach(front: Pid) -> Result<(), NoMeter> {
-    let link = proc::path(front.as_raw(), "exe").map_err(told("the front's program"))?;
-    let mode = std::fs::metadata(&link).map_err(told("the front's program"))?.permissions().mode();
-    if mode & 0o044 == 0 {
-        return Ok(());
-    }
-    Err(NoMeter("the front's program can be read by the job's user, who could take it over: chmod 711".to_owned()))
 }
 
 /// Root's part, from the first words to the end.
@@ -218,27 +173,30 @@ struct Guardian<'a> {
     attempt: Attempt,
     handed: Handed,
     plan: Plan,
-    outer: OuterGroups,
     socket: Option<JobSocket>,
     entry: Entry,
-    /// What is put into the job's group: the witness first, if there is one, and the command last.
-    joins: Vec<(i32, PidFd)>,
 }
 
 impl Guardian<'_> {
-    fn guard(mut self, waiting: FirstWord) -> Result<(), NoMeter> {
+    fn guard(mut self, joining: Joining) -> Result<(), NoMeter> {
+        let Joining { command, mover, witness } = joining;
         let shared = SharedPage::map().map_err(told("no shared memory"))?;
         let alarm = Alarm::new().map_err(told("no timer"))?;
-        let socket_path = self.socket.as_ref().map(|socket| socket.path().to_owned());
         let (is_in, says_in) = pipe2(OFlag::O_CLOEXEC).map_err(told("no pipe"))?;
         let Some(keeper) = fork().map_err(told("cannot fork the keeper"))? else {
             drop(says_in);
-            self.keep(waiting, is_in, shared);
+            self.keep(command, is_in, shared);
             exit_now(0);
         };
         // The keeper's from now on.
-        drop((waiting, is_in, self.socket.take()));
-        self.put_in_place(says_in);
+        drop((command, is_in, self.socket.take()));
+        let is_witness_in = witness.is_none_or(|word| take_in(&self.plan, &word));
+        // The keeper, which asks the ledger meanwhile, opens the gate once it is told so; where it is not, nothing runs.
+        if mover.has_moved() && is_witness_in {
+            // One that has ended meanwhile needs no word.
+            let _is_told = nix::unistd::write(&says_in, b"i");
+        }
+        drop(says_in);
         let mut signals = Signals::take(SignalSet::ALL).map_err(told("cannot take signals"))?;
         if let KeepersEnd::Lost(why) = self.await_end(keeper, &mut signals, &alarm, shared) {
             // It burns nothing while it is settled, which can take long where the ledger is away.
@@ -247,31 +205,12 @@ impl Guardian<'_> {
             // However that went.
             let _is_over = self.plan.containment().kill(KILL_WAIT_MAX);
         }
-        if let Some(path) = socket_path {
-            super::socket::remove(&path);
-        }
         let until_us = after(REMOVAL_WAIT_MAX);
-        while !(self.plan.discard() && self.outer.remove().is_ok()) {
-            if !is_before(until_us) {
-                // The next sweep removes them.
-                return Ok(());
-            }
+        // What stays then is removed by the next sweep.
+        while !(self.plan.discard() && self.entry.clear()) && is_before(until_us) {
             pause(REMOVAL_LOOK);
         }
-        self.entry.remove().map_err(told("the note of what is to be removed"))
-    }
-
-    /// Beside the keeper, which asks the ledger meanwhile: a move between groups can take the kernel some milliseconds. The keeper
-    /// opens the gate once it is told so; where it is not, nothing runs.
-    fn put_in_place(&self, says_in: OwnedFd) {
-        // A number is a process's own while that lives.
-        let is_taken_in = |(pid, held): &&(i32, PidFd)| {
-            !held.has_ended() && self.plan.containment().take_in(*pid) && !held.has_ended()
-        };
-        if self.joins.iter().filter(is_taken_in).count() == self.joins.len() {
-            // A keeper that has ended meanwhile needs no word.
-            let _is_told = nix::unistd::write(&says_in, b"i");
-        }
+        Ok(())
     }
 
     /// Until the keeper has ended, or stands still while the job comes to its ceiling.
@@ -317,9 +256,9 @@ impl Guardian<'_> {
     }
 
     fn keep_or_say(self, waiting: FirstWord, is_in: OwnedFd, shared: SharedPage) -> Result<(), NoMeter> {
-        let Self { options, attempt, handed, plan, outer, socket, entry, .. } = self;
-        // They are the guardian's to remove, and nobody else's while either lives.
-        std::mem::forget((outer, entry));
+        let Self { options, attempt, handed, plan, socket, entry } = self;
+        // It is the guardian's to clear, and nobody else's while either lives.
+        std::mem::forget(entry);
         // What is sent to the keeper ends no job.
         block_signals();
         // Not inherited by its threads.

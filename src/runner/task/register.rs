@@ -3,7 +3,7 @@
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
@@ -22,17 +22,26 @@ struct Left {
     socket: Option<PathBuf>,
 }
 
+impl Left {
+    /// Whether all of it has gone. A group that is not empty stays.
+    fn remove(&self) -> bool {
+        self.socket.iter().for_each(|path| socket::remove(path));
+        self.groups.iter().all(|group| remove_group(group).is_ok())
+    }
+}
+
 /// One guardian's, for as long as it lives.
 #[derive(Debug)]
 pub(super) struct Entry {
     path: PathBuf,
+    left: Left,
     /// Locked for as long as this process lives, or the keeper that was forked from it.
     _file: Flock<File>,
 }
 
 impl Entry {
     /// Before anything is made that would be left.
-    pub(super) fn make(attempt: Uuid, groups: &[PathBuf], socket: Option<&Path>) -> io::Result<Self> {
+    pub(super) fn make(attempt: Uuid, groups: Vec<PathBuf>, socket: Option<PathBuf>) -> io::Result<Self> {
         let folder = folder()?;
         let path = folder.join(attempt.to_string());
         // Locked under another name, so that nobody takes it for left over.
@@ -40,15 +49,15 @@ impl Entry {
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&hidden)?;
         let mut file =
             Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| io::Error::from(errno))?;
-        let left = Left { groups: groups.to_vec(), socket: socket.map(Path::to_owned) };
+        let left = Left { groups, socket };
         file.write_all(&serde_json::to_vec(&left)?)?;
         std::fs::rename(&hidden, &path)?;
-        Ok(Self { path, _file: file })
+        Ok(Self { path, left, _file: file })
     }
 
-    /// There is nothing left to be removed.
-    pub(super) fn remove(self) -> io::Result<()> {
-        std::fs::remove_file(&self.path)
+    /// Removes what it names, and itself; whether all has gone.
+    pub(super) fn clear(&self) -> bool {
+        self.left.remove() && std::fs::remove_file(&self.path).is_ok()
     }
 }
 
@@ -71,8 +80,7 @@ pub fn sweep() -> io::Result<()> {
         let Some(file) = File::open(entry.path()).ok().filter(|_| is_whole) else { continue };
         let Ok(file) = Flock::lock(file, FlockArg::LockExclusiveNonblock) else { continue };
         let Ok(left) = serde_json::from_reader::<_, Left>(&*file) else { continue };
-        if left.groups.iter().all(|group| remove_group(group).is_ok()) {
-            left.socket.iter().for_each(|path| socket::remove(path));
+        if left.remove() {
             std::fs::remove_file(entry.path())?;
         }
     }
