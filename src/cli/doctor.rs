@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use serde::Serialize;
 use uuid::Uuid;
@@ -17,7 +18,7 @@ use crate::meter::gpu::device::Device;
 use crate::meter::gpu::figures::Mode;
 use crate::meter::gpu::gpus::sight;
 use crate::meter::gpu::identity::DriverFiles;
-use crate::meter::gpu::{place, watch};
+use crate::meter::gpu::{others, place};
 use crate::meter::proof::prove_kill;
 use crate::meter::select::Plan;
 use crate::runner::summary::seconds;
@@ -149,15 +150,22 @@ fn rights() -> [Check; 2] {
     ]
 }
 
+/// The driver may have to wake all devices first.
+const LIST_WAIT_MAX: Duration = Duration::from_secs(10);
+
 /// The driver, and how each device can be measured by a job that declares nothing.
 fn gpus(library: Option<&Path>) -> Vec<Check> {
     let check = |what: &str, works: Option<bool>, found: String| Check { what: what.to_owned(), works, found };
+    let of_others = others::others().into_iter().map(|(maker, count)| {
+        check("other GPUs", Some(false), format!("{maker} ({count}): not metered here, and not charged"))
+    });
     let files = DriverFiles::default();
     if library.is_none() && !files.show_a_gpu() {
-        return vec![check("GPUs", None, "no sign of an NVIDIA GPU: /dev/nvidia* is not there".to_owned())];
+        let none = check("GPUs", None, "no sign of an NVIDIA GPU: /dev/nvidia* is not there".to_owned());
+        return [none].into_iter().chain(of_others).collect();
     }
     let place = if place::in_container() { "in a container" } else { "on the host" };
-    let listed = match Helper::start(library).and_then(|mut helper| watch::list(&mut helper)) {
+    let listed = match Helper::start(library).and_then(|mut helper| helper.list(LIST_WAIT_MAX)) {
         Ok(listed) => listed,
         Err(fault) => {
             let count = files.devices().len();
@@ -188,6 +196,7 @@ fn gpus(library: Option<&Path>) -> Vec<Check> {
         checks.push(check(&format!("GPU {}", info.index), Some(device.figures().mode != Mode::Allocated), found));
     }
     checks.extend(listed.refused.iter().map(|why| check("GPU", Some(false), why.clone())));
+    checks.extend(of_others);
     checks
 }
 

@@ -46,7 +46,7 @@ const MAY_BE_SAID: [&str; 20] = [
 const MAY_BE_REPEATED: [&str; 5] = ["ledger", "key_file", "user", "config", "spool_dir"];
 
 /// Variables that the meter itself may see; all others are the command's alone. PATH is the system's.
-const OF_THE_METER: [&str; 27] = [
+const OF_THE_METER: [&str; 28] = [
     "PATH",
     "LANG",
     "LC_ALL",
@@ -63,6 +63,7 @@ const OF_THE_METER: [&str; 27] = [
     "SLURM_ARRAY_JOB_ID",
     "SLURM_ARRAY_TASK_ID",
     "SLURM_STEP_NUM_TASKS",
+    "SLURM_STEP_GPUS",
     "SLURM_JOB_GPUS",
     "PBS_JOBID",
     "LSB_JOBID",

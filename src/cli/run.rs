@@ -19,8 +19,9 @@ use crate::domain::units::Nanocredits;
 use crate::ledger::location::Location;
 use crate::ledger::protocol::JobKind;
 use crate::meter::CpuSource;
+use crate::meter::gpu::claims::Claims;
 use crate::meter::gpu::declared::Selection;
-use crate::meter::gpu::watch::GpuOptions;
+use crate::meter::gpu::options::GpuOptions;
 use crate::runner::options::{Grace, Notice, RunAs, RunOptions};
 use crate::runner::summary::{credits, credits_or_none, seconds};
 use crate::runner::{self, DryRun};
@@ -120,7 +121,7 @@ pub(super) struct Run {
 #[derive(Clone, Debug, Args)]
 pub(super) struct Gpu {
     /// Which GPUs are the job's from its start: all, none, or UUIDs and indexes such as 0,1 or GPU-8932f937 or 0:1 for a
-    /// MIG device [default: SLURM_JOB_GPUS, CUDA_VISIBLE_DEVICES, else those of the container]. Others are charged from
+    /// MIG device [default: CUDA_VISIBLE_DEVICES, else what Slurm, HTCondor or Grid Engine has set, else those of the container]. Others are charged from
     /// the moment at which the job uses them
     #[arg(long, value_name = "GPUS", allow_hyphen_values = true)]
     pub(super) gpus: Option<Selection>,
@@ -156,6 +157,7 @@ pub(super) fn options(run: &Run, settings: &Settings) -> Result<RunOptions, Fail
     let span =
         |given: Option<Span>, filed: Option<Span>, default: Duration| given.or(filed).map_or(default, |span| span.0);
     let (array_job, array_task) = ids(&|variable| std::env::var(variable).ok());
+    let job = run.job.clone().or(array_job).unwrap_or_else(|| Uuid::now_v7().to_string());
     let run_as = run.run_as.as_deref().map(|name| resolve_user(name, run.allow_new_privileges)).transpose()?;
     // Whose command it is pays, not the scheduler that starts it.
     let user = run_as.as_ref().filter(|_| settings.user_is_default).map_or(&settings.user, |user| &user.name).clone();
@@ -171,7 +173,8 @@ pub(super) fn options(run: &Run, settings: &Settings) -> Result<RunOptions, Fail
         connect: Location::connect,
         spool_dir: Some(settings.spool_dir.clone()),
         user,
-        job: run.job.clone().or(array_job).unwrap_or_else(|| Uuid::now_v7().to_string()),
+        gpus: GpuOptions { claims: Some(Claims::new(&settings.spool_dir, &job)), ..gpus(run, file)? },
+        job,
         task: run.task.clone().or(array_task).unwrap_or_else(|| "0".to_owned()),
         kind: run.kind.or(file.kind).unwrap_or(JobKind::Training),
         name: run.name.clone(),
@@ -188,7 +191,6 @@ pub(super) fn options(run: &Run, settings: &Settings) -> Result<RunOptions, Fail
         run_as,
         directory: directory.map_err(|error| Failure::new("the folder of --chdir cannot be found").because(error))?,
         cpu_source: run.cpu_source.or(file.cpu_source),
-        gpus: gpus(run, file)?,
         receipt: receipt.map_err(|error| Failure::new("the receipt's path cannot be found").because(error))?,
         secret_names: secret_names(file)?,
         termination_log: None,
@@ -248,6 +250,7 @@ fn gpus(run: &Run, file: &RunFile) -> Result<GpuOptions, Failure> {
         exclusive: run.gpu.gpu_exclusive || file.gpu_exclusive,
         library: library
             .map_err(|error| Failure::new("the path of the NVML library cannot be found").because(error))?,
+        claims: None,
     })
 }
 

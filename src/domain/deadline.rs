@@ -25,12 +25,14 @@ pub struct HighestRate {
 pub struct Bounds {
     /// Its CPUs.
     pub cpu: HighestRate,
-    /// Weights of all devices that it could open, added up, in parts per million.
+    /// Weights of all devices that are its own, added up, in parts per million.
     pub gpus_ppm: u64,
     /// Tick plus time to stop.
     pub stop_us: u64,
     /// How old the newest reading of a device can be.
     pub gpu_age_us: u64,
+    /// How much of a device's time one reading can add at once.
+    pub gpu_step_us: u64,
 }
 
 impl Bounds {

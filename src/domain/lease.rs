@@ -11,6 +11,20 @@ pub const REPORT_SOON_MS: u64 = 1_000;
 /// A waiting attempt asks again after this, in ms.
 pub const WAIT_MS: u64 = 250;
 
+/// In which a ledger answers, on a machine whose every CPU the job keeps busy, in µs.
+const ANSWER_US: u64 = 500_000;
+/// In which it mostly does.
+const ANSWER_MOSTLY_US: u64 = 50_000;
+
+/// Whether it is time to ask is looked at so often at most, in µs.
+pub const QUESTION_LOOK_US: u64 = 50_000;
+
+/// For how long what is left has to last when more is asked for. A job that cannot be frozen while its question is open would end.
+#[must_use]
+pub const fn answer_us(can_hold: bool) -> u64 {
+    if can_hold { ANSWER_MOSTLY_US } else { ANSWER_US + QUESTION_LOOK_US }
+}
+
 /// What an attempt can burn in `us` at `per_second`, rounded up.
 #[must_use]
 pub fn burned_in(per_second: Nanocredits, us: u64) -> Nanocredits {
@@ -21,7 +35,7 @@ pub fn burned_in(per_second: Nanocredits, us: u64) -> Nanocredits {
 /// m = 2 G + highest rate × 0.5 s.
 #[must_use]
 pub fn minimum_slice(highest_rate: Nanocredits, guard: Nanocredits) -> Nanocredits {
-    guard.saturating_add(guard).saturating_add(burned_in(highest_rate, 500_000))
+    guard.saturating_add(guard).saturating_add(burned_in(highest_rate, ANSWER_US))
 }
 
 /// What the books know when an attempt reports.

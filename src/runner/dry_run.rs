@@ -75,7 +75,7 @@ pub fn dry_run(options: &RunOptions) -> Result<DryRun, String> {
         price_per_cpu_second: rates.cpu_per_second,
         price_per_gpu_second: rates.gpu_per_second,
         gpus: figures.gpu_part(&rates).devices,
-        gpus_openable: figures.gpu_models().clone(),
+        gpus_openable: figures.openable_gpu_models(),
         highest_rate_per_second: highest,
         guard: burned_in(highest, resources.stop_us),
         balance,

@@ -13,16 +13,22 @@ use crate::domain::rating::{GpuBasis, RateCard};
 use crate::domain::units::Microseconds;
 use crate::domain::usage::Usage;
 use crate::meter::breakdown::{Breakdown, Sampler};
-use crate::meter::gpu::watch::{GpuOptions, Watch};
+use crate::meter::gpu::declared::Selection;
+use crate::meter::gpu::options::GpuOptions;
+use crate::meter::gpu::others;
+use crate::meter::gpu::watch::{NO_GPU, Watch};
 use crate::meter::select::Plan;
 use crate::meter::{CpuSource, Meter, MeterError, Reading};
 use crate::sys::clock::{Clock, SystemClock};
+use crate::sys::containment::ContainmentSpec;
 use crate::sys::shared::SharedPage;
 
 /// From the end of a sample of a device until it can be read: two periods, and what a look takes.
 const GPU_SAMPLE_US: u64 = 400_000;
 /// A device is looked at more often where less is left than its highest rate burns in this time.
 const GPU_HURRY_US: u64 = 4_000_000;
+/// Where no device was at the start, one is looked for so often.
+const LATE_GPUS_LOOK_US: u64 = 1_000_000;
 /// A late wake-up widens the guard band by at most this.
 const LATENESS_MAX_US: u64 = 4_000;
 
@@ -33,6 +39,9 @@ pub(super) struct Figures {
     sampler: Option<Sampler>,
     gpus: Option<Watch>,
     gpu_models: BTreeMap<String, u64>,
+    late_gpus: LateGpus,
+    /// That those of the job are not metered.
+    other_gpus: Vec<String>,
     last: Reading,
     rate: HighestRate,
     allocated_us: u64,
@@ -53,17 +62,43 @@ pub(super) struct Figures {
     pub(super) notice_sent_at_us: Option<i64>,
 }
 
+/// Devices that come while the job runs: the driver makes its files when it is first used.
+#[derive(Debug)]
+struct LateGpus {
+    options: GpuOptions,
+    job: ContainmentSpec,
+    child: Option<i32>,
+    look_at_us: u64,
+}
+
+impl LateGpus {
+    /// Once one is there, it is metered from now on.
+    fn look(&mut self, now_us: u64) -> Option<Watch> {
+        let child = self.child.filter(|_| now_us >= self.look_at_us)?;
+        self.look_at_us = now_us.saturating_add(LATE_GPUS_LOOK_US);
+        let watch = self.options.concern_a_gpu().then(|| Watch::spawn(&self.options, self.job.clone()).ok())??;
+        watch.begin(child, now_us);
+        Some(watch)
+    }
+}
+
 impl Figures {
     /// # Errors
     /// Where `--gpus` names what is not there, for people.
     pub(super) fn new(plan: &Plan, gpus: &GpuOptions) -> Result<Self, String> {
+        let late_gpus = LateGpus { options: gpus.clone(), job: plan.specification(), child: None, look_at_us: 0 };
         let gpus = gpus.concern_a_gpu().then(|| Watch::start(gpus, plan.specification())).transpose()?;
+        if gpus.is_none() && late_gpus.options.selection == Some(Selection::All) {
+            return Err(NO_GPU.to_owned());
+        }
         let gpu_models = gpus.as_ref().map(|watch| watch.with(|gpus| gpus.models())).unwrap_or_default();
         Ok(Self {
             meter: None,
             sampler: None,
             gpus,
             gpu_models,
+            late_gpus,
+            other_gpus: others::notes(&|name| std::env::var(name).ok()),
             last: Reading::default(),
             rate: plan.highest_rate(),
             allocated_us: 0,
@@ -92,6 +127,7 @@ impl Figures {
         self.meter = Some(plan.started(child, shared)?);
         self.allocated_at_us = if plan.needs_gate() { SystemClock.boottime_us() } else { at_us };
         self.spooled_at_us = self.allocated_at_us;
+        self.late_gpus.child = Some(child.as_raw());
         if let Some(watch) = &self.gpus {
             watch.begin(child.as_raw(), self.allocated_at_us);
         }
@@ -114,6 +150,12 @@ impl Figures {
             self.allocated_us = self.allocated_us.saturating_add(u64::try_from(allocated).unwrap_or(u64::MAX));
         }
         self.rate = plan.highest_rate();
+        if self.gpus.is_none() {
+            self.gpus = self.late_gpus.look(now_us);
+        }
+        if let Some(watch) = &self.gpus {
+            self.gpu_models = watch.with(|gpus| gpus.models());
+        }
         Ok(Usage {
             cpu_used_seconds: self.last.cpu_seconds,
             cpu_allocated_seconds: Microseconds(self.allocated_us),
@@ -124,30 +166,36 @@ impl Figures {
 
     /// By which the job's end is decided, as of the last look.
     pub(super) fn bounds(&self, plan: &Plan, rates: &RateCard) -> Bounds {
-        let gpu_age_us = match (&self.gpus, rates.gpu_basis) {
-            (Some(watch), basis) => {
-                let now_us = SystemClock.boottime_us();
-                let age_us = watch.with(|gpus| match basis {
-                    GpuBasis::Busy => gpus.age_us(now_us),
-                    GpuBasis::Allocated => gpus.unseen_us(now_us),
-                });
-                // Between two looks it is as old as this, and the ledger has to know that beforehand.
-                if age_us == 0 { 0 } else { age_us.max(watch.look_us() + GPU_SAMPLE_US) }
-            }
-            (None, _) => 0,
+        let age_us = match (&self.gpus, rates.gpu_basis) {
+            (Some(watch), GpuBasis::Busy) => watch.with(|gpus| gpus.age_us(SystemClock.boottime_us())),
+            // What is allocated is known at any time.
+            (Some(_), GpuBasis::Allocated) | (None, _) => 0,
         };
-        let gpus_ppm = rates.gpus_ppm(&self.gpu_models);
-        Bounds { cpu: self.rate, gpus_ppm, stop_us: self.stop_us(plan), gpu_age_us }
+        // Between two looks it is as old as this, and the ledger has to know that beforehand.
+        let step_us = self.gpus.as_ref().filter(|_| age_us > 0).map_or(0, |watch| watch.look_us() + GPU_SAMPLE_US);
+        Bounds {
+            cpu: self.rate,
+            gpus_ppm: rates.gpus_ppm(&self.gpu_models),
+            stop_us: self.stop_us(plan),
+            gpu_age_us: age_us.max(step_us),
+            gpu_step_us: step_us,
+        }
     }
 
     /// How many of each model the job could open.
+    pub(super) fn openable_gpu_models(&self) -> BTreeMap<String, u64> {
+        self.gpus.as_ref().map(|watch| watch.with(|gpus| gpus.openable_models())).unwrap_or_default()
+    }
+
+    /// How many of each model are the job's.
     pub(super) fn gpu_models(&self) -> &BTreeMap<String, u64> {
         &self.gpu_models
     }
 
     /// What cannot be metered exactly, as is known at the start.
     pub(super) fn gpu_notes(&self) -> Vec<String> {
-        self.gpus.as_ref().map(|watch| watch.with(|gpus| gpus.all_notes())).unwrap_or_default()
+        let of_devices = self.gpus.as_ref().map(|watch| watch.with(|gpus| gpus.all_notes())).unwrap_or_default();
+        of_devices.into_iter().chain(self.other_gpus.iter().cloned()).collect()
     }
 
     /// Where the last credits burn, devices are looked at more often, so that fewer stay unburned.
@@ -176,7 +224,8 @@ impl Figures {
 
     /// For the receipt.
     pub(super) fn gpu_part(&self, rates: &RateCard) -> GpuPart {
-        self.gpus.as_ref().map_or_else(GpuPart::none, |watch| watch.with(|gpus| GpuPart::of(gpus, rates)))
+        let part = self.gpus.as_ref().map_or_else(GpuPart::none, |watch| watch.with(|gpus| GpuPart::of(gpus, rates)));
+        GpuPart { notes: [part.notes, self.other_gpus.clone()].concat(), ..part }
     }
 
     /// CPU time of the helper that asks the devices.

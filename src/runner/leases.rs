@@ -6,12 +6,10 @@ use uuid::Uuid;
 
 use crate::domain::deadline::Bounds;
 use crate::domain::job::{AccountState, End, Grant, Job, NextGrant, ReportDue, Verdict};
+use crate::domain::lease::answer_us;
 use crate::domain::units::Nanocredits;
 use crate::ledger::protocol::{Balance, ClosedPeriod, Decision, Lease, Report, Resources, StopReason};
 use crate::ledger::relay::Kept;
-
-/// In which a ledger answers, on a machine whose every CPU the job keeps busy.
-const ANSWER_US: u64 = 500_000;
 
 fn after_ms(sent_us: u64, ms: u64) -> u64 {
     sent_us.saturating_add(ms.saturating_mul(1_000))
@@ -69,7 +67,8 @@ pub fn verdict(decision: Decision, sent_us: u64) -> Verdict {
 pub fn resources(bounds: &Bounds, gpus: &BTreeMap<String, u64>, can_hold: bool) -> Resources {
     let mut gpu_models = gpus.clone();
     let gpus = gpu_models.remove("").unwrap_or(0);
-    let answer_us = if can_hold { 0 } else { ANSWER_US };
+    // One that can be frozen waits for its answer.
+    let answer_us = if can_hold { 0 } else { answer_us(can_hold) };
     Resources {
         cpus_ppm: bounds.cpu.sustained_ppm(),
         gpus,
@@ -133,7 +132,7 @@ mod tests {
             let rules = Rules { rates: rates.clone(), interval_us: 1, hold_us: 1, can_hold: true, notice_before_us: None, spread: 0 };
             let lease = Lease { version: 1, ceiling: Nanocredits(0), period: 0, lasts_ms: 1, report_in_ms: 1, next: None, last: None };
             let models = [("NVIDIA H200".to_owned(), gpus)].into();
-            let bounds = Bounds { cpu, gpus_ppm: rates.gpus_ppm(&models), stop_us, gpu_age_us };
+            let bounds = Bounds { cpu, gpus_ppm: rates.gpus_ppm(&models), stop_us, gpu_age_us, gpu_step_us: 0 };
             let job = Job::new(rules, grant(&lease, 0), bounds, AccountState::default(), 0);
             let declared = resources(&bounds, &models, true).pace(&rates);
             let highest = rates.highest_rate_per_second(declared.cpus_ppm, declared.gpus_ppm);

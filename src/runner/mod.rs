@@ -286,7 +286,8 @@ fn header(options: &RunOptions, attempt: &Attempt, plan: &Plan, socket: Option<&
             stop_us: plan.stop_us(),
             ..Resources::default()
         },
-        slot_bytes: if options.gpus.concern_a_gpu() { spool::SLOT_BYTES_WITH_GPUS } else { spool::SLOT_BYTES },
+        // A device can come later, and room that is not used is a hole.
+        slot_bytes: spool::SLOT_BYTES_WITH_GPUS,
         limit: options.limit,
         socket: socket.map(|socket| socket.path().to_owned()),
         secret: Some(attempt.secret),

@@ -14,7 +14,7 @@ use crate::domain::units::{Microseconds, Nanocredits};
 use crate::ledger::location::{Connect, Location};
 use crate::ledger::protocol::JobKind;
 use crate::meter::CpuSource;
-use crate::meter::gpu::watch::GpuOptions;
+use crate::meter::gpu::options::GpuOptions;
 use crate::sys::credentials::Credentials;
 
 /// `--notice SIGTERM@30s`: a signal sent once, ahead of the end.

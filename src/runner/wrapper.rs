@@ -15,7 +15,7 @@ use crate::domain::redaction::SecretNames;
 use crate::ledger::location::Location;
 use crate::ledger::relay::{self, RelayLedger, Session, Welcome};
 use crate::ledger::{Ledger, LedgerError};
-use crate::meter::gpu::watch::GpuOptions;
+use crate::meter::gpu::options::GpuOptions;
 use crate::sys::clock::{Clock, SystemClock, pause};
 use crate::sys::process::{forbid_tracing, in_own_pid_namespace};
 

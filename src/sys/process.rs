@@ -210,6 +210,22 @@ pub fn forbid_tracing() -> io::Result<()> {
     Ok(nix::sys::prctl::set_dumpable(false)?)
 }
 
+/// This process dies with the thread that started it.
+///
+/// # Errors
+/// Those of prctl(2).
+pub fn die_with_parent() -> io::Result<()> {
+    Ok(nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?)
+}
+
+/// What is printed from now on arrives nowhere.
+///
+/// # Errors
+/// Where `/dev/null` cannot be opened.
+pub fn silence_standard_output() -> io::Result<()> {
+    Ok(nix::unistd::dup2_stdout(std::fs::File::options().write(true).open("/dev/null")?)?)
+}
+
 /// This process's `oom_score_adj` before it was lowered, so that the job can start with it; `None` where it could not
 /// be lowered and so needs no reset.
 #[must_use]

@@ -8,6 +8,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
 use std::sync::OnceLock;
 
+use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::{Gid, Uid, User, getegid, geteuid};
 
 /// As many as the kernel follows on one path (path_resolution(7)).
@@ -149,7 +150,15 @@ fn is_mapped(uid: u32) -> bool {
     ranges.into_iter().any(|(first, count)| uid >= first && uid - first < count)
 }
 
-fn overflow_uid() -> u32 {
+/// Whether nobody here can write what lies there.
+#[must_use]
+pub fn is_on_read_only_mount(path: &Path) -> bool {
+    statvfs(path).is_ok_and(|mount| mount.flags().contains(FsFlags::ST_RDONLY))
+}
+
+/// Whose files are whose owner has no number in this user namespace (user_namespaces(7)).
+#[must_use]
+pub fn overflow_uid() -> u32 {
     let text = std::fs::read_to_string("/proc/sys/kernel/overflowuid").unwrap_or_default();
     text.trim().parse().unwrap_or(65_534)
 }

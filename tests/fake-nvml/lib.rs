@@ -61,6 +61,10 @@ fn enter(name: &str) -> Result<&'static Script, Code> {
     if within(&script.crashes_ms) {
         std::process::abort();
     }
+    if script.prints {
+        let text = b"{\"polled\": \"nothing\"}\n";
+        std::io::Write::write_all(&mut std::io::stdout(), text).unwrap_or_default();
+    }
     while within_now(&script.hangs_ms) {
         std::thread::sleep(Duration::from_millis(20));
     }
@@ -431,7 +435,15 @@ pub unsafe extern "C" fn nvmlDeviceGetAttributes_v2(device: Handle, into: *mut n
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn nvmlGpmQueryDeviceSupport(device: Handle, into: *mut nvmlGpmSupport_t) -> Code {
-    code(find("nvmlGpmQueryDeviceSupport", device).map(|_| unsafe { (*into).isSupportedDevice = 1 }))
+    let has = |device: &Device| c_uint::from(device.counters || !device.parts.is_empty());
+    let found = find("nvmlGpmQueryDeviceSupport", device);
+    code(found.map(|(_, found)| unsafe { (*into).isSupportedDevice = has(found.device) }))
+}
+
+/// Of the whole device.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn nvmlGpmSampleGet(device: Handle, sample: *mut GpmSample) -> Code {
+    code(find("nvmlGpmSampleGet", device).map(|(_, found)| unsafe { *sample = (now_us(), found.at, u32::MAX) }))
 }
 
 /// A sample is the time at which it was taken, and of which GPU instance.
@@ -460,8 +472,10 @@ pub unsafe extern "C" fn nvmlGpmMetricsGet(request: *mut nvmlGpmMetricsGet_t) ->
         let request = unsafe { &mut *request };
         let (from_us, at, instance) = unsafe { *request.sample1.cast::<GpmSample>() };
         let (until_us, ..) = unsafe { *request.sample2.cast::<GpmSample>() };
-        let part = script.devices.get(at).and_then(|device| device.parts.get(instance as usize)).ok_or(NOT_FOUND)?;
-        let ppm = script::busy_ppm(&part.busy, from_us, until_us);
+        let device = script.devices.get(at).ok_or(NOT_FOUND)?;
+        let part = device.parts.get(instance as usize).map(|part| &part.busy);
+        let busy = part.or((instance == u32::MAX).then_some(&device.busy)).ok_or(NOT_FOUND)?;
+        let ppm = script::busy_ppm(busy, from_us, until_us) * device.counters_percent.unwrap_or(100) / 100;
         for metric in request.metrics.iter_mut().take(request.numMetrics as usize) {
             metric.nvmlReturn = SUCCESS;
             metric.value = ppm as f64 / 10_000.0;

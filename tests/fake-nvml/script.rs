@@ -35,6 +35,9 @@ pub struct Script {
     /// All calls hang in this stretch.
     #[serde(default)]
     pub hangs_ms: Option<(u64, u64)>,
+    /// Each call prints something, as some libraries do.
+    #[serde(default)]
+    pub prints: bool,
     /// The helper dies in this stretch.
     #[serde(default)]
     pub crashes_ms: Option<(u64, u64)>,
@@ -80,6 +83,12 @@ pub struct Device {
     pub mps: bool,
     #[serde(default)]
     pub parts: Vec<Part>,
+    /// It has counters of how busy it was, as Hopper and newer.
+    #[serde(default)]
+    pub counters: bool,
+    /// Which say only so many percent of the truth.
+    #[serde(default)]
+    pub counters_percent: Option<u64>,
 }
 
 /// A MIG device.
@@ -149,6 +158,12 @@ impl Pid {
     }
 }
 
+/// As the driver cuts a busy time to whole percents. No work is as even as a script's.
+fn cut(ppm: u64, number: u64) -> u64 {
+    let unevenness = if (1..1_000_000).contains(&ppm) { number * 3_701 % 10_000 } else { 5_000 };
+    (ppm + unevenness).saturating_sub(5_000) / 10_000
+}
+
 /// Busy time × percent of a stretch within a window.
 fn worked_us(busy: &[Stretch], from_us: u64, until_us: u64) -> u64 {
     busy.iter().map(|stretch| overlap_us(stretch, from_us, until_us) * stretch.percent).sum()
@@ -193,7 +208,7 @@ impl Device {
         let sample = |number: u64| {
             let until_us = origin_us + number * self.period_us;
             let from_us = until_us - self.period_us;
-            let percent = busy_ppm(&self.busy, from_us, until_us) / 10_000;
+            let percent = cut(busy_ppm(&self.busy, from_us, until_us), number);
             let garbage = self.garbage_each.is_some_and(|each| number.is_multiple_of(each));
             let value = if garbage { GARBAGE } else { u32::try_from(percent).unwrap_or(u32::MAX) };
             Sample {

@@ -1,54 +1,16 @@
 //! GPUs, with the scripted NVML of `tests/fake-nvml`: what the script says is the truth.
 
 use std::ops::Range;
-use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
 use std::time::Duration;
 
-use jobmeter::sys::clock::{Clock, SystemClock, pause};
+use jobmeter::sys::clock::pause;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-use crate::station::{Called, Station, awaited, ended, micros, nano};
-
-/// The one that whoever builds the tests has named, or one that is built now: `cargo test --test it` builds no examples. The station
-/// has a copy, since root loads none out of a checkout that belongs to somebody else.
-fn library(station: &Station) -> String {
-    static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
-    let named = || std::env::var_os("JOBMETER_FAKE_NVML").map(PathBuf::from);
-    let (made, copy) = (LIBRARY.get_or_init(|| named().unwrap_or_else(built)), station.path("libfake_nvml.so"));
-    if !copy.exists() {
-        std::fs::copy(made, &copy).unwrap();
-    }
-    copy.to_str().unwrap().to_owned()
-}
-
-/// Beside the binary: of its profile, whose directory is `debug` for `dev`.
-fn built() -> PathBuf {
-    let directory = Path::new(env!("CARGO_BIN_EXE_jobmeter")).parent().unwrap();
-    let (target, profile) = (directory.parent().unwrap(), directory.file_name().unwrap().to_str().unwrap());
-    let profile = if profile == "debug" { "dev" } else { profile };
-    let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["build", "--quiet", "--locked", "--example", "fake_nvml", "--profile", profile, "--target-dir"]);
-    let status = cargo.arg(target).current_dir(env!("CARGO_MANIFEST_DIR")).status();
-    assert!(status.unwrap().success(), "the library is not built");
-    directory.join("examples/libfake_nvml.so")
-}
-
-fn now_us() -> u64 {
-    u64::try_from(SystemClock.realtime_us()).unwrap()
-}
-
-/// The script begins `ago_ms` before now: when, in µs since 1970.
-fn script(station: &Station, ago_ms: u64, mut script: Value) -> u64 {
-    let start_us = now_us() - ago_ms * 1_000;
-    script["start_us"] = json!(start_us);
-    script["clock_us"] = json!(987_654_321_u64);
-    std::fs::write(station.path("script.json"), script.to_string()).unwrap();
-    start_us
-}
+use crate::nvml::{library, now_us, script};
+use crate::station::{Called, Station, awaited, ended, micros, nano, skip};
 
 /// A job that writes down when it begins and ends.
 fn command(station: &Station, job: &str, options: &[&str], line: &str) -> Command {
@@ -260,19 +222,89 @@ fn nothing_that_happens_to_the_driver_stops_a_job() {
         assert_close(micros(&gpu["busy_seconds"]), us(&ran) / 2);
         assert_eq!(micros(&gpu["devices"][0]["estimated_seconds"]), 0, "{gpu}");
     }
-    // It falls off the bus: from then on its wall time is charged, and the receipt says so.
+    // It falls off the bus: from then on it is not charged, and the receipt says so.
     let lost_at_us = mishap(&station, devices, "lost_ms", [33_000, 90_000]);
     let ran = run_into(&station, "lost", lost_at_us, "sleep 5");
     let gpu = gpu(&station, "lost");
     let charged_us = micros(&gpu["busy_seconds"]);
-    let truth_us = (lost_at_us - ran.start) / 2 + (ran.end - lost_at_us);
-    // What was not read yet when it was lost, at most a second, is charged so as well.
+    let truth_us = (lost_at_us - ran.start) / 2;
+    // What was not read yet when it was lost, at most a second and an answer, is charged as allocated.
     assert!(charged_us + held_us(&station, "lost") + 340_000 >= truth_us, "{truth_us} µs: {gpu}");
-    assert!(charged_us <= truth_us + 900_000, "{truth_us} µs: {gpu}");
+    assert!(charged_us <= truth_us + 1_500_000, "{truth_us} µs: {gpu}");
     assert!(gpu["devices"][0]["notes"].to_string().contains("fell off the bus"), "{gpu}");
+    assert!(micros(&gpu["allocated_seconds"]) < us(&ran), "{gpu}");
     // No such library, and none of the helper's business.
     let called = station.call(&["run", "--nvml-library", "/nowhere/libnvidia-ml.so.1", "--gpus", "0", "--", "true"]);
     assert_eq!(called.status, 0, "{called:?}");
+    station.verify();
+}
+
+/// As `srun -n3 --gpus=2` gives both devices to each task.
+#[test]
+fn tasks_of_one_job_are_charged_for_its_devices_once() {
+    let station = Station::new();
+    let busy = json!([{ "percent": 100, "pids": [77] }]);
+    let devices = json!([{ "uuid": "GPU-a", "busy": busy, "counters": true }, { "uuid": "GPU-b", "busy": busy }]);
+    script(&station, 30_000, json!({ "devices": devices }));
+    let library = library(&station);
+    let start = |task: &str, line: &str| {
+        let arguments = ["run", "--job", "j", "--task", task, "--nvml-library", &library, "--", "sh", "-c", line];
+        let mut command = station.command(&arguments);
+        command.env("FAKE_NVML", station.path("script.json"));
+        command.env("SLURM_JOB_GPUS", "0,1").env("CUDA_VISIBLE_DEVICES", "0,1");
+        command.spawn().unwrap()
+    };
+    let from_us = now_us();
+    let first = start("0", "sleep 3");
+    awaited(|| match station.sh("ls $JOBMETER_SPOOL/gpus/j").out.lines().count() {
+        2 => Ok(()),
+        count => Err(format!("{count} devices are claimed")),
+    });
+    let others = [start("1", "sleep 5"), start("2", "sleep 2")];
+    for mut child in [first].into_iter().chain(others) {
+        assert!(ended(&mut child).success());
+    }
+    let wall_us = now_us() - from_us;
+    let job = station.json(&["jobs", "show", "j"]);
+    let attempts = job["attempts"].as_array().unwrap();
+    let of = |attempt: &Value, uuid: &str, what: &str| -> u64 {
+        let devices = attempt["receipt"]["gpu"]["devices"].as_array().unwrap().iter();
+        devices.filter(|device| device["uuid"] == uuid).map(|device| micros(&device[what])).sum()
+    };
+    for (uuid, what) in
+        ["GPU-a", "GPU-b"].into_iter().flat_map(|uuid| [(uuid, "busy_seconds"), (uuid, "allocated_seconds")])
+    {
+        let sum: u64 = attempts.iter().map(|attempt| of(attempt, uuid, what)).sum();
+        // From the first one's start to the last one's end.
+        assert!(sum <= wall_us && sum + 700_000 >= wall_us, "{uuid} {what}: {sum} of {wall_us} µs: {job}");
+    }
+    station.verify();
+}
+
+/// On a device that was said to be the job's alone.
+#[test]
+fn what_a_stranger_does_on_an_exclusive_device_is_not_charged() {
+    if !nix::unistd::geteuid().is_root() {
+        return skip("processes of two users are needed");
+    }
+    let station = Station::new();
+    let [mine, other] = ["mine", "other"].map(|name| station.path(name).to_str().unwrap().to_owned());
+    let mut stranger =
+        Command::new("setpriv").args(["--reuid", "65534", "--clear-groups", "sleep", "60"]).spawn().unwrap();
+    std::fs::write(&other, stranger.id().to_string()).unwrap();
+    script(
+        &station,
+        30_000,
+        json!({ "devices": [{ "uuid": "GPU-a", "busy": [{ "percent": 100, "pids": [mine, other] }] }] }),
+    );
+    let called = run(&station, "j", &["--gpus", "0", "--gpu-exclusive"], "echo $$ > $DIR/mine; sleep 8");
+    stranger.kill().unwrap();
+    stranger.wait().unwrap();
+    assert_eq!(called.status, 0, "{called:?}");
+    let gpu = gpu(&station, "j");
+    let (busy_us, allocated_us) = (micros(&gpu["busy_seconds"]), micros(&gpu["allocated_seconds"]));
+    assert!(busy_us * 100 < allocated_us * 75 && busy_us * 100 > allocated_us * 35, "{gpu}");
+    assert!(gpu["devices"][0]["notes"].to_string().contains("others"), "{gpu}");
     station.verify();
 }
 

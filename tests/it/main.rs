@@ -16,6 +16,8 @@ mod bad_input;
 mod cluster;
 mod faults;
 mod gpu;
+#[path = "../nvml.rs"]
+mod nvml;
 mod proxy;
 mod relay;
 mod run;

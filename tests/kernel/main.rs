@@ -16,10 +16,13 @@ mod attach;
 mod clocks;
 mod endings;
 mod exact;
+mod gpus;
 mod grace;
 mod hostile;
 mod lost;
 mod namespaces;
+#[path = "../nvml.rs"]
+mod nvml;
 mod places;
 mod signals;
 mod sources;

@@ -16,6 +16,7 @@
 
 mod backend;
 mod disturbances;
+mod enough;
 #[path = "../janitor.rs"]
 mod janitor;
 mod network;

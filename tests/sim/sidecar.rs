@@ -48,7 +48,7 @@ pub struct Sidecar {
 }
 
 pub const RATE: HighestRate = HighestRate { cpus_ppm: CPUS * 1_000_000, quota: None };
-pub const BOUNDS: Bounds = Bounds { cpu: RATE, gpus_ppm: 0, stop_us: STOP_US, gpu_age_us: 0 };
+pub const BOUNDS: Bounds = Bounds { cpu: RATE, gpus_ppm: 0, stop_us: STOP_US, gpu_age_us: 0, gpu_step_us: 0 };
 pub const RESOURCES: Resources =
     Resources { cpus_ppm: CPUS * 1_000_000, gpus: 0, gpu_models: BTreeMap::new(), stop_us: STOP_US };
 

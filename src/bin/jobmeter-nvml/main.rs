@@ -6,24 +6,37 @@ mod library;
 mod list;
 mod poll;
 
-use std::io::{BufRead, Write};
+use std::fs::File;
+use std::io::{BufRead, BufWriter, Write};
+use std::os::fd::AsFd;
 use std::process::ExitCode;
 
 use jobmeter::meter::gpu::wire::{Ask, Fault, FaultKind, Told};
+use jobmeter::sys::process::{die_with_parent, forbid_tracing, silence_standard_output};
 use nvml_wrapper::Nvml;
 use nvml_wrapper::error::NvmlError;
 
 use self::poll::Poller;
 
 fn main() -> ExitCode {
-    // A job of the same user may not change what is told.
-    jobmeter::sys::process::forbid_tracing().ok();
     let path = std::env::args_os().nth(1);
-    let answered = match library::load(path.as_deref()) {
-        Ok(nvml) => answer_all(&mut Answers { nvml: &nvml, named: path.is_some(), poller: Poller::new(&nvml) }),
-        Err(error) => answer_all(&mut fault(&error)),
-    };
+    let answered = begin().and_then(|out| match library::load(path.as_deref()) {
+        Ok(nvml) => answer_all(&mut Answers { nvml: &nvml, named: path.is_some(), poller: Poller::new(&nvml) }, out),
+        Err(error) => answer_all(&mut fault(&error), out),
+    });
     answered.map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS)
+}
+
+/// Before the library is there: where the answers go.
+fn begin() -> std::io::Result<File> {
+    // One that hangs in the library sees no end of its standard input.
+    die_with_parent()?;
+    // A job of the same user may not change what is told.
+    forbid_tracing()?;
+    let out = File::from(std::io::stdout().as_fd().try_clone_to_owned()?);
+    // What a library prints is no answer.
+    silence_standard_output()?;
+    Ok(out)
 }
 
 /// Whoever answers.
@@ -58,8 +71,8 @@ impl Answer for Fault {
 }
 
 /// Until standard input ends, which is the end of jobmeter.
-fn answer_all(answers: &mut dyn Answer) -> std::io::Result<()> {
-    let mut out = std::io::stdout().lock();
+fn answer_all(answers: &mut dyn Answer, out: File) -> std::io::Result<()> {
+    let mut out = BufWriter::new(out);
     for line in std::io::stdin().lock().lines() {
         let told = match serde_json::from_str(&line?) {
             Ok(ask) => answers.answer(&ask),

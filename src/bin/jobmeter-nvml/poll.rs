@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use jobmeter::meter::gpu::wire::{AskDevice, Got, Polled, PolledDevice, Stretch};
+use jobmeter::meter::gpu::wire::{AskCounters, AskDevice, Got, Polled, PolledDevice, Stretch};
 use jobmeter::sys::clock::{Clock, SystemClock};
 use jobmeter::sys::nvml::{instance_ids, processes_utilization, utilization_samples};
 use jobmeter::sys::process::own_cpu_us;
@@ -16,16 +16,22 @@ use nvml_wrapper::{Device, Nvml};
 
 use super::fault;
 
+/// Two samples of counters have to be so far apart (nvml.h: "at least 100 ms").
+const COUNTERS_LEAST_US: u64 = 100_000;
+
 /// Looks, and keeps what the next look is compared with.
 #[derive(Debug)]
 pub(super) struct Poller<'nvml> {
     nvml: &'nvml Nvml,
-    instances: HashMap<String, (GpmSample<'nvml>, u64)>,
+    /// By UUID: a sample of counters, and when it was taken.
+    counters: HashMap<String, (GpmSample<'nvml>, u64)>,
+    /// Whether a device has some.
+    has_counters: HashMap<String, bool>,
 }
 
 impl<'nvml> Poller<'nvml> {
     pub(super) fn new(nvml: &'nvml Nvml) -> Self {
-        Self { nvml, instances: HashMap::new() }
+        Self { nvml, counters: HashMap::new(), has_counters: HashMap::new() }
     }
 
     pub(super) fn poll(&mut self, devices: &[AskDevice]) -> Polled {
@@ -44,9 +50,15 @@ impl<'nvml> Poller<'nvml> {
             }
         };
         if device.mig_is_mig_device_handle().unwrap_or(false) {
-            polled.instance = Some(self.instance(&device, &ask.uuid).map_err(|error| fault(&error)));
+            polled.instance = Some(self.instance(&device, ask).map_err(|error| fault(&error)));
         } else {
             polled.samples = self.samples(&device, if ask.whole_ring { 0 } else { ask.after });
+            // Were it taken before a call that hangs, the driver's clock would seem to be ahead for ever.
+            polled.at_us = SystemClock.boottime_us();
+            if ask.counters != AskCounters::No && self.has_counters(&device, &ask.uuid) {
+                let counted = device.gpm_sample().and_then(|sample| self.counted(sample, ask));
+                polled.counted = Some(counted.map_err(|error| fault(&error)));
+            }
             // Nobody used what did nothing.
             let worked = polled.samples.as_ref().is_ok_and(|samples| samples.iter().any(|(_, percent)| *percent > 0));
             if ask.by_process && worked {
@@ -84,19 +96,34 @@ impl<'nvml> Poller<'nvml> {
         Ok(newer.map(|record| (record.pid, record.sm_util)).collect())
     }
 
-    /// How busy the GPU instance of a MIG device was since the last look; nothing at the first one.
-    fn instance(&mut self, device: &Device<'nvml>, uuid: &str) -> Result<Stretch, NvmlError> {
+    /// How busy the GPU instance of a MIG device was since the last look.
+    fn instance(&mut self, device: &Device<'nvml>, ask: &AskDevice) -> Result<Stretch, NvmlError> {
         let parent = device.mig_parent_device()?;
         let (gpu_instance, _) = instance_ids(self.nvml, device)?;
-        let sample = parent.gpm_mig_sample(gpu_instance)?;
+        self.counted(parent.gpm_mig_sample(gpu_instance)?, ask)
+    }
+
+    fn has_counters(&mut self, device: &Device<'nvml>, uuid: &str) -> bool {
+        *self.has_counters.entry(uuid.to_owned()).or_insert_with(|| device.gpm_support().unwrap_or(false))
+    }
+
+    /// How busy it was since the sample before this one; nothing at the first one, and where that was too short a time ago, which then stays.
+    fn counted(&mut self, sample: GpmSample<'nvml>, ask: &AskDevice) -> Result<Stretch, NvmlError> {
         let until_us = SystemClock.boottime_us();
-        let before = self.instances.insert(uuid.to_owned(), (sample, until_us));
+        let nothing_at = |at_us: u64| Stretch { from_us: at_us, until_us: at_us, busy_ppm: 0 };
+        let before = self.counters.get(&ask.uuid).filter(|_| ask.counters != AskCounters::Anew);
         let Some((before, from_us)) = before else {
-            return Ok(Stretch { from_us: until_us, until_us, busy_ppm: 0 });
+            self.counters.insert(ask.uuid.clone(), (sample, until_us));
+            return Ok(nothing_at(until_us));
         };
-        let Some((now, _)) = self.instances.get(uuid) else { return Err(NvmlError::NotFound) };
-        let metrics = gpm_metrics_get(self.nvml, &before, now, &[GpmMetricId::GraphicsUtil])?;
-        let metric = metrics.into_iter().next().ok_or(NvmlError::NotFound)??;
+        let from_us = *from_us;
+        if until_us.saturating_sub(from_us) < COUNTERS_LEAST_US {
+            return Ok(nothing_at(from_us));
+        }
+        let metrics = gpm_metrics_get(self.nvml, before, &sample, &[GpmMetricId::GraphicsUtil]);
+        // Else a sample that is no good would spoil each look.
+        self.counters.insert(ask.uuid.clone(), (sample, until_us));
+        let metric = metrics?.into_iter().next().ok_or(NvmlError::NotFound)??;
         Ok(Stretch { from_us, until_us, busy_ppm: ppm(metric.value)? })
     }
 }

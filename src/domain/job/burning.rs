@@ -1,6 +1,8 @@
 //! How soon a job can come to its ceiling, and where.
 
 use super::Job;
+use crate::domain::deadline::Bounds;
+use crate::domain::lease::answer_us;
 use crate::domain::rating::CpuBasis;
 use crate::domain::units::{Microseconds, Nanocredits};
 
@@ -42,13 +44,29 @@ impl Job {
         u64::try_from(scaled).unwrap_or(u64::MAX)
     }
 
+    /// What has to be left when more is asked for, so that the answer comes while the job still runs: the guard, what one reading can
+    /// add at once, and what can be burned until the ledger answers.
+    #[must_use]
+    pub fn reserve(&self) -> Nanocredits {
+        self.burned_unseen(answer_us(self.rules.can_hold), self.bounds.gpu_step_us)
+    }
+
     /// G: what may be burned unseen between the last tick and the stop, and on a device since it was last read.
     #[must_use]
     pub fn guard(&self) -> Nanocredits {
-        let per_second = self.rules.rates.highest_rate_per_second(self.bounds.cpu.cpus_ppm, self.bounds.gpus_ppm);
-        let of_gpus = self.rules.rates.highest_gpu_rate_per_second(self.bounds.gpus_ppm);
-        let product = |rate: Nanocredits, us: u64| u128::from(rate.0.unsigned_abs()).saturating_mul(u128::from(us));
-        let unseen = product(per_second, self.bounds.stop_us).saturating_add(product(of_gpus, self.bounds.gpu_age_us));
+        self.burned_unseen(0, 0)
+    }
+
+    /// The same, and what can be burned by all in `more_us` and by the devices in `more_gpu_us`.
+    fn burned_unseen(&self, more_us: u64, more_gpu_us: u64) -> Nanocredits {
+        let Bounds { cpu, gpus_ppm, stop_us, gpu_age_us, .. } = self.bounds;
+        let per_second = self.rules.rates.highest_rate_per_second(cpu.cpus_ppm, gpus_ppm);
+        let of_gpus = self.rules.rates.highest_gpu_rate_per_second(gpus_ppm);
+        let product = |rate: Nanocredits, us: u64, more_us: u64| {
+            let us = [us, more_us].into_iter().map(u128::from).sum();
+            u128::from(rate.0.unsigned_abs()).saturating_mul(us)
+        };
+        let unseen = product(per_second, stop_us, more_us).saturating_add(product(of_gpus, gpu_age_us, more_gpu_us));
         Nanocredits(i64::try_from(unseen.checked_div(1_000_000).unwrap_or(0)).unwrap_or(i64::MAX))
     }
 }

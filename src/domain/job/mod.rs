@@ -20,6 +20,7 @@ mod words;
 
 pub use self::words::{AccountState, Action, End, Event, Grant, NextGrant, ReportDue, Rules, Verdict};
 use super::deadline::Bounds;
+use super::lease::QUESTION_LOOK_US;
 use super::units::Nanocredits;
 use super::usage::Usage;
 
@@ -60,7 +61,8 @@ pub struct Job {
     wait_us: u64,
     looked_at_us: u64,
     slice: Nanocredits,
-    asked_for: Option<Nanocredits>,
+    /// At which ceiling more was asked for, and what had to be left then.
+    asked_for: Option<(Nanocredits, Nanocredits)>,
     closed: Option<(i64, Usage)>,
     closed_seq: u64,
     account: AccountState,
@@ -198,16 +200,26 @@ impl Job {
             State::Ending => at_latest,
             State::Held { until_us, .. } => self.wake_at_us(until_us).min(at_latest),
             State::Running => {
-                let left = self.grant.ceiling.saturating_sub(self.price).saturating_sub(self.guard());
+                let left = self.left().saturating_sub(self.guard());
                 let by_ceiling = now_us.saturating_add(self.earliest_us(left.at_least_zero()));
                 let by_lease = match self.grant.next {
                     Some(next) => next.starts_us,
                     None => self.grant.ends_us.saturating_sub(self.bounds.stop_us),
                 };
-                let due = by_ceiling.min(by_lease).min(self.wake_at_us(at_latest));
+                let due = by_ceiling
+                    .min(self.question_at_us().unwrap_or(at_latest))
+                    .min(by_lease)
+                    .min(self.wake_at_us(at_latest));
                 due.max(now_us.saturating_add(LOOK_FLOOR_US)).min(at_latest)
             }
         }
+    }
+
+    /// When more may have to be asked for by a job that cannot be frozen meanwhile.
+    fn question_at_us(&self) -> Option<u64> {
+        let asks_at = self.asks_at().filter(|_| !self.rules.can_hold && self.outstanding.is_none())?;
+        let earliest_us = self.earliest_us(self.left().saturating_sub(asks_at).at_least_zero());
+        Some(self.looked_at_us.saturating_add(earliest_us.max(QUESTION_LOOK_US)))
     }
 
     /// A report may be due before `limit_us`; with one outstanding there is nothing to wake for.
@@ -322,7 +334,7 @@ impl Job {
 
     fn decide(&mut self, now_us: u64) -> Vec<Action> {
         let mut actions = Vec::new();
-        let left = self.grant.ceiling.saturating_sub(self.price);
+        let left = self.left();
         let over = self.is_over(now_us);
         match self.state {
             State::Ending => return actions,
@@ -356,7 +368,7 @@ impl Job {
 
     /// Whether nothing may burn now: the ceiling is reached, less the guard band, or the lease is over.
     fn is_over(&self, now_us: u64) -> bool {
-        let left = self.grant.ceiling.saturating_sub(self.price);
+        let left = self.left();
         left <= self.guard() || now_us.saturating_add(self.bounds.stop_us) >= self.lease_ends_us()
     }
 
@@ -369,16 +381,28 @@ impl Job {
         self.grant.last.filter(|_| left <= self.guard()).unwrap_or(End::LeaseExpired)
     }
 
+    /// More is asked for when this is left: once for each ceiling, and again where much more has to be left than then.
+    fn asks_at(&self) -> Option<Nanocredits> {
+        let third = Nanocredits(self.slice.0.checked_div(3).unwrap_or(0));
+        let asks_at = third.max(self.reserve());
+        let is_asked = self.asked_for.is_some_and(|(ceiling, then)| {
+            let much = Nanocredits(then.0.checked_div(8).unwrap_or(0));
+            ceiling == self.grant.ceiling && asks_at <= then.saturating_add(much)
+        });
+        (!is_asked).then_some(asks_at)
+    }
+
     fn report_due(&mut self, now_us: u64, left: Nanocredits) -> Option<ReportDue> {
         if self.outstanding.is_some() {
             return None;
         }
-        let third = Nanocredits(self.slice.0.checked_div(3).unwrap_or(0));
-        let low = left < third && self.asked_for != Some(self.grant.ceiling);
-        if !low && now_us < self.report_at_us {
+        let low = self.asks_at().filter(|asks_at| left < *asks_at);
+        if low.is_none() && now_us < self.report_at_us {
             return None;
         }
-        self.asked_for = Some(self.grant.ceiling);
+        if let Some(asks_at) = low {
+            self.asked_for = Some((self.grant.ceiling, asks_at));
+        }
         self.seq = self.seq.saturating_add(1);
         self.outstanding = Some(self.seq);
         self.waiting = self.is_held();

@@ -79,7 +79,7 @@ fn grant(version: u64, ceiling: i64, now_us: u64) -> Grant {
 }
 
 const RATE: HighestRate = HighestRate { cpus_ppm: 2_000_000, quota: None };
-const BOUNDS: Bounds = Bounds { cpu: RATE, gpus_ppm: 0, stop_us: STOP_US, gpu_age_us: 0 };
+const BOUNDS: Bounds = Bounds { cpu: RATE, gpus_ppm: 0, stop_us: STOP_US, gpu_age_us: 0, gpu_step_us: 0 };
 
 impl Model {
     fn new(can_hold: bool) -> Self {

@@ -6,11 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use nix::poll::{PollFd, PollFlags, ppoll};
-use nix::sys::time::TimeSpec;
-
-use super::wire::{Ask, Fault, Told};
-use crate::sys::clock::{Clock, SystemClock};
+use super::wire::{Ask, Fault, Listed, Told};
+use crate::sys::clock::{Clock, SystemClock, after, is_before};
+use crate::sys::poll::readable;
 
 /// Beside jobmeter itself, or where packages put what is not for users.
 const NAME: &str = "jobmeter-nvml";
@@ -63,34 +61,57 @@ impl Helper {
         self.child.id()
     }
 
-    /// Asks, and waits so long at most. After an error it is of no use any more.
+    /// Asks for the devices, and waits so long at most.
     ///
     /// # Errors
-    /// Where it died or does not answer in time.
-    pub fn ask(&mut self, ask: &Ask, wait_max: Duration) -> Result<Told, Fault> {
+    /// Where it died or does not answer in time, or NVML tells nothing.
+    pub fn list(&mut self, wait_max: Duration) -> Result<Listed, Fault> {
+        self.send(&Ask::List)?;
+        match self.receive(wait_max)? {
+            Some(Told::Listed(listed)) => Ok(*listed),
+            Some(Told::Failed(fault)) => Err(fault),
+            Some(Told::Polled(_)) => Err(wrong_answer()),
+            None => Err(Fault::failed(format!("NVML did not answer within {} ms", wait_max.as_millis()))),
+        }
+    }
+
+    /// Asks one thing. Its answer has to be received before the next is asked.
+    ///
+    /// # Errors
+    /// Where it died.
+    pub fn send(&mut self, ask: &Ask) -> Result<(), Fault> {
         let mut line = serde_json::to_vec(ask).map_err(|error| Fault::failed(error.to_string()))?;
         line.push(b'\n');
         let stdin = self.child.stdin.as_mut().ok_or_else(|| Fault::failed("the helper has no input"))?;
-        stdin.write_all(&line).map_err(|error| Fault::failed(format!("the helper died: {error}")))?;
-        let answer = self.line(wait_max)?;
-        serde_json::from_slice(&answer).map_err(|error| Fault::failed(format!("the helper's answer is none: {error}")))
+        stdin.write_all(&line).map_err(|error| Fault::failed(format!("the helper died: {error}")))
     }
 
-    fn line(&mut self, wait_max: Duration) -> Result<Vec<u8>, Fault> {
-        let until_us =
-            SystemClock.boottime_us().saturating_add(u64::try_from(wait_max.as_micros()).unwrap_or(u64::MAX));
+    /// Its answer, or `None` where it has not answered within `wait_max`. After an error it is of no use any more.
+    ///
+    /// # Errors
+    /// Where it died, or answers what is no answer.
+    pub fn receive(&mut self, wait_max: Duration) -> Result<Option<Told>, Fault> {
+        let Some(line) = self.line(wait_max)? else { return Ok(None) };
+        let told = serde_json::from_slice(&line);
+        told.map(Some).map_err(|error| Fault::failed(format!("the helper's answer is none: {error}")))
+    }
+
+    fn line(&mut self, wait_max: Duration) -> Result<Option<Vec<u8>>, Fault> {
+        let until_us = after(wait_max);
         let mut chunk = vec![0_u8; 64 * 1024];
         loop {
             if let Some(end) = self.unread.iter().position(|byte| *byte == b'\n') {
                 let rest = self.unread.split_off(end + 1);
-                return Ok(std::mem::replace(&mut self.unread, rest));
+                return Ok(Some(std::mem::replace(&mut self.unread, rest)));
             }
-            let left_us = until_us.saturating_sub(SystemClock.boottime_us());
             let stdout = self.child.stdout.as_mut().ok_or_else(|| Fault::failed("the helper has no output"))?;
-            let mut fds = [PollFd::new(stdout.as_fd(), PollFlags::POLLIN)];
-            let wait = TimeSpec::from_duration(Duration::from_micros(left_us));
-            if left_us == 0 || ppoll(&mut fds, Some(wait), None).is_ok_and(|ready| ready == 0) {
-                return Err(Fault::failed(format!("NVML did not answer within {} ms", wait_max.as_millis())));
+            let left = Duration::from_micros(until_us.saturating_sub(SystemClock.boottime_us()));
+            let [answers] = readable([stdout.as_fd()], Some(left));
+            if !answers {
+                if is_before(until_us) {
+                    continue;
+                }
+                return Ok(None);
             }
             match stdout.read(&mut chunk) {
                 Ok(0) => return Err(Fault::failed("the helper died")),
@@ -103,6 +124,12 @@ impl Helper {
             }
         }
     }
+}
+
+/// What is answered is not what was asked.
+#[must_use]
+pub fn wrong_answer() -> Fault {
+    Fault::failed("the helper answered what it was not asked")
 }
 
 impl Drop for Helper {

@@ -5,13 +5,37 @@
 use std::collections::BTreeSet;
 use std::str::FromStr;
 
+use super::identity::UNKNOWN;
 use super::wire::{ListedDevice, Mig};
 
-/// What the environment says, in the order in which it is believed. The job inherits the first two, and the
-/// third is the container runtime's.
-const VARIABLES: [&str; 3] = ["SLURM_JOB_GPUS", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES"];
-/// Slurm says with these that a GPU is lent in parts.
+/// What the numbers of a variable mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Numbers {
+    /// The how manieth of those that can be opened.
+    Ordinals,
+    /// N of `/dev/nvidiaN`. Where a device controller shows no other devices than these, they may be numbered anew.
+    Minors,
+}
+
+/// What the environment says, in the order in which it is believed: first what binds a process to its devices, then what its step has, then
+/// its job, and last what the container runtime was told.
+const VARIABLES: [(&str, Numbers); 6] = [
+    ("CUDA_VISIBLE_DEVICES", Numbers::Ordinals),
+    ("SLURM_STEP_GPUS", Numbers::Minors),
+    ("SLURM_JOB_GPUS", Numbers::Minors),
+    // HTCondor: CUDA0, CUDA1 or the beginnings of UUIDs.
+    ("_CONDOR_AssignedGPUs", Numbers::Ordinals),
+    // Grid Engine: numbers between spaces.
+    ("SGE_HGR_gpu", Numbers::Ordinals),
+    (OF_CONTAINER, Numbers::Ordinals),
+];
+const OF_CONTAINER: &str = "NVIDIA_VISIBLE_DEVICES";
+/// With these a scheduler says that the devices are this job's alone.
+const EXCLUSIVE_BY: [&str; 3] = ["SLURM_STEP_GPUS", "SLURM_JOB_GPUS", "_CONDOR_AssignedGPUs"];
+/// And with these that they are lent in parts.
 const SHARED_BY: [&str; 2] = ["SLURM_SHARDS_ON_NODE", "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"];
+/// Of which no device is the job's.
+const NONE: [&str; 5] = ["", "none", "void", "NoDevFiles", "-1"];
 
 /// `--gpus`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,18 +109,19 @@ pub fn declared(
         }
         None => {}
     }
-    for variable in VARIABLES {
+    for (variable, numbers) in VARIABLES {
         let Some(value) = environment(variable) else { continue };
-        let mut declared = Declared { by: variable.to_owned(), ..none() };
-        if variable == "SLURM_JOB_GPUS" {
-            declared.exclusive |= SHARED_BY.iter().all(|shared| environment(shared).is_none());
+        // The numbers of a container runtime are the host's, where other devices may stand.
+        if in_container && variable == OF_CONTAINER {
+            break;
         }
+        let is_set = |name: &&str| environment(name).is_some();
+        let is_alone = EXCLUSIVE_BY.iter().any(is_set) && !SHARED_BY.iter().any(is_set);
+        let mut declared = Declared { by: variable.to_owned(), exclusive: exclusive || is_alone, ..none() };
         match value.trim() {
-            // The indexes of a container runtime are the host's, where other devices may stand.
-            _ if in_container && variable == "NVIDIA_VISIBLE_DEVICES" => break,
+            nothing if NONE.contains(&nothing) => {}
             "all" => declared.uuids = all(),
-            "" | "none" | "void" | "NoDevFiles" | "-1" => {}
-            list => take_list(list, devices, &mut declared),
+            list => take_list(list, numbers, devices, &mut declared),
         }
         return Ok(declared);
     }
@@ -111,29 +136,40 @@ pub fn unseen(
     devices: &[ListedDevice],
 ) -> Vec<ListedDevice> {
     let of_environment = || {
-        let set = VARIABLES.into_iter().find_map(environment)?;
-        Some(set.split(',').map(|name| name.trim().to_owned()).filter(|name| is_name(name)).collect::<Vec<_>>())
+        let set = VARIABLES.into_iter().find_map(|(variable, _)| environment(variable))?;
+        Some(names(&set).map(str::to_owned).filter(|name| is_name(name)).collect::<Vec<_>>())
     };
-    let names = match selection {
+    let named = match selection {
         Some(Selection::These(names)) => names.clone(),
         Some(Selection::All | Selection::None) => Vec::new(),
         None => of_environment().unwrap_or_default(),
     };
-    let unseen = names.into_iter().filter(|name| find(name, devices).is_none());
+    let unseen = named.into_iter().filter(|name| find(name, devices).is_none());
     let device = |name: String| {
         let index = name.split(':').next().and_then(|gpu| gpu.parse().ok()).unwrap_or(u32::MAX);
         let mig = name.split_once(':').and_then(|(_, mig)| mig.parse().ok());
         let mig = mig.map(|index| Mig { index, ..Mig::default() });
-        let uuid = if name.contains('-') { name } else { format!("GPU-unknown-{name}") };
+        let uuid = if name.contains('-') { name } else { format!("{UNKNOWN}{name}") };
         ListedDevice { uuid, index, mig, ..ListedDevice::default() }
     };
     unseen.map(device).collect()
 }
 
+/// Between commas, and in Grid Engine's between spaces. HTCondor writes CUDA0 for 0.
+fn names(list: &str) -> impl Iterator<Item = &str> {
+    let names = list.split([',', ' ']).map(str::trim).filter(|name| !name.is_empty());
+    names.map(|name| name.strip_prefix("CUDA").unwrap_or(name))
+}
+
 /// CUDA ignores the first name that is wrong, and what stands behind it.
-fn take_list(list: &str, devices: &[ListedDevice], declared: &mut Declared) {
-    for name in list.split(',').map(str::trim) {
-        match find(name, devices) {
+fn take_list(list: &str, numbers: Numbers, devices: &[ListedDevice], declared: &mut Declared) {
+    let by_minors = (numbers == Numbers::Minors).then(|| of_minors(list, devices)).flatten();
+    if let Some(found) = by_minors {
+        declared.uuids.extend(found);
+        return;
+    }
+    for name in names(list) {
+        match of_ordinal(name, devices).or_else(|| find(name, devices)) {
             Some(found) => declared.uuids.extend(found),
             None => {
                 declared.notes.push(format!("{}: {}", declared.by, unknown(name, devices)));
@@ -141,6 +177,32 @@ fn take_list(list: &str, devices: &[ListedDevice], declared: &mut Declared) {
             }
         }
     }
+}
+
+/// All of a list of minors, or as many devices as are here. Slurm numbers devices by their files, and those that a device controller
+/// keeps away from a job cannot be seen by it.
+fn of_minors(list: &str, devices: &[ListedDevice]) -> Option<Vec<String>> {
+    let minors: Vec<u32> = names(list).map(str::parse).collect::<Result<_, _>>().ok()?;
+    let of = |minor: u32| {
+        let found = devices.iter().filter(|device| device.minor == Some(minor)).map(|device| device.uuid.clone());
+        Some(found.collect::<Vec<_>>()).filter(|found| !found.is_empty())
+    };
+    let found: Option<Vec<Vec<String>>> = minors.iter().map(|minor| of(*minor)).collect();
+    let is_all = indexes(devices).len() == minors.len();
+    found
+        .map(|found| found.concat())
+        .or_else(|| is_all.then(|| devices.iter().map(|device| device.uuid.clone()).collect()))
+}
+
+/// Of whole devices, in the order of the PCI bus.
+fn indexes(devices: &[ListedDevice]) -> BTreeSet<u32> {
+    devices.iter().map(|device| device.index).collect()
+}
+
+/// CUDA counts those that can be opened.
+fn of_ordinal(name: &str, devices: &[ListedDevice]) -> Option<Vec<String>> {
+    let index = indexes(devices).into_iter().nth(name.parse().ok()?)?;
+    Some(devices.iter().filter(|device| device.index == index).map(|device| device.uuid.clone()).collect())
 }
 
 /// The devices of one name: several where it is a device that is cut into MIG devices.
@@ -261,8 +323,8 @@ mod tests {
     #[test]
     fn without_one_a_scheduler_is_believed_and_then_the_container() {
         assert_eq!(uuids(by(None, &[("CUDA_VISIBLE_DEVICES", "2,0")], false)), "GPU-aa11 GPU-aa22");
-        let slurm = by(None, &[("SLURM_JOB_GPUS", "0"), ("CUDA_VISIBLE_DEVICES", "2")], false).unwrap();
-        assert_eq!((slurm.exclusive, slurm.uuids.into_iter().collect::<Vec<_>>()), (true, vec!["GPU-aa11".to_owned()]));
+        let slurm = by(None, &[("SLURM_JOB_GPUS", "0,2"), ("CUDA_VISIBLE_DEVICES", "2")], false).unwrap();
+        assert_eq!((slurm.exclusive, slurm.uuids.into_iter().collect::<Vec<_>>()), (true, vec!["GPU-aa22".to_owned()]));
         let shards = [("SLURM_JOB_GPUS", "0"), ("SLURM_SHARDS_ON_NODE", "2")];
         assert!(!by(None, &shards, false).unwrap().exclusive);
         let wrong = by(None, &[("CUDA_VISIBLE_DEVICES", "0,9,2")], false).unwrap();
@@ -271,5 +333,30 @@ mod tests {
         assert_eq!(uuids(by(None, &[("NVIDIA_VISIBLE_DEVICES", "GPU-aa22")], false)), "GPU-aa22");
         assert_eq!(uuids(by(None, &[("NVIDIA_VISIBLE_DEVICES", "5")], true)), "GPU-aa11 GPU-aa22 MIG-1 MIG-2");
         assert_eq!(uuids(by(None, &[], false)), "");
+        assert_eq!(uuids(by(None, &[("_CONDOR_AssignedGPUs", "CUDA0, GPU-aa2")], false)), "GPU-aa11 GPU-aa22");
+        assert_eq!(uuids(by(None, &[("SGE_HGR_gpu", "0 2")], false)), "GPU-aa11 GPU-aa22");
+    }
+
+    /// Slurm's numbers are those of the device files, which a device controller may keep away or show alone.
+    #[test]
+    fn a_task_has_the_devices_that_its_step_has_given_it() {
+        let with_minor = |uuid: &str, index, minor| ListedDevice { minor: Some(minor), ..device(uuid, index, None) };
+        let node = [with_minor("GPU-a", 0, 3), with_minor("GPU-b", 1, 2), with_minor("GPU-c", 2, 1)];
+        // All others are refused, and the numbers of NVML are those that it has on the host.
+        let constrained = [with_minor("GPU-b", 1, 2), with_minor("GPU-c", 2, 1)];
+        let of = |devices: &[ListedDevice], environment: &[(&str, &str)]| {
+            let look =
+                |name: &str| environment.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+            let found = declared(None, false, &look, devices, false).unwrap();
+            assert!(found.exclusive && found.notes.is_empty(), "{found:?}");
+            found.uuids.into_iter().collect::<Vec<_>>().join(" ")
+        };
+        let job = ("SLURM_JOB_GPUS", "1,2,3");
+        assert_eq!(of(&node, &[job]), "GPU-a GPU-b GPU-c");
+        assert_eq!(of(&node, &[job, ("SLURM_STEP_GPUS", "1,2")]), "GPU-b GPU-c");
+        assert_eq!(of(&node, &[job, ("SLURM_STEP_GPUS", "1,2"), ("CUDA_VISIBLE_DEVICES", "1")]), "GPU-b");
+        assert_eq!(of(&constrained, &[job, ("CUDA_VISIBLE_DEVICES", "0")]), "GPU-b");
+        assert_eq!(of(&constrained, &[("SLURM_STEP_GPUS", "1,2")]), "GPU-b GPU-c");
+        assert_eq!(of(&constrained, &[("SLURM_STEP_GPUS", "6,7")]), "GPU-b GPU-c");
     }
 }

@@ -6,14 +6,23 @@ use super::declared::Declared;
 use super::device::Device;
 use super::figures::Sight;
 use super::identity::OpenFiles;
-use super::pids::JobPids;
-use super::wire::{Ask, Fault, Listed, Polled};
+use super::pids::{JobPids, owner_of};
+use super::wire::{Ask, Fault, FaultKind, Listed, Polled};
 use crate::domain::usage::GpuUsage;
 
 /// From this driver on the lists of running processes have ids of the caller's PID namespace.
 const RUNNING_TRANSLATED: [u32; 3] = [535, 113, 1];
 /// From this one on, its records of use as well.
 const USED_TRANSLATED: [u32; 3] = [570, 86, 15];
+
+/// Whether NVML has told its devices.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+enum Listing {
+    #[default]
+    Told,
+    /// Not yet, and why, where it was asked.
+    Awaited(Option<String>),
+}
 
 /// The devices, as of the last look.
 #[derive(Clone, Debug, Default)]
@@ -30,6 +39,7 @@ pub struct Gpus {
     notes: BTreeSet<String>,
     driver: Option<String>,
     readings: u64,
+    listing: Listing,
 }
 
 /// What is to be said about all of them.
@@ -57,6 +67,14 @@ pub fn sight(driver: &str, host_pids: bool) -> Sight {
     }
 }
 
+fn models<'a>(devices: impl Iterator<Item = &'a Device>) -> BTreeMap<String, u64> {
+    let mut models = BTreeMap::new();
+    for device in devices {
+        *models.entry(device.info().model.clone()).or_default() += 1;
+    }
+    models
+}
+
 impl Gpus {
     /// What the helper listed.
     #[must_use]
@@ -67,22 +85,70 @@ impl Gpus {
         gpus
     }
 
-    /// What the files of the driver say, where NVML could not be asked.
+    /// What the files of the driver say, before NVML has told its devices.
     #[must_use]
-    pub fn blind(listed: &Listed, declared: Declared, host_pids: bool, why: &Fault, now_us: u64) -> Self {
+    pub fn unlisted(listed: &Listed, declared: Declared, host_pids: bool, now_us: u64) -> Self {
         let mut gpus = Self::new(listed, declared, host_pids, now_us);
         gpus.driver = None;
-        gpus.notes.insert(format!("NVML cannot be asked: {}", why.why));
-        gpus.devices.iter_mut().for_each(|device| device.go_blind(&why.why));
+        gpus.listing = Listing::Awaited(None);
+        gpus.devices.iter_mut().for_each(Device::await_listing);
         gpus
     }
 
-    /// The library could be asked (again): devices that were known by their files alone can be read from now on, and new
-    /// ones are watched. Parts of a device that is charged as a whole are not charged a second time.
-    pub fn add(&mut self, listed: &Listed, now_us: u64) {
+    /// NVML cannot be asked, unless it has told its devices before.
+    pub fn cannot_be_listed(&mut self, why: &Fault, now_us: u64) {
+        // It is not waited for.
+        let unsupported = Fault { kind: FaultKind::Unsupported, why: why.why.clone() };
+        if let Listing::Awaited(known) = &mut self.listing {
+            *known = Some(why.why.clone());
+            self.devices.iter_mut().for_each(|device| device.take_fault(&unsupported, now_us));
+        }
+    }
+
+    /// NVML was asked for its devices, and has not answered yet.
+    pub fn await_listing(&mut self) {
+        if let Listing::Awaited(why) = &mut self.listing {
+            why.get_or_insert_with(|| "it has not answered yet".to_owned());
+        }
+    }
+
+    /// NVML has told its devices, for the first time or again. Those that were known by their files alone can be read from now on.
+    pub fn take_listing(&mut self, listed: &Listed, declared: Declared, now_us: u64) {
+        self.listing = Listing::Told;
+        if !self.began {
+            *self = Self::new(listed, declared, self.host_pids, now_us);
+            return;
+        }
+        self.notes.extend(declared.notes.iter().cloned());
+        self.declared = declared;
+        self.driver = Some(listed.driver.clone());
+        for device in &mut self.devices {
+            device.find_in(&listed.devices, now_us);
+        }
+        // One that was known as a whole, and of which nothing is charged yet, is known by its parts from now on.
+        let parents: BTreeSet<&String> =
+            listed.devices.iter().filter_map(|info| Some(&info.mig.as_ref()?.parent)).collect();
+        self.devices.retain(|device| device.usage().is_some() || !parents.contains(&device.info().uuid));
+        self.add(listed, now_us);
+    }
+
+    fn unlisted_note(&self) -> Option<String> {
+        match &self.listing {
+            Listing::Awaited(Some(why)) => Some(format!("NVML cannot be asked: {why}")),
+            Listing::Awaited(None) | Listing::Told => None,
+        }
+    }
+
+    /// To be said of all.
+    pub fn note(&mut self, why: &str) {
+        self.notes.insert(why.to_owned());
+    }
+
+    /// Devices that are not known yet are watched. Parts of a device that is charged as a whole are not charged a second time.
+    fn add(&mut self, listed: &Listed, now_us: u64) {
         self.driver = Some(listed.driver.clone());
         self.sight = sight(&listed.driver, self.host_pids);
-        let known: BTreeSet<String> = self.devices.iter().map(|device| device.info().uuid.clone()).collect();
+        let known: BTreeSet<String> = self.devices.iter().map(|device| device.nvml_uuid().to_owned()).collect();
         let is_known = |uuid: &String| known.contains(uuid);
         let new = listed
             .devices
@@ -104,6 +170,7 @@ impl Gpus {
     /// The command's process exists.
     pub fn begin(&mut self, child: i32, now_us: u64) {
         self.began = true;
+        self.notes.extend(self.unlisted_note());
         self.pids.see(&[child], now_us);
         self.devices.iter_mut().for_each(|device| device.begin(now_us));
     }
@@ -112,6 +179,12 @@ impl Gpus {
     pub fn end(&mut self, now_us: u64) {
         self.advance(now_us);
         self.until_us.get_or_insert(now_us);
+    }
+
+    /// What is after this is not the job's; `None` while it runs.
+    #[must_use]
+    pub fn until_us(&self) -> Option<u64> {
+        self.until_us
     }
 
     /// Nobody reads the devices any more.
@@ -158,8 +231,10 @@ impl Gpus {
         self.readings += 1;
         let mut pids = std::mem::take(&mut self.pids);
         pids.see(living, now_us);
+        let owner = living.first().and_then(|pid| owner_of(*pid));
         let (sight, until_us) = (self.sight, self.until_us.unwrap_or(u64::MAX));
         for (device, polled) in self.pairs(polled) {
+            device.look_for_strangers(polled, &pids, owner, sight.everybody);
             if let Some(open) = open {
                 device.take_open_file(open, polled.at_us.min(until_us));
             }
@@ -173,7 +248,27 @@ impl Gpus {
         polled: &'a Polled,
     ) -> impl Iterator<Item = (&'a mut Device, &'a super::wire::PolledDevice)> {
         let of = |uuid: &str| polled.devices.iter().find(|polled| polled.uuid == uuid);
-        self.devices.iter_mut().filter_map(move |device| of(&device.info().uuid).map(|polled| (device, polled)))
+        self.devices.iter_mut().filter_map(move |device| of(device.nvml_uuid()).map(|polled| (device, polled)))
+    }
+
+    /// Those that are the job's alone: one of its tasks on this machine charges them.
+    pub fn of_the_job_alone(&mut self) -> impl Iterator<Item = &mut Device> {
+        self.devices.iter_mut().filter(|device| device.is_the_jobs_alone())
+    }
+
+    /// None of the job's processes has a device open.
+    pub fn take_none_open(&mut self, now_us: u64) {
+        let now_us = now_us.min(self.until_us.unwrap_or(u64::MAX));
+        if self.began {
+            self.advance(now_us);
+            self.devices.iter_mut().for_each(|device| device.take_none_open(now_us));
+        }
+    }
+
+    /// Whether some device is the job's now.
+    #[must_use]
+    pub fn has_one_of_the_job(&self) -> bool {
+        self.devices.iter().any(Device::is_ours)
     }
 
     /// The helper could not be asked.
@@ -194,22 +289,23 @@ impl Gpus {
         self.devices.iter().filter_map(|device| Some((device.info().uuid.clone(), device.usage()?))).collect()
     }
 
-    /// How much of the time of some device is not known yet.
+    /// How much of the job's time on some device is not known yet.
     #[must_use]
     pub fn age_us(&self, now_us: u64) -> u64 {
         self.devices.iter().map(|device| device.age_us(now_us)).max().unwrap_or(0)
-    }
-
-    /// Since when it is not known of some device whether the job has it open.
-    #[must_use]
-    pub fn unseen_us(&self, now_us: u64) -> u64 {
-        self.devices.iter().map(|device| device.unseen_us(now_us)).max().unwrap_or(0)
     }
 
     /// Whether a device of the job is read, so that its end is known only a little after the job's.
     #[must_use]
     pub fn is_read(&self) -> bool {
         self.began && self.devices.iter().any(Device::is_read)
+    }
+
+    /// Whether what its devices did until the end of the job is known.
+    #[must_use]
+    pub fn is_read_to_the_end(&self) -> bool {
+        let until_us = self.until_us.unwrap_or(u64::MAX);
+        self.devices.iter().filter(|device| device.is_read()).all(|device| device.is_known_until(until_us))
     }
 
     /// Whether some device works for processes that come and go between looks.
@@ -220,12 +316,14 @@ impl Gpus {
 
     /// How many of each model could be opened.
     #[must_use]
+    pub fn openable_models(&self) -> BTreeMap<String, u64> {
+        models(self.devices.iter())
+    }
+
+    /// How many of each model are the job's now.
+    #[must_use]
     pub fn models(&self) -> BTreeMap<String, u64> {
-        let mut models = BTreeMap::new();
-        for device in &self.devices {
-            *models.entry(device.info().model.clone()).or_default() += 1;
-        }
-        models
+        models(self.devices.iter().filter(|device| device.is_ours()))
     }
 
     /// What is known at the start to be less than exact: of all, and of those that are the job's.
@@ -235,7 +333,7 @@ impl Gpus {
             let index = device.info().index;
             device.notes().into_iter().map(move |note| format!("{index}: {note}"))
         });
-        self.notes.iter().cloned().chain(of_devices).collect()
+        self.notes.iter().cloned().chain(self.unlisted_note()).chain(of_devices).collect()
     }
 
     /// Those that were the job's at some time.

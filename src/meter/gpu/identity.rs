@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use super::wire::ListedDevice;
 use crate::sys::proc;
 
+/// A device that has a number and no name yet.
+pub(super) const UNKNOWN: &str = "GPU-unknown-";
 /// One look for open files looks at no more processes.
 const LOOKED_AT_MAX: usize = 256;
 
@@ -35,8 +37,17 @@ impl DriverFiles {
     /// Whether anything says that a GPU of NVIDIA's could be used here. It costs a few microseconds and loads nothing.
     #[must_use]
     pub fn show_a_gpu(&self) -> bool {
-        // /dev/dxg is the GPU of the host of a Linux under Windows.
-        ["nvidiactl", "nvidia0", "dxg"].iter().any(|name| self.dev.join(name).exists()) || self.proc.exists()
+        // /dev/dxg is the GPU of the host of a Linux under Windows. The driver alone is no device: containers see it as well.
+        let is_there = |name: &str| self.dev.join(name).exists();
+        is_there("dxg") || (is_there("nvidiactl") && !self.minors().is_empty())
+    }
+
+    /// Whether some device here is cut into MIG devices, whose files do not tell which of them a process has open.
+    #[must_use]
+    pub fn show_mig(&self) -> bool {
+        let below = |path: PathBuf| std::fs::read_dir(path).into_iter().flatten().flatten();
+        let capabilities = self.proc.with_file_name("capabilities");
+        below(capabilities).any(|gpu| below(gpu.path().join("mig")).any(|entry| entry.path().is_dir()))
     }
 
     /// The devices, by `/proc/driver/nvidia/gpus/*/information`, and what only has a device file, under a name of our own.
@@ -49,7 +60,7 @@ impl DriverFiles {
         let mut devices: Vec<ListedDevice> = paths.iter().filter_map(|path| self.device(path)).collect();
         for minor in self.minors() {
             if !devices.iter().any(|device| device.minor == Some(minor)) {
-                let uuid = format!("GPU-unknown-{minor}");
+                let uuid = format!("{UNKNOWN}{minor}");
                 devices.push(ListedDevice { uuid, index: minor, minor: Some(minor), ..ListedDevice::default() });
             }
         }
@@ -133,6 +144,11 @@ mod tests {
         let expected = [(0, "GPU-1b2c3d4e-0000-1111-2222-333344445555", "NVIDIA H200"), (1, "GPU-unknown-4", "")];
         assert_eq!(names, expected);
         assert!(files.show_a_gpu());
+        assert!(!files.show_mig());
+        std::fs::create_dir_all(root.path().join("capabilities/gpu0/mig/gi1")).unwrap();
+        assert!(files.show_mig());
+        let of_container = DriverFiles { dev: root.path().to_owned(), ..files.clone() };
+        assert!(!of_container.show_a_gpu(), "the driver has no device here");
         let held = std::fs::File::open(root.path().join("dev/nvidia4")).unwrap();
         let own = i32::try_from(std::process::id()).unwrap();
         assert_eq!(files.open_by(&[own]), OpenFiles { minors: BTreeSet::from([4]), complete: true });

@@ -11,16 +11,21 @@
 
 pub mod chart;
 pub mod child;
+pub mod claims;
 pub mod declared;
 pub mod device;
 pub mod figures;
 pub mod gpus;
 pub mod identity;
 pub mod integral;
+pub mod options;
+mod orders;
+pub mod others;
 pub mod pids;
 pub mod place;
 mod tenants;
 pub mod watch;
+mod watcher;
 pub mod wire;
 
 #[cfg(test)]

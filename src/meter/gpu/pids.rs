@@ -1,11 +1,19 @@
 //! Process ids of the job over time. The driver names processes that have ended, so those of the last seconds are kept.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
 
+use crate::sys::proc;
 use crate::sys::tree::Stat;
 
 /// The driver's ring holds 12 s.
 const KEPT_US: u64 = 15_000_000;
+
+/// Whose process it is; `None` where it has gone.
+#[must_use]
+pub fn owner_of(pid: i32) -> Option<u32> {
+    Some(std::fs::metadata(proc::path(pid, "status").ok()?).ok()?.uid())
+}
 
 /// The ids, each with its start and when it was last seen.
 #[derive(Clone, Debug, Default)]

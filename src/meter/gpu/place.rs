@@ -1,34 +1,58 @@
 //! Where this process stands: on the host or in a container.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-/// The inode of the first PID namespace (PROC_PID_INIT_INO in the kernel's proc_ns.h).
+use crate::sys::proc;
+
+/// The first namespaces of a machine have the same inodes everywhere (`PROC_PID_INIT_INO` and so on, the kernel's proc_ns.h).
 const FIRST_PID_NAMESPACE: &str = "pid:[4026531836]";
+const FIRST_IPC_NAMESPACE: &str = "ipc:[4026531839]";
+const FIRST_CGROUP_NAMESPACE: &str = "cgroup:[4026531835]";
+
+const OWN_MOUNTS: &str = "/proc/self/mountinfo";
+
+fn is_in(namespace: &str) -> bool {
+    let (kind, _) = namespace.split_once(':').unwrap_or((namespace, ""));
+    let link = std::fs::read_link(Path::new("/proc/self/ns").join(kind));
+    // A kernel without such namespaces has the first one alone.
+    link.map_or_else(|error| error.kind() == ErrorKind::NotFound, |link| link == Path::new(namespace))
+}
 
 /// Whether process ids here are those of the host, so that every process can be seen.
 #[must_use]
 pub fn has_host_pids() -> bool {
-    std::fs::read_link("/proc/self/ns/pid").is_ok_and(|namespace| namespace == Path::new(FIRST_PID_NAMESPACE))
+    is_in(FIRST_PID_NAMESPACE)
 }
 
-/// Whether the root file system is an image, or process ids are not those of the host.
+/// Whether this is a container, which has devices of its own. A host whose root file system is an image (an immutable or a diskless one)
+/// is none, nor is what has another root or other process ids alone.
 #[must_use]
 pub fn in_container() -> bool {
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    !has_host_pids() || root_is_image(&mounts)
+    let has_others = !is_in(FIRST_IPC_NAMESPACE) || !is_in(FIRST_CGROUP_NAMESPACE);
+    has_others && !has_host_pids()
 }
 
+/// Whether the root file system is not the host's, so that its user may have made what lies there.
+#[must_use]
+pub fn has_own_root() -> bool {
+    // In a PID namespace of its own the first process has the same root.
+    let own = std::fs::read_to_string(OWN_MOUNTS).unwrap_or_default();
+    !has_host_pids() || proc::read(1, "mountinfo").map_or(true, |first| root_in(&first) != root_in(&own))
+}
+
+/// What is mounted there: the device and the folder in it.
 /// `ID PARENT MAJOR:MINOR ROOT MOUNT_POINT OPTIONS … - TYPE SOURCE OPTIONS` (proc_pid_mountinfo(5)).
-fn root_is_image(mountinfo: &str) -> bool {
-    let root = mountinfo.lines().rfind(|line| line.split(' ').nth(4) == Some("/"));
-    let kind = root.and_then(|line| line.split_once(" - ")).and_then(|(_, rest)| rest.split(' ').next());
-    matches!(kind, Some("overlay" | "fuse.fuse-overlayfs" | "9p" | "virtiofs"))
+fn root_in(mountinfo: &str) -> Option<(String, String)> {
+    let line = mountinfo.lines().rfind(|line| line.split(' ').nth(4) == Some("/"))?;
+    let mut words = line.split(' ').skip(2).map(str::to_owned);
+    Some((words.next()?, words.next()?))
 }
 
 /// On which mount a file lies.
 #[must_use]
 pub fn mount_point_of(path: &Path) -> PathBuf {
-    deepest_mount(&std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default(), path)
+    deepest_mount(&std::fs::read_to_string(OWN_MOUNTS).unwrap_or_default(), path)
 }
 
 fn deepest_mount(mountinfo: &str, path: &Path) -> PathBuf {
@@ -50,7 +74,8 @@ mod tests {
     fn tells_an_image_from_what_is_mounted_into_it() {
         let text = "1 0 0:30 / / rw - overlay overlay rw\n2 1 8:1 /x /usr/lib/libnvidia-ml.so.1 ro - ext4 /dev/sda1 rw\n\
                     3 1 0:5 / /a\\040b rw - tmpfs tmpfs rw\n";
-        assert!(root_is_image(text) && !root_is_image("1 0 8:1 / / rw - ext4 /dev/sda1 rw\n"));
+        assert_eq!(root_in(text), Some(("0:30".to_owned(), "/".to_owned())));
+        assert_eq!(root_in("1 0 8:1 /x / rw - ext4 /dev/sda1 rw\n"), Some(("8:1".to_owned(), "/x".to_owned())));
         let point = |path: &str| deepest_mount(text, Path::new(path));
         assert_eq!(point("/usr/lib/libnvidia-ml.so.1"), Path::new("/usr/lib/libnvidia-ml.so.1"));
         assert_eq!((point("/usr/lib/x"), point("/a b/c")), (PathBuf::from("/"), PathBuf::from("/a b")));

@@ -27,6 +27,22 @@ pub struct AskDevice {
     pub whole_ring: bool,
     /// Whether processes are wanted one by one.
     pub by_process: bool,
+    /// What is wanted of its counters.
+    #[serde(default)]
+    pub counters: AskCounters,
+}
+
+/// What is wanted of a device's counters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AskCounters {
+    /// Nothing. Those of MIG devices are read all the same.
+    #[default]
+    No,
+    /// What they have counted since the last look.
+    Since,
+    /// Nothing that they counted before this look.
+    Anew,
 }
 
 /// From the helper. What could not be had says why.
@@ -130,10 +146,13 @@ pub struct Polled {
 pub struct PolledDevice {
     /// Which.
     pub uuid: String,
-    /// `CLOCK_BOOTTIME` when its samples were asked for.
+    /// `CLOCK_BOOTTIME` when its samples had been told.
     pub at_us: u64,
     /// Of the whole device: end of the sample by the driver's clock, in µs, and percent.
     pub samples: Got<Vec<(u64, u32)>>,
+    /// The same by its counters; `None` where it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counted: Option<Got<Stretch>>,
     /// Of a MIG device, instead.
     pub instance: Option<Got<Stretch>>,
     /// Which processes have it open, and how much of its memory.
@@ -164,7 +183,8 @@ impl PolledDevice {
     #[must_use]
     pub fn new(uuid: String, at_us: u64) -> Self {
         let (samples, running, used) = (Ok(Vec::new()), Ok(Vec::new()), Ok(Vec::new()));
-        Self { uuid, at_us, samples, instance: None, running, used, mps: false, memory_bytes: None, energy_mj: None }
+        let (counted, instance) = (None, None);
+        Self { uuid, at_us, samples, counted, instance, running, used, mps: false, memory_bytes: None, energy_mj: None }
     }
 }
 

@@ -1,14 +1,20 @@
 //! One device: what the job used of it, and how that is known.
 
+mod counters;
+mod listing;
+mod reading;
+mod sharing;
+
 use std::collections::BTreeSet;
 
+use self::counters::Counters;
 use super::chart::Chart;
 use super::figures::{Figures, Mode, Sight};
 use super::identity::OpenFiles;
-use super::integral::{Integral, Window};
+use super::integral::Integral;
 use super::pids::JobPids;
-use super::tenants::{Parts, Tenants};
-use super::wire::{AskDevice, Fault, FaultKind, Got, ListedDevice, PolledDevice, Stretch};
+use super::tenants::Tenants;
+use super::wire::{AskCounters, AskDevice, Fault, FaultKind, ListedDevice, PolledDevice};
 use crate::domain::units::Microseconds;
 use crate::domain::usage::GpuUsage;
 
@@ -20,23 +26,35 @@ const QUIET_US: u64 = 5_000_000;
 /// Where nobody knows whose work it was, or one of several processes has gone, they may come and go between looks: so long
 /// they are looked for more often.
 const RESTLESS_US: u64 = 5_000_000;
+/// Of the first and the last look at the counters.
+const COUNTERS_BOUND_US: u64 = 100_000;
 /// Between two looks further apart than this, others may have come and gone that nobody saw.
 const ATTENTIVE_US: u64 = 2_000_000;
 
 /// One device of the job, or one that it could open.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each says something of its own, and any of them may be so at once")]
 pub struct Device {
     info: ListedDevice,
     figures: Figures,
     integral: Integral,
+    counters: Counters,
     quiet_since_us: u64,
     /// Its processes have it open.
     present: bool,
     held: bool,
     /// It cannot be read at present.
     blind: bool,
+    /// It has fallen off the bus, and is nobody's.
+    lost: bool,
+    /// Another task of the job charges it, as was known at this time.
+    others_at_us: Option<u64>,
+    /// Processes of others were seen on it.
+    has_strangers: bool,
     counted_until_us: u64,
     read_at_us: u64,
+    /// What was allocated then.
+    allocated_at_read_us: u64,
     /// When it was last known whether the job has it open.
     looked_at_us: u64,
     energy_from_mj: Option<u64>,
@@ -45,8 +63,11 @@ pub struct Device {
     restless_until_us: u64,
     chart: Chart,
     notes: BTreeSet<String>,
-    /// Written over in the driver's ring before it was read.
-    lost_us: u64,
+    /// What NVML calls it, where it was known by its number alone before.
+    nvml_uuid: Option<String>,
+    is_listed: bool,
+    /// Its counters are to be read from the next look on.
+    begins: bool,
 }
 
 impl Device {
@@ -67,12 +88,17 @@ impl Device {
                 energy_mj: 0,
             },
             integral: Integral::new(from_us),
+            counters: Counters::default(),
             quiet_since_us: from_us,
             present: false,
             held: false,
             blind: false,
+            lost: false,
+            others_at_us: None,
+            has_strangers: false,
             counted_until_us: from_us,
             read_at_us: from_us,
+            allocated_at_read_us: 0,
             looked_at_us: from_us,
             energy_from_mj: None,
             seen: BTreeSet::new(),
@@ -80,7 +106,9 @@ impl Device {
             restless_until_us: 0,
             chart: Chart::default(),
             notes: BTreeSet::new(),
-            lost_us: 0,
+            nvml_uuid: None,
+            is_listed: true,
+            begins: false,
         };
         if let Some(mig) = device.info.mig.clone() {
             device.figures.mode = Mode::Mig;
@@ -99,6 +127,23 @@ impl Device {
         self.notes.insert(why.to_owned());
     }
 
+    /// By this it is asked for.
+    #[must_use]
+    pub fn nvml_uuid(&self) -> &str {
+        self.nvml_uuid.as_ref().unwrap_or(&self.info.uuid)
+    }
+
+    /// Whether what it did until then is known.
+    #[must_use]
+    pub fn is_known_until(&self, until_us: u64) -> bool {
+        match self.figures.mode {
+            Mode::Allocated => true,
+            Mode::Mig => self.read_at_us >= until_us,
+            Mode::Exclusive if self.counters.are_used() => self.counters.known_until_us() >= until_us,
+            Mode::Exclusive | Mode::Shared => self.integral.known_until_us() >= until_us,
+        }
+    }
+
     /// Its wall time is charged until it can be read again.
     pub fn go_blind(&mut self, why: &str) {
         self.blind = true;
@@ -112,7 +157,9 @@ impl Device {
     /// Nothing before `now_us` is counted.
     pub fn begin(&mut self, now_us: u64) {
         self.integral.begin(now_us);
+        self.counters.begin(now_us);
         self.chart.begin(now_us);
+        self.begins = true;
         (self.counted_until_us, self.read_at_us) = (now_us, now_us);
         (self.looked_at_us, self.quiet_since_us) = (now_us, now_us);
     }
@@ -130,16 +177,22 @@ impl Device {
     pub fn ask(&self, now_us: u64) -> AskDevice {
         let quiet = now_us.saturating_sub(self.quiet_since_us) > QUIET_US;
         AskDevice {
-            uuid: self.info.uuid.clone(),
+            uuid: self.nvml_uuid().to_owned(),
             after: self.integral.cursor(),
             whole_ring: quiet,
-            by_process: self.figures.mode == Mode::Shared,
+            by_process: self.figures.mode == Mode::Shared || self.has_strangers,
+            counters: match self.figures.mode {
+                _ if self.begins => AskCounters::Anew,
+                Mode::Exclusive if self.counters.are_asked() => AskCounters::Since,
+                _ => AskCounters::No,
+            },
         }
     }
 
     /// Whether its time is the job's.
-    fn is_ours(&self) -> bool {
-        self.figures.declared || self.present
+    #[must_use]
+    pub fn is_ours(&self) -> bool {
+        (self.figures.declared || self.present) && !self.lost && self.others_at_us.is_none()
     }
 
     /// Time passes, while the job is frozen (`held`) or not.
@@ -174,8 +227,15 @@ impl Device {
         let ours = was_ours || self.is_ours();
         match &polled.instance {
             Some(instance) => self.take_instance(instance, polled, pids, sight, ours, until_us),
-            None => self.take_samples(polled, pids, sight, ours, until_us),
+            None => self.take_whole(polled, pids, sight, ours, until_us),
         }
+        self.begins = false;
+    }
+
+    /// It could not be read before, and can be now.
+    fn sees_again(&mut self) -> bool {
+        self.lost = false;
+        std::mem::take(&mut self.blind)
     }
 
     /// What came since the last look may have had the device since then.
@@ -228,125 +288,13 @@ impl Device {
         self.energy_from_mj = Some(now_mj);
     }
 
-    fn take_samples(&mut self, polled: &PolledDevice, pids: &JobPids, sight: Sight, ours: bool, until_us: u64) {
-        let samples = match &polled.samples {
-            Ok(samples) => samples,
-            Err(fault) => return self.take_fault(fault, polled.at_us.min(until_us)),
-        };
-        if samples.iter().any(|(end, _)| *end > self.integral.cursor()) {
-            self.quiet_since_us = polled.at_us;
-        }
-        let unread_us = polled.at_us.min(until_us).saturating_sub(self.read_at_us);
-        self.read_at_us = polled.at_us;
-        if std::mem::take(&mut self.blind) {
-            // What the ring has kept of that time is not charged a second time.
-            return self.integral.seed(samples, polled.at_us);
-        }
-        let window = self.integral.take(samples, polled.at_us, until_us);
-        self.note_window(&window);
-        match self.figures.mode {
-            Mode::Exclusive if ours => self.divide(&window, Parts::ALL_MINE),
-            Mode::Shared => match self.parts(polled, pids, sight, window.percents, unread_us) {
-                Ok(parts) => {
-                    if (parts.nobodys > 0 || self.tenants.come_and_go()) && window.busy_us > 0 {
-                        self.restless_until_us = polled.at_us.saturating_add(RESTLESS_US);
-                    }
-                    if ours {
-                        self.divide(&window, parts);
-                    }
-                }
-                Err(why) if ours => {
-                    self.give_up(&why);
-                    self.estimate(unread_us, polled.at_us.min(until_us));
-                }
-                Err(_) => {}
-            },
-            Mode::Exclusive | Mode::Mig | Mode::Allocated => {}
-        }
-    }
-
-    fn divide(&mut self, window: &Window, parts: Parts) {
-        self.use_up(parts.of(parts.mine, window.busy_us));
-        self.figures.unattributed_us += parts.of(parts.nobodys, window.busy_us);
-        let charted = window.samples.iter().map(|(at_us, busy_us)| (*at_us, parts.of(parts.mine, *busy_us)));
-        charted.for_each(|(at_us, mine_us)| self.chart.add(at_us, mine_us));
-    }
-
-    /// How the device's time is divided; an error where nobody will ever be able to tell.
-    fn parts(
-        &self,
-        polled: &PolledDevice,
-        pids: &JobPids,
-        sight: Sight,
-        percents: (u64, u64),
-        unread_us: u64,
-    ) -> Result<Parts, String> {
-        if polled.mps {
-            return Err("MPS: the time of its clients cannot be told apart".to_owned());
-        }
-        let alone = sight.everybody && self.tenants.are_all_mine();
-        if !sight.used && !alone {
-            return Err("this driver names processes by the host's ids, which mean nothing in a container; \
-                        --gpu-exclusive declares that no other job has the device"
-                .to_owned());
-        }
-        let used: &[(u32, u32)] = match &polled.used {
-            Ok(used) => used,
-            Err(fault) if fault.kind == FaultKind::Failed || alone => &[],
-            Err(fault) => return Err(format!("its processes cannot be told apart: {}", fault.why)),
-        };
-        let used = used.iter().filter(|(_, percent)| *percent <= 100);
-        let used = used.map(|(pid, percent)| (u64::from(*percent), self.is_mine(*pid, pids, sight)));
-        let used: Vec<_> = used.collect();
-        Ok(self.tenants.divide(&used, percents, sight.everybody, unread_us <= ATTENTIVE_US))
-    }
-
-    /// Whether it works for processes that come and go between looks.
-    #[must_use]
-    pub fn is_restless(&self, now_us: u64) -> bool {
-        now_us < self.restless_until_us
-    }
-
-    fn take_instance(
-        &mut self,
-        instance: &Got<Stretch>,
-        polled: &PolledDevice,
-        pids: &JobPids,
-        sight: Sight,
-        ours: bool,
-        until_us: u64,
-    ) {
-        let stretch = match instance {
-            Ok(stretch) => stretch,
-            Err(fault) => return self.take_fault(fault, polled.at_us.min(until_us)),
-        };
-        let read_at_us = std::mem::replace(&mut self.read_at_us, polled.at_us);
-        if std::mem::take(&mut self.blind) || self.figures.mode == Mode::Allocated || !ours {
-            return;
-        }
-        let foreign = polled.running.as_ref().is_ok_and(|running| running.iter().any(|(pid, _)| !pids.has(*pid)));
-        if foreign && sight.running && !self.figures.exclusive {
-            self.give_up("others use the same MIG device, whose time cannot be told apart");
-            return self.estimate(polled.at_us.min(until_us).saturating_sub(read_at_us), polled.at_us);
-        }
-        let (from_us, until_us) = (stretch.from_us.max(read_at_us), stretch.until_us.min(until_us));
-        let busy = u128::from(until_us.saturating_sub(from_us)) * u128::from(stretch.busy_ppm) / 1_000_000;
-        let busy_us = u64::try_from(busy).unwrap_or(0);
-        self.use_up(busy_us);
-        self.chart.spread(from_us, until_us, busy_us);
-    }
-
-    fn use_up(&mut self, us: u64) {
-        self.figures.busy_us += us.min(self.figures.allocated_us.saturating_sub(self.figures.busy_us));
-    }
-
-    fn note_window(&mut self, window: &Window) {
-        if window.restarted {
-            self.notes.insert("the driver was loaded anew; what it had not told yet is lost".to_owned());
-        }
-        if self.is_ours() {
-            self.lost_us += window.lost_us;
-        }
+    /// None of the job's processes has it open.
+    pub fn take_none_open(&mut self, now_us: u64) {
+        self.present = false;
+        (self.looked_at_us, self.read_at_us) = (now_us, now_us);
+        // What it does for others is not read.
+        self.integral.begin(now_us);
+        self.counters.pass(now_us);
     }
 
     /// Where the driver cannot tell whether the job has it open, its files do.
@@ -359,23 +307,24 @@ impl Device {
         self.appeared(was_ours, now_us);
     }
 
-    /// It could not be read. What never works is given up, and what fails for long is charged as allocated.
+    /// It could not be read. What never works, and what fails for long, is charged as allocated until it works; what is lost is not the
+    /// job's any more.
     pub fn take_fault(&mut self, fault: &Fault, now_us: u64) {
-        match fault.kind {
-            FaultKind::Unsupported | FaultKind::Denied if self.figures.mode != Mode::Allocated => {
-                self.give_up(&fault.why);
-                self.estimate(now_us.saturating_sub(self.read_at_us), now_us);
-            }
-            FaultKind::Lost | FaultKind::Failed if !self.is_charged_by_time() => {
-                let unread_us = now_us.saturating_sub(self.read_at_us);
-                if unread_us > STALE_US || fault.kind == FaultKind::Lost {
-                    self.go_blind(&fault.why);
-                    if self.is_ours() {
-                        self.estimate(unread_us, now_us);
-                    }
-                }
-            }
-            FaultKind::Unsupported | FaultKind::Denied | FaultKind::Lost | FaultKind::Failed => {}
+        let unread_us = now_us.saturating_sub(self.read_at_us);
+        let is_for_now = fault.kind == FaultKind::Failed && unread_us <= STALE_US;
+        if is_for_now || self.is_charged_by_time() {
+            return self.lose(fault);
+        }
+        self.go_blind(&fault.why);
+        if self.is_ours() {
+            self.estimate(unread_us, now_us);
+        }
+        self.lose(fault);
+    }
+
+    fn lose(&mut self, fault: &Fault) {
+        if fault.kind == FaultKind::Lost && !std::mem::replace(&mut self.lost, true) {
+            self.notes.insert(format!("lost, and not charged from then on: {}", fault.why));
         }
     }
 
@@ -394,7 +343,7 @@ impl Device {
         self.blind = true;
     }
 
-    /// Which.
+    /// What it is, as far as that is known.
     #[must_use]
     pub fn info(&self) -> &ListedDevice {
         &self.info
@@ -417,9 +366,7 @@ impl Device {
     /// What could not be done exactly, one sentence each.
     #[must_use]
     pub fn notes(&self) -> Vec<String> {
-        let lost = (self.lost_us > 0)
-            .then(|| format!("{} s were not read in time, and are not charged", Microseconds(self.lost_us)));
-        self.notes.iter().cloned().chain(lost).collect()
+        self.notes.iter().cloned().collect()
     }
 
     /// Whether it is the job's, and read.
@@ -428,22 +375,17 @@ impl Device {
         !self.is_charged_by_time() && self.usage().is_some()
     }
 
-    /// Since when it is not known whether the job has it open: were it opened then, the next look would tell.
-    #[must_use]
-    pub fn unseen_us(&self, now_us: u64) -> u64 {
-        if self.is_ours() { 0 } else { now_us.saturating_sub(self.looked_at_us) }
-    }
-
-    /// How much of its time is not known yet.
+    /// How much of the job's time on it is not known yet. What is not its own has no part in what it may burn.
     #[must_use]
     pub fn age_us(&self, now_us: u64) -> u64 {
+        if !self.is_ours() || self.is_charged_by_time() {
+            return 0;
+        }
+        let since_us = if self.held { 0 } else { now_us.saturating_sub(self.counted_until_us) };
+        let unread_us = self.figures.allocated_us.saturating_sub(self.allocated_at_read_us).saturating_add(since_us);
         match self.figures.mode {
-            _ if self.is_charged_by_time() => self.unseen_us(now_us),
-            Mode::Allocated => 0,
-            Mode::Mig => now_us.saturating_sub(self.read_at_us),
-            Mode::Exclusive | Mode::Shared => {
-                now_us.saturating_sub(self.read_at_us).saturating_add(2 * self.integral.period_us())
-            }
+            Mode::Mig => unread_us,
+            Mode::Exclusive | Mode::Shared | Mode::Allocated => unread_us.saturating_add(2 * self.integral.period_us()),
         }
     }
 
@@ -463,6 +405,9 @@ impl Device {
     pub fn error_bound_us(&self) -> Option<u64> {
         match self.figures.mode {
             Mode::Allocated => Some(0),
+            Mode::Exclusive if self.counters.are_used() => {
+                Some(COUNTERS_BOUND_US + self.figures.allocated_us * 3 / 1_000 + self.figures.estimated_us)
+            }
             Mode::Exclusive => {
                 Some(4 * self.integral.period_us() + self.figures.allocated_us / 100 + self.figures.estimated_us)
             }

@@ -1,0 +1,45 @@
+//! A device that is the job's alone, and who else is on it: other tasks of the job, and strangers.
+
+use super::Device;
+use crate::meter::gpu::figures::Mode;
+use crate::meter::gpu::pids::{JobPids, owner_of};
+use crate::meter::gpu::wire::PolledDevice;
+
+impl Device {
+    /// Whether one task of the job alone is to charge it.
+    #[must_use]
+    pub fn is_the_jobs_alone(&self) -> bool {
+        self.figures.declared && self.figures.exclusive
+    }
+
+    /// Another task of the job charges it now.
+    pub fn is_others(&mut self, now_us: u64) {
+        self.advance(now_us, self.held);
+        self.others_at_us = Some(now_us);
+        self.notes.insert("the job's other task on this machine was charged for it for a while".to_owned());
+    }
+
+    /// No other task of the job charges it any more, since `from_us` if that is known.
+    pub fn take_over(&mut self, from_us: Option<u64>, now_us: u64) {
+        let Some(seen_us) = self.others_at_us.take() else { return };
+        let from_us = from_us.unwrap_or(seen_us).clamp(seen_us, now_us);
+        (self.counted_until_us, self.read_at_us) = (from_us, from_us);
+        self.integral.take_over(from_us);
+        self.counters.begin(from_us);
+    }
+
+    /// On a device that was said to be the job's alone. Who has the job's own user is one of its tasks, or his own affair.
+    pub fn look_for_strangers(&mut self, polled: &PolledDevice, pids: &JobPids, owner: Option<u32>, everybody: bool) {
+        let (Ok(running), Some(owner), true) =
+            (&polled.running, owner, everybody && self.figures.mode == Mode::Exclusive)
+        else {
+            return;
+        };
+        let is_strange =
+            |pid: u32| !pids.has(pid) && i32::try_from(pid).ok().and_then(owner_of).is_some_and(|uid| uid != owner);
+        let before = std::mem::replace(&mut self.has_strangers, running.iter().any(|(pid, _)| is_strange(*pid)));
+        if self.has_strangers && !before {
+            self.notes.insert("processes of others were on it, which its job is not charged for".to_owned());
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! What goes wrong for a while, or for good.
+
+use super::*;
+use crate::meter::gpu::wire::Mig;
+
+/// Counters that are wrong would be charged by for ever.
+#[test]
+fn counters_that_the_samples_contradict_are_given_up() {
+    let mut device = device(vec![stretch(0, u64::MAX / 2_000, 90, &[9])]);
+    (device.counters, device.counters_percent) = (true, Some(40));
+    let end_us = START_US + 60 * SECOND;
+    let mut job = Job::here(7, true);
+    let (busy, _) = job.run(&device, &each_second(end_us), end_us);
+    let truth = truth(&device, START_US, end_us);
+    assert!(job.said("differ"));
+    assert!(busy.abs_diff(truth) <= 2 * SECOND, "{busy} for {truth}");
+}
+
+/// A client of MPS, or a device that one look finds unsupported, is no reason for the rest of the job.
+#[test]
+fn what_cannot_be_read_for_a_while_is_read_again() {
+    let mut device = device(vec![stretch(0, u64::MAX / 2_000, 50, &[9])]);
+    let end_us = START_US + 30 * SECOND;
+    for kind in [FaultKind::Unsupported, FaultKind::Denied, FaultKind::Failed] {
+        let mut job = Job::here(7, true);
+        job.begin(&device);
+        job.look(&device, START_US + SECOND);
+        let fault = Fault { kind, why: "not now".to_owned() };
+        job.gpus.fail(&fault, &OpenFiles::default(), START_US + 2 * SECOND);
+        (3..30).for_each(|second| job.look(&device, START_US + second * SECOND));
+        let (busy, _) = job.end(&device, end_us);
+        assert!(busy.abs_diff(15 * SECOND) <= 2 * SECOND, "{kind:?}: {busy}");
+    }
+    let mut job = Job::here(9, false);
+    job.begin(&device);
+    for second in 1..30 {
+        device.mps = second == 5;
+        job.look(&device, START_US + second * SECOND);
+    }
+    let (busy, _) = job.end(&device, end_us);
+    assert!(busy.abs_diff(15 * SECOND) <= 2 * SECOND && job.said("MPS"), "{busy}");
+}
+
+/// It is nobody's from its loss on, and the job's again if it comes back.
+#[test]
+fn a_lost_device_is_not_charged() {
+    let device = device(vec![stretch(0, u64::MAX / 2_000, 50, &[9])]);
+    let mut job = Job::here(7, true);
+    job.begin(&device);
+    (1..=5).for_each(|second| job.look(&device, START_US + second * SECOND));
+    let lost = Fault { kind: FaultKind::Lost, why: "fell off the bus".to_owned() };
+    for second in 6..=20 {
+        job.gpus.fail(&lost, &OpenFiles::default(), START_US + second * SECOND);
+    }
+    let allocated = job.gpus.usage(START_US + 20 * SECOND)["GPU-a"].allocated_seconds.0;
+    assert!(allocated <= 6 * SECOND && job.said("not charged from then on"), "{allocated}");
+    (21..30).for_each(|second| job.look(&device, START_US + second * SECOND));
+    let (_, allocated) = job.end(&device, START_US + 30 * SECOND);
+    assert!((14 * SECOND..=16 * SECOND).contains(&allocated), "{allocated}");
+}
+
+#[test]
+fn a_hang_is_charged_as_allocated_and_never_twice() {
+    let device = device(vec![stretch(0, 200_000, 50, &[9])]);
+    let mut job = Job::here(7, true);
+    job.begin(&device);
+    let fault = Fault { kind: FaultKind::Failed, why: "NVML did not answer".to_owned() };
+    for second in 1..=60 {
+        let now_us = START_US + second * SECOND;
+        if (11..=40).contains(&second) {
+            job.gpus.fail(&fault, &OpenFiles::default(), now_us)
+        } else {
+            job.look(&device, now_us)
+        }
+    }
+    let (busy, _) = job.end(&device, START_US + 61 * SECOND);
+    // 10 s and 20 s are read, the 30 s between are charged whole; what the ring has kept of them is not counted again.
+    assert!(busy.abs_diff(5 * SECOND + 31 * SECOND + 10 * SECOND) < 1_200_000, "{busy}");
+    assert!(job.said("did not answer"));
+    assert!(job.metered().figures().estimated_us >= 30 * SECOND);
+}
+
+#[test]
+fn a_hang_that_the_ring_outlasts_costs_nothing() {
+    let device = device(vec![stretch(0, 200_000, 50, &[9])]);
+    let mut job = Job::here(7, true);
+    job.begin(&device);
+    let fault = Fault { kind: FaultKind::Failed, why: "NVML did not answer".to_owned() };
+    for second in 1..=20 {
+        let now_us = START_US + second * SECOND;
+        if (5..=13).contains(&second) {
+            job.gpus.fail(&fault, &OpenFiles::default(), now_us)
+        } else {
+            job.look(&device, now_us)
+        }
+    }
+    let (busy, _) = job.end(&device, START_US + 21 * SECOND);
+    assert!(busy.abs_diff(10_500_000) < 100_000, "{busy}");
+    assert_eq!(job.metered().figures().estimated_us, 0);
+}
+
+/// A device that the driver's files tell of is its MIG devices once NVML has told, unless it is charged as a whole by then.
+#[test]
+fn a_device_is_known_by_its_parts_once_nvml_has_told() {
+    let whole = ListedDevice { uuid: "GPU-a".to_owned(), minor: Some(0), ..ListedDevice::default() };
+    let mig = Mig { parent: "GPU-a".to_owned(), ..Mig::default() };
+    let part = ListedDevice { uuid: "MIG-1".to_owned(), mig: Some(mig), ..whole.clone() };
+    let of = |devices: &[&ListedDevice]| Listed {
+        devices: devices.iter().map(|info| (*info).clone()).collect(),
+        ..Listed::default()
+    };
+    for (declared, expected) in [(None, "MIG-1"), (Some("GPU-a"), "GPU-a")] {
+        let declared = Declared { uuids: declared.into_iter().map(str::to_owned).collect(), ..Declared::default() };
+        let fault = Fault { kind: FaultKind::Failed, why: "not yet".to_owned() };
+        let mut gpus = Gpus::unlisted(&of(&[&whole]), declared.clone(), true, 0);
+        gpus.begin(7, SECOND);
+        gpus.fail(&fault, &OpenFiles::default(), 2 * SECOND);
+        gpus.take_listing(&of(&[&part]), declared, 3 * SECOND);
+        let known: Vec<&str> = gpus.all().iter().map(|device| device.info().uuid.as_str()).collect();
+        assert_eq!(known, [expected]);
+    }
+}
+
+/// What NVML had not told by the start is read out of its ring, if it tells within some seconds.
+#[test]
+fn a_slow_start_of_the_driver_costs_nothing() {
+    let device = device(vec![stretch(0, u64::MAX / 2_000, 50, &[9])]);
+    for (late_s, exact) in [(6, true), (14, false)] {
+        let info = ListedDevice { uuid: "GPU-a".to_owned(), minor: Some(0), ..ListedDevice::default() };
+        let listed = Listed { driver: "570.124.06".to_owned(), devices: vec![info], ..Listed::default() };
+        let declared = Declared { uuids: ["GPU-a".to_owned()].into(), exclusive: true, ..Declared::default() };
+        let fault = Fault { kind: FaultKind::Failed, why: "not yet".to_owned() };
+        let mut gpus = Gpus::unlisted(&listed, declared.clone(), true, START_US - SECOND);
+        gpus.begin(7, START_US);
+        for second in 1..late_s {
+            gpus.fail(&fault, &OpenFiles::default(), START_US + second * SECOND);
+        }
+        gpus.take_listing(&listed, declared, START_US + late_s * SECOND);
+        let mut job = Job { gpus, pid: 7, counted_us: 0 };
+        (late_s..20).for_each(|second| job.look(&device, START_US + second * SECOND + 10_000));
+        let (busy, allocated) = job.end(&device, START_US + 20 * SECOND);
+        assert_eq!(allocated, 20 * SECOND);
+        let estimated = job.metered().figures().estimated_us;
+        let truth = 10 * SECOND + if exact { 0 } else { late_s * SECOND / 2 };
+        assert!(
+            busy.abs_diff(truth) <= SECOND && (estimated == 0) == exact,
+            "{late_s} s: {busy}, {estimated} estimated"
+        );
+    }
+}

@@ -1,0 +1,176 @@
+//! GPUs by each source of CPU time: nothing that a device or its driver does ends a job, or keeps it waiting.
+
+use std::process::{Child, Stdio};
+
+use jobmeter::sys::clock::{Clock, SystemClock};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+
+use crate::nvml::{library, script};
+use crate::station::{Called, Station, awaited, micros};
+use crate::{Around, alone, v1, v2};
+
+/// An answer of a ledger, on a busy machine.
+const ANSWER_MAX_US: u64 = 1_000_000;
+/// What NVML may cost a start or an end.
+const DELAY_MAX_US: u64 = 400_000;
+
+/// One job of a source, which has one device to itself.
+struct Started {
+    job: String,
+    child: Child,
+    _group: Option<Around>,
+}
+
+/// The sources that work here.
+fn sources() -> Vec<&'static str> {
+    let mut sources = vec!["perf", "procfs"];
+    sources.extend(v1("cpuacct").map(|_| "cgroup1"));
+    sources.extend(v2().map(|_| ["cgroup2", "enclosing"]).into_iter().flatten());
+    sources
+}
+
+/// With a name of its own, so that each is alone with its ledger's answers.
+fn start(station: &Station, source: &str, options: &str, line: &str) -> Started {
+    let group = (source == "enclosing").then(|| Around::new(&v2().unwrap(), "gpus"));
+    let enter = group.as_ref().map_or("exec $JOBMETER".to_owned(), Around::enter);
+    let job = format!("{source}-{}", station_number());
+    let library = library(station);
+    let line = format!("{enter} run --job {job} --cpu-source {source} --nvml-library {library} {options} -- {line}");
+    let mut command = station.shell(&line);
+    command.env("FAKE_NVML", station.path("script.json")).stdout(Stdio::null()).stderr(Stdio::piped());
+    Started { job, child: command.spawn().unwrap(), _group: group }
+}
+
+fn station_number() -> u32 {
+    static NUMBER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
+}
+
+/// All of them at once; the receipt of each.
+fn run_all(station: &Station, options: &str, line: &str) -> Vec<Value> {
+    let all: Vec<Started> = sources().into_iter().map(|source| start(station, source, options, line)).collect();
+    let ended = all.into_iter().map(|started| {
+        let called: Called = started.child.wait_with_output().unwrap().into();
+        assert_eq!(called.status, 0, "{}: {called:?}", started.job);
+        let receipt = station.receipt(&started.job);
+        assert_eq!(receipt["outcome"]["reason"], "completed", "{receipt}");
+        let held_us = micros(&receipt["time"]["held_seconds"]);
+        assert!(held_us <= ANSWER_MAX_US, "{}: frozen for {held_us} µs", started.job);
+        receipt
+    });
+    ended.collect()
+}
+
+fn devices(percent: u64) -> Value {
+    let device = |at: u64| json!({ "uuid": format!("GPU-{at}"), "busy": [{ "percent": percent, "pids": [77] }] });
+    json!((0..4).map(device).collect::<Vec<_>>())
+}
+
+/// Slices that are small beside what a reading of a device adds at once.
+#[test]
+fn a_busy_device_ends_no_job() {
+    let _one = alone();
+    for limit in ["", "--limit 0.06"] {
+        let station = Station::new();
+        script(&station, 30_000, json!({ "devices": devices(100) }));
+        for receipt in run_all(&station, &format!("--gpus 0,1 --gpu-exclusive {limit}"), "sleep 7") {
+            let busy_us = micros(&receipt["gpu"]["busy_seconds"]);
+            assert!((12_000_000..=18_000_000).contains(&busy_us), "{receipt}");
+        }
+        station.verify();
+    }
+}
+
+/// `nvidia-smi` that many start at once makes such stalls.
+#[test]
+fn a_stall_of_the_driver_ends_no_job() {
+    let _one = alone();
+    for (options, percent) in [("--gpus 0,1 --gpu-exclusive", 100), ("--gpus none", 0), ("", 0)] {
+        let station = Station::new();
+        script(&station, 30_000, json!({ "devices": devices(percent), "hangs_ms": [32_000, 36_500] }));
+        for receipt in run_all(&station, options, "sh -c 'timeout 8 yes >/dev/null || true'") {
+            let estimated = micros(&receipt["gpu"]["busy_seconds"]);
+            assert!(percent > 0 || estimated == 0, "{receipt}");
+        }
+        station.verify();
+    }
+}
+
+/// How long it took, in µs.
+fn took_us(station: &Station, options: &str) -> u64 {
+    let before_us = SystemClock.boottime_us();
+    let called: Called = start(station, "procfs", options, "true").child.wait_with_output().unwrap().into();
+    assert_eq!(called.status, 0, "{called:?}");
+    SystemClock.boottime_us() - before_us
+}
+
+#[test]
+fn a_driver_that_does_not_answer_delays_no_start_and_no_end() {
+    let _one = alone();
+    let station = Station::new();
+    // The least of some, since the machine may be busy.
+    let least_us = |options: &str| (0..5).map(|_| took_us(&station, options)).min().unwrap();
+    script(&station, 30_000, json!({ "devices": devices(100) }));
+    let answers_us = ["--gpus 0 --gpu-exclusive", "--gpus none"].map(least_us);
+    script(&station, 30_000, json!({ "devices": devices(100), "hangs_ms": [0, 9_000_000] }));
+    let hangs_us = ["--gpus 0 --gpu-exclusive", "--gpus none"].map(least_us);
+    for (answers_us, hangs_us) in answers_us.into_iter().zip(hangs_us) {
+        let late_us = hangs_us.saturating_sub(answers_us);
+        assert!(late_us <= 2 * DELAY_MAX_US, "{hangs_us} µs, and {answers_us} µs where the driver answers");
+    }
+}
+
+/// The helper of a keeper.
+fn helper_of(front: u32) -> Option<i32> {
+    let children = |pid: i32| std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    let all = |pid: i32| -> Vec<i32> {
+        let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+        let tasks = tasks.filter_map(|task| task.file_name().to_str()?.parse::<i32>().ok());
+        let of_task =
+            |task: i32| std::fs::read_to_string(format!("/proc/{pid}/task/{task}/children")).unwrap_or_default();
+        tasks
+            .flat_map(|task| of_task(task).split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
+            .collect()
+    };
+    let is_helper = |pid: &i32| {
+        std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "jobmeter-nvml")
+    };
+    let front = i32::try_from(front).unwrap();
+    let front_children = children(front);
+    front_children.split_whitespace().filter_map(|pid| pid.parse().ok()).flat_map(all).find(is_helper)
+}
+
+/// Also one that hangs: it ends with its job, and with a keeper that is killed.
+#[test]
+fn a_helper_does_not_outlive_its_job() {
+    let _one = alone();
+    for (hangs, kills) in [(false, true), (true, false), (true, true)] {
+        let station = Station::new();
+        let hangs_ms = if hangs { json!([0, 9_000_000]) } else { Value::Null };
+        script(&station, 30_000, json!({ "devices": devices(100), "hangs_ms": hangs_ms }));
+        let mut started = start(&station, "procfs", "--gpus 0 --gpu-exclusive", "sleep 1");
+        let mut helper = 0;
+        awaited(|| helper_of(started.child.id()).map(|pid| helper = pid).ok_or_else(|| "no helper".to_owned()));
+        if kills {
+            let keeper = std::fs::read_to_string(format!("/proc/{helper}/stat")).unwrap();
+            let keeper = keeper.rsplit(')').next().unwrap().split_whitespace().nth(1).unwrap().parse().unwrap();
+            kill(Pid::from_raw(keeper), Signal::SIGKILL).unwrap();
+        }
+        started.child.wait().unwrap();
+        let path = format!("/proc/{helper}/comm");
+        awaited(|| if std::path::Path::new(&path).exists() { Err(format!("{helper} is left")) } else { Ok(()) });
+    }
+}
+
+#[test]
+fn what_a_library_prints_is_no_answer() {
+    let _one = alone();
+    let station = Station::new();
+    script(&station, 30_000, json!({ "devices": devices(100), "prints": true }));
+    let started = start(&station, "procfs", "--gpus 0 --gpu-exclusive", "sleep 2");
+    assert!(started.child.wait_with_output().unwrap().status.success());
+    let gpu = &station.receipt(&started.job)["gpu"];
+    assert_eq!((&gpu["source"], micros(&gpu["devices"][0]["estimated_seconds"])), (&json!("nvml"), 0), "{gpu}");
+}
