@@ -251,8 +251,9 @@ impl Gpus {
         self.devices.iter_mut().filter_map(move |device| of(device.nvml_uuid()).map(|polled| (device, polled)))
     }
 
-    /// Those that are the job's alone: one of its tasks on this machine charges them.
-    pub fn of_the_job_alone(&mut self) -> impl Iterator<Item = &mut Device> {
+    /// Those that are the job's alone, as of now: one of its tasks on this machine charges them.
+    pub fn of_the_job_alone(&mut self, now_us: u64) -> impl Iterator<Item = &mut Device> {
+        self.advance(now_us);
         self.devices.iter_mut().filter(|device| device.is_the_jobs_alone())
     }
 

@@ -186,7 +186,7 @@ impl Watcher {
     fn claim_devices(&mut self) {
         let Some(claims) = &self.options.claims else { return };
         let now_us = SystemClock.boottime_us();
-        for device in locked(&self.shared.gpus).of_the_job_alone() {
+        for device in locked(&self.shared.gpus).of_the_job_alone(now_us) {
             let uuid = device.nvml_uuid().to_owned();
             if self.claims.contains_key(&uuid) {
                 continue;

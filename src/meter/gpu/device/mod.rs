@@ -241,7 +241,7 @@ impl Device {
     /// What came since the last look may have had the device since then.
     fn appeared(&mut self, was_ours: bool, now_us: u64) {
         let passed_us = now_us.saturating_sub(std::mem::replace(&mut self.looked_at_us, now_us));
-        if self.present && !was_ours && !self.held {
+        if self.is_ours() && !was_ours && !self.held {
             self.figures.allocated_us += passed_us;
             if self.is_charged_by_time() {
                 self.estimate(passed_us, now_us);

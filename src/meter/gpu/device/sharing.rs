@@ -14,7 +14,6 @@ impl Device {
 
     /// Another task of the job charges it now.
     pub fn is_others(&mut self, now_us: u64) {
-        self.advance(now_us, self.held);
         self.others_at_us = Some(now_us);
         self.notes.insert("the job's other task on this machine was charged for it for a while".to_owned());
     }

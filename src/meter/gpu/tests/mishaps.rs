@@ -148,3 +148,22 @@ fn a_slow_start_of_the_driver_costs_nothing() {
         );
     }
 }
+
+/// Its processes still have it open.
+#[test]
+fn what_is_lost_or_anothers_is_not_charged_for_being_open() {
+    let device = device(vec![stretch(0, u64::MAX / 2_000, 50, &[7])]);
+    let open = OpenFiles { minors: [0].into(), complete: true };
+    let mut job = Job::here(7, true);
+    job.begin(&device);
+    let lost = Fault { kind: FaultKind::Lost, why: "fell off the bus".to_owned() };
+    (1..=10).for_each(|second| job.gpus.fail(&lost, &open, START_US + second * SECOND));
+    let (_, allocated) = job.end(&device, START_US + 11 * SECOND);
+    assert!(allocated <= 2 * SECOND, "{allocated}");
+
+    let mut task = Job::here(7, true);
+    task.gpus.of_the_job_alone(START_US - SECOND).for_each(|device| device.is_others(START_US - SECOND));
+    task.begin(&device);
+    (1..10).for_each(|second| task.look(&device, START_US + second * SECOND));
+    assert_eq!(task.end(&device, START_US + 10 * SECOND), (0, 0));
+}
