@@ -1,6 +1,7 @@
 //! Which devices are here, asked without NVML: by the files of the kernel's driver. Enough to count what is allocated.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use super::wire::ListedDevice;
@@ -33,7 +34,26 @@ impl Default for DriverFiles {
     }
 }
 
+/// A device, or another file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum File {
+    Device(u64),
+    Other(u64, u64),
+}
+
+/// What is there, or is open there: the kernel follows `/proc/PID/fd/N` to the file itself (proc_pid_fd(5)).
+fn file_of(path: &Path) -> Option<File> {
+    let found = std::fs::metadata(path).ok()?;
+    let is_device = found.file_type().is_char_device();
+    Some(if is_device { File::Device(found.rdev()) } else { File::Other(found.dev(), found.ino()) })
+}
+
 impl DriverFiles {
+    #[cfg(test)]
+    pub(super) fn at(proc: &Path, dev: &Path) -> Self {
+        Self { proc: proc.to_owned(), dev: dev.to_owned() }
+    }
+
     /// Whether anything says that a GPU of NVIDIA's could be used here. It costs a few microseconds and loads nothing.
     #[must_use]
     pub fn show_a_gpu(&self) -> bool {
@@ -42,12 +62,17 @@ impl DriverFiles {
         is_there("dxg") || (is_there("nvidiactl") && !self.minors().is_empty())
     }
 
-    /// Whether some device here is cut into MIG devices, whose files do not tell which of them a process has open.
-    #[must_use]
-    pub fn show_mig(&self) -> bool {
+    /// Whether some device here is cut into MIG devices.
+    fn show_mig(&self) -> bool {
         let below = |path: PathBuf| std::fs::read_dir(path).into_iter().flatten().flatten();
         let capabilities = self.proc.with_file_name("capabilities");
         below(capabilities).any(|gpu| below(gpu.path().join("mig")).any(|entry| entry.path().is_dir()))
+    }
+
+    /// Whether who has such files open does not tell which device he uses: of MIG devices, and of Linux under Windows.
+    #[must_use]
+    pub fn tell_too_little(&self) -> bool {
+        self.show_mig() || self.dev.join("dxg").exists()
     }
 
     /// The devices, by `/proc/driver/nvidia/gpus/*/information`, and what only has a device file, under a name of our own.
@@ -73,26 +98,31 @@ impl DriverFiles {
         devices
     }
 
-    /// Which devices these processes have open, by the numbers of their files. CUDA opens every device that it may use, so
+    /// Those that a process opens which uses a device.
+    pub(super) fn paths(&self) -> impl Iterator<Item = PathBuf> {
+        let names = std::iter::once("nvidiactl".to_owned());
+        let names = names.chain(self.minors().into_iter().map(|minor| format!("nvidia{minor}")));
+        names.map(|name| self.dev.join(name)).filter(|path| path.exists())
+    }
+
+    /// Which devices these processes have open, whatever path they took to their files. CUDA opens every device that it may use, so
     /// that this says more than is used, and never less where all of them may be looked at.
     #[must_use]
     pub fn open_by(&self, pids: &[i32]) -> OpenFiles {
+        let files = self.minors().into_iter().filter_map(|minor| Some((file_of(&self.dev_file(minor))?, minor)));
+        let files: BTreeMap<File, u32> = files.collect();
         let mut found = OpenFiles { minors: BTreeSet::new(), complete: pids.len() <= LOOKED_AT_MAX };
         for pid in pids.iter().take(LOOKED_AT_MAX) {
             match proc::path(*pid, "fd").and_then(std::fs::read_dir) {
                 Ok(entries) => {
-                    let links = entries.flatten().filter_map(|entry| std::fs::read_link(entry.path()).ok());
-                    found.minors.extend(links.filter_map(|path| self.minor_of(&path)));
+                    let open = entries.flatten().filter_map(|entry| file_of(&entry.path()));
+                    found.minors.extend(open.filter_map(|file| files.get(&file)));
                 }
                 // One that has gone has nothing open; a hidden one looks as if it had.
                 Err(error) => found.complete &= error.kind() == std::io::ErrorKind::NotFound && !proc::hides(),
             }
         }
         found
-    }
-
-    fn minor_of(&self, path: &Path) -> Option<u32> {
-        path.strip_prefix(&self.dev).ok()?.to_str()?.strip_prefix("nvidia")?.parse().ok()
     }
 
     fn dev_file(&self, minor: u32) -> PathBuf {
@@ -126,7 +156,7 @@ mod tests {
     #[test]
     fn reads_the_drivers_files() {
         let root = tempfile::tempdir().unwrap();
-        let files = DriverFiles { proc: root.path().join("gpus"), dev: root.path().join("dev") };
+        let files = DriverFiles::at(&root.path().join("gpus"), &root.path().join("dev"));
         assert!(!files.show_a_gpu() && files.devices().is_empty());
         let gpu = root.path().join("gpus/0000:3b:00.0");
         std::fs::create_dir_all(&gpu).unwrap();
@@ -144,14 +174,19 @@ mod tests {
         let expected = [(0, "GPU-1b2c3d4e-0000-1111-2222-333344445555", "NVIDIA H200"), (1, "GPU-unknown-4", "")];
         assert_eq!(names, expected);
         assert!(files.show_a_gpu());
-        assert!(!files.show_mig());
+        assert!(!files.show_mig() && !files.tell_too_little());
         std::fs::create_dir_all(root.path().join("capabilities/gpu0/mig/gi1")).unwrap();
-        assert!(files.show_mig());
-        let of_container = DriverFiles { dev: root.path().to_owned(), ..files.clone() };
+        assert!(files.show_mig() && files.tell_too_little());
+        let of_container = DriverFiles::at(&root.path().join("gpus"), root.path());
         assert!(!of_container.show_a_gpu(), "the driver has no device here");
         let held = std::fs::File::open(root.path().join("dev/nvidia4")).unwrap();
         let own = i32::try_from(std::process::id()).unwrap();
         assert_eq!(files.open_by(&[own]), OpenFiles { minors: BTreeSet::from([4]), complete: true });
+        drop(held);
+        // As what is mounted elsewhere in a namespace of the job's own.
+        std::fs::hard_link(root.path().join("dev/nvidia4"), root.path().join("other")).unwrap();
+        let held = std::fs::File::open(root.path().join("other")).unwrap();
+        assert_eq!(files.open_by(&[own]).minors, BTreeSet::from([4]));
         drop(held);
         assert_eq!(files.open_by(&[own, i32::MAX]), OpenFiles { minors: BTreeSet::new(), complete: true });
     }

@@ -10,6 +10,7 @@ use super::claims::Claim;
 use super::declared::{Declared, Selection, declared, unseen};
 use super::gpus::Gpus;
 use super::identity::{DriverFiles, OpenFiles};
+use super::openings::Openings;
 use super::options::GpuOptions;
 use super::orders::{Orders, Shared, Stage, locked};
 use super::place;
@@ -58,6 +59,7 @@ pub(super) struct Watcher {
     /// The devices are known.
     is_listed: bool,
     is_asking: bool,
+    openings: Openings,
     /// By UUID, the devices that this task of the job charges.
     claims: BTreeMap<String, Claim>,
     retry_us: u64,
@@ -76,9 +78,12 @@ impl Watcher {
         let declared = resolve(&options, &listed).unwrap_or_default();
         *locked(&shared.gpus) = Gpus::unlisted(&listed, declared, place::has_host_pids(), SystemClock.boottime_us());
         let line = Line::Down { until_us: 0 };
-        // Whoever names a library wants it to be asked, and of a MIG device open files tell too little.
+        // Whoever names a library wants it to be asked.
         let is_named = matches!(options.selection, Some(Selection::All | Selection::These(_)));
-        let is_asking = options.library.is_some() || is_named || DriverFiles::default().show_mig();
+        // Whose namespace is another's may have other files of the same devices.
+        let is_attached = matches!(job, ContainmentSpec::Attached { .. });
+        let is_asking =
+            options.library.is_some() || is_named || is_attached || DriverFiles::default().tell_too_little();
         Self {
             shared,
             options,
@@ -86,6 +91,7 @@ impl Watcher {
             line,
             is_listed: false,
             is_asking,
+            openings: Openings::watch(&DriverFiles::default()),
             claims: BTreeMap::new(),
             retry_us: RETRY_FIRST_US,
             fault,
@@ -207,8 +213,9 @@ impl Watcher {
     /// device works for it.
     fn has_something_to_ask(&mut self, living: &[i32]) -> bool {
         if !self.is_asking {
+            // What was opened and closed between two looks is known to NVML alone, and what was inherited is not opened.
             let open = DriverFiles::default().open_by(living);
-            let is_one_open = !open.complete || !open.minors.is_empty();
+            let is_one_open = self.openings.may_have_come() || !open.complete || !open.minors.is_empty();
             self.is_asking = is_one_open || locked(&self.shared.gpus).has_one_of_the_job();
         }
         self.is_asking

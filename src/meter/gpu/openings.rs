@@ -1,0 +1,69 @@
+//! Whether somebody has opened a file of the driver lately. The kernel tells of each opening by the file's inode (inotify(7)), so that no
+//! other path to it, and no opening that is shorter than the time between two looks, stays unseen.
+
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+
+use super::identity::DriverFiles;
+
+/// Since this was made.
+#[derive(Debug)]
+pub(super) struct Openings(Option<Inotify>);
+
+impl Openings {
+    pub(super) fn watch(files: &DriverFiles) -> Self {
+        let watch = || {
+            let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
+            for path in files.paths() {
+                inotify.add_watch(&path, AddWatchFlags::IN_OPEN)?;
+            }
+            Ok::<Inotify, nix::Error>(inotify)
+        };
+        // A user has so many of them (fs.inotify.max_user_instances).
+        Self(watch().ok())
+    }
+
+    /// Whether there was one, as far as can be told.
+    pub(super) fn may_have_come(&self) -> bool {
+        self.0.as_ref().is_none_or(|inotify| inotify.read_events().is_ok())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_opening_is_seen_however_short_and_by_whatever_path() {
+        let root = tempfile::tempdir().unwrap();
+        let [device, other] = ["nvidia0", "other"].map(|name| root.path().join(name));
+        for path in [&device, &root.path().join("nvidiactl"), &root.path().join("null")] {
+            std::fs::write(path, "").unwrap();
+        }
+        std::fs::hard_link(&device, &other).unwrap();
+        let openings = Openings::watch(&DriverFiles::at(root.path(), root.path()));
+        assert!(!openings.may_have_come());
+        drop(std::fs::File::open(root.path().join("null")).unwrap());
+        std::fs::metadata(&device).unwrap();
+        assert!(!openings.may_have_come(), "neither another file nor a look at it is an opening");
+        drop(std::fs::File::open(other).unwrap());
+        assert!(openings.may_have_come() && !openings.may_have_come());
+        assert!(Openings(None).may_have_come());
+    }
+
+    /// The driver's are no regular files; a terminal is none either, and this one is nobody else's.
+    #[test]
+    fn an_opening_of_a_device_is_seen() {
+        let root = tempfile::tempdir().unwrap();
+        let terminal = nix::pty::openpty(None, None).unwrap();
+        let device = nix::unistd::ttyname(&terminal.slave).unwrap();
+        std::os::unix::fs::symlink(&device, root.path().join("nvidia0")).unwrap();
+        let files = DriverFiles::at(root.path(), root.path());
+        let openings = Openings::watch(&files);
+        assert!(!openings.may_have_come());
+        let open = std::fs::File::open(&device).unwrap();
+        assert!(openings.may_have_come());
+        let own = i32::try_from(std::process::id()).unwrap();
+        assert_eq!(files.open_by(&[own]).minors, [0].into());
+        drop(open);
+    }
+}
