@@ -153,13 +153,13 @@ impl Figures {
         if self.gpus.is_none() {
             self.gpus = self.late_gpus.look(now_us);
         }
-        if let Some(watch) = &self.gpus {
-            self.gpu_models = watch.with(|gpus| gpus.models());
-        }
+        let found = self.gpus.as_ref().map(|watch| watch.with(|gpus| (gpus.usage(now_us), gpus.models())));
+        let (gpus, gpu_models) = found.unwrap_or_default();
+        self.gpu_models = gpu_models;
         Ok(Usage {
             cpu_used_seconds: self.last.cpu_seconds,
             cpu_allocated_seconds: Microseconds(self.allocated_us),
-            gpus: self.gpus.as_ref().map(|watch| watch.with(|gpus| gpus.usage(now_us))).unwrap_or_default(),
+            gpus,
             ..Usage::default()
         })
     }

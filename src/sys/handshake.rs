@@ -60,6 +60,18 @@ pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
     }
 }
 
+/// Waits until the other end of a pipe says a byte; `false` where it goes without one.
+#[must_use]
+pub fn is_told(pipe: BorrowedFd<'_>) -> bool {
+    let mut byte = [0];
+    loop {
+        match nix::unistd::read(pipe, &mut byte) {
+            Err(Errno::EINTR) => {}
+            read => return read == Ok(1),
+        }
+    }
+}
+
 /// Waits for the next message; `None` once the other side has closed. A longer one is cut.
 ///
 /// # Errors

@@ -1,6 +1,7 @@
 //! Out of the groups of a scheduler, which ends, freezes and limits what is in them: a meter must outlive the job that it meters.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use nix::fcntl::OFlag;
@@ -8,6 +9,7 @@ use nix::unistd::pipe2;
 
 use super::cgroup::{Group, hierarchy};
 use super::cgroup1::hierarchies;
+use super::handshake::is_told;
 use super::process::exit_now;
 use super::spawn::fork_into;
 
@@ -50,11 +52,10 @@ fn go_on_in(group: &Group) -> io::Result<()> {
         return Ok(());
     }
     drop(says);
-    let mut byte = [0];
-    match nix::unistd::read(&lives, &mut byte) {
-        Ok(1) => exit_now(0),
-        _ => Err(io::ErrorKind::BrokenPipe.into()),
+    if is_told(lives.as_fd()) {
+        exit_now(0);
     }
+    Err(io::ErrorKind::BrokenPipe.into())
 }
 
 fn told(path: &Path, error: &io::Error) -> io::Error {

@@ -144,10 +144,38 @@ pub fn fork() -> io::Result<Option<Pid>> {
     }
 }
 
+/// A kind of namespace, of which a machine has a first one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Namespace {
+    /// Of the numbers of processes.
+    Pid,
+    /// Of System V IPC and message queues.
+    Ipc,
+    /// Of what is the top of the control groups.
+    Cgroup,
+}
+
+impl Namespace {
+    /// Whether this process is in the machine's first one: their inodes are the same everywhere (`PROC_PID_INIT_INO` and so on,
+    /// linux/proc_ns.h).
+    ///
+    /// # Errors
+    /// Where it cannot be told; a kernel that has no such namespaces finds nothing.
+    pub fn is_the_first(self) -> io::Result<bool> {
+        let (kind, inode) = match self {
+            Self::Pid => ("pid", 4_026_531_836_u64),
+            Self::Ipc => ("ipc", 4_026_531_839),
+            Self::Cgroup => ("cgroup", 4_026_531_835),
+        };
+        let link = std::fs::read_link(format!("/proc/self/ns/{kind}"))?;
+        Ok(link.as_os_str() == format!("{kind}:[{inode}]").as_str())
+    }
+}
+
 /// Whether this PID namespace is not the machine's first, whose inode is fixed (`PROC_PID_INIT_INO`, linux/proc_ns.h).
 #[must_use]
 pub fn in_own_pid_namespace() -> bool {
-    std::fs::read_link("/proc/self/ns/pid").is_ok_and(|link| link.as_os_str() != "pid:[4026531836]")
+    Namespace::Pid.is_the_first().is_ok_and(|is_first| !is_first)
 }
 
 /// What a process may use of what it needs to go on: descriptors, memory, CPU time. Another process of the same user may

@@ -8,7 +8,7 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use crate::nvml::{library, script};
-use crate::station::{Called, Station, awaited, micros};
+use crate::station::{Called, Station, all_processes, awaited, micros};
 use crate::{Around, alone, v1, v2};
 
 /// An answer of a ledger, on a busy machine.
@@ -122,24 +122,17 @@ fn a_driver_that_does_not_answer_delays_no_start_and_no_end() {
     }
 }
 
-/// The helper of a keeper.
+fn parent(pid: i32) -> i32 {
+    jobmeter::sys::tree::Stat::read(pid).map_or(0, |stat| stat.parent)
+}
+
+/// A child of the keeper, which is one of the front.
 fn helper_of(front: u32) -> Option<i32> {
-    let children = |pid: i32| std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-    let all = |pid: i32| -> Vec<i32> {
-        let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-        let tasks = tasks.filter_map(|task| task.file_name().to_str()?.parse::<i32>().ok());
-        let of_task =
-            |task: i32| std::fs::read_to_string(format!("/proc/{pid}/task/{task}/children")).unwrap_or_default();
-        tasks
-            .flat_map(|task| of_task(task).split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
-            .collect()
-    };
-    let is_helper = |pid: &i32| {
+    let is_named = |pid: &i32| {
         std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "jobmeter-nvml")
     };
     let front = i32::try_from(front).unwrap();
-    let front_children = children(front);
-    front_children.split_whitespace().filter_map(|pid| pid.parse().ok()).flat_map(all).find(is_helper)
+    all_processes().into_iter().filter(is_named).find(|pid| parent(parent(*pid)) == front)
 }
 
 /// Also one that hangs: it ends with its job, and with a keeper that is killed.
@@ -154,9 +147,7 @@ fn a_helper_does_not_outlive_its_job() {
         let mut helper = 0;
         awaited(|| helper_of(started.child.id()).map(|pid| helper = pid).ok_or_else(|| "no helper".to_owned()));
         if kills {
-            let keeper = std::fs::read_to_string(format!("/proc/{helper}/stat")).unwrap();
-            let keeper = keeper.rsplit(')').next().unwrap().split_whitespace().nth(1).unwrap().parse().unwrap();
-            kill(Pid::from_raw(keeper), Signal::SIGKILL).unwrap();
+            kill(Pid::from_raw(parent(helper)), Signal::SIGKILL).unwrap();
         }
         started.child.wait().unwrap();
         let path = format!("/proc/{helper}/comm");

@@ -97,10 +97,10 @@ impl Gpus {
 
     /// NVML cannot be asked, unless it has told its devices before.
     pub fn cannot_be_listed(&mut self, why: &Fault, now_us: u64) {
-        // It is not waited for.
-        let unsupported = Fault { kind: FaultKind::Unsupported, why: why.why.clone() };
         if let Listing::Awaited(known) = &mut self.listing {
             *known = Some(why.why.clone());
+            // It is not waited for.
+            let unsupported = Fault { kind: FaultKind::Unsupported, why: why.why.clone() };
             self.devices.iter_mut().for_each(|device| device.take_fault(&unsupported, now_us));
         }
     }
@@ -296,17 +296,11 @@ impl Gpus {
         self.devices.iter().map(|device| device.age_us(now_us)).max().unwrap_or(0)
     }
 
-    /// Whether a device of the job is read, so that its end is known only a little after the job's.
+    /// Whether it is not known yet what some device that is read did until the end of the job: that is known only a little later.
     #[must_use]
-    pub fn is_read(&self) -> bool {
-        self.began && self.devices.iter().any(Device::is_read)
-    }
-
-    /// Whether what its devices did until the end of the job is known.
-    #[must_use]
-    pub fn is_read_to_the_end(&self) -> bool {
+    pub fn is_to_be_read_on(&self) -> bool {
         let until_us = self.until_us.unwrap_or(u64::MAX);
-        self.devices.iter().filter(|device| device.is_read()).all(|device| device.is_known_until(until_us))
+        self.began && self.devices.iter().any(|device| device.is_read() && !device.is_known_until(until_us))
     }
 
     /// Whether some device works for processes that come and go between looks.

@@ -1,9 +1,11 @@
 //! GPUs that are not metered: those of other makers, and of boards whose driver has no NVML. They are named, so that nobody takes a job on
 //! them for free.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+const DEV: &str = "/dev";
+const JETSON: &str = "NVIDIA Jetson";
 /// By the vendor's number on the PCI bus (pci.ids).
 const VENDORS: [(&str, &str); 2] = [("0x1002", "AMD"), ("0x8086", "Intel")];
 /// What schedulers and runtimes set for a job that has such devices.
@@ -17,7 +19,11 @@ const VARIABLES: [(&str, &str); 4] = [
 /// Which are here, by maker, and how many of each.
 #[must_use]
 pub fn others() -> BTreeMap<&'static str, usize> {
-    others_in(Path::new("/sys/class/drm"), Path::new("/dev"))
+    others_in(Path::new("/sys/class/drm"), Path::new(DEV))
+}
+
+fn is_jetson(dev: &Path) -> bool {
+    dev.join("nvmap").exists() || dev.join("nvhost-gpu").exists()
 }
 
 fn others_in(drm: &Path, dev: &Path) -> BTreeMap<&'static str, usize> {
@@ -33,8 +39,8 @@ fn others_in(drm: &Path, dev: &Path) -> BTreeMap<&'static str, usize> {
             *found.entry(*maker).or_default() += 1;
         }
     }
-    if dev.join("nvmap").exists() || dev.join("nvhost-gpu").exists() {
-        found.insert("NVIDIA Jetson", 1);
+    if is_jetson(dev) {
+        found.insert(JETSON, 1);
     }
     found
 }
@@ -42,14 +48,18 @@ fn others_in(drm: &Path, dev: &Path) -> BTreeMap<&'static str, usize> {
 /// What is to be said of a job to which such devices were given, by its variables.
 #[must_use]
 pub fn notes(environment: &dyn Fn(&str) -> Option<String>) -> Vec<String> {
-    let others = others();
-    let is_given = |maker: &str| {
-        let of_maker = VARIABLES.iter().filter(|(_, of)| *of == maker);
-        of_maker.into_iter().any(|(name, _)| environment(name).is_some_and(|value| !matches!(value.trim(), "" | "-1")))
-    };
-    let said = others.iter().filter(|(maker, _)| is_given(maker) || **maker == "NVIDIA Jetson");
-    said.map(|(maker, _)| format!("{maker} GPUs are not metered here: what the job does on them is not charged"))
-        .collect()
+    let is_given = |name: &str| environment(name).is_some_and(|value| !matches!(value.trim(), "" | "-1"));
+    let mut given: BTreeSet<&str> = VARIABLES.iter().filter(|(name, _)| is_given(name)).map(|(_, of)| *of).collect();
+    // Each of its jobs has it.
+    if is_jetson(Path::new(DEV)) {
+        given.insert(JETSON);
+    }
+    if given.is_empty() {
+        return Vec::new();
+    }
+    let here = others();
+    let said = given.into_iter().filter(|maker| here.contains_key(maker));
+    said.map(|maker| format!("{maker} GPUs are not metered here: what the job does on them is not charged")).collect()
 }
 
 #[cfg(test)]

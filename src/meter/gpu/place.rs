@@ -4,32 +4,26 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use crate::sys::proc;
-
-/// The first namespaces of a machine have the same inodes everywhere (`PROC_PID_INIT_INO` and so on, the kernel's proc_ns.h).
-const FIRST_PID_NAMESPACE: &str = "pid:[4026531836]";
-const FIRST_IPC_NAMESPACE: &str = "ipc:[4026531839]";
-const FIRST_CGROUP_NAMESPACE: &str = "cgroup:[4026531835]";
+use crate::sys::process::Namespace;
 
 const OWN_MOUNTS: &str = "/proc/self/mountinfo";
 
-fn is_in(namespace: &str) -> bool {
-    let (kind, _) = namespace.split_once(':').unwrap_or((namespace, ""));
-    let link = std::fs::read_link(Path::new("/proc/self/ns").join(kind));
-    // A kernel without such namespaces has the first one alone.
-    link.map_or_else(|error| error.kind() == ErrorKind::NotFound, |link| link == Path::new(namespace))
+/// Also where there are no others.
+fn is_in_first(namespace: Namespace) -> bool {
+    namespace.is_the_first().unwrap_or_else(|error| error.kind() == ErrorKind::NotFound)
 }
 
 /// Whether process ids here are those of the host, so that every process can be seen.
 #[must_use]
 pub fn has_host_pids() -> bool {
-    is_in(FIRST_PID_NAMESPACE)
+    is_in_first(Namespace::Pid)
 }
 
 /// Whether this is a container, which has devices of its own. A host whose root file system is an image (an immutable or a diskless one)
 /// is none, nor is what has another root or other process ids alone.
 #[must_use]
 pub fn in_container() -> bool {
-    let has_others = !is_in(FIRST_IPC_NAMESPACE) || !is_in(FIRST_CGROUP_NAMESPACE);
+    let has_others = !is_in_first(Namespace::Ipc) || !is_in_first(Namespace::Cgroup);
     has_others && !has_host_pids()
 }
 

@@ -14,8 +14,8 @@ use super::openings::Openings;
 use super::options::GpuOptions;
 use super::orders::{Orders, Shared, Stage, locked};
 use super::place;
-use super::wire::{Fault, Listed, Polled, Told};
-use crate::sys::clock::{Clock, SystemClock, is_before, pause};
+use super::wire::{Ask, Fault, Listed, Polled, Told};
+use crate::sys::clock::{Clock, SystemClock, after, is_before, pause};
 use crate::sys::containment::{Containment, ContainmentSpec, Reopened};
 
 /// The ring of the driver holds 12 s.
@@ -29,7 +29,7 @@ const LIST_WAIT_MAX_US: u64 = 300_000_000;
 /// One that has told its devices, and then does not answer for so long.
 const POLL_WAIT_MAX_US: u64 = 30_000_000;
 /// From the end of a job until its last samples are in the ring: two periods at most.
-const LAST_SAMPLES_MAX_US: u64 = 370_000;
+const LAST_SAMPLES_MAX: Duration = Duration::from_millis(370);
 const LAST_LOOK: Duration = Duration::from_millis(40);
 /// A helper that failed is started again after this, then after twice that, and so on.
 const RETRY_FIRST_US: u64 = 500_000;
@@ -104,7 +104,7 @@ impl Watcher {
         loop {
             self.look(job.as_ref());
             // Nobody waits for a helper that has not told its devices yet, but for a little while.
-            if self.is_listed || !self.is_asking || !matches!(self.line, Line::Asked { .. }) {
+            if self.is_listed || !matches!(self.line, Line::Asked { .. }) {
                 self.set(|orders| orders.stage = Stage::Looking);
             }
             if !self.wait() {
@@ -117,30 +117,24 @@ impl Watcher {
             // The next one knows when it saw this one last.
             let _is_told = claim.release(until_us);
         }
-        let ended_us = self.helper_us;
+        self.count_helper();
+        self.set(|orders| orders.stage = Stage::Ended);
+    }
+
+    /// The CPU time of one that has ended, or is about to.
+    fn count_helper(&mut self) {
+        let ended_us = std::mem::take(&mut self.helper_us);
         self.set(|orders| {
-            orders.stage = Stage::Ended;
             orders.helper_pid = None;
             orders.helpers_us = orders.helpers_us.saturating_add(ended_us);
         });
     }
 
     fn read_to_the_end(&mut self, job: Option<&Containment>) {
-        let until_us = SystemClock.boottime_us().saturating_add(LAST_SAMPLES_MAX_US);
-        let is_missing = || {
-            let gpus = locked(&self.shared.gpus);
-            gpus.is_read() && !gpus.is_read_to_the_end()
-        };
-        if !is_missing() {
-            return;
-        }
-        loop {
+        let until_us = after(LAST_SAMPLES_MAX);
+        while is_before(until_us) && locked(&self.shared.gpus).is_to_be_read_on() {
             pause(LAST_LOOK);
             self.look(job);
-            let gpus = locked(&self.shared.gpus);
-            if gpus.is_read_to_the_end() || !is_before(until_us) {
-                return;
-            }
         }
     }
 
@@ -168,14 +162,15 @@ impl Watcher {
     }
 
     fn look(&mut self, job: Option<&Containment>) {
-        let living = job.map(Containment::processes).unwrap_or_default();
-        if !self.has_something_to_ask(&living) {
+        let processes = || job.map(Containment::processes).unwrap_or_default();
+        if !self.is_asking && !self.has_something_to_ask(&processes()) {
             return locked(&self.shared.gpus).take_none_open(SystemClock.boottime_us());
         }
+        self.is_asking = true;
         let polled = self.poll();
         self.claim_devices();
         // Those of now, which the answer is about.
-        let living = job.map(Containment::processes).unwrap_or(living);
+        let living = processes();
         // Not under the lock, since the keeper looks meanwhile.
         let needs_files = polled.is_err() || locked(&self.shared.gpus).needs_files();
         let open = if needs_files { DriverFiles::default().open_by(&living) } else { OpenFiles::default() };
@@ -211,14 +206,11 @@ impl Watcher {
 
     /// A job that has no device from its start on asks for nothing until one of its processes has one open, so that neither helper nor
     /// device works for it.
-    fn has_something_to_ask(&mut self, living: &[i32]) -> bool {
-        if !self.is_asking {
-            // What was opened and closed between two looks is known to NVML alone, and what was inherited is not opened.
-            let open = DriverFiles::default().open_by(living);
-            let is_one_open = self.openings.may_have_come() || !open.complete || !open.minors.is_empty();
-            self.is_asking = is_one_open || locked(&self.shared.gpus).has_one_of_the_job();
-        }
-        self.is_asking
+    fn has_something_to_ask(&self, living: &[i32]) -> bool {
+        // What was opened and closed between two looks is known to NVML alone, and what was inherited is not opened.
+        let open = DriverFiles::default().open_by(living);
+        let is_one_open = self.openings.may_have_come() || !open.complete || !open.minors.is_empty();
+        is_one_open || locked(&self.shared.gpus).has_one_of_the_job()
     }
 
     /// Asks the helper, or waits for what it was asked before.
@@ -257,10 +249,8 @@ impl Watcher {
         match helper.receive(ANSWER_WAIT)? {
             Some(Told::Listed(listed)) => {
                 self.take_listing(&listed);
-                self.line = Line::Ready(helper);
                 // Its first look tells what was before the job.
-                let line = std::mem::replace(&mut self.line, Line::Down { until_us: 0 });
-                self.advance(line, now_us)
+                self.advance(Line::Ready(helper), now_us)
             }
             Some(Told::Polled(polled)) if self.is_listed => {
                 self.retry_us = RETRY_FIRST_US;
@@ -289,7 +279,7 @@ impl Watcher {
         self.is_listed = false;
         let pid = helper.pid();
         self.set(|orders| orders.helper_pid = Some(pid));
-        helper.send(&super::wire::Ask::List)?;
+        helper.send(&Ask::List)?;
         Ok(helper)
     }
 
@@ -313,11 +303,7 @@ impl Watcher {
         self.fault = fault;
         self.line = Line::Down { until_us: SystemClock.boottime_us().saturating_add(self.retry_us) };
         self.retry_us = self.retry_us.saturating_mul(2).min(RETRY_MAX_US);
-        let ended_us = std::mem::take(&mut self.helper_us);
-        self.set(|orders| {
-            orders.helper_pid = None;
-            orders.helpers_us = orders.helpers_us.saturating_add(ended_us);
-        });
+        self.count_helper();
     }
 }
 

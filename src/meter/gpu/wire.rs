@@ -178,6 +178,16 @@ pub struct Stretch {
     pub busy_ppm: u32,
 }
 
+impl Stretch {
+    /// The part of it between two times, and how busy it was in that: from, to, busy time.
+    #[must_use]
+    pub fn between(&self, from_us: u64, until_us: u64) -> (u64, u64, u64) {
+        let (from_us, until_us) = (self.from_us.max(from_us), self.until_us.min(until_us));
+        let busy = u128::from(until_us.saturating_sub(from_us)) * u128::from(self.busy_ppm) / 1_000_000;
+        (from_us, until_us, u64::try_from(busy).unwrap_or(0))
+    }
+}
+
 impl PolledDevice {
     /// With nothing read yet.
     #[must_use]

@@ -134,13 +134,7 @@ impl Mover {
 
     /// Waits for it; whether the command is there.
     pub(super) fn has_moved(self) -> bool {
-        let mut byte = [0];
-        let is_in = loop {
-            match nix::unistd::read(&self.says, &mut byte) {
-                Err(Errno::EINTR) => {}
-                read => break read == Ok(1),
-            }
-        };
+        let is_in = handshake::is_told(self.says.as_fd());
         while waitpid(self.process, None) == Err(Errno::EINTR) {}
         is_in
     }

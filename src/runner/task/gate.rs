@@ -1,13 +1,13 @@
 //! Where the command of a task waits until its attempt is open.
 
 use std::ffi::OsString;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
-use nix::errno::Errno;
 use nix::unistd::Pid;
 
 use crate::runner::wire::Channel;
+use crate::sys::handshake::is_told;
 
 /// One command's. Where it goes without a word, the command ends.
 #[derive(Debug)]
@@ -35,13 +35,7 @@ impl Gate {
 
     /// Waits until it is; `false` where it cannot be.
     pub(super) fn is_command_in_group(&self) -> bool {
-        let mut byte = [0];
-        loop {
-            match nix::unistd::read(&self.is_in, &mut byte) {
-                Err(Errno::EINTR) => {}
-                read => return read == Ok(1),
-            }
-        }
+        is_told(self.is_in.as_fd())
     }
 
     /// The command goes on with these variables.

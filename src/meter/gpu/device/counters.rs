@@ -75,13 +75,11 @@ impl Counters {
     fn take_stretch(&mut self, stretch: Stretch, sampled_us: u64, until_us: u64) -> Taken {
         self.used = true;
         self.sampled_us = self.sampled_us.saturating_add(sampled_us);
-        let (from_us, until_us) = (stretch.from_us.max(self.charged_until_us), stretch.until_us.min(until_us));
+        let (from_us, until_us, busy_us) = stretch.between(self.charged_until_us, until_us);
         let long_us = until_us.saturating_sub(from_us);
         if long_us == 0 {
             return Taken { stretch: Some((from_us, from_us, 0)), note: None };
         }
-        let busy = u128::from(long_us) * u128::from(stretch.busy_ppm) / 1_000_000;
-        let busy_us = u64::try_from(busy).unwrap_or(0);
         self.charged_until_us = until_us;
         self.counted_us = self.counted_us.saturating_add(busy_us);
         self.compared_us = self.compared_us.saturating_add(long_us);

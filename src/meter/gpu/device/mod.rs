@@ -182,7 +182,7 @@ impl Device {
             whole_ring: quiet,
             by_process: self.figures.mode == Mode::Shared || self.has_strangers,
             counters: match self.figures.mode {
-                _ if self.begins => AskCounters::Anew,
+                Mode::Exclusive | Mode::Mig if self.begins => AskCounters::Anew,
                 Mode::Exclusive if self.counters.are_asked() => AskCounters::Since,
                 _ => AskCounters::No,
             },

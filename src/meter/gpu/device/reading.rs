@@ -66,10 +66,7 @@ impl Device {
         self.notes.extend(taken.note);
         match taken.stretch {
             None => self.divide(window, Parts::ALL_MINE),
-            Some((from_us, until_us, busy_us)) => {
-                self.use_up(busy_us);
-                self.chart.spread(from_us, until_us, busy_us);
-            }
+            Some(stretch) => self.use_stretch(stretch),
         }
     }
 
@@ -143,9 +140,10 @@ impl Device {
             self.go_blind("others use the same MIG device, whose time cannot be told apart");
             return self.estimate(polled.at_us.min(until_us).saturating_sub(read_at_us), polled.at_us);
         }
-        let (from_us, until_us) = (stretch.from_us.max(read_at_us), stretch.until_us.min(until_us));
-        let busy = u128::from(until_us.saturating_sub(from_us)) * u128::from(stretch.busy_ppm) / 1_000_000;
-        let busy_us = u64::try_from(busy).unwrap_or(0);
+        self.use_stretch(stretch.between(read_at_us, until_us));
+    }
+
+    fn use_stretch(&mut self, (from_us, until_us, busy_us): (u64, u64, u64)) {
         self.use_up(busy_us);
         self.chart.spread(from_us, until_us, busy_us);
     }

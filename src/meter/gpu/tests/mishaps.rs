@@ -1,7 +1,24 @@
 //! What goes wrong for a while, or for good.
 
+use std::ops::RangeInclusive;
+
 use super::*;
 use crate::meter::gpu::wire::Mig;
+
+/// Looks each second, of which those of `hung_s` get no answer, and once more at the end; busy and allocated time.
+fn hang(job: &mut Job, device: &Device, hung_s: RangeInclusive<u64>, last_s: u64) -> (u64, u64) {
+    job.begin(device);
+    let fault = Fault { kind: FaultKind::Failed, why: "NVML did not answer".to_owned() };
+    for second in 1..=last_s {
+        let now_us = START_US + second * SECOND;
+        if hung_s.contains(&second) {
+            job.gpus.fail(&fault, &OpenFiles::default(), now_us)
+        } else {
+            job.look(device, now_us)
+        }
+    }
+    job.end(device, START_US + (last_s + 1) * SECOND)
+}
 
 /// Counters that are wrong would be charged by for ever.
 #[test]
@@ -63,17 +80,7 @@ fn a_lost_device_is_not_charged() {
 fn a_hang_is_charged_as_allocated_and_never_twice() {
     let device = device(vec![stretch(0, 200_000, 50, &[9])]);
     let mut job = Job::here(7, true);
-    job.begin(&device);
-    let fault = Fault { kind: FaultKind::Failed, why: "NVML did not answer".to_owned() };
-    for second in 1..=60 {
-        let now_us = START_US + second * SECOND;
-        if (11..=40).contains(&second) {
-            job.gpus.fail(&fault, &OpenFiles::default(), now_us)
-        } else {
-            job.look(&device, now_us)
-        }
-    }
-    let (busy, _) = job.end(&device, START_US + 61 * SECOND);
+    let (busy, _) = hang(&mut job, &device, 11..=40, 60);
     // 10 s and 20 s are read, the 30 s between are charged whole; what the ring has kept of them is not counted again.
     assert!(busy.abs_diff(5 * SECOND + 31 * SECOND + 10 * SECOND) < 1_200_000, "{busy}");
     assert!(job.said("did not answer"));
@@ -84,17 +91,7 @@ fn a_hang_is_charged_as_allocated_and_never_twice() {
 fn a_hang_that_the_ring_outlasts_costs_nothing() {
     let device = device(vec![stretch(0, 200_000, 50, &[9])]);
     let mut job = Job::here(7, true);
-    job.begin(&device);
-    let fault = Fault { kind: FaultKind::Failed, why: "NVML did not answer".to_owned() };
-    for second in 1..=20 {
-        let now_us = START_US + second * SECOND;
-        if (5..=13).contains(&second) {
-            job.gpus.fail(&fault, &OpenFiles::default(), now_us)
-        } else {
-            job.look(&device, now_us)
-        }
-    }
-    let (busy, _) = job.end(&device, START_US + 21 * SECOND);
+    let (busy, _) = hang(&mut job, &device, 5..=13, 20);
     assert!(busy.abs_diff(10_500_000) < 100_000, "{busy}");
     assert_eq!(job.metered().figures().estimated_us, 0);
 }
