@@ -16,7 +16,7 @@ use crate::domain::printable::printable_lines;
 use crate::meter::select::Plan;
 use crate::sys::clock::{Alarm, Clock, SystemClock, outwaited_a_suspend, pause};
 use crate::sys::poll::{has_hung_up, readable};
-use crate::sys::process::{Change, ChildChange, PidFd, child_changed, cpu_us_of, reaped_cpu_us};
+use crate::sys::process::{Change, ChildChange, PidFd, StatFile, child_changed, cpu_us_of, reaped_cpu_us};
 use crate::sys::shared::SharedPage;
 use crate::sys::signals::{
     Arrived, SIGCHLD, SIGCONT, SIGKILL, Signals, continue_at_word, die_of, send, send_to_group, stop_by,
@@ -27,6 +27,9 @@ use crate::sys::witness::Testimony;
 
 /// How long a keeper that is past its deadline has to renew it.
 pub(super) const RENEWAL_WAIT: Duration = Duration::from_millis(50);
+/// For how long a shell may be at continuing a group; the kernel does it in one call.
+const GROUP_CONTINUE_WAIT: Duration = Duration::from_millis(2);
+
 /// More signals are not taken before the keeper and its deadline are looked at again.
 pub(super) const TAKEN_AT_ONCE_MAX: usize = 64;
 /// How long a keeper that was killed is waited for: the job is to be ended all the same.
@@ -388,11 +391,23 @@ impl Front<'_> {
                 terminal.set_foreground(group);
             }
         }
-        match child_group.filter(|group| *group != getpgrp()) {
-            Some(group) => send_to_group(group, SIGCONT).ok(),
-            None => send(child, SIGCONT).ok(),
-        };
+        if is_left_stopped(child) {
+            match child_group.filter(|group| *group != getpgrp()) {
+                Some(group) => send_to_group(group, SIGCONT).ok(),
+                None => send(child, SIGCONT).ok(),
+            };
+        }
     }
+}
+
+/// Whether what continued the front has passed the command by. A shell's `fg` continues the whole group, one process after the other;
+/// a second SIGCONT would interrupt what the command has begun meanwhile (vim then loses what it was writing to the terminal).
+fn is_left_stopped(child: Pid) -> bool {
+    let Ok(state) = StatFile::open(child) else { return true };
+    if state.is_stopped() {
+        pause(GROUP_CONTINUE_WAIT);
+    }
+    state.is_stopped()
 }
 
 /// What came from outside, such as a path or what a service says, neither does anything to the terminal nor begins a line.

@@ -64,6 +64,37 @@ def ctrl_z():
     terminal.expect("status 4")
 
 
+# Counts what continues it. What comes twice at once counts as one, so it has to be awake for the first.
+CONTINUED = """
+import signal
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCONT})
+print("be" + "gun", flush=True)
+count = 0
+while signal.sigwait({signal.SIGCONT}):
+    count += 1
+    while signal.sigtimedwait({signal.SIGCONT}, 0.2):
+        count += 1
+    print("continued", count, "times", flush=True)
+"""
+
+
+def fg():
+    """`fg` reaches the command as it would without jobmeter: once."""
+    terminal = Terminal()
+    path = os.environ["DIR"] + "/continued.py"
+    with open(path, "w") as file:
+        file.write(CONTINUED)
+    terminal.line(f"{JOBMETER} run -q -- python3 {path}")
+    terminal.expect("begun")
+    for times in range(1, 6):
+        terminal.send("\x1a")
+        terminal.expect("ready> ")
+        terminal.line("fg")
+        count = int(terminal.expect(r"continued (\d+) times").group(1))
+        if count != times:
+            sys.exit(f"continued {count} times by {times} fg")
+
+
 # A shell's `read` may miss a signal that comes just before it waits (it has no ppoll), so the command takes it by itself.
 INTERRUPTED = """
 import signal, sys

@@ -20,6 +20,11 @@ fn ctrl_z_stops_and_fg_continues() {
 }
 
 #[test]
+fn fg_continues_the_command_once() {
+    on_terminal("fg");
+}
+
+#[test]
 fn top_shows_what_runs_and_stops_what_it_is_told_to() {
     on_terminal("top");
 }
