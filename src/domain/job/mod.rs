@@ -16,6 +16,7 @@
 //! Architecture Invariant: no time is read here. `now_us` is `CLOCK_BOOTTIME` in µs.
 
 mod burning;
+mod notice;
 mod words;
 
 pub use self::words::{AccountState, Action, End, Event, Grant, NextGrant, ReportDue, Rules, Verdict};
@@ -66,6 +67,8 @@ pub struct Job {
     closed: Option<(i64, Usage)>,
     closed_seq: u64,
     account: AccountState,
+    /// What the job had burned when that was said.
+    price_at_account: Nanocredits,
     noticed: bool,
 }
 
@@ -92,6 +95,7 @@ impl Job {
             closed: None,
             closed_seq: 0,
             account,
+            price_at_account: Nanocredits::ZERO,
             noticed: false,
         }
     }
@@ -179,7 +183,7 @@ impl Job {
             Event::OperatorStop => return self.end(End::OperatorStop),
             Event::LedgerSilent { seq } => self.retry_later(now_us, seq),
             Event::Answered { seq, verdict, account } => {
-                self.account = account;
+                self.take_account(account);
                 let was_waiting = self.outstanding == Some(seq) && self.waiting;
                 if let Some(end) = self.take_verdict(now_us, seq, verdict) {
                     return self.end(end);
@@ -208,6 +212,7 @@ impl Job {
                 };
                 let due = by_ceiling
                     .min(self.question_at_us().unwrap_or(at_latest))
+                    .min(self.last_call_at_us().unwrap_or(at_latest))
                     .min(by_lease)
                     .min(self.wake_at_us(at_latest));
                 due.max(now_us.saturating_add(LOOK_FLOOR_US)).min(at_latest)
@@ -413,23 +418,6 @@ impl Job {
             closed: self.closed.clone(),
             waiting: self.waiting,
         })
-    }
-
-    fn notice_is_due(&self, now_us: u64) -> bool {
-        let (Some(before_us), Some(left), false) = (self.rules.notice_before_us, self.account.left, self.noticed)
-        else {
-            return false;
-        };
-        let per_second = u128::from(self.account.burn_per_second.at_least_zero().0.unsigned_abs());
-        if per_second == 0 {
-            return left <= Nanocredits::ZERO;
-        }
-        let lasts_us = u128::from(left.at_least_zero().0.unsigned_abs())
-            .saturating_mul(1_000_000)
-            .checked_div(per_second)
-            .unwrap_or(0);
-        let since_us = now_us.saturating_sub(self.account.at_us);
-        lasts_us <= u128::from(before_us.saturating_add(since_us))
     }
 }
 

@@ -18,6 +18,8 @@ enum Step {
     Early(u64),
     /// The ledger raises the ceiling.
     Raise(i64),
+    /// The same, and nothing more can be had after that.
+    Last(i64),
     /// The ledger lowers it.
     Lower(i64),
     Wait,
@@ -32,6 +34,7 @@ fn step() -> impl Strategy<Value = Step> {
         8 => (0..=100u64).prop_map(Step::Look),
         2 => (0..=100u64).prop_map(Step::Early),
         4 => (0..400_000i64).prop_map(Step::Raise),
+        1 => (0..400_000i64).prop_map(Step::Last),
         1 => (0..400_000i64).prop_map(Step::Lower),
         1 => Just(Step::Wait),
         1 => Just(Step::Silent),
@@ -53,6 +56,9 @@ struct Model {
     ended: Option<End>,
     stopped: bool,
     exited: bool,
+    /// Nothing more could be had while the job still ran on for a while.
+    foreseen: bool,
+    noticed: bool,
 }
 
 fn rules(can_hold: bool) -> Rules {
@@ -61,7 +67,7 @@ fn rules(can_hold: bool) -> Rules {
         interval_us: 1_000_000,
         hold_us: HOLD_US,
         can_hold,
-        notice_before_us: None,
+        notice_before_us: Some(0),
         spread: 7,
     }
 }
@@ -95,6 +101,8 @@ impl Model {
             ended: None,
             stopped: false,
             exited: false,
+            foreseen: false,
+            noticed: false,
         }
     }
 
@@ -121,6 +129,7 @@ impl Model {
                 match action {
                     Action::Freeze => {
                         prop_assert!(!self.frozen);
+                        prop_assert!(self.noticed || !self.foreseen || self.is_lease_over(), "frozen without notice");
                         self.frozen = true;
                         event = Some(Event::Looked);
                     }
@@ -134,7 +143,10 @@ impl Model {
                         prop_assert!(report.ceiling_version <= self.version);
                         self.outstanding = Some(report.seq);
                     }
-                    Action::Notice => prop_assert!(false, "no notice was asked for"),
+                    Action::Notice => {
+                        prop_assert!(!self.noticed && !self.frozen);
+                        self.noticed = true;
+                    }
                     Action::End(end) => self.ends(end)?,
                 }
             }
@@ -148,7 +160,8 @@ impl Model {
         self.ended = Some(end);
         let grant = self.job.grant();
         let left = grant.ceiling.0 - self.price();
-        let lease_over = self.now_us + STOP_US >= grant.ends_us;
+        let lease_over = self.is_lease_over();
+        prop_assert!(self.noticed || !self.foreseen || lease_over || self.stopped || self.exited, "no notice");
         match end {
             End::Exited => prop_assert!(self.exited),
             End::OperatorStop => prop_assert!(self.stopped),
@@ -158,6 +171,10 @@ impl Model {
             End::JobLimit | End::MeterLost => prop_assert!(false, "nobody said so"),
         }
         Ok(())
+    }
+
+    fn is_lease_over(&self) -> bool {
+        self.now_us + STOP_US >= self.job.grant().ends_us
     }
 
     fn answer(&mut self, verdict: Verdict) -> Result<(), TestCaseError> {
@@ -183,6 +200,15 @@ impl Model {
                     self.ceiling = self.ceiling.max(self.price()) + more;
                 }
                 let lease = grant(self.version, self.ceiling, self.now_us);
+                self.answer(Verdict::Lease(lease))
+            }
+            Step::Last(more) => {
+                if self.outstanding.is_some() {
+                    self.version += 1;
+                    self.ceiling = self.ceiling.max(self.price()) + more;
+                }
+                let last = Some(End::CreditsExhausted);
+                let lease = Grant { last, ..grant(self.version, self.ceiling, self.now_us) };
                 self.answer(Verdict::Lease(lease))
             }
             Step::Lower(less) => {
@@ -226,7 +252,8 @@ impl Model {
     }
 
     /// Invariant 1, on the side of the sidecar: what runs is below its ceiling, whatever it burns.
-    fn check(&self) -> Result<(), TestCaseError> {
+    fn check(&mut self) -> Result<(), TestCaseError> {
+        self.foreseen = self.job.is_last() && (self.foreseen || self.job.left() > self.job.guard());
         let ceiling = self.job.grant().ceiling.0;
         prop_assert!(self.price() <= ceiling, "{} burned of {ceiling}", self.price());
         prop_assert!(self.ended.is_some() || self.frozen == self.job.is_held());
@@ -249,6 +276,20 @@ proptest! {
             model.check()?;
         }
     }
+}
+
+/// It burned a third of what it could while the account was last asked.
+#[test]
+fn a_notice_comes_in_time_where_a_job_burns_faster_than_before() {
+    let account = AccountState { left: Some(Nanocredits(300_000)), burn_per_second: Nanocredits(50_000), at_us: 0 };
+    let rules = Rules { notice_before_us: Some(1_000_000), ..rules(true) };
+    let mut job = Job::new(rules, grant(1, 300_000, 0), BOUNDS, account, 0);
+    let noticed_at_us = (100_000..).step_by(100_000).find(|now_us| {
+        let usage = Usage { cpu_used_seconds: Microseconds(now_us * 6 / 10), ..Usage::default() };
+        job.step(*now_us, &usage, Event::Looked).iter().any(|action| matches!(action, Action::Notice))
+    });
+    // It burns 150 000 in a second, and is at its end after two.
+    assert_eq!(noticed_at_us, Some(1_000_000));
 }
 
 #[test]
