@@ -88,6 +88,8 @@ class Work:
         self.seconds_of_cpu += usage.ru_utime + usage.ru_stime
         if is_late.is_set():
             raise Failed(f"{line[0]} {line[1] if len(line) > 1 else ''} did not end within {limit_s} s")
+        if process.returncode < 0:
+            self.say(f"{line[0]} was killed by {signal.Signals(-process.returncode).name}")
         if check and process.returncode != 0:
             raise Failed(f"{line[0]} {line[1] if len(line) > 1 else ''} ended with {process.returncode}")
         return process.returncode

@@ -1,5 +1,6 @@
 """Tests that cargo builds, and what is said of the source itself."""
 
+import signal
 import subprocess
 
 from harness.scenes import Skip
@@ -48,7 +49,7 @@ def runs(*names, arguments=(), limit_s=900):
                 work.shared.binaries[name], "--show-output", *arguments, check=False, limit_s=limit_s,
                 CARGO_MANIFEST_DIR=ROOT, INSTA_WORKSPACE_ROOT=ROOT, INSTA_UPDATE="no", TMPDIR=temporary)
             if status:
-                failed.append(name)
+                failed.append(name if status > 0 else f"{name} ({signal.Signals(-status).name})")
         if failed:
             raise Failed(f"tests of {' and '.join(failed)} failed")
     return run
