@@ -28,7 +28,11 @@ impl Keeper<'_> {
                     running.ended = Some(ended);
                     return Started::Runs;
                 }
-                Woken::Front(ToKeeper::Passing { .. }) | Woken::Ledger(_) | Woken::Population | Woken::Time => {}
+                Woken::Front(ToKeeper::Passing { .. })
+                | Woken::Ledger(_)
+                | Woken::Population
+                | Woken::Devices
+                | Woken::Time => {}
                 Woken::FrontGone => return Started::Lost,
             }
         }

@@ -19,6 +19,7 @@ use crate::meter::gpu::others;
 use crate::meter::gpu::watch::{NO_GPU, Watch};
 use crate::meter::select::Plan;
 use crate::meter::{CpuSource, Meter, MeterError, Reading};
+use crate::sys::bell::Bell;
 use crate::sys::clock::{Clock, SystemClock};
 use crate::sys::containment::ContainmentSpec;
 use crate::sys::shared::SharedPage;
@@ -185,6 +186,11 @@ impl Figures {
     /// How many of each model the job could open.
     pub(super) fn openable_gpu_models(&self) -> BTreeMap<String, u64> {
         self.gpus.as_ref().map(|watch| watch.with(|gpus| gpus.openable_models())).unwrap_or_default()
+    }
+
+    /// Rings when a device becomes the job's.
+    pub(super) fn gpu_bell(&self) -> Option<&Bell> {
+        self.gpus.as_ref().map(Watch::bell)
     }
 
     /// How many of each model are the job's.

@@ -187,7 +187,7 @@ impl Keeper<'_> {
                 Woken::Front(ToKeeper::Ended(ended)) => {
                     return Err(self.not_to_start(uplink, ask_at_us.is_none(), ended));
                 }
-                Woken::Front(_) | Woken::Population => {}
+                Woken::Front(_) | Woken::Population | Woken::Devices => {}
                 Woken::FrontGone => {
                     return Err(self.not_to_start(uplink, ask_at_us.is_none(), ExitKind::Signalled(SIGKILL)));
                 }
@@ -283,8 +283,9 @@ impl Keeper<'_> {
             let due_us = remainder.and_then(Remainder::look_at_us).into_iter().fold(running.job.look_at_us(), u64::min);
             self.shared.trust_until_us(running.job.trusted_until_us().max(due_us.saturating_add(1_000_000)));
             let front_look_us = due_us.min(now_us.saturating_add(FRONT_LOOK_US));
-            let woken =
-                self.wait_or_be_told(&running.uplink, Some(front_look_us), remainder.and_then(Remainder::told_by));
+            let population = remainder.and_then(Remainder::told_by);
+            let devices = running.figures.gpu_bell();
+            let woken = self.wait_or_be_told(&running.uplink, Some(front_look_us), population, devices);
             event = match woken {
                 Woken::Time if front_look_us < due_us => {
                     running.members = self.plan.containment().members();
@@ -306,6 +307,8 @@ impl Keeper<'_> {
                 }
                 self.looked(running)
             }
+            // By what they can burn the next look is due sooner.
+            Woken::Devices => Event::Looked,
             Woken::FrontGone => self.event_of_lost_front(running),
             Woken::Front(ToKeeper::Ended(ended)) => {
                 running.ended = Some(ended);

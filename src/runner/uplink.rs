@@ -4,11 +4,10 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::Builder;
 use std::time::Duration;
-
-use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::origin::Origin;
 use crate::ledger::location::{Connect, Location};
@@ -16,6 +15,7 @@ use crate::ledger::protocol::{Finish, FinishAnswer, OpenAnswer, OpenRequest, Rep
 use crate::ledger::relay::Kept;
 use crate::ledger::views::{Query, View};
 use crate::ledger::{Ledger, LedgerError};
+use crate::sys::bell::Bell;
 use crate::sys::clock::{Clock, SystemClock};
 use crate::sys::process::schedule_first;
 
@@ -61,7 +61,7 @@ pub(super) struct Answered {
 pub(super) struct Uplink {
     questions: Sender<Question>,
     answers: Receiver<Answered>,
-    bell: EventFd,
+    bell: Arc<Bell>,
 }
 
 impl Uplink {
@@ -69,8 +69,8 @@ impl Uplink {
     pub(super) fn start(location: Location, connect: Connect, started_at_us: i64) -> io::Result<Self> {
         let (questions, inbox) = channel::<Question>();
         let (outbox, answers) = channel::<Answered>();
-        let bell = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
-        let ring = File::from(bell.as_fd().try_clone_to_owned()?);
+        let bell = Arc::new(Bell::new()?);
+        let ring = Arc::clone(&bell);
         Builder::new().name("uplink".to_owned()).stack_size(STACK_BYTES).spawn(move || {
             // The job's own threads must not keep its answers waiting.
             schedule_first();
@@ -82,7 +82,7 @@ impl Uplink {
                 if outbox.send(Answered { sent_us, took_us, answer }).is_err() {
                     return;
                 }
-                io::Write::write_all(&mut &ring, &1_u64.to_ne_bytes()).ok();
+                ring.ring();
             }
         })?;
         Ok(Self { questions, answers, bell })
@@ -96,7 +96,7 @@ impl Uplink {
 
     /// The next answer that has come.
     pub(super) fn next(&self) -> Option<Answered> {
-        self.bell.read().ok();
+        let _has_rung = self.bell.silence();
         self.answers.try_recv().ok()
     }
 

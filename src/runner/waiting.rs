@@ -9,6 +9,7 @@ use super::keeper::{Keeper, Running};
 use super::uplink::{Answered, Uplink};
 use super::wire::{ExitKind, ToKeeper};
 use crate::domain::job::Event;
+use crate::sys::bell::Bell;
 use crate::sys::clock::{Clock, SystemClock, after, is_before, outwaited_a_suspend, pause};
 use crate::sys::family::Family;
 use crate::sys::poll::{readable, readable_or_told};
@@ -29,6 +30,8 @@ pub(super) enum Woken {
     Ledger(Box<Answered>),
     /// What lives in the job's group has changed.
     Population,
+    /// A device has become the job's.
+    Devices,
     Time,
 }
 
@@ -40,15 +43,16 @@ pub(super) fn ends_a_wait(signal: i32) -> bool {
 impl Keeper<'_> {
     /// Waits until `due_us` at most.
     pub(super) fn wait(&self, uplink: &Uplink, due_us: Option<u64>) -> Woken {
-        self.wait_or_be_told(uplink, due_us, None)
+        self.wait_or_be_told(uplink, due_us, None, None)
     }
 
-    /// The same, but for word of `population` as well.
+    /// The same, but for word of `population` and of the devices as well.
     pub(super) fn wait_or_be_told(
         &self,
         uplink: &Uplink,
         due_us: Option<u64>,
         population: Option<BorrowedFd<'_>>,
+        devices: Option<&Bell>,
     ) -> Woken {
         // An alarm, since after a suspend of the machine a plain timeout would go on for as long as it had left.
         self.alarm.set(due_us);
@@ -56,8 +60,10 @@ impl Keeper<'_> {
             if let Some(answered) = uplink.next() {
                 return Woken::Ledger(Box::new(answered));
             }
-            let fds = [self.channel.as_fd(), self.front_fd.as_fd(), uplink.bell(), self.alarm.as_fd()];
-            let ([spoken, gone, _, rung], changed) = readable_or_told(fds, population, None);
+            let alarm = self.alarm.as_fd();
+            let told = devices.map_or(alarm, Bell::as_fd);
+            let fds = [self.channel.as_fd(), self.front_fd.as_fd(), uplink.bell(), alarm, told];
+            let ([spoken, gone, _, rung, joined], changed) = readable_or_told(fds, population, None);
             if spoken && let Ok(Some(message)) = self.channel.receive() {
                 return Woken::Front(message);
             }
@@ -66,6 +72,9 @@ impl Keeper<'_> {
             }
             if changed {
                 return Woken::Population;
+            }
+            if joined && devices.is_some_and(Bell::silence) {
+                return Woken::Devices;
             }
             if rung {
                 return Woken::Time;
@@ -105,7 +114,7 @@ impl Keeper<'_> {
         loop {
             match self.wait(&running.uplink, Some(until_us)) {
                 Woken::Front(ToKeeper::Ended(ended)) => return Some(ended),
-                Woken::Front(_) | Woken::Ledger(_) | Woken::Population => {}
+                Woken::Front(_) | Woken::Ledger(_) | Woken::Population | Woken::Devices => {}
                 Woken::FrontGone | Woken::Time => return None,
             }
         }

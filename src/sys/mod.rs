@@ -2,6 +2,7 @@
 
 #![expect(unsafe_code, reason = "this is the one room where the kernel is asked directly")]
 
+pub mod bell;
 pub mod cgroup;
 pub mod cgroup1;
 pub mod clock;

@@ -165,3 +165,46 @@ fn what_a_library_prints_is_no_answer() {
     let gpu = &station.receipt(&started.job)["gpu"];
     assert_eq!((&gpu["source"], micros(&gpu["devices"][0]["estimated_seconds"])), (&json!("nvml"), 0), "{gpu}");
 }
+
+/// A job on a machine with a device; the receipt.
+fn run_beside_a_device(station: &Station, options: &str, line: &str, beside: &str) -> Value {
+    let (here, library) = (concat!(env!("CARGO_MANIFEST_DIR"), "/tests/kernel"), library(station));
+    let run =
+        format!("({beside}) & $JOBMETER run --job j {options} -- bash -c '{line}'; status=$?; kill $!; exit $status");
+    let mut command = station.shell("exec unshare -m bash $HERE/device.sh $LIBRARY bash -c \"$RUN\"");
+    command.env("HERE", here).env("LIBRARY", library).env("RUN", run).env("FAKE_NVML", station.path("script.json"));
+    let called: Called = command.output().unwrap().into();
+    let receipt = station.receipt("j");
+    assert!(receipt["outcome"]["reason"].is_string(), "{called:?}");
+    receipt
+}
+
+/// What nobody declared has no part in what is set aside, so that it must not burn for long before it has.
+#[test]
+fn a_device_counts_from_when_the_job_opens_it() {
+    let _one = alone();
+    let allocated_us = (0..3).map(|_| {
+        let station = Station::new();
+        let pid = station.path("pid");
+        let busy = json!([{ "percent": 100, "pids": [pid] }]);
+        script(&station, 30_000, json!({ "devices": [{ "uuid": "GPU-a", "busy": busy }] }));
+        // Just after a look.
+        let line = "sleep 1.2; exec 3</dev/nvidia0; echo $$ > $DIR/pid; exec sleep 60";
+        let receipt = run_beside_a_device(&station, "--limit 0.001", line, "exec sleep 100");
+        assert_eq!(receipt["outcome"]["reason"], "job_limit", "{receipt}");
+        station.verify();
+        micros(&receipt["gpu"]["allocated_seconds"])
+    });
+    let least_us = allocated_us.min().unwrap();
+    assert!(least_us < 600_000, "{least_us} µs until a device that was opened counts");
+}
+
+#[test]
+fn what_others_open_costs_no_job_a_helper() {
+    let _one = alone();
+    let station = Station::new();
+    script(&station, 30_000, json!({ "devices": devices(100) }));
+    let beside = "while :; do : < /dev/nvidia0; sleep 0.1; done";
+    let gpu = &run_beside_a_device(&station, "", "sleep 3", beside)["gpu"];
+    assert_eq!((&gpu["driver"], &gpu["readings"]), (&Value::Null, &json!(0)), "{gpu}");
+}

@@ -2,9 +2,10 @@
 
 use super::Job;
 use super::words::AccountState;
+use crate::domain::lease::burned_in;
 use crate::domain::units::Nanocredits;
 
-/// A burn is not told from its beginning in less.
+/// How fast it burns is not known from less.
 const BURN_LEAST_US: u64 = 100_000;
 
 impl Job {
@@ -21,8 +22,8 @@ impl Job {
 
     /// When the last call could be reached.
     pub(super) fn last_call_at_us(&self) -> Option<u64> {
-        let above = self.left().saturating_sub(self.last_call()?).at_least_zero();
-        Some(self.looked_at_us.saturating_add(self.earliest_us(above)))
+        let above = Nanocredits(self.left().0.checked_sub(self.last_call()?.0)?).at_least_zero();
+        self.looked_at_us.checked_add(self.earliest_us(above))
     }
 
     pub(super) fn notice_is_due(&self, now_us: u64) -> bool {
@@ -34,19 +35,15 @@ impl Job {
             return false;
         };
         let since_us = now_us.saturating_sub(self.account.at_us);
-        let own = self.price.saturating_sub(self.price_at_account).at_least_zero();
-        let own_per_second = if since_us < BURN_LEAST_US {
-            0
-        } else {
-            of(own, 1_000_000).checked_div(u128::from(since_us)).unwrap_or(0)
-        };
-        let per_second = of(self.account.burn_per_second, 1).max(own_per_second);
-        let foreseen = per_second.saturating_mul(u128::from(since_us)).checked_div(1_000_000).unwrap_or(0);
-        let left = of(left, 1).saturating_sub(foreseen.max(of(own, 1)));
-        left == 0 || left.saturating_mul(1_000_000) <= per_second.saturating_mul(u128::from(before_us))
+        let own = Nanocredits(self.price.0.checked_sub(self.price_at_account.0).unwrap_or(0)).at_least_zero();
+        let per_second = self.account.burn_per_second.max(burned_per_second(own, since_us));
+        let burned = own.max(burned_in(per_second, since_us));
+        left <= burned.saturating_add(burned_in(per_second, before_us))
     }
 }
 
-fn of(credits: Nanocredits, times: u128) -> u128 {
-    u128::from(credits.at_least_zero().0.unsigned_abs()).saturating_mul(times)
+fn burned_per_second(burned: Nanocredits, in_us: u64) -> Nanocredits {
+    let within_second = u128::from(burned.0.unsigned_abs()) * 1_000_000;
+    let rate = within_second.checked_div(u128::from(in_us)).filter(|_| in_us >= BURN_LEAST_US).unwrap_or(0);
+    Nanocredits(i64::try_from(rate).unwrap_or(i64::MAX))
 }

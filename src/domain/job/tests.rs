@@ -182,6 +182,15 @@ impl Model {
         self.feed(Event::Answered { seq, verdict, account: AccountState::default() })
     }
 
+    fn grant_the_last(&mut self, more: i64) -> Result<(), TestCaseError> {
+        if self.outstanding.is_some() {
+            self.version += 1;
+            self.ceiling = self.ceiling.max(self.price()) + more;
+        }
+        let last = Some(End::CreditsExhausted);
+        self.answer(Verdict::Lease(Grant { last, ..grant(self.version, self.ceiling, self.now_us) }))
+    }
+
     fn perform(&mut self, step: Step) -> Result<(), TestCaseError> {
         let due_us = self.job.look_at_us();
         prop_assert!(due_us >= self.now_us && due_us <= self.now_us + 1_000_000);
@@ -202,15 +211,7 @@ impl Model {
                 let lease = grant(self.version, self.ceiling, self.now_us);
                 self.answer(Verdict::Lease(lease))
             }
-            Step::Last(more) => {
-                if self.outstanding.is_some() {
-                    self.version += 1;
-                    self.ceiling = self.ceiling.max(self.price()) + more;
-                }
-                let last = Some(End::CreditsExhausted);
-                let lease = Grant { last, ..grant(self.version, self.ceiling, self.now_us) };
-                self.answer(Verdict::Lease(lease))
-            }
+            Step::Last(more) => self.grant_the_last(more),
             Step::Lower(less) => {
                 if self.outstanding.is_some() {
                     self.version += 1;
@@ -223,10 +224,7 @@ impl Model {
                 }
                 Ok(())
             }
-            Step::Wait => {
-                let ask_at_us = self.now_us + 250_000;
-                self.answer(Verdict::Wait { ask_at_us: Some(ask_at_us) })
-            }
+            Step::Wait => self.answer(Verdict::Wait { ask_at_us: Some(self.now_us + 250_000) }),
             Step::Silent => match self.outstanding.take() {
                 Some(seq) => self.feed(Event::LedgerSilent { seq }),
                 None => Ok(()),

@@ -17,6 +17,8 @@ const LOOKED_AT_MAX: usize = 256;
 pub struct OpenFiles {
     /// N of `/dev/nvidiaN`.
     pub minors: BTreeSet<u32>,
+    /// Processes that have one open.
+    pub pids: BTreeSet<i32>,
     /// All of the processes were looked at.
     pub complete: bool,
 }
@@ -111,12 +113,14 @@ impl DriverFiles {
     pub fn open_by(&self, pids: &[i32]) -> OpenFiles {
         let files = self.minors().into_iter().filter_map(|minor| Some((file_of(&self.dev_file(minor))?, minor)));
         let files: BTreeMap<File, u32> = files.collect();
-        let mut found = OpenFiles { minors: BTreeSet::new(), complete: pids.len() <= LOOKED_AT_MAX };
+        let mut found = OpenFiles { complete: pids.len() <= LOOKED_AT_MAX, ..OpenFiles::default() };
         for pid in pids.iter().take(LOOKED_AT_MAX) {
             match proc::path(*pid, "fd").and_then(std::fs::read_dir) {
                 Ok(entries) => {
                     let open = entries.flatten().filter_map(|entry| file_of(&entry.path()));
-                    found.minors.extend(open.filter_map(|file| files.get(&file)));
+                    let minors: Vec<u32> = open.filter_map(|file| files.get(&file).copied()).collect();
+                    found.pids.extend((!minors.is_empty()).then_some(*pid));
+                    found.minors.extend(minors);
                 }
                 // One that has gone has nothing open; a hidden one looks as if it had.
                 Err(error) => found.complete &= error.kind() == std::io::ErrorKind::NotFound && !proc::hides(),
@@ -181,13 +185,13 @@ mod tests {
         assert!(!of_container.show_a_gpu(), "the driver has no device here");
         let held = std::fs::File::open(root.path().join("dev/nvidia4")).unwrap();
         let own = i32::try_from(std::process::id()).unwrap();
-        assert_eq!(files.open_by(&[own]), OpenFiles { minors: BTreeSet::from([4]), complete: true });
+        assert_eq!(files.open_by(&[own]), OpenFiles { minors: [4].into(), pids: [own].into(), complete: true });
         drop(held);
         // As what is mounted elsewhere in a namespace of the job's own.
         std::fs::hard_link(root.path().join("dev/nvidia4"), root.path().join("other")).unwrap();
         let held = std::fs::File::open(root.path().join("other")).unwrap();
         assert_eq!(files.open_by(&[own]).minors, BTreeSet::from([4]));
         drop(held);
-        assert_eq!(files.open_by(&[own, i32::MAX]), OpenFiles { minors: BTreeSet::new(), complete: true });
+        assert_eq!(files.open_by(&[own, i32::MAX]), OpenFiles { complete: true, ..OpenFiles::default() });
     }
 }

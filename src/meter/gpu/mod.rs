@@ -18,6 +18,7 @@ pub mod figures;
 pub mod gpus;
 pub mod identity;
 pub mod integral;
+mod need;
 mod openings;
 pub mod options;
 mod orders;

@@ -1,6 +1,8 @@
 //! Whether somebody has opened a file of the driver lately. The kernel tells of each opening by the file's inode (inotify(7)), so that no
 //! other path to it, and no opening that is shorter than the time between two looks, stays unseen.
 
+use std::os::fd::{AsFd, BorrowedFd};
+
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
 use super::identity::DriverFiles;
@@ -22,14 +24,24 @@ impl Openings {
         Self(watch().ok())
     }
 
-    /// Whether there was one, as far as can be told.
-    pub(super) fn may_have_come(&self) -> bool {
-        self.0.as_ref().is_none_or(|inotify| inotify.read_events().is_ok())
+    /// Readable when there was one; `None` where the kernel does not tell.
+    pub(super) fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.0.as_ref().map(Inotify::as_fd)
+    }
+
+    /// Those that it has told of are known. Whether there was one.
+    pub(super) fn forget(&self) -> bool {
+        let told = || self.0.as_ref().is_some_and(|inotify| inotify.read_events().is_ok());
+        let had_one = told();
+        while told() {}
+        had_one
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::OpenOptionsExt;
+
     use super::*;
 
     #[test]
@@ -41,13 +53,13 @@ mod tests {
         }
         std::fs::hard_link(&device, &other).unwrap();
         let openings = Openings::watch(&DriverFiles::at(root.path(), root.path()));
-        assert!(!openings.may_have_come());
+        assert!(!openings.forget());
         drop(std::fs::File::open(root.path().join("null")).unwrap());
         std::fs::metadata(&device).unwrap();
-        assert!(!openings.may_have_come(), "neither another file nor a look at it is an opening");
+        assert!(!openings.forget(), "neither another file nor a look at it is an opening");
         drop(std::fs::File::open(other).unwrap());
-        assert!(openings.may_have_come() && !openings.may_have_come());
-        assert!(Openings(None).may_have_come());
+        assert!(openings.forget() && !openings.forget());
+        assert!(Openings(None).fd().is_none() && openings.fd().is_some());
     }
 
     /// The driver's are no regular files; a terminal is none either, and this one is nobody else's.
@@ -59,9 +71,11 @@ mod tests {
         std::os::unix::fs::symlink(&device, root.path().join("nvidia0")).unwrap();
         let files = DriverFiles::at(root.path(), root.path());
         let openings = Openings::watch(&files);
-        assert!(!openings.may_have_come());
-        let open = std::fs::File::open(&device).unwrap();
-        assert!(openings.may_have_come());
+        assert!(!openings.forget());
+        // A session's leader would have it as its terminal from then on, and end with it.
+        let no_terminal = nix::libc::O_NOCTTY;
+        let open = std::fs::File::options().read(true).custom_flags(no_terminal).open(&device).unwrap();
+        assert!(openings.forget());
         let own = i32::try_from(std::process::id()).unwrap();
         assert_eq!(files.open_by(&[own]).minors, [0].into());
         drop(open);

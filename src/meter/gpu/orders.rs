@@ -1,8 +1,10 @@
 //! What the keeper and the thread that looks at the devices tell each other.
 
+use std::io;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::gpus::Gpus;
+use crate::sys::bell::Bell;
 
 /// How far the thread has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,11 +29,23 @@ pub(super) struct Orders {
     pub(super) helpers_us: u64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Shared {
     pub(super) gpus: Mutex<Gpus>,
     pub(super) orders: Mutex<Orders>,
-    pub(super) bell: Condvar,
+    /// How far the thread has come has changed.
+    pub(super) progress: Condvar,
+    /// There are new orders.
+    pub(super) ordered: Bell,
+    /// A device has become the job's.
+    pub(super) joined: Bell,
+}
+
+impl Shared {
+    pub(super) fn new() -> io::Result<Self> {
+        let (gpus, orders, progress) = <(Mutex<Gpus>, Mutex<Orders>, Condvar)>::default();
+        Ok(Self { gpus, orders, progress, ordered: Bell::new()?, joined: Bell::new()? })
+    }
 }
 
 pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

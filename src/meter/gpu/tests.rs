@@ -336,7 +336,7 @@ fn without_the_library_open_files_tell() {
     let fault = Fault { kind: FaultKind::Failed, why: "no library".to_owned() };
     for second in 1..=30 {
         let minors = if second > 10 { BTreeSet::from([0]) } else { BTreeSet::new() };
-        let open = OpenFiles { minors, complete: true };
+        let open = OpenFiles { minors, complete: true, ..OpenFiles::default() };
         job.gpus.fail(&fault, &open, START_US + second * SECOND);
     }
     let usage = job.gpus.usage(START_US + 30 * SECOND);

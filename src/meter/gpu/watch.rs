@@ -12,6 +12,7 @@ use super::gpus::Gpus;
 use super::options::GpuOptions;
 use super::orders::{Orders, Shared, Stage, locked};
 use super::watcher::{LOOK, LOOK_SOON, Watcher};
+use crate::sys::bell::Bell;
 use crate::sys::containment::ContainmentSpec;
 use crate::sys::process::cpu_us_of;
 
@@ -36,7 +37,7 @@ impl Watch {
     /// # Errors
     /// Where no thread can be started.
     pub fn spawn(options: &GpuOptions, job: ContainmentSpec) -> io::Result<Self> {
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared::new()?);
         let mut watcher = Watcher::new(Arc::clone(&shared), options.clone(), job);
         let thread = std::thread::Builder::new().name("gpus".to_owned()).spawn(move || watcher.run());
         Ok(Self { shared, thread: Some(thread?) })
@@ -64,12 +65,18 @@ impl Watch {
 
     fn wait_for(&self, wait_max: Duration, reached: impl Fn(&Orders) -> bool) {
         let orders = locked(&self.shared.orders);
-        drop(self.shared.bell.wait_timeout_while(orders, wait_max, |orders| !reached(orders)));
+        drop(self.shared.progress.wait_timeout_while(orders, wait_max, |orders| !reached(orders)));
     }
 
     fn order(&self, change: impl FnOnce(&mut Orders)) {
         change(&mut locked(&self.shared.orders));
-        self.shared.bell.notify_all();
+        self.shared.ordered.ring();
+    }
+
+    /// Rings when a device becomes the job's, of which the last bounds did not know.
+    #[must_use]
+    pub fn bell(&self) -> &Bell {
+        &self.shared.joined
     }
 
     /// What is known now.

@@ -2,21 +2,23 @@
 //! meanwhile is not known yet.
 
 use std::collections::BTreeMap;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::child::{Helper, wrong_answer};
 use super::claims::Claim;
-use super::declared::{Declared, Selection, declared, unseen};
+use super::declared::{Declared, declared, unseen};
 use super::gpus::Gpus;
 use super::identity::{DriverFiles, OpenFiles};
-use super::openings::Openings;
+use super::need::Need;
 use super::options::GpuOptions;
 use super::orders::{Orders, Shared, Stage, locked};
 use super::place;
 use super::wire::{Ask, Fault, Listed, Polled, Told};
 use crate::sys::clock::{Clock, SystemClock, after, is_before, pause};
 use crate::sys::containment::{Containment, ContainmentSpec, Reopened};
+use crate::sys::poll::readable;
 
 /// The ring of the driver holds 12 s.
 pub(super) const LOOK: Duration = Duration::from_secs(1);
@@ -58,8 +60,7 @@ pub(super) struct Watcher {
     line: Line,
     /// The devices are known.
     is_listed: bool,
-    is_asking: bool,
-    openings: Openings,
+    need: Need,
     /// By UUID, the devices that this task of the job charges.
     claims: BTreeMap<String, Claim>,
     retry_us: u64,
@@ -78,20 +79,14 @@ impl Watcher {
         let declared = resolve(&options, &listed).unwrap_or_default();
         *locked(&shared.gpus) = Gpus::unlisted(&listed, declared, place::has_host_pids(), SystemClock.boottime_us());
         let line = Line::Down { until_us: 0 };
-        // Whoever names a library wants it to be asked.
-        let is_named = matches!(options.selection, Some(Selection::All | Selection::These(_)));
-        // Whose namespace is another's may have other files of the same devices.
-        let is_attached = matches!(job, ContainmentSpec::Attached { .. });
-        let is_asking =
-            options.library.is_some() || is_named || is_attached || DriverFiles::default().tell_too_little();
+        let need = Need::new(&options, &job);
         Self {
             shared,
             options,
             job,
             line,
             is_listed: false,
-            is_asking,
-            openings: Openings::watch(&DriverFiles::default()),
+            need,
             claims: BTreeMap::new(),
             retry_us: RETRY_FIRST_US,
             fault,
@@ -107,7 +102,7 @@ impl Watcher {
             if self.is_listed || !matches!(self.line, Line::Asked { .. }) {
                 self.set(|orders| orders.stage = Stage::Looking);
             }
-            if !self.wait() {
+            if !self.wait(job.as_ref()) {
                 break;
             }
         }
@@ -140,46 +135,84 @@ impl Watcher {
 
     fn set(&self, change: impl FnOnce(&mut Orders)) {
         change(&mut locked(&self.shared.orders));
-        self.shared.bell.notify_all();
+        self.shared.progress.notify_all();
     }
 
     /// Until the next look; whether there is one.
-    fn wait(&self) -> bool {
-        let restless = locked(&self.shared.gpus).is_restless(SystemClock.boottime_us());
-        let orders = locked(&self.shared.orders);
-        let soon = orders.soon;
-        let look = match &self.line {
+    fn wait(&mut self, job: Option<&Containment>) -> bool {
+        let restless = locked(&self.shared.gpus).is_restless(SystemClock.boottime_us()) || self.need.is_soon();
+        let soon = locked(&self.shared.orders).soon;
+        let due_us = match &self.line {
             // The look itself waits.
-            Line::Asked { .. } => Duration::ZERO,
-            _ if soon || restless => LOOK_SOON,
-            _ => LOOK,
+            Line::Asked { .. } => 0,
+            _ if soon || restless => after(LOOK_SOON),
+            _ => after(LOOK),
         };
-        let as_before = |orders: &mut Orders| !orders.now && !orders.last && orders.soon == soon;
-        let waited = self.shared.bell.wait_timeout_while(orders, look, as_before);
-        let mut orders = waited.map_or_else(|error| error.into_inner().0, |waited| waited.0);
+        loop {
+            if let Some(is_there_one) = self.take_orders(soon) {
+                return is_there_one;
+            }
+            if self.need.scan_at_us().is_some_and(|at_us| !is_before(at_us)) && self.need.scan(&processes(job)) {
+                return true;
+            }
+            if !is_before(due_us) {
+                return true;
+            }
+            self.sleep(self.need.scan_at_us().unwrap_or(due_us).min(due_us));
+        }
+    }
+
+    /// Whether there is a look, where the keeper has said something of that since.
+    fn take_orders(&self, soon: bool) -> Option<bool> {
+        let _has_rung = self.shared.ordered.silence();
+        let mut orders = locked(&self.shared.orders);
         // What is wanted now is done before the end.
-        std::mem::take(&mut orders.now) || !orders.last
+        if std::mem::take(&mut orders.now) {
+            return Some(true);
+        }
+        if orders.last { Some(false) } else { (orders.soon != soon).then_some(true) }
+    }
+
+    fn sleep(&mut self, until_us: u64) {
+        let left = Duration::from_micros(until_us.saturating_sub(SystemClock.boottime_us()));
+        let ordered = self.shared.ordered.as_fd();
+        let [_, opened] = readable([ordered, self.need.told_by().unwrap_or(ordered)], Some(left));
+        if opened && self.need.told_by().is_some() {
+            self.need.opened();
+        }
     }
 
     fn look(&mut self, job: Option<&Containment>) {
-        let processes = || job.map(Containment::processes).unwrap_or_default();
-        if !self.is_asking && !self.has_something_to_ask(&processes()) {
+        let has_one = locked(&self.shared.gpus).has_one_of_the_job();
+        if !self.need.is_there(&processes(job), has_one) {
+            self.hang_up();
             return locked(&self.shared.gpus).take_none_open(SystemClock.boottime_us());
         }
-        self.is_asking = true;
         let polled = self.poll();
         self.claim_devices();
         // Those of now, which the answer is about.
-        let living = processes();
+        let living = processes(job);
         // Not under the lock, since the keeper looks meanwhile.
         let needs_files = polled.is_err() || locked(&self.shared.gpus).needs_files();
         let open = if needs_files { DriverFiles::default().open_by(&living) } else { OpenFiles::default() };
         let now_us = SystemClock.boottime_us();
         let mut gpus = locked(&self.shared.gpus);
+        let before = gpus.models();
         match polled {
             Ok(None) => {}
             Ok(Some(polled)) => gpus.take(&polled, &living, needs_files.then_some(&open), now_us),
             Err(fault) => gpus.fail(&fault, &open, now_us),
+        }
+        if gpus.models() != before {
+            self.shared.joined.ring();
+        }
+    }
+
+    /// Nothing has to be asked for now.
+    fn hang_up(&mut self) {
+        if !matches!(self.line, Line::Down { .. }) {
+            self.line = Line::Down { until_us: 0 };
+            self.count_helper();
         }
     }
 
@@ -202,15 +235,6 @@ impl Watcher {
                 Err(_) => {}
             }
         }
-    }
-
-    /// A job that has no device from its start on asks for nothing until one of its processes has one open, so that neither helper nor
-    /// device works for it.
-    fn has_something_to_ask(&self, living: &[i32]) -> bool {
-        // What was opened and closed between two looks is known to NVML alone, and what was inherited is not opened.
-        let open = DriverFiles::default().open_by(living);
-        let is_one_open = self.openings.may_have_come() || !open.complete || !open.minors.is_empty();
-        is_one_open || locked(&self.shared.gpus).has_one_of_the_job()
     }
 
     /// Asks the helper, or waits for what it was asked before.
@@ -305,6 +329,10 @@ impl Watcher {
         self.retry_us = self.retry_us.saturating_mul(2).min(RETRY_MAX_US);
         self.count_helper();
     }
+}
+
+fn processes(job: Option<&Containment>) -> Vec<i32> {
+    job.map(Containment::processes).unwrap_or_default()
 }
 
 fn variable(name: &str) -> Option<String> {

@@ -150,7 +150,7 @@ fn a_slow_start_of_the_driver_costs_nothing() {
 #[test]
 fn what_is_lost_or_anothers_is_not_charged_for_being_open() {
     let device = device(vec![stretch(0, u64::MAX / 2_000, 50, &[7])]);
-    let open = OpenFiles { minors: [0].into(), complete: true };
+    let open = OpenFiles { minors: [0].into(), complete: true, ..OpenFiles::default() };
     let mut job = Job::here(7, true);
     job.begin(&device);
     let lost = Fault { kind: FaultKind::Lost, why: "fell off the bus".to_owned() };

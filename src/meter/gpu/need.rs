@@ -1,0 +1,113 @@
+//! Whether NVML has to be asked: a job that has no device asks for nothing until one of its processes has one open, so that neither
+//! helper nor device works for it.
+
+use std::collections::BTreeSet;
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
+
+use super::declared::Selection;
+use super::identity::DriverFiles;
+use super::openings::Openings;
+use super::options::GpuOptions;
+use crate::sys::clock::{Clock, SystemClock, after};
+use crate::sys::containment::ContainmentSpec;
+
+/// A file that was just opened is in no list yet, and a program opens several.
+const SCAN_FIRST: Duration = Duration::from_millis(5);
+/// Where others open files all the time.
+const SCAN_MAX: Duration = Duration::from_millis(200);
+/// A process that has opened a file works on a device some time later, and shows then only.
+const SOON_US: u64 = 5_000_000;
+/// What worked is in the driver's ring for so long.
+const KEPT_US: u64 = 12_000_000;
+
+#[derive(Debug)]
+pub(super) struct Need {
+    files: DriverFiles,
+    openings: Openings,
+    /// Its files do not tell, or somebody wants it to be asked.
+    always: bool,
+    /// What has been seen to work is asked for until then.
+    until_us: u64,
+    soon_until_us: u64,
+    /// Somebody has opened a file: whether that was the job is looked for then.
+    scan_at_us: Option<u64>,
+    scan_after: Duration,
+    scanned_at_us: u64,
+    /// Which of its processes had one open at the last scan.
+    openers: BTreeSet<i32>,
+}
+
+impl Need {
+    pub(super) fn new(options: &GpuOptions, job: &ContainmentSpec) -> Self {
+        let files = DriverFiles::default();
+        let openings = Openings::watch(&files);
+        // Whoever names a library wants it to be asked.
+        let is_named = matches!(options.selection, Some(Selection::All | Selection::These(_)));
+        // Whose namespace is another's may have other files of the same devices.
+        let is_attached = matches!(job, ContainmentSpec::Attached { .. });
+        let always =
+            options.library.is_some() || is_named || is_attached || files.tell_too_little() || openings.fd().is_none();
+        Self {
+            files,
+            openings,
+            always,
+            until_us: 0,
+            soon_until_us: 0,
+            scan_at_us: None,
+            scan_after: SCAN_FIRST,
+            scanned_at_us: 0,
+            openers: BTreeSet::new(),
+        }
+    }
+
+    /// Whether it has to be asked now. `has_one` is whether a device is the job's.
+    pub(super) fn is_there(&mut self, living: &[i32], has_one: bool) -> bool {
+        let now_us = SystemClock.boottime_us();
+        if self.always {
+            return true;
+        }
+        let open = self.files.open_by(living);
+        if has_one || !open.complete || !open.pids.is_empty() {
+            self.until_us = now_us.saturating_add(KEPT_US);
+        }
+        now_us < self.until_us
+    }
+
+    /// Whether a device may be about to become the job's.
+    pub(super) fn is_soon(&self) -> bool {
+        SystemClock.boottime_us() < self.soon_until_us
+    }
+
+    /// What tells of an opening; none while it is not known yet whose the last one was.
+    pub(super) fn told_by(&self) -> Option<BorrowedFd<'_>> {
+        self.openings.fd().filter(|_| self.scan_at_us.is_none())
+    }
+
+    /// Somebody has opened a file of the driver.
+    pub(super) fn opened(&mut self) {
+        self.openings.forget();
+        let now_us = SystemClock.boottime_us();
+        let is_quiet = now_us.saturating_sub(self.scanned_at_us) > SOON_US;
+        self.scan_after = if is_quiet { SCAN_FIRST } else { self.scan_after };
+        self.scan_at_us = Some(after(self.scan_after));
+    }
+
+    pub(super) fn scan_at_us(&self) -> Option<u64> {
+        self.scan_at_us
+    }
+
+    /// Whether it was another process of the job than those that had one open before.
+    pub(super) fn scan(&mut self, living: &[i32]) -> bool {
+        self.scan_at_us = None;
+        self.scanned_at_us = SystemClock.boottime_us();
+        let open = self.files.open_by(living);
+        let before = std::mem::replace(&mut self.openers, open.pids);
+        if !open.complete || !self.openers.is_subset(&before) {
+            self.soon_until_us = self.scanned_at_us.saturating_add(SOON_US);
+            return true;
+        }
+        self.scan_after = self.scan_after.saturating_mul(2).min(SCAN_MAX);
+        false
+    }
+}
