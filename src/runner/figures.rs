@@ -139,7 +139,7 @@ impl Figures {
     pub(super) fn look(&mut self, now_us: u64, plan: &mut Plan) -> Result<Usage, MeterError> {
         if let Some(meter) = &mut self.meter {
             if let Some(watch) = &self.gpus {
-                meter.set_helpers_us(watch.helper_cpu_us());
+                meter.set_helpers_us(watch.own_helpers_us());
             }
             self.last = meter.read()?;
             self.readings += 1;

@@ -58,6 +58,7 @@ use self::spool::{Header, Spool};
 use self::wire::{Channel, Exit};
 use crate::ledger::protocol::Resources;
 use crate::meter::MeterError;
+use crate::meter::gpu::child::start_for_all;
 use crate::meter::select::Plan;
 use crate::sys::clock::Alarm;
 use crate::sys::environment::CARRIER;
@@ -112,6 +113,7 @@ const KEPT_FROM_OTHERS: [&str; 22] = [
 /// Runs a job to its end.
 #[must_use]
 pub fn run(options: &RunOptions) -> ExitCode {
+    start_for_all(&options.gpus);
     let attempt = Attempt::new(options);
     // What was started by something else knows of no socket.
     let job_user = options.run_as.as_ref().map(RunAs::credentials);

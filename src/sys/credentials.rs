@@ -1,11 +1,11 @@
 //! As whom the command runs, where it is not who started jobmeter; and as whom a meter of root's goes on.
 
 use std::io;
-use std::os::fd::RawFd;
 
 use nix::errno::Errno;
 
 use super::process::forbid_tracing;
+use super::process::keep_files_from_programs;
 
 /// As whom the command runs; groups were resolved before.
 #[derive(Clone, Debug)]
@@ -58,12 +58,7 @@ pub(super) unsafe fn become_user(credentials: &Credentials, may_gain_privileges:
         // Until the exec its memory is root's, whatever the machine says of changes of users (fs.suid_dumpable).
         libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0);
         // What the meter's parent has left open is none of this user's business.
-        if libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) != 0 {
-            // Before Linux 5.11.
-            for number in 3..OPEN_FILES_MAX {
-                libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC);
-            }
-        }
+        keep_files_from_programs();
         true
     }
 }
@@ -93,9 +88,6 @@ pub fn keep_the_right_to_kill(credentials: &Credentials) -> io::Result<()> {
 
 /// CAP_KILL is number 5 (linux/capability.h).
 const CAP_KILL: u32 = 1 << 5;
-
-/// Where they cannot be closed all at once: no machine lets more be open (fs.nr_open is 1 048 576 at first).
-const OPEN_FILES_MAX: RawFd = 1 << 20;
 
 /// The only one in use: `_LINUX_CAPABILITY_VERSION_3` (linux/capability.h).
 const CAPABILITY_VERSION_3: u32 = 0x2008_0522;

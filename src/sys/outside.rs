@@ -10,7 +10,7 @@ use nix::unistd::pipe2;
 use super::cgroup::{Group, hierarchy};
 use super::cgroup1::hierarchies;
 use super::handshake::is_told;
-use super::process::exit_now;
+use super::process::{exit_now, leave_session};
 use super::spawn::fork_into;
 
 /// The group of meters, below the top of the v2 hierarchy.
@@ -42,6 +42,18 @@ pub fn leave_groups(meters: Option<&Group>) -> io::Result<()> {
     }
     let Some(meters) = meters else { return Ok(()) };
     go_on_in(meters).or_else(|_| meters.join(0)).map_err(|error| told(meters.path(), &error))
+}
+
+/// Out of all groups, to the top of each hierarchy, and out of the session: it goes with nobody.
+///
+/// # Errors
+/// Where one cannot be left.
+pub fn detach() -> io::Result<()> {
+    leave_groups(None)?;
+    if let Some(top) = hierarchy()? {
+        Group::open(&top)?.join(0).map_err(|error| told(&top, &error))?;
+    }
+    leave_session()
 }
 
 /// A child made into a group that was killed once dies at birth (Linux 6.18), so that it says that it lives.

@@ -41,6 +41,19 @@ pub fn readable_or_told<const N: usize>(
     }
 }
 
+/// The same of any number: which, in their order. None where nothing came within `wait_max`.
+#[must_use]
+pub fn readable_of(fds: &[BorrowedFd<'_>], wait_max: Option<Duration>) -> Vec<bool> {
+    let mut polled: Vec<PollFd<'_>> = fds.iter().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)).collect();
+    match ppoll(&mut polled, wait_max.map(TimeSpec::from_duration), None) {
+        Ok(_) => polled.iter().map(|fd| fd.any().unwrap_or(false)).collect(),
+        Err(_) => {
+            pause(LOOK);
+            vec![false; fds.len()]
+        }
+    }
+}
+
 /// Whether the other side of a socket has closed it.
 #[must_use]
 pub fn has_hung_up(socket: BorrowedFd<'_>) -> bool {

@@ -144,6 +144,38 @@ pub fn fork() -> io::Result<Option<Pid>> {
     }
 }
 
+/// Where they cannot be closed all at once: no machine lets more be open (fs.nr_open is 1 048 576 at first).
+const OPEN_FILES_MAX: libc::c_int = 1 << 20;
+
+/// What this process has open, but for standard input, output and error, stays closed to the programs that it becomes or starts. Of a
+/// child that shares its memory as well: raw system calls on numbers.
+pub fn keep_files_from_programs() {
+    // SAFETY: they change no memory.
+    unsafe {
+        if libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) != 0 {
+            // Before Linux 5.11.
+            for number in 3..OPEN_FILES_MAX {
+                libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC);
+            }
+        }
+    }
+}
+
+/// Starts a program as a child of a process that has ended, so that it is given to whoever takes orphans here, and with nothing open of
+/// what this one was started with. The caller has one thread.
+///
+/// # Errors
+/// Those of fork(2) and waitpid(2). Whether the program could be started is not known.
+pub fn spawn_orphan(command: &mut std::process::Command) -> io::Result<()> {
+    match fork()? {
+        Some(child) => nix::sys::wait::waitpid(child, None).map(|_| ()).map_err(Into::into),
+        None => {
+            keep_files_from_programs();
+            exit_now(i32::from(command.spawn().is_err()))
+        }
+    }
+}
+
 /// A kind of namespace, of which a machine has a first one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Namespace {

@@ -2,7 +2,9 @@
 
 use std::process::{Child, Stdio};
 
+use jobmeter::meter::gpu::place;
 use jobmeter::sys::clock::{Clock, SystemClock};
+use jobmeter::sys::device_filter::may_be_filtered;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
@@ -126,13 +128,31 @@ fn parent(pid: i32) -> i32 {
     jobmeter::sys::tree::Stat::read(pid).map_or(0, |stat| stat.parent)
 }
 
-/// A child of the keeper, which is one of the front.
-fn helper_of(front: u32) -> Option<i32> {
-    let is_named = |pid: &i32| {
-        std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "jobmeter-nvml")
+/// Those that read this station's devices.
+fn helpers(station: &Station) -> Vec<i32> {
+    let script = format!("FAKE_NVML={}", station.path("script.json").display());
+    let is_one = |pid: &i32| {
+        let read = |name: &str| std::fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
+        let is_its = read("environ").split(|byte| *byte == 0).any(|variable| variable == script.as_bytes());
+        read("comm") == b"jobmeter-nvml\n" && is_its
     };
+    all_processes().into_iter().filter(is_one).collect()
+}
+
+fn keeper_of(front: u32) -> Option<i32> {
     let front = i32::try_from(front).unwrap();
-    all_processes().into_iter().filter(is_named).find(|pid| parent(parent(*pid)) == front)
+    let is_keeper = |pid: &i32| {
+        let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        name.starts_with("jobmeter") && parent(*pid) == front
+    };
+    all_processes().into_iter().find(is_keeper)
+}
+
+fn await_helpers(station: &Station, count: usize) {
+    awaited(|| match helpers(station) {
+        found if found.len() == count => Ok(()),
+        found => Err(format!("{found:?} instead of {count}")),
+    });
 }
 
 /// Also one that hangs: it ends with its job, and with a keeper that is killed.
@@ -144,15 +164,64 @@ fn a_helper_does_not_outlive_its_job() {
         let hangs_ms = if hangs { json!([0, 9_000_000]) } else { Value::Null };
         script(&station, 30_000, json!({ "devices": devices(100), "hangs_ms": hangs_ms }));
         let mut started = start(&station, "procfs", "--gpus 0 --gpu-exclusive", "sleep 1");
-        let mut helper = 0;
-        awaited(|| helper_of(started.child.id()).map(|pid| helper = pid).ok_or_else(|| "no helper".to_owned()));
+        awaited(|| if helpers(&station).is_empty() { Err("no helper".to_owned()) } else { Ok(()) });
         if kills {
-            kill(Pid::from_raw(parent(helper)), Signal::SIGKILL).unwrap();
+            let keeper = awaited(|| keeper_of(started.child.id()).ok_or_else(|| "no keeper".to_owned()));
+            kill(Pid::from_raw(keeper), Signal::SIGKILL).unwrap();
         }
         started.child.wait().unwrap();
-        let path = format!("/proc/{helper}/comm");
-        awaited(|| if std::path::Path::new(&path).exists() { Err(format!("{helper} is left")) } else { Ok(()) });
+        await_helpers(&station, 0);
     }
+}
+
+/// One is enough for all jobs of root on a machine, whoever of them comes first or ends first.
+#[test]
+fn jobs_of_one_machine_share_a_helper() {
+    let _one = alone();
+    if place::has_own_root() || may_be_filtered() {
+        println!("skipped: only on a machine that gives root all devices");
+        return;
+    }
+    let station = Station::new();
+    script(&station, 30_000, json!({ "devices": devices(100) }));
+    let busy = |at: u64, source: &str| {
+        let options = format!("--gpus {} --gpu-exclusive", at % 4);
+        start(&station, source, &options, &format!("sleep {}", 3 + at % 3))
+    };
+    let all: Vec<Started> = (0..6).zip(sources().into_iter().cycle()).map(|(at, source)| busy(at, source)).collect();
+    for started in &all {
+        awaited(|| keeper_of(started.child.id()).map(|_| ()).ok_or_else(|| "no keeper".to_owned()));
+    }
+    await_helpers(&station, 1);
+    for started in all {
+        assert!(started.child.wait_with_output().unwrap().status.success(), "{}", started.job);
+        let gpu = &station.receipt(&started.job)["gpu"];
+        let [busy_us, estimated_us] =
+            ["busy_seconds", "estimated_seconds"].map(|name| micros(&gpu["devices"][0][name]));
+        assert!(estimated_us == 0 && busy_us > 2_500_000, "{}: {gpu}", started.job);
+    }
+    await_helpers(&station, 0);
+    station.verify();
+}
+
+/// A helper that hangs for one job keeps none of the others from being read.
+#[test]
+fn a_shared_helper_that_hangs_or_dies_is_left() {
+    let _one = alone();
+    let scene = |what: &str| {
+        let station = Station::new();
+        let mut devices = json!({ "devices": devices(100) });
+        // Longer than its answer is waited for.
+        devices[what] = json!([32_000, if what == "hangs_ms" { 40_000 } else { 32_500 }]);
+        script(&station, 30_000, devices);
+        for receipt in run_all(&station, "--gpus 0 --gpu-exclusive", "sleep 12") {
+            let busy_us = micros(&receipt["gpu"]["busy_seconds"]);
+            assert!((11_000_000..14_000_000).contains(&busy_us), "{receipt}");
+        }
+        await_helpers(&station, 0);
+        station.verify();
+    };
+    std::thread::scope(|scope| ["hangs_ms", "crashes_ms"].map(|what| scope.spawn(move || scene(what))).map(|_| ()));
 }
 
 #[test]

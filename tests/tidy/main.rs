@@ -57,7 +57,7 @@ fn each_power_has_one_room() {
         "src/cli/top.rs",
         "src/runner/front.rs",
         "src/runner/title.rs",
-        "src/bin/jobmeter-nvml/main.rs",
+        "src/bin/jobmeter-nvml/clients.rs",
     ];
     none_has("src/", &["io::stdout", "io::stderr", "stdout()", "stderr()", "error.print("], &printers);
     none_has("src/", &["rusqlite", "tokio_postgres"], &["src/ledger/store/"]);

@@ -1,88 +1,119 @@
-//! The helper that reads NVML for jobmeter: questions on standard input, answers on standard output, one JSON document a
-//! line ([`jobmeter::meter::gpu::wire`]). It is a process of its own since a library that crashes takes its process along,
+//! The helper that reads NVML for jobmeter: questions and answers over a socket, one JSON document a line
+//! ([`jobmeter::meter::gpu::wire`]). It is a process of its own since a library that crashes takes its process along,
 //! and one that hangs in the kernel keeps its process from exiting.
+//!
+//! Its standard input is the socket, of one meter, or of all that connect to it: then it is the machine's, and ends with the last of them.
 
+mod clients;
 mod library;
 mod list;
 mod poll;
 
-use std::fs::File;
-use std::io::{BufRead, BufWriter, Write};
-use std::os::fd::AsFd;
+use std::collections::HashMap;
+use std::ffi::OsString;
 use std::process::ExitCode;
 
+use jobmeter::meter::gpu::identity::DriverFiles;
 use jobmeter::meter::gpu::wire::{Ask, Fault, FaultKind, Told};
-use jobmeter::sys::process::{die_with_parent, forbid_tracing, silence_standard_output};
+use jobmeter::sys::process::{exit_now, own_cpu_us};
 use nvml_wrapper::Nvml;
 use nvml_wrapper::error::NvmlError;
 
-use self::poll::Poller;
+use self::clients::{Clients, Question};
+use self::poll::{Baselines, Poller};
 
 fn main() -> ExitCode {
     let path = std::env::args_os().nth(1);
-    let answered = begin().and_then(|out| match library::load(path.as_deref()) {
-        Ok(nvml) => answer_all(&mut Answers { nvml: &nvml, named: path.is_some(), poller: Poller::new(&nvml) }, out),
-        Err(error) => answer_all(&mut fault(&error), out),
+    let served = Clients::begin().and_then(|clients| {
+        let is_shared = clients.are_many();
+        clients.serve(move || {
+            let mut reader = Reader::new(path, is_shared);
+            move |question| reader.take(question)
+        })
     });
-    answered.map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS)
+    served.map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS)
 }
 
-/// Before the library is there: where the answers go.
-fn begin() -> std::io::Result<File> {
-    // One that hangs in the library sees no end of its standard input.
-    die_with_parent()?;
-    // A job of the same user may not change what is told.
-    forbid_tracing()?;
-    let out = File::from(std::io::stdout().as_fd().try_clone_to_owned()?);
-    // What a library prints is no answer.
-    silence_standard_output()?;
-    Ok(out)
+/// Who answers.
+struct Reader {
+    path: Option<OsString>,
+    is_shared: bool,
+    /// From the first question on.
+    loaded: Option<Loaded>,
+    memories: HashMap<u64, Memory>,
 }
 
-/// Whoever answers.
-trait Answer {
-    fn answer(&mut self, ask: &Ask) -> Told;
+/// What is kept of a client from one answer to the next.
+#[derive(Default)]
+struct Memory {
+    baselines: Baselines,
+    cpu_us: u64,
 }
 
-/// The library was loaded.
-struct Answers<'nvml> {
-    nvml: &'nvml Nvml,
-    named: bool,
-    poller: Poller<'nvml>,
+struct Loaded {
+    nvml: &'static Nvml,
+    poller: Poller,
+    /// NVML tells of no device that came after this.
+    minors: Vec<u32>,
 }
 
-impl Answer for Answers<'_> {
-    fn answer(&mut self, ask: &Ask) -> Told {
+impl Reader {
+    fn new(path: Option<OsString>, is_shared: bool) -> Self {
+        Self { path, is_shared, loaded: None, memories: HashMap::new() }
+    }
+
+    fn take(&mut self, question: Question) -> Option<Vec<u8>> {
+        let (number, line) = match question {
+            Question::Line(number, line) => (number, line),
+            Question::Gone(number) => {
+                self.memories.remove(&number);
+                return None;
+            }
+        };
+        let before_us = own_cpu_us();
+        let mut memory = self.memories.remove(&number).unwrap_or_default();
+        let mut told = match serde_json::from_slice(&line) {
+            Ok(ask) => self.answer(&ask, &mut memory.baselines),
+            Err(error) => Told::Failed(Fault::failed(format!("the question is none: {error}"))),
+        };
+        let now_us = own_cpu_us();
+        memory.cpu_us += now_us.saturating_sub(before_us);
+        if let Told::Polled(polled) = &mut told {
+            polled.cpu_us = if self.is_shared { memory.cpu_us } else { now_us };
+        }
+        self.memories.insert(number, memory);
+        let mut text = serde_json::to_vec(&told).unwrap_or_default();
+        text.push(b'\n');
+        Some(text)
+    }
+
+    fn answer(&mut self, ask: &Ask, baselines: &mut Baselines) -> Told {
+        let minors = DriverFiles::default().minors();
+        let named = self.path.is_some();
+        let loaded = match &mut self.loaded {
+            // Its meters begin anew with others.
+            Some(loaded) if loaded.minors != minors && matches!(ask, Ask::List) => exit_now(0),
+            Some(loaded) => loaded,
+            None => match library::load(self.path.as_deref()) {
+                // It is used until this process ends.
+                Ok(nvml) => {
+                    let nvml: &'static Nvml = Box::leak(Box::new(nvml));
+                    self.loaded.insert(Loaded { nvml, poller: Poller::new(nvml), minors })
+                }
+                // It may be there when it is asked again.
+                Err(error) => return Told::Failed(fault(&error)),
+            },
+        };
         match ask {
-            Ask::List => match list::list(self.nvml, self.named) {
+            Ask::List => match list::list(loaded.nvml, named) {
                 Ok(listed) => Told::Listed(Box::new(listed)),
                 Err(error) => Told::Failed(fault(&error)),
             },
-            Ask::Poll { devices } => Told::Polled(Box::new(self.poller.poll(devices))),
+            Ask::Poll { devices, since_us } => {
+                Told::Polled(Box::new(loaded.poller.poll(devices, *since_us, baselines)))
+            }
         }
     }
-}
-
-/// It was not, and that is the answer to everything.
-impl Answer for Fault {
-    fn answer(&mut self, _ask: &Ask) -> Told {
-        Told::Failed(self.clone())
-    }
-}
-
-/// Until standard input ends, which is the end of jobmeter.
-fn answer_all(answers: &mut dyn Answer, out: File) -> std::io::Result<()> {
-    let mut out = BufWriter::new(out);
-    for line in std::io::stdin().lock().lines() {
-        let told = match serde_json::from_str(&line?) {
-            Ok(ask) => answers.answer(&ask),
-            Err(error) => Told::Failed(Fault::failed(format!("the question is none: {error}"))),
-        };
-        serde_json::to_writer(&mut out, &told)?;
-        out.write_all(b"\n")?;
-        out.flush()?;
-    }
-    Ok(())
 }
 
 /// What follows from an error of NVML.

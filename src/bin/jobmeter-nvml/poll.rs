@@ -1,11 +1,11 @@
 //! One look at the devices that are asked for.
 
 use std::collections::HashMap;
+use std::rc::Rc;
 
-use jobmeter::meter::gpu::wire::{AskCounters, AskDevice, Got, Polled, PolledDevice, Stretch};
+use jobmeter::meter::gpu::wire::{AskCounters, AskDevice, Fault, Got, Polled, PolledDevice, Stretch};
 use jobmeter::sys::clock::{Clock, SystemClock};
 use jobmeter::sys::nvml::{instance_ids, processes_utilization, utilization_samples};
-use jobmeter::sys::process::own_cpu_us;
 use nvml_wrapper::enum_wrappers::device::Sampling;
 use nvml_wrapper::enums::device::{SampleValue, UsedGpuMemory};
 use nvml_wrapper::enums::gpm::GpmMetricId;
@@ -19,60 +19,111 @@ use super::fault;
 /// Two samples of counters have to be so far apart (nvml.h: "at least 100 ms").
 const COUNTERS_LEAST_US: u64 = 100_000;
 
-/// Looks, and keeps what the next look is compared with.
+/// A sample of counters, and when it was taken.
+type Sample = (Rc<GpmSample<'static>>, u64);
+
+/// By UUID: with which sample of counters a meter's next one is compared.
+pub(super) type Baselines = HashMap<String, Sample>;
+
+/// One look at one device, for all who ask at about the same time.
 #[derive(Debug)]
-pub(super) struct Poller<'nvml> {
-    nvml: &'nvml Nvml,
-    /// By UUID: a sample of counters, and when it was taken.
-    counters: HashMap<String, (GpmSample<'nvml>, u64)>,
+struct Look {
+    /// What is the same for all of them, and the samples after `after`.
+    polled: PolledDevice,
+    after: u64,
+    began_us: u64,
+    counters: Option<Got<Sample>>,
+    /// They were asked for.
+    counted: bool,
+    /// They are those of a MIG device's GPU instance.
+    is_instance: bool,
+    /// Who used it, by what was asked for.
+    used: HashMap<u64, Got<Vec<(u32, u32)>>>,
+}
+
+/// Looks, and keeps the last look at each device.
+#[derive(Debug)]
+pub(super) struct Poller {
+    nvml: &'static Nvml,
+    looks: HashMap<String, Look>,
     /// Whether a device has some.
     has_counters: HashMap<String, bool>,
 }
 
-impl<'nvml> Poller<'nvml> {
-    pub(super) fn new(nvml: &'nvml Nvml) -> Self {
-        Self { nvml, counters: HashMap::new(), has_counters: HashMap::new() }
+impl Poller {
+    pub(super) fn new(nvml: &'static Nvml) -> Self {
+        Self { nvml, looks: HashMap::new(), has_counters: HashMap::new() }
     }
 
-    pub(super) fn poll(&mut self, devices: &[AskDevice]) -> Polled {
-        let devices = devices.iter().map(|ask| self.look(ask)).collect();
-        Polled { devices, cpu_us: own_cpu_us() }
+    pub(super) fn poll(&mut self, devices: &[AskDevice], since_us: u64, baselines: &mut Baselines) -> Polled {
+        let devices = devices.iter().map(|ask| self.answer(ask, since_us, baselines)).collect();
+        Polled { devices, cpu_us: 0 }
     }
 
-    fn look(&mut self, ask: &AskDevice) -> PolledDevice {
-        let mut polled = PolledDevice::new(ask.uuid.clone(), SystemClock.boottime_us());
-        let device = match self.nvml.device_by_uuid(ask.uuid.as_str()) {
-            Ok(device) => device,
-            Err(error) => {
-                let why = fault(&error);
-                (polled.samples, polled.running, polled.used) = (Err(why.clone()), Err(why.clone()), Err(why));
-                return polled;
-            }
+    fn answer(&mut self, ask: &AskDevice, since_us: u64, baselines: &mut Baselines) -> PolledDevice {
+        let after = if ask.whole_ring { 0 } else { ask.after };
+        let counts = ask.counters != AskCounters::No;
+        let serves = |look: &Look| look.began_us >= since_us && look.after <= after && (look.counted || !counts);
+        let device = || self.nvml.device_by_uuid(ask.uuid.as_str());
+        let mut look = match self.looks.remove(&ask.uuid).filter(serves) {
+            Some(look) => look,
+            None => match device() {
+                Ok(device) => self.look(&device, ask, after),
+                Err(error) => return nothing_of(ask, &fault(&error)),
+            },
         };
-        if device.mig_is_mig_device_handle().unwrap_or(false) {
-            polled.instance = Some(self.instance(&device, ask).map_err(|error| fault(&error)));
+        let mut polled = look.polled.clone();
+        if let Ok(samples) = &mut polled.samples {
+            samples.retain(|(at, _)| *at > after);
+        }
+        // Nobody used what did nothing.
+        if ask.by_process
+            && polled.samples.as_ref().is_ok_and(|samples| samples.iter().any(|(_, percent)| *percent > 0))
+        {
+            let used =
+                look.used.entry(ask.after).or_insert_with(|| match self.nvml.device_by_uuid(ask.uuid.as_str()) {
+                    Ok(device) => self.used(&device, ask.after),
+                    Err(error) => Err(fault(&error)),
+                });
+            polled.used.clone_from(used);
+        }
+        let counted = look.counters.as_ref().map(|sample| match sample {
+            Ok(sample) => self.counted(sample, ask, baselines).map_err(|error| fault(&error)),
+            Err(why) => Err(why.clone()),
+        });
+        if look.is_instance {
+            polled.instance = counted;
+        } else if counts {
+            polled.counted = counted;
+        }
+        self.looks.insert(ask.uuid.clone(), look);
+        polled
+    }
+
+    fn look(&mut self, device: &Device<'static>, ask: &AskDevice, after: u64) -> Look {
+        let began_us = SystemClock.boottime_us();
+        let mut polled = PolledDevice::new(ask.uuid.clone(), began_us);
+        let mut counters = None;
+        let is_instance = device.mig_is_mig_device_handle().unwrap_or(false);
+        if is_instance {
+            counters = Some(self.instance_sample(device).map_err(|error| fault(&error)));
         } else {
-            polled.samples = self.samples(&device, if ask.whole_ring { 0 } else { ask.after });
+            polled.samples = self.samples(device, after);
             // Were it taken before a call that hangs, the driver's clock would seem to be ahead for ever.
             polled.at_us = SystemClock.boottime_us();
-            if ask.counters != AskCounters::No && self.has_counters(&device, &ask.uuid) {
-                let counted = device.gpm_sample().and_then(|sample| self.counted(sample, ask));
-                polled.counted = Some(counted.map_err(|error| fault(&error)));
-            }
-            // Nobody used what did nothing.
-            let worked = polled.samples.as_ref().is_ok_and(|samples| samples.iter().any(|(_, percent)| *percent > 0));
-            if ask.by_process && worked {
-                polled.used = self.used(&device, ask.after);
+            if ask.counters != AskCounters::No && self.has_counters(device, &ask.uuid) {
+                counters = Some(device.gpm_sample().map(taken_now).map_err(|error| fault(&error)));
             }
             polled.mps = device.mps_running_compute_processes().is_ok_and(|clients| !clients.is_empty());
             polled.energy_mj = device.total_energy_consumption().ok();
         }
-        polled.running = running(&device);
+        polled.running = running(device);
         polled.memory_bytes = device.memory_info().ok().map(|memory| memory.used);
-        polled
+        let counted = is_instance || ask.counters != AskCounters::No;
+        Look { polled, after, began_us, counters, counted, is_instance, used: HashMap::new() }
     }
 
-    fn samples(&self, device: &Device<'nvml>, after: u64) -> Got<Vec<(u64, u32)>> {
+    fn samples(&self, device: &Device<'static>, after: u64) -> Got<Vec<(u64, u32)>> {
         let told = match utilization_samples(self.nvml, device, after) {
             // More than there is room for, or a driver that wants to be asked for their number first.
             Err(NvmlError::InvalidArg | NvmlError::InsufficientSize(_) | NvmlError::Unknown) => {
@@ -86,7 +137,7 @@ impl<'nvml> Poller<'nvml> {
     }
 
     /// The newer call first: on some Blackwell drivers the older one says 0 for all (HAMi issue 2015).
-    fn used(&self, device: &Device<'nvml>, after: u64) -> Got<Vec<(u32, u32)>> {
+    fn used(&self, device: &Device<'static>, after: u64) -> Got<Vec<(u32, u32)>> {
         match processes_utilization(self.nvml, device, after) {
             Ok(used) if used.iter().any(|(_, percent)| *percent > 0) => return Ok(used),
             Ok(_) | Err(_) => {}
@@ -96,36 +147,46 @@ impl<'nvml> Poller<'nvml> {
         Ok(newer.map(|record| (record.pid, record.sm_util)).collect())
     }
 
-    /// How busy the GPU instance of a MIG device was since the last look.
-    fn instance(&mut self, device: &Device<'nvml>, ask: &AskDevice) -> Result<Stretch, NvmlError> {
+    /// Of the GPU instance of a MIG device.
+    fn instance_sample(&self, device: &Device<'static>) -> Result<Sample, NvmlError> {
         let parent = device.mig_parent_device()?;
         let (gpu_instance, _) = instance_ids(self.nvml, device)?;
-        self.counted(parent.gpm_mig_sample(gpu_instance)?, ask)
+        Ok(taken_now(parent.gpm_mig_sample(gpu_instance)?))
     }
 
-    fn has_counters(&mut self, device: &Device<'nvml>, uuid: &str) -> bool {
+    fn has_counters(&mut self, device: &Device<'static>, uuid: &str) -> bool {
         *self.has_counters.entry(uuid.to_owned()).or_insert_with(|| device.gpm_support().unwrap_or(false))
     }
 
-    /// How busy it was since the sample before this one; nothing at the first one, and where that was too short a time ago, which then stays.
-    fn counted(&mut self, sample: GpmSample<'nvml>, ask: &AskDevice) -> Result<Stretch, NvmlError> {
-        let until_us = SystemClock.boottime_us();
+    /// How busy it was since the meter's sample before this one; nothing at the first one, and where that was too short a time ago,
+    /// which then stays.
+    fn counted(&self, sample: &Sample, ask: &AskDevice, baselines: &mut Baselines) -> Result<Stretch, NvmlError> {
+        let until_us = sample.1;
         let nothing_at = |at_us: u64| Stretch { from_us: at_us, until_us: at_us, busy_ppm: 0 };
-        let before = self.counters.get(&ask.uuid).filter(|_| ask.counters != AskCounters::Anew);
-        let Some((before, from_us)) = before else {
-            self.counters.insert(ask.uuid.clone(), (sample, until_us));
+        let before = baselines.get(&ask.uuid).filter(|_| ask.counters != AskCounters::Anew);
+        let Some((before, from_us)) = before.cloned() else {
+            baselines.insert(ask.uuid.clone(), sample.clone());
             return Ok(nothing_at(until_us));
         };
-        let from_us = *from_us;
         if until_us.saturating_sub(from_us) < COUNTERS_LEAST_US {
             return Ok(nothing_at(from_us));
         }
-        let metrics = gpm_metrics_get(self.nvml, before, &sample, &[GpmMetricId::GraphicsUtil]);
+        let metrics = gpm_metrics_get(self.nvml, &before, &sample.0, &[GpmMetricId::GraphicsUtil]);
         // Else a sample that is no good would spoil each look.
-        self.counters.insert(ask.uuid.clone(), (sample, until_us));
+        baselines.insert(ask.uuid.clone(), sample.clone());
         let metric = metrics?.into_iter().next().ok_or(NvmlError::NotFound)??;
         Ok(Stretch { from_us, until_us, busy_ppm: ppm(metric.value)? })
     }
+}
+
+fn taken_now(sample: GpmSample<'static>) -> Sample {
+    (Rc::new(sample), SystemClock.boottime_us())
+}
+
+fn nothing_of(ask: &AskDevice, why: &Fault) -> PolledDevice {
+    let mut polled = PolledDevice::new(ask.uuid.clone(), SystemClock.boottime_us());
+    (polled.samples, polled.running, polled.used) = (Err(why.clone()), Err(why.clone()), Err(why.clone()));
+    polled
 }
 
 /// NVML's percent, a float, as an integer; what is outside its range is no figure at all.

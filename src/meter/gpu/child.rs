@@ -1,14 +1,19 @@
-//! The helper process: started, asked, abandoned when it hangs, and started anew.
+//! The helper process: started or joined, asked, abandoned when it hangs, and started anew.
 
-use std::io::{Read, Write};
-use std::os::fd::AsFd;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use super::declared::Selection;
+use super::node;
+use super::options::GpuOptions;
 use super::wire::{Ask, Fault, Listed, Told};
 use crate::sys::clock::{Clock, SystemClock, after, is_before};
 use crate::sys::poll::readable;
+use crate::sys::process::spawn_orphan;
 
 /// Beside jobmeter itself, or where packages put what is not for users.
 const NAME: &str = "jobmeter-nvml";
@@ -18,10 +23,15 @@ const LOADER_VARIABLES: [&str; 4] = ["LD_LIBRARY_PATH", "LD_PRELOAD", "LD_AUDIT"
 /// No answer is longer: 112 MIG devices with full rings.
 const ANSWER_MAX_BYTES: usize = 8 * 1024 * 1024;
 
+/// No question waits longer for a helper that does not read: it is a few lines, and the kernel keeps them for it.
+const WRITE_WAIT_MAX: Duration = Duration::from_millis(100);
+
 /// A running helper.
 #[derive(Debug)]
 pub struct Helper {
-    child: Child,
+    link: UnixStream,
+    /// `None` where it is the machine's.
+    child: Option<Child>,
     unread: Vec<u8>,
 }
 
@@ -46,19 +56,40 @@ impl Helper {
     /// Where it is not there or cannot be started, for people.
     pub fn start(library: Option<&Path>) -> Result<Self, Fault> {
         let path = path().map_err(Fault::failed)?;
-        let mut command = Command::new(&path);
-        command.args(library).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-        for variable in LOADER_VARIABLES {
-            command.env_remove(variable);
-        }
-        let child = command.spawn().map_err(|error| Fault::failed(format!("{}: {error}", path.display())))?;
-        Ok(Self { child, unread: Vec::new() })
+        let start = || {
+            let (link, end) = UnixStream::pair()?;
+            let mut command = command(&path, library, end.into());
+            for variable in LOADER_VARIABLES {
+                command.env_remove(variable);
+            }
+            let child = command.spawn()?;
+            Self::of(link, Some(child))
+        };
+        start().map_err(|error| Fault::failed(format!("{}: {error}", path.display())))
     }
 
-    /// Its process id.
+    /// The one that all meters of this machine share; `None` where there is none.
     #[must_use]
-    pub fn pid(&self) -> u32 {
-        self.child.id()
+    pub fn join(library: Option<&Path>) -> Option<Self> {
+        let link = node::connect(&path().ok()?, absolute(library).as_deref()).ok()??;
+        Self::of(link, None).ok()
+    }
+
+    fn of(link: UnixStream, child: Option<Child>) -> io::Result<Self> {
+        link.set_write_timeout(Some(WRITE_WAIT_MAX))?;
+        Ok(Self { link, child, unread: Vec::new() })
+    }
+
+    /// Its process id; `None` where it is not this process's own.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
+    /// Whether others ask it as well.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        self.child.is_none()
     }
 
     /// Asks for the devices, and waits so long at most.
@@ -82,8 +113,7 @@ impl Helper {
     pub fn send(&mut self, ask: &Ask) -> Result<(), Fault> {
         let mut line = serde_json::to_vec(ask).map_err(|error| Fault::failed(error.to_string()))?;
         line.push(b'\n');
-        let stdin = self.child.stdin.as_mut().ok_or_else(|| Fault::failed("the helper has no input"))?;
-        stdin.write_all(&line).map_err(|error| Fault::failed(format!("the helper died: {error}")))
+        self.link.write_all(&line).map_err(|error| Fault::failed(format!("the helper died: {error}")))
     }
 
     /// Its answer, or `None` where it has not answered within `wait_max`. After an error it is of no use any more.
@@ -104,16 +134,15 @@ impl Helper {
                 let rest = self.unread.split_off(end + 1);
                 return Ok(Some(std::mem::replace(&mut self.unread, rest)));
             }
-            let stdout = self.child.stdout.as_mut().ok_or_else(|| Fault::failed("the helper has no output"))?;
             let left = Duration::from_micros(until_us.saturating_sub(SystemClock.boottime_us()));
-            let [answers] = readable([stdout.as_fd()], Some(left));
+            let [answers] = readable([self.link.as_fd()], Some(left));
             if !answers {
                 if is_before(until_us) {
                     continue;
                 }
                 return Ok(None);
             }
-            match stdout.read(&mut chunk) {
+            match self.link.read(&mut chunk) {
                 Ok(0) => return Err(Fault::failed("the helper died")),
                 Ok(length) => self.unread.extend_from_slice(chunk.get(..length).unwrap_or_default()),
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
@@ -126,6 +155,35 @@ impl Helper {
     }
 }
 
+/// Where the machine has no helper, one is started now, so that it is nobody's child: from a process that orphans are not given to yet,
+/// and that has one thread. It loads the library when it is asked first, and ends with the last meter that is connected to it.
+pub fn start_for_all(options: &GpuOptions) {
+    if !options.concern_a_gpu() || options.selection == Some(Selection::None) {
+        return;
+    }
+    let library = absolute(options.library.as_deref());
+    let start = || {
+        let path = path().map_err(io::Error::other)?;
+        let Some(listener) = node::listen(&path, library.as_deref())? else { return Ok(()) };
+        let mut command = command(&path, library.as_deref(), listener.into());
+        command.env_clear().envs(node::environment()).current_dir("/");
+        spawn_orphan(&mut command)
+    };
+    // Without it, each meter has a helper of its own.
+    let _started: io::Result<()> = start();
+}
+
+/// The library is found from everywhere.
+fn absolute(library: Option<&Path>) -> Option<PathBuf> {
+    library.map(|library| std::path::absolute(library).unwrap_or_else(|_| library.to_owned()))
+}
+
+fn command(path: &Path, library: Option<&Path>, input: OwnedFd) -> Command {
+    let mut command = Command::new(path);
+    command.args(library).stdin(Stdio::from(input)).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+}
+
 /// What is answered is not what was asked.
 #[must_use]
 pub fn wrong_answer() -> Fault {
@@ -135,7 +193,9 @@ pub fn wrong_answer() -> Fault {
 impl Drop for Helper {
     /// One that hangs in the kernel does not die of this at once; it is not waited for.
     fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.try_wait().ok();
+        if let Some(child) = &mut self.child {
+            child.kill().ok();
+            child.try_wait().ok();
+        }
     }
 }

@@ -6,6 +6,7 @@ use super::declared::Declared;
 use super::device::Device;
 use super::figures::Sight;
 use super::identity::OpenFiles;
+use super::need::Asking;
 use super::pids::{JobPids, owner_of};
 use super::wire::{Ask, Fault, FaultKind, Listed, Polled};
 use crate::domain::usage::GpuUsage;
@@ -207,11 +208,16 @@ impl Gpus {
         }
     }
 
-    /// What the helper is asked next; `None` where there is nothing to ask.
+    /// What the helper is asked next, of a look that is not older than `since_us`; `None` where there is nothing to ask.
     #[must_use]
-    pub fn ask(&self, now_us: u64) -> Option<Ask> {
-        let devices: Vec<_> = self.devices.iter().map(|device| device.ask(now_us)).collect();
-        (!devices.is_empty()).then_some(Ask::Poll { devices })
+    pub fn ask(&self, asking: &Asking, now_us: u64, since_us: u64) -> Option<Ask> {
+        let is_concerned = |device: &&Device| match asking {
+            Asking::Nothing => false,
+            Asking::Open(minors) => device.may_be_the_jobs(minors),
+            Asking::All => true,
+        };
+        let devices: Vec<_> = self.devices.iter().filter(is_concerned).map(|device| device.ask(now_us)).collect();
+        (!devices.is_empty()).then_some(Ask::Poll { devices, since_us })
     }
 
     /// Whether the driver's lists tell nothing of the job's processes here, so that open files have to.
@@ -241,6 +247,9 @@ impl Gpus {
             device.take(polled, &pids, sight, until_us);
         }
         self.pids = pids;
+        let is_told = |device: &Device| polled.devices.iter().any(|polled| polled.uuid == device.nvml_uuid());
+        let untold = self.devices.iter_mut().filter(|device| !is_told(device));
+        untold.for_each(|device| device.take_none_open(now_us.min(until_us)));
     }
 
     fn pairs<'a>(

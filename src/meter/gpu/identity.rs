@@ -133,7 +133,9 @@ impl DriverFiles {
         self.dev.join(format!("nvidia{minor}"))
     }
 
-    fn minors(&self) -> Vec<u32> {
+    /// N of each `/dev/nvidiaN`, the least first.
+    #[must_use]
+    pub fn minors(&self) -> Vec<u32> {
         let names = std::fs::read_dir(&self.dev).into_iter().flatten().flatten().map(|entry| entry.file_name());
         let minor = |name: std::ffi::OsString| name.to_str()?.strip_prefix("nvidia")?.parse().ok();
         let mut minors: Vec<u32> = names.filter_map(minor).collect();

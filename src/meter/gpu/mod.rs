@@ -1,7 +1,7 @@
 //! GPU time: what the devices of a job really did.
 //!
 //! ```text
-//! jobmeter-nvml ──pipe──▶ child ─▶ watch (a thread) ─▶ gpus ─▶ device ─▶ integral
+//! jobmeter-nvml ─socket─▶ child ─▶ watch (a thread) ─▶ gpus ─▶ device ─▶ integral
 //!   the library           asked     each second         whose?   how?     samples → µs
 //! ```
 //!
@@ -18,7 +18,8 @@ pub mod figures;
 pub mod gpus;
 pub mod identity;
 pub mod integral;
-mod need;
+pub mod need;
+mod node;
 mod openings;
 pub mod options;
 mod orders;

@@ -21,11 +21,24 @@ const SOON_US: u64 = 5_000_000;
 /// What worked is in the driver's ring for so long.
 const KEPT_US: u64 = 12_000_000;
 
+/// What NVML has to be asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Asking {
+    /// None of the job's processes has a device, nor had one lately.
+    Nothing,
+    /// Of the job's devices, and of those which its processes have open, by their minor numbers.
+    Open(BTreeSet<u32>),
+    /// Of all, since files do not tell who uses which.
+    All,
+}
+
 #[derive(Debug)]
 pub(super) struct Need {
     files: DriverFiles,
     openings: Openings,
-    /// Its files do not tell, or somebody wants it to be asked.
+    /// Who has such a file open may use a device, and nobody else.
+    files_tell: bool,
+    /// Somebody wants it to be asked.
     always: bool,
     /// What has been seen to work is asked for until then.
     until_us: u64,
@@ -42,15 +55,15 @@ impl Need {
     pub(super) fn new(options: &GpuOptions, job: &ContainmentSpec) -> Self {
         let files = DriverFiles::default();
         let openings = Openings::watch(&files);
-        // Whoever names a library wants it to be asked.
-        let is_named = matches!(options.selection, Some(Selection::All | Selection::These(_)));
-        // Whose namespace is another's may have other files of the same devices.
+        // Whose namespace is another's may have other files of the same devices; what has none is in a library alone.
         let is_attached = matches!(job, ContainmentSpec::Attached { .. });
-        let always =
-            options.library.is_some() || is_named || is_attached || files.tell_too_little() || openings.fd().is_none();
+        let is_elsewhere = options.library.is_some() || is_attached || files.minors().is_empty();
+        let files_tell = !is_elsewhere && !files.tell_too_little() && openings.fd().is_some();
+        let always = matches!(options.selection, Some(Selection::All | Selection::These(_)));
         Self {
             files,
             openings,
+            files_tell,
             always,
             until_us: 0,
             soon_until_us: 0,
@@ -61,17 +74,23 @@ impl Need {
         }
     }
 
-    /// Whether it has to be asked now. `has_one` is whether a device is the job's.
-    pub(super) fn is_there(&mut self, living: &[i32], has_one: bool) -> bool {
-        let now_us = SystemClock.boottime_us();
-        if self.always {
-            return true;
+    /// Of what it has to be asked now. `has_one` is whether a device is the job's.
+    pub(super) fn of(&mut self, living: impl FnOnce() -> Vec<i32>, has_one: bool) -> Asking {
+        if !self.files_tell {
+            return Asking::All;
         }
-        let open = self.files.open_by(living);
+        let open = self.files.open_by(&living());
+        let now_us = SystemClock.boottime_us();
         if has_one || !open.complete || !open.pids.is_empty() {
             self.until_us = now_us.saturating_add(KEPT_US);
         }
-        now_us < self.until_us
+        if !self.always && now_us >= self.until_us {
+            Asking::Nothing
+        } else if open.complete {
+            Asking::Open(open.minors)
+        } else {
+            Asking::All
+        }
     }
 
     /// Whether a device may be about to become the job's.

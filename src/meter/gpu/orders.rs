@@ -25,8 +25,10 @@ pub(super) struct Orders {
     /// What `--gpus` names is not there.
     pub(super) refusal: Option<String>,
     pub(super) helper_pid: Option<u32>,
-    /// CPU time of helpers that have ended.
+    /// CPU time of its own helpers that have ended.
     pub(super) helpers_us: u64,
+    /// What the machine's helper has done for this meter, in µs.
+    pub(super) shared_us: u64,
 }
 
 #[derive(Debug)]

@@ -11,6 +11,7 @@ use super::device::Device as Metered;
 use super::figures::{Mode, Sight};
 use super::gpus::{Gpus, sight};
 use super::identity::OpenFiles;
+use super::need::Asking;
 use super::wire::Stretch as Counted;
 use super::wire::{Ask, AskCounters, AskDevice, Fault, FaultKind, Listed, ListedDevice, Polled, PolledDevice};
 
@@ -86,7 +87,9 @@ impl Job {
     }
 
     fn look_with(&mut self, device: &Device, living: &[i32], now_us: u64) {
-        let Some(Ask::Poll { devices }) = self.gpus.ask(now_us) else { panic!("nothing is asked") };
+        let Some(Ask::Poll { devices, .. }) = self.gpus.ask(&Asking::All, now_us, now_us) else {
+            panic!("nothing is asked")
+        };
         let devices = devices.iter().map(|ask| polled(device, ask, now_us, self.counted_us)).collect();
         self.counted_us = now_us;
         self.gpus.take(&Polled { devices, cpu_us: 0 }, living, None, now_us);
@@ -196,7 +199,7 @@ fn in_a_container_anothers_number_is_not_ours() {
     let mut job = Job::new(7, true, false, "570.124.06", false);
     job.gpus.begin(7, START_US);
     for at_us in each_second(end_us) {
-        let Some(Ask::Poll { devices }) = job.gpus.ask(at_us) else { panic!() };
+        let Some(Ask::Poll { devices, .. }) = job.gpus.ask(&Asking::All, at_us, at_us) else { panic!() };
         let mut polled = polled(&device, &devices[0], at_us, 0);
         polled.running = Ok(Vec::new());
         job.gpus.take(&Polled { devices: vec![polled], cpu_us: 0 }, &[7], None, at_us);

@@ -119,11 +119,18 @@ impl Watch {
         self.thread.take().filter(JoinHandle::is_finished).map(JoinHandle::join);
     }
 
-    /// CPU time of the helpers so far.
+    /// CPU time of its own helpers so far, in µs: they are where the keeper is.
     #[must_use]
-    pub fn helper_cpu_us(&self) -> u64 {
+    pub fn own_helpers_us(&self) -> u64 {
         let orders = locked(&self.shared.orders);
         let pid = orders.helper_pid.and_then(|pid| i32::try_from(pid).ok()).map(Pid::from_raw);
         orders.helpers_us.saturating_add(pid.map_or(0, cpu_us_of))
+    }
+
+    /// The same, and what the machine's helper has done for this meter.
+    #[must_use]
+    pub fn helper_cpu_us(&self) -> u64 {
+        let shared_us = locked(&self.shared.orders).shared_us;
+        self.own_helpers_us().saturating_add(shared_us)
     }
 }

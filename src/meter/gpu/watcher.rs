@@ -11,7 +11,7 @@ use super::claims::Claim;
 use super::declared::{Declared, declared, unseen};
 use super::gpus::Gpus;
 use super::identity::{DriverFiles, OpenFiles};
-use super::need::Need;
+use super::need::{Asking, Need};
 use super::options::GpuOptions;
 use super::orders::{Orders, Shared, Stage, locked};
 use super::place;
@@ -30,6 +30,13 @@ const ANSWER_WAIT: Duration = Duration::from_millis(100);
 const LIST_WAIT_MAX_US: u64 = 300_000_000;
 /// One that has told its devices, and then does not answer for so long.
 const POLL_WAIT_MAX_US: u64 = 30_000_000;
+/// The same of the machine's helper, which may hang at a device that is not this job's.
+const SHARED_LIST_WAIT_MAX_US: u64 = 20_000_000;
+const SHARED_POLL_WAIT_MAX_US: u64 = 5_000_000;
+/// For so long a meter that it did not answer has one of its own.
+const PRIVATE_US: u64 = 300_000_000;
+/// Those who look at the same time have the same look.
+const LOOK_AGE_MAX_US: u64 = 100_000;
 /// From the end of a job until its last samples are in the ring: two periods at most.
 const LAST_SAMPLES_MAX: Duration = Duration::from_millis(370);
 const LAST_LOOK: Duration = Duration::from_millis(40);
@@ -58,12 +65,18 @@ pub(super) struct Watcher {
     options: GpuOptions,
     job: ContainmentSpec,
     line: Line,
+    /// The machine's helper, which lives as long as somebody holds it.
+    held: Option<Helper>,
     /// The devices are known.
     is_listed: bool,
     need: Need,
+    asking: Asking,
     /// By UUID, the devices that this task of the job charges.
     claims: BTreeMap<String, Claim>,
     retry_us: u64,
+    private_until_us: u64,
+    /// What was before this moment will not do.
+    fresh: bool,
     fault: Fault,
     helper_us: u64,
 }
@@ -79,16 +92,21 @@ impl Watcher {
         let declared = resolve(&options, &listed).unwrap_or_default();
         *locked(&shared.gpus) = Gpus::unlisted(&listed, declared, place::has_host_pids(), SystemClock.boottime_us());
         let line = Line::Down { until_us: 0 };
+        let held = Helper::join(options.library.as_deref());
         let need = Need::new(&options, &job);
         Self {
             shared,
             options,
             job,
             line,
+            held,
             is_listed: false,
             need,
+            asking: Asking::All,
             claims: BTreeMap::new(),
             retry_us: RETRY_FIRST_US,
+            private_until_us: 0,
+            fresh: true,
             fault,
             helper_us: 0,
         }
@@ -116,12 +134,20 @@ impl Watcher {
         self.set(|orders| orders.stage = Stage::Ended);
     }
 
+    fn count(&mut self, helper: &Helper, cpu_us: u64) {
+        let more_us = cpu_us.saturating_sub(std::mem::replace(&mut self.helper_us, cpu_us));
+        if helper.is_shared() {
+            self.set(|orders| orders.shared_us = orders.shared_us.saturating_add(more_us));
+        }
+    }
+
     /// The CPU time of one that has ended, or is about to.
     fn count_helper(&mut self) {
         let ended_us = std::mem::take(&mut self.helper_us);
         self.set(|orders| {
-            orders.helper_pid = None;
-            orders.helpers_us = orders.helpers_us.saturating_add(ended_us);
+            if orders.helper_pid.take().is_some() {
+                orders.helpers_us = orders.helpers_us.saturating_add(ended_us);
+            }
         });
     }
 
@@ -145,9 +171,10 @@ impl Watcher {
         let due_us = match &self.line {
             // The look itself waits.
             Line::Asked { .. } => 0,
-            _ if soon || restless => after(LOOK_SOON),
-            _ => after(LOOK),
+            _ if soon || restless => next_of_all(LOOK_SOON),
+            _ => next_of_all(LOOK),
         };
+        self.fresh = false;
         loop {
             if let Some(is_there_one) = self.take_orders(soon) {
                 return is_there_one;
@@ -163,11 +190,13 @@ impl Watcher {
     }
 
     /// Whether there is a look, where the keeper has said something of that since.
-    fn take_orders(&self, soon: bool) -> Option<bool> {
+    fn take_orders(&mut self, soon: bool) -> Option<bool> {
         let _has_rung = self.shared.ordered.silence();
         let mut orders = locked(&self.shared.orders);
         // What is wanted now is done before the end.
-        if std::mem::take(&mut orders.now) {
+        let now = std::mem::take(&mut orders.now);
+        self.fresh = now || orders.last;
+        if now {
             return Some(true);
         }
         if orders.last { Some(false) } else { (orders.soon != soon).then_some(true) }
@@ -184,7 +213,8 @@ impl Watcher {
 
     fn look(&mut self, job: Option<&Containment>) {
         let has_one = locked(&self.shared.gpus).has_one_of_the_job();
-        if !self.need.is_there(&processes(job), has_one) {
+        self.asking = self.need.of(|| processes(job), has_one);
+        if self.asking == Asking::Nothing {
             self.hang_up();
             return locked(&self.shared.gpus).take_none_open(SystemClock.boottime_us());
         }
@@ -210,9 +240,10 @@ impl Watcher {
 
     /// Nothing has to be asked for now.
     fn hang_up(&mut self) {
-        if !matches!(self.line, Line::Down { .. }) {
-            self.line = Line::Down { until_us: 0 };
-            self.count_helper();
+        match std::mem::replace(&mut self.line, Line::Down { until_us: 0 }) {
+            Line::Down { until_us } => self.line = Line::Down { until_us },
+            Line::Ready(helper) if helper.is_shared() => self.held = Some(helper),
+            Line::Ready(_) | Line::Asked { .. } => self.count_helper(),
         }
     }
 
@@ -261,7 +292,8 @@ impl Watcher {
             }
             Line::Down { .. } => (self.start()?, now_us),
             Line::Ready(mut helper) => {
-                let Some(ask) = locked(&self.shared.gpus).ask(now_us) else {
+                let since_us = now_us.saturating_sub(if self.fresh { 0 } else { LOOK_AGE_MAX_US });
+                let Some(ask) = locked(&self.shared.gpus).ask(&self.asking, now_us, since_us) else {
                     self.line = Line::Ready(helper);
                     return Ok(None);
                 };
@@ -278,19 +310,21 @@ impl Watcher {
             }
             Some(Told::Polled(polled)) if self.is_listed => {
                 self.retry_us = RETRY_FIRST_US;
-                self.helper_us = polled.cpu_us;
+                self.count(&helper, polled.cpu_us);
                 self.line = Line::Ready(helper);
                 Ok(Some(polled))
             }
             Some(Told::Failed(fault)) => Err(fault),
             Some(Told::Polled(_)) => Err(wrong_answer()),
             None => {
-                let wait_max_us = if self.is_listed { POLL_WAIT_MAX_US } else { LIST_WAIT_MAX_US };
                 let waited_us = now_us.saturating_sub(at_us);
+                let wait_max_us = answer_wait_max_us(helper.is_shared(), self.is_listed);
                 let fault = Fault::failed(format!("NVML has not answered for {} s", waited_us / 1_000_000));
                 if waited_us < wait_max_us {
                     locked(&self.shared.gpus).await_listing();
                     self.line = Line::Asked { helper, at_us };
+                } else if helper.is_shared() {
+                    self.private_until_us = now_us.saturating_add(PRIVATE_US);
                 }
                 Err(fault)
             }
@@ -299,10 +333,13 @@ impl Watcher {
 
     /// A helper that was asked for its devices.
     fn start(&mut self) -> Result<Helper, Fault> {
-        let mut helper = Helper::start(self.options.library.as_deref())?;
+        let library = self.options.library.as_deref();
+        let mut shared = || self.held.take().or_else(|| Helper::join(library));
+        let joined = if is_before(self.private_until_us) { None } else { shared() };
+        let mut helper = joined.map_or_else(|| Helper::start(library), Ok)?;
         self.is_listed = false;
         let pid = helper.pid();
-        self.set(|orders| orders.helper_pid = Some(pid));
+        self.set(|orders| orders.helper_pid = pid);
         helper.send(&Ask::List)?;
         Ok(helper)
     }
@@ -333,6 +370,21 @@ impl Watcher {
 
 fn processes(job: Option<&Containment>) -> Vec<i32> {
     job.map(Containment::processes).unwrap_or_default()
+}
+
+fn answer_wait_max_us(is_shared: bool, is_listed: bool) -> u64 {
+    match (is_shared, is_listed) {
+        (false, false) => LIST_WAIT_MAX_US,
+        (false, true) => POLL_WAIT_MAX_US,
+        (true, false) => SHARED_LIST_WAIT_MAX_US,
+        (true, true) => SHARED_POLL_WAIT_MAX_US,
+    }
+}
+
+/// All meters of a machine look at the same times.
+fn next_of_all(look: Duration) -> u64 {
+    let (now_us, look_us) = (SystemClock.boottime_us(), u64::try_from(look.as_micros()).unwrap_or(u64::MAX));
+    now_us.saturating_sub(now_us.checked_rem(look_us).unwrap_or(0)).saturating_add(look_us)
 }
 
 fn variable(name: &str) -> Option<String> {

@@ -1,4 +1,4 @@
-//! What jobmeter and its helper `jobmeter-nvml` say to each other: one JSON document a line. The helper decides nothing;
+//! What jobmeter and its helper `jobmeter-nvml` say to each other: one JSON document a line, over a socket. The helper decides nothing;
 //! what it reads is judged where it is taken.
 
 use serde::{Deserialize, Serialize};
@@ -13,6 +13,9 @@ pub enum Ask {
     Poll {
         /// Which.
         devices: Vec<AskDevice>,
+        /// A look at them that others have asked for will do, if it is not older than this (`CLOCK_BOOTTIME`, µs).
+        #[serde(default)]
+        since_us: u64,
     },
 }
 
@@ -137,7 +140,7 @@ pub struct Mig {
 pub struct Polled {
     /// In the order in which they were asked for.
     pub devices: Vec<PolledDevice>,
-    /// CPU time of the helper so far, the library's included.
+    /// CPU time of the helper so far, the library's included: all of it, or what it has done for this meter.
     pub cpu_us: u64,
 }
 

@@ -189,6 +189,13 @@ impl Device {
         }
     }
 
+    /// Whether it is the job's, was so, or may become so through one of these open files. Those of a MIG device do not tell.
+    #[must_use]
+    pub fn may_be_the_jobs(&self, minors: &BTreeSet<u32>) -> bool {
+        let may_be_open = || self.info.mig.is_some() || self.info.minor.is_none_or(|minor| minors.contains(&minor));
+        self.is_ours() || self.usage().is_some() || may_be_open()
+    }
+
     /// Whether its time is the job's.
     #[must_use]
     pub fn is_ours(&self) -> bool {

@@ -164,3 +164,32 @@ fn what_is_lost_or_anothers_is_not_charged_for_being_open() {
     (1..10).for_each(|second| task.look(&device, START_US + second * SECOND));
     assert_eq!(task.end(&device, START_US + 10 * SECOND), (0, 0));
 }
+
+/// Where files tell who may use a device, those that the job has nothing of are left alone.
+#[test]
+fn only_what_the_job_may_use_is_asked_for() {
+    let listed = |uuid: &str, minor| ListedDevice { uuid: uuid.to_owned(), minor, ..ListedDevice::default() };
+    let devices = vec![listed("mine", Some(0)), listed("other", Some(1)), listed("hidden", None)];
+    let listed = Listed { driver: "570.124.06".to_owned(), devices, ..Listed::default() };
+    let declared = Declared { uuids: ["mine".to_owned()].into(), ..Declared::default() };
+    let mut gpus = Gpus::new(&listed, declared, true, START_US);
+    gpus.begin(7, START_US);
+    let asked = |gpus: &Gpus, asking| match gpus.ask(&asking, START_US, START_US) {
+        Some(Ask::Poll { devices, .. }) => devices.into_iter().map(|device| device.uuid).collect::<Vec<_>>(),
+        _ => Vec::new(),
+    };
+    assert_eq!(asked(&gpus, Asking::Open([].into())), ["mine", "hidden"]);
+    assert_eq!(asked(&gpus, Asking::Open([0, 1].into())), ["mine", "other", "hidden"]);
+    assert_eq!(asked(&gpus, Asking::All), ["mine", "other", "hidden"]);
+    assert!(asked(&gpus, Asking::Nothing).is_empty());
+    // It was not looked at for ten seconds, and is the job's from then on.
+    let look = |uuids: &[&str], running: &[(u32, u64)], at_us| {
+        let of =
+            |uuid: &&str| PolledDevice { running: Ok(running.to_vec()), ..PolledDevice::new(uuid.to_string(), at_us) };
+        Polled { devices: uuids.iter().map(of).collect(), cpu_us: 0 }
+    };
+    gpus.take(&look(&["mine", "hidden"], &[], START_US + 10 * SECOND), &[7], None, START_US + 10 * SECOND);
+    gpus.take(&look(&["other"], &[(7, 1)], START_US + 11 * SECOND), &[7], None, START_US + 11 * SECOND);
+    let allocated_us = gpus.usage(START_US + 11 * SECOND)["other"].allocated_seconds.0;
+    assert_eq!(allocated_us, SECOND);
+}
