@@ -12,6 +12,7 @@ use crate::domain::units::{Microseconds, Nanocredits};
 use crate::ledger::LedgerError;
 use crate::ledger::protocol::Reason;
 use crate::ledger::views::{AttemptView, Change, JobView, Query, View};
+use crate::runner::gpu_part::GpuDevice;
 use crate::runner::receipt::Receipt;
 use crate::runner::summary::{credits, seconds};
 
@@ -196,6 +197,9 @@ fn breakdown(text: &mut String, receipt: &Receipt) {
     line("CPU", format!("{} s by {} ({bound})", seconds(cpu.total_seconds), cpu.source.as_str()));
     line("", format!("user {} s, system {} s", seconds(cpu.user_seconds), seconds(cpu.system_seconds)));
     line("allocated", format!("{} s", seconds(cpu.allocated_seconds)));
+    if let Some(used) = efficiency(receipt) {
+        line("used", used);
+    }
     let waits = [
         ("throttled", cpu.throttled_seconds),
         ("pressure", cpu.pressure_seconds),
@@ -230,16 +234,19 @@ fn gpus(text: &mut String, receipt: &Receipt, style: &Style) {
         let declared = if device.declared { "" } else { ", which was not declared" };
         line("GPU", format!("{} {}{declared}", device.name, device.uuid));
         let (busy, allocated) = (seconds(device.busy_seconds), seconds(device.allocated_seconds));
-        line(
-            "",
-            format!("busy {busy} s of {allocated} s, {} ({bound}), weight {}", device.mode.as_str(), device.weight),
-        );
-        let apart = [("taken as allocated", device.estimated_seconds), ("nobody's", device.unattributed_seconds)];
+        let percent = percent(device.busy_seconds.0, device.allocated_seconds.0);
+        let percent = percent.map(|percent| format!(" ({percent} %)")).unwrap_or_default();
+        let (mode, weight) = (device.mode.as_str(), device.weight);
+        line("", format!("busy {busy} s of {allocated} s{percent}, {mode} ({bound}), weight {weight}"));
+        let apart = [
+            ("taken as allocated", device.estimated_seconds),
+            ("nobody's", device.unattributed_seconds),
+            (if device.busy_seconds == Microseconds::ZERO { "never used" } else { "idle" }, device.idle_seconds),
+        ];
         for (what, time) in apart.into_iter().filter(|(_, time)| *time > Microseconds::ZERO) {
             line("", format!("{} s {what}", seconds(time)));
         }
-        let (memory, energy) = (device.memory_peak_bytes / 1_048_576, device.energy_millijoules / 1_000);
-        line("", format!("{memory} MiB at most, {energy} J"));
+        [memory_of(device), power_of(device)].into_iter().chain(troubles(device)).for_each(|told| line("", told));
         if !device.utilization.percent.is_empty() {
             line("", chart::percent(&device.utilization.percent));
             let columns = format!("a column is {} s, full height 100 %", seconds(device.utilization.column_seconds));
@@ -247,6 +254,54 @@ fn gpus(text: &mut String, receipt: &Receipt, style: &Style) {
         }
         device.notes.iter().for_each(|note| line("note", note.clone()));
     }
+}
+
+fn percent(part: u64, whole: u64) -> Option<u128> {
+    (u128::from(part) * 100).checked_div(whole.into())
+}
+
+fn memory_of(device: &GpuDevice) -> String {
+    let used = device.memory_peak_bytes;
+    let of = |total: u64| Some(format!(", {} % of {}", percent(used, total)?, total / 1_048_576));
+    let total = device.memory_total_bytes.and_then(of).unwrap_or_default();
+    format!("memory at most {} MiB{total}", used / 1_048_576)
+}
+
+fn power_of(device: &GpuDevice) -> String {
+    let power = [("on average", device.power_mean_milliwatts), ("at most", device.power_peak_milliwatts)];
+    let told = power.into_iter().filter_map(|(when, power)| Some(format!(", {} W {when}", power? / 1_000)));
+    format!("{} J{}", device.energy_millijoules / 1_000, told.collect::<String>())
+}
+
+/// What of all that the job had it used.
+fn efficiency(receipt: &Receipt) -> Option<String> {
+    let (cpu, gpu) = (&receipt.cpu, &receipt.gpu);
+    let memory = |device: &GpuDevice| Some((device.memory_peak_bytes, device.memory_total_bytes?));
+    let memory = gpu
+        .devices
+        .iter()
+        .filter_map(memory)
+        .fold((0, 0), |sum: (u64, u64), (used, total)| (sum.0.saturating_add(used), sum.1.saturating_add(total)));
+    let parts = [
+        ("CPU", percent(cpu.total_seconds.0, cpu.allocated_seconds.0)),
+        ("GPU", percent(gpu.busy_seconds.0, gpu.allocated_seconds.0)),
+        ("GPU memory", percent(memory.0, memory.1)),
+    ];
+    let told: Vec<String> =
+        parts.into_iter().filter_map(|(what, percent)| Some(format!("{what} {} %", percent?))).collect();
+    (!told.is_empty()).then(|| told.join(", "))
+}
+
+/// Why it was slow, and what went wrong on it.
+fn troubles(device: &GpuDevice) -> Vec<String> {
+    let slow = device.slowdown_seconds.iter();
+    let mut told: Vec<String> =
+        slow.map(|(why, time)| format!("clocks lowered for {} s: {why}", seconds(*time))).collect();
+    told.extend(device.xids.iter().map(|number| format!("the driver had an error of it: XID {number}")));
+    if device.ecc_uncorrected_errors > 0 {
+        told.push(format!("memory errors that could not be corrected: {}", device.ecc_uncorrected_errors));
+    }
+    told
 }
 
 fn remarks(text: &mut String, receipt: &Receipt) {

@@ -1,5 +1,7 @@
 //! The GPUs of a job on its receipt.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::domain::rating::RateCard;
@@ -61,10 +63,31 @@ pub struct GpuDevice {
     pub estimated_seconds: Microseconds,
     /// `null` where none can be declared.
     pub error_bound_seconds: Option<Microseconds>,
+    /// Wall time between looks in which it did nothing for the job.
+    #[serde(default)]
+    pub idle_seconds: Microseconds,
     /// At the looks; of the job's processes on a shared device, else of the device.
     pub memory_peak_bytes: u64,
+    /// Of the whole device; `null` where it is not known.
+    #[serde(default)]
+    pub memory_total_bytes: Option<u64>,
     /// Of the whole device.
     pub energy_millijoules: u64,
+    /// Of the whole device, while it was the job's; `null` where it does not tell.
+    #[serde(default)]
+    pub power_mean_milliwatts: Option<u64>,
+    /// The same at most, on average between two looks.
+    #[serde(default)]
+    pub power_peak_milliwatts: Option<u64>,
+    /// For how long its clocks were lowered, and why.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub slowdown_seconds: BTreeMap<String, Microseconds>,
+    /// The driver's errors of it (XID), by their numbers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub xids: Vec<u64>,
+    /// Errors of its memory that could not be corrected.
+    #[serde(default)]
+    pub ecc_uncorrected_errors: u64,
     /// How busy it was, in equal columns of time.
     pub utilization: Utilization,
     /// What could not be done exactly, one sentence each.
@@ -116,6 +139,8 @@ impl GpuDevice {
     fn of(device: &Device, rates: &RateCard) -> Self {
         let figures = device.figures();
         let (column_us, percent) = device.utilization();
+        let condition = device.condition();
+        let slow = condition.slow_us().iter().map(|(why, us)| ((*why).to_owned(), Microseconds(*us)));
         Self {
             uuid: device.info().uuid.clone(),
             name: device.info().model.clone(),
@@ -127,8 +152,15 @@ impl GpuDevice {
             unattributed_seconds: Microseconds(figures.unattributed_us),
             estimated_seconds: Microseconds(figures.estimated_us),
             error_bound_seconds: device.error_bound_us().map(Microseconds),
+            idle_seconds: Microseconds(condition.idle_us()),
             memory_peak_bytes: figures.memory_peak_bytes,
+            memory_total_bytes: device.info().memory_bytes,
             energy_millijoules: figures.energy_mj,
+            power_mean_milliwatts: condition.power_mean_mw(),
+            power_peak_milliwatts: condition.power_peak_mw(),
+            slowdown_seconds: slow.collect(),
+            xids: condition.errors().to_vec(),
+            ecc_uncorrected_errors: condition.ecc_errors(),
             utilization: Utilization { column_seconds: Microseconds(column_us), percent },
             notes: device.notes(),
         }

@@ -13,6 +13,7 @@
     reason = "a test double with the C interface of NVML"
 )]
 
+mod condition;
 mod script;
 
 use std::ffi::{CStr, c_char, c_uint, c_ulonglong, c_void};
@@ -363,13 +364,6 @@ pub unsafe extern "C" fn nvmlDeviceGetMPSComputeRunningProcesses_v3(
         }
         Err(code) => code,
     }
-}
-
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn nvmlDeviceGetTotalEnergyConsumption(device: Handle, into: *mut c_ulonglong) -> Code {
-    code(find("nvmlDeviceGetTotalEnergyConsumption", device).map(|(_, found)| unsafe {
-        *into = found.device.energy_mj(now_us());
-    }))
 }
 
 #[unsafe(no_mangle)]

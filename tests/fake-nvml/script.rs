@@ -89,6 +89,15 @@ pub struct Device {
     /// Which say only so many percent of the truth.
     #[serde(default)]
     pub counters_percent: Option<u64>,
+    /// Why its clocks are lowered, as bits.
+    #[serde(default)]
+    pub slowdown: u64,
+    /// When its memory had an error.
+    #[serde(default)]
+    pub ecc_ms: Vec<u64>,
+    /// When the driver had an error of it, and its number; in their order.
+    #[serde(default)]
+    pub xids: Vec<(u64, u64)>,
 }
 
 /// A MIG device.

@@ -35,6 +35,8 @@ struct Client {
     questions: File,
     answers: File,
     unread: Vec<u8>,
+    /// How many of its questions are not answered yet.
+    open: usize,
 }
 
 /// What the thread is asked that waits for the library.
@@ -117,10 +119,14 @@ impl Clients {
             let told = readable_of(&fds, wait_max);
             let is_quiet = !told.contains(&true);
             let mut told = told.into_iter();
-            clients.retain_mut(|client| !told.next().unwrap_or(false) || client.hear(&reader.questions).is_ok());
+            let has_ended =
+                |client: &mut Client| told.next().unwrap_or(false) && client.hear(&reader.questions).is_err();
+            let ended: Vec<Client> = clients.extract_if(.., has_ended).collect();
+            // Only the machine's helper must not hang for one that has gone: another one ends with its meter.
+            ended.into_iter().filter(|_| self.listener.is_none()).for_each(|client| client.answer_to_the_end(&reader));
             if told.next().unwrap_or(false) && reader.bell.silence() {
                 for (number, line) in reader.answers.try_iter() {
-                    clients.retain_mut(|client| client.number != number || client.answers.write_all(&line).is_ok());
+                    clients.retain_mut(|client| client.number != number || client.tell(&line).is_ok());
                 }
             }
             if told.next().unwrap_or(false) {
@@ -156,7 +162,7 @@ impl Question {
 
 impl Client {
     fn of(number: u64, (questions, answers): (File, File)) -> Self {
-        Self { number, questions, answers, unread: Vec::new() }
+        Self { number, questions, answers, unread: Vec::new(), open: 0 }
     }
 
     /// Passes on what it asks; an error is its end.
@@ -165,12 +171,26 @@ impl Client {
         while let Some(end) = self.unread.iter().position(|byte| *byte == b'\n') {
             let line = self.unread.drain(..=end).collect();
             questions.send(Question::Line(self.number, line)).map_err(io::Error::other)?;
+            self.open += 1;
         }
         if heard.is_err() || self.unread.len() > QUESTION_MAX_BYTES {
             questions.send(Question::Gone(self.number)).map_err(io::Error::other)?;
             return Err(ErrorKind::UnexpectedEof.into());
         }
         Ok(())
+    }
+
+    fn tell(&mut self, line: &[u8]) -> io::Result<()> {
+        self.open = self.open.saturating_sub(1);
+        self.answers.write_all(line)
+    }
+
+    /// It asks nothing more, and may still read.
+    fn answer_to_the_end(mut self, reader: &Reader) {
+        while self.open > 0
+            && let Ok((_, line)) = reader.answers.recv()
+            && self.tell(&line).is_ok()
+        {}
     }
 
     fn read(&mut self) -> io::Result<()> {

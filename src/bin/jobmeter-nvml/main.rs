@@ -5,6 +5,7 @@
 //! Its standard input is the socket, of one meter, or of all that connect to it: then it is the machine's, and ends with the last of them.
 
 mod clients;
+mod errors;
 mod library;
 mod list;
 mod poll;

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use jobmeter::meter::gpu::wire::{AskCounters, AskDevice, Fault, Got, Polled, PolledDevice, Stretch};
 use jobmeter::sys::clock::{Clock, SystemClock};
 use jobmeter::sys::nvml::{instance_ids, processes_utilization, utilization_samples};
-use nvml_wrapper::enum_wrappers::device::Sampling;
+use nvml_wrapper::enum_wrappers::device::{EccCounter, MemoryError, Sampling};
 use nvml_wrapper::enums::device::{SampleValue, UsedGpuMemory};
 use nvml_wrapper::enums::gpm::GpmMetricId;
 use nvml_wrapper::error::NvmlError;
@@ -14,6 +14,7 @@ use nvml_wrapper::gpm::{GpmSample, gpm_metrics_get};
 use nvml_wrapper::struct_wrappers::device::ProcessInfo;
 use nvml_wrapper::{Device, Nvml};
 
+use super::errors::Errors;
 use super::fault;
 
 /// Two samples of counters have to be so far apart (nvml.h: "at least 100 ms").
@@ -48,11 +49,12 @@ pub(super) struct Poller {
     looks: HashMap<String, Look>,
     /// Whether a device has some.
     has_counters: HashMap<String, bool>,
+    errors: Errors,
 }
 
 impl Poller {
     pub(super) fn new(nvml: &'static Nvml) -> Self {
-        Self { nvml, looks: HashMap::new(), has_counters: HashMap::new() }
+        Self { nvml, looks: HashMap::new(), has_counters: HashMap::new(), errors: Errors::new(nvml) }
     }
 
     pub(super) fn poll(&mut self, devices: &[AskDevice], since_us: u64, baselines: &mut Baselines) -> Polled {
@@ -116,6 +118,9 @@ impl Poller {
             }
             polled.mps = device.mps_running_compute_processes().is_ok_and(|clients| !clients.is_empty());
             polled.energy_mj = device.total_energy_consumption().ok();
+            polled.slowdown = device.current_throttle_reasons().map_or(0, |reasons| reasons.bits());
+            polled.ecc_uncorrected = device.total_ecc_errors(MemoryError::Uncorrected, EccCounter::Volatile).ok();
+            polled.errors = self.errors.of(device, &ask.uuid);
         }
         polled.running = running(device);
         polled.memory_bytes = device.memory_info().ok().map(|memory| memory.used);

@@ -168,6 +168,15 @@ pub struct PolledDevice {
     pub memory_bytes: Option<u64>,
     /// Since the driver was loaded.
     pub energy_mj: Option<u64>,
+    /// Why its clocks are lower than they could be: bits of `nvmlClocksEventReasons`.
+    #[serde(default)]
+    pub slowdown: u64,
+    /// Errors of its memory that could not be corrected, since the driver was loaded.
+    #[serde(default)]
+    pub ecc_uncorrected: Option<u64>,
+    /// The driver's last errors of it (XID): `CLOCK_BOOTTIME` when each was seen, in µs, and its number.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<(u64, u64)>,
 }
 
 /// How busy a GPU instance was in one stretch of `CLOCK_BOOTTIME`.
@@ -197,7 +206,22 @@ impl PolledDevice {
     pub fn new(uuid: String, at_us: u64) -> Self {
         let (samples, running, used) = (Ok(Vec::new()), Ok(Vec::new()), Ok(Vec::new()));
         let (counted, instance) = (None, None);
-        Self { uuid, at_us, samples, counted, instance, running, used, mps: false, memory_bytes: None, energy_mj: None }
+        let (memory_bytes, energy_mj, ecc_uncorrected, errors) = (None, None, None, Vec::new());
+        Self {
+            uuid,
+            at_us,
+            samples,
+            counted,
+            instance,
+            running,
+            used,
+            mps: false,
+            memory_bytes,
+            energy_mj,
+            slowdown: 0,
+            ecc_uncorrected,
+            errors,
+        }
     }
 }
 

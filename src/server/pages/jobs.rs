@@ -297,6 +297,10 @@ fn bound(part: &Value) -> Option<String> {
 fn gpu(device: &Value) -> Gpu {
     let seconds = |field: &str| number(&device[field]).map(|text| format!("{text} s"));
     let text = |field: &str| device[field].as_str().unwrap_or_default().to_owned();
+    let watts = |field: &str| device[field].as_u64().map(|mw| format!("{} W", mw / 1_000));
+    let slow = device["slowdown_seconds"].as_object().into_iter().flatten();
+    let slow: Vec<String> = slow.filter_map(|(why, time)| Some(format!("{} s: {why}", number(time)?))).collect();
+    let xids: Vec<String> = device["xids"].as_array().into_iter().flatten().map(Value::to_string).collect();
     let lines = [
         ("UUID", Some(text("uuid"))),
         ("Measured as", Some(text("mode"))),
@@ -306,8 +310,18 @@ fn gpu(device: &Value) -> Gpu {
         ("Nobody's", seconds("unattributed_seconds")),
         ("Taken as allocated", seconds("estimated_seconds")),
         ("Error bound", bound(device)),
+        ("Idle", seconds("idle_seconds")),
         ("Memory at most", device["memory_peak_bytes"].as_u64().map(mebibytes)),
+        ("Memory", device["memory_total_bytes"].as_u64().map(mebibytes)),
         ("Energy", device["energy_millijoules"].as_u64().map(|mj| format!("{} J", mj / 1_000))),
+        ("Power on average", watts("power_mean_milliwatts")),
+        ("Power at most", watts("power_peak_milliwatts")),
+        ("Clocks lowered", Some(slow.join(", ")).filter(|text| !text.is_empty())),
+        ("Errors (XID)", Some(xids.join(", ")).filter(|text| !text.is_empty())),
+        (
+            "Memory errors",
+            device["ecc_uncorrected_errors"].as_u64().filter(|count| *count > 0).map(|count| count.to_string()),
+        ),
     ];
     let columns: Vec<u64> =
         device["utilization"]["percent"].as_array().into_iter().flatten().filter_map(Value::as_u64).collect();

@@ -1,5 +1,6 @@
 //! One device: what the job used of it, and how that is known.
 
+pub mod condition;
 mod counters;
 mod listing;
 mod reading;
@@ -7,6 +8,7 @@ mod sharing;
 
 use std::collections::BTreeSet;
 
+use self::condition::Condition;
 use self::counters::Counters;
 use super::chart::Chart;
 use super::figures::{Figures, Mode, Sight};
@@ -62,6 +64,7 @@ pub struct Device {
     tenants: Tenants,
     restless_until_us: u64,
     chart: Chart,
+    condition: Condition,
     notes: BTreeSet<String>,
     /// What NVML calls it, where it was known by its number alone before.
     nvml_uuid: Option<String>,
@@ -105,6 +108,7 @@ impl Device {
             tenants: Tenants::default(),
             restless_until_us: 0,
             chart: Chart::default(),
+            condition: Condition::default(),
             notes: BTreeSet::new(),
             nvml_uuid: None,
             is_listed: true,
@@ -159,6 +163,7 @@ impl Device {
         self.integral.begin(now_us);
         self.counters.begin(now_us);
         self.chart.begin(now_us);
+        self.condition.begin(now_us);
         self.begins = true;
         (self.counted_until_us, self.read_at_us) = (now_us, now_us);
         (self.looked_at_us, self.quiet_since_us) = (now_us, now_us);
@@ -235,6 +240,10 @@ impl Device {
         match &polled.instance {
             Some(instance) => self.take_instance(instance, polled, pids, sight, ours, until_us),
             None => self.take_whole(polled, pids, sight, ours, until_us),
+        }
+        if ours {
+            self.condition.take(polled);
+            self.condition.take_figures(&self.figures);
         }
         self.begins = false;
     }
@@ -362,6 +371,12 @@ impl Device {
         // One that could never be read was charged by its time alone.
         let never_read = self.figures.estimated_us > 0 && self.figures.estimated_us == self.figures.busy_us;
         Figures { mode: if never_read { Mode::Allocated } else { self.figures.mode }, ..self.figures }
+    }
+
+    /// What else it told while it was the job's.
+    #[must_use]
+    pub fn condition(&self) -> &Condition {
+        &self.condition
     }
 
     /// How busy it was: how long a column is, and percent of each.
