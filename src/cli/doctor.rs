@@ -14,10 +14,8 @@ use crate::domain::units::Microseconds;
 use crate::ledger::views::Query;
 use crate::meter::CpuSource;
 use crate::meter::gpu::child::Helper;
-use crate::meter::gpu::device::Device;
-use crate::meter::gpu::figures::Mode;
-use crate::meter::gpu::gpus::sight;
 use crate::meter::gpu::identity::DriverFiles;
+use crate::meter::gpu::prospect::{Prospect, prospects};
 use crate::meter::gpu::{others, place};
 use crate::meter::proof::prove_kill;
 use crate::meter::select::Plan;
@@ -165,8 +163,12 @@ fn gpus(library: Option<&Path>) -> Vec<Check> {
         return [none].into_iter().chain(of_others).collect();
     }
     let place = if place::in_container() { "in a container" } else { "on the host" };
-    let listed = match Helper::start(library).and_then(|mut helper| helper.list(LIST_WAIT_MAX)) {
-        Ok(listed) => listed,
+    let asked = Helper::start(library).and_then(|mut helper| {
+        let listed = helper.list(LIST_WAIT_MAX)?;
+        Ok((prospects(&mut helper, &listed)?, listed))
+    });
+    let (prospects, listed) = match asked {
+        Ok(told) => told,
         Err(fault) => {
             let count = files.devices().len();
             let found = format!("{}; {count} devices by the driver's files are charged as allocated", fault.why);
@@ -176,24 +178,12 @@ fn gpus(library: Option<&Path>) -> Vec<Check> {
     let trust = listed.untrusted.as_ref().map_or(String::new(), |why| format!("; not trusted: {why}"));
     let found = format!("driver {}, {}, {place}{trust}", listed.driver, listed.library);
     let mut checks = vec![check("NVML", Some(listed.untrusted.is_none()), found)];
-    let sight = sight(&listed.driver, place::has_host_pids());
-    for info in &listed.devices {
-        let device = Device::new(info.clone(), false, false, 0);
-        let how = match device.figures().mode {
-            _ if listed.untrusted.is_some() => "as allocated".to_owned(),
-            Mode::Mig => "by its GPU instance's counters".to_owned(),
-            Mode::Allocated => format!("as allocated: {}", device.notes().join("; ")),
-            Mode::Shared | Mode::Exclusive if sight.used => {
-                "alone by its samples (± 4 samples, 0.8 s at most, and 1 % of the wall time), shared by samples of which process used it"
-                    .to_owned()
-            }
-            Mode::Shared | Mode::Exclusive => {
-                "by its samples with --gpu-exclusive, else as allocated: this driver names processes by the host's ids"
-                    .to_owned()
-            }
-        };
-        let found = format!("{} {}: {how}", info.model, info.uuid);
-        checks.push(check(&format!("GPU {}", info.index), Some(device.figures().mode != Mode::Allocated), found));
+    for Prospect { info, how, is_read } in prospects {
+        checks.push(check(
+            &format!("GPU {}", info.index),
+            Some(is_read),
+            format!("{} {}: {how}", info.model, info.uuid),
+        ));
     }
     checks.extend(listed.refused.iter().map(|why| check("GPU", Some(false), why.clone())));
     checks.extend(of_others);

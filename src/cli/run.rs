@@ -292,8 +292,11 @@ fn resolve_user(name: &str, may_gain_privileges: bool) -> Result<RunAs, Failure>
 fn dry_run_text(user: &str, found: &DryRun) -> String {
     let bound = found.error_bound_seconds.map_or("not declared".to_owned(), |bound| format!("± {bound} s"));
     let lasts = found.lasts_seconds.map_or(String::new(), |lasts| format!(", {} s at that rate", seconds(lasts)));
-    let count: u64 = found.gpus_openable.values().sum();
-    let gpus = if count > 0 { format!(" and {count} GPUs") } else { String::new() };
+    let gpus = match found.gpus.len() {
+        0 => String::new(),
+        1 => " and 1 GPU".to_owned(),
+        count => format!(" and {count} GPUs"),
+    };
     let mut text = format!(
         "CPU source     {} (error bound {bound})\nhighest rate   {} CPUs{gpus} = {} credits per second\nprice          {} \
          credits per CPU second, {} per GPU second\nguard          {} credits stay unburned at a stop\ntamper         {}\nleft           \
@@ -318,6 +321,9 @@ fn dry_run_text(user: &str, found: &DryRun) -> String {
             printable(&device.name),
             device.uuid
         ));
+        if let Some(how) = found.gpus_measured.get(&device.uuid) {
+            text.push_str(&format!("               measured {}\n", printable(how)));
+        }
     }
     for degraded in &found.degraded {
         text.push_str(&format!("note           {}\n", printable(degraded)));

@@ -13,6 +13,7 @@ use crate::domain::units::{Microseconds, Nanocredits};
 use crate::ledger::LedgerError;
 use crate::ledger::protocol::Balance;
 use crate::ledger::views::{Query, View};
+use crate::meter::gpu::prospect::by_uuid;
 use crate::meter::select::Plan;
 
 /// What it says.
@@ -35,7 +36,9 @@ pub struct DryRun {
     pub price_per_gpu_second: Nanocredits,
     /// Devices that would be the job's from the start.
     pub gpus: Vec<GpuDevice>,
-    /// How many of each model it could open: all of them count in the highest rate.
+    /// How the devices would be measured, and within what bound: by UUID, for people.
+    pub gpus_measured: BTreeMap<String, String>,
+    /// How many of each model it could open. What it was not given counts from its first use on.
     pub gpus_openable: BTreeMap<String, u64>,
     /// Credits per second at that rate.
     pub highest_rate_per_second: Nanocredits,
@@ -75,6 +78,11 @@ pub fn dry_run(options: &RunOptions) -> Result<DryRun, String> {
         price_per_cpu_second: rates.cpu_per_second,
         price_per_gpu_second: rates.gpu_per_second,
         gpus: figures.gpu_part(&rates).devices,
+        gpus_measured: if options.gpus.concern_a_gpu() {
+            by_uuid(options.gpus.library.as_deref())
+        } else {
+            BTreeMap::new()
+        },
         gpus_openable: figures.openable_gpu_models(),
         highest_rate_per_second: highest,
         guard: burned_in(highest, resources.stop_us),

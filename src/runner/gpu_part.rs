@@ -35,6 +35,9 @@ pub struct GpuPart {
     /// What could not be done exactly, one sentence each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
+    /// Devices of the machine that could not be opened, and why: they are nobody's here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refused: Vec<String>,
     /// Looks.
     #[serde(default)]
     pub readings: u64,
@@ -130,6 +133,7 @@ impl GpuPart {
             error_bound_seconds: bounds.sum::<Option<u64>>().map(Microseconds),
             devices,
             notes: said.notes,
+            refused: said.refused,
             readings: said.readings,
         }
     }

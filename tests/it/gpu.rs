@@ -152,9 +152,12 @@ fn nobody_gets_a_device_for_nothing() {
     let ran_us = us(&ran(&station, "j"));
     assert_close(micros(&taken["busy_seconds"]), ran_us / 2);
     assert_close(micros(&taken["allocated_seconds"]) + held_us(&station, "j"), ran_us);
-    // Every device that can be opened counts in the highest rate.
-    let dry = run(&station, "k", &["--gpus", "none", "--dry-run"], "true");
-    assert!(dry.out.contains("3 GPUs"), "{}", dry.out);
+    // What the job was given counts in the highest rate, and not what it could open.
+    for (gpus, rate) in [("none", " CPUs = "), ("0", " CPUs and 1 GPU = "), ("all", " CPUs and 3 GPUs = ")] {
+        let dry = run(&station, "k", &["--gpus", gpus, "--dry-run"], "true");
+        assert!(dry.out.contains(rate), "{}", dry.out);
+        assert!(dry.out.contains("3 × NVIDIA H200 can be opened"), "{}", dry.out);
+    }
 }
 
 #[test]

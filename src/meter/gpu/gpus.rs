@@ -38,6 +38,7 @@ pub struct Gpus {
     until_us: Option<u64>,
     began: bool,
     notes: BTreeSet<String>,
+    refused: Vec<String>,
     driver: Option<String>,
     readings: u64,
     listing: Listing,
@@ -54,6 +55,8 @@ pub struct Said {
     pub declared_by: String,
     /// Looks.
     pub readings: u64,
+    /// Devices that could not be opened, and why.
+    pub refused: Vec<String>,
 }
 
 /// What is known of processes under this driver.
@@ -149,6 +152,7 @@ impl Gpus {
     fn add(&mut self, listed: &Listed, now_us: u64) {
         self.driver = Some(listed.driver.clone());
         self.sight = sight(&listed.driver, self.host_pids);
+        self.refused.clone_from(&listed.refused);
         let known: BTreeSet<String> = self.devices.iter().map(|device| device.nvml_uuid().to_owned()).collect();
         let is_known = |uuid: &String| known.contains(uuid);
         let new = listed
@@ -355,6 +359,7 @@ impl Gpus {
     #[must_use]
     pub fn said(&self) -> Said {
         let (notes, driver) = (self.notes.iter().cloned().collect(), self.driver.clone());
-        Said { notes, driver, declared_by: self.declared.by.clone(), readings: self.readings }
+        let (declared_by, refused) = (self.declared.by.clone(), self.refused.clone());
+        Said { notes, driver, declared_by, readings: self.readings, refused }
     }
 }

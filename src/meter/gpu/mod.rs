@@ -26,6 +26,7 @@ mod orders;
 pub mod others;
 pub mod pids;
 pub mod place;
+pub mod prospect;
 mod tenants;
 pub mod watch;
 mod watcher;

@@ -41,9 +41,9 @@ impl Condition {
         (self.looked_at_us, self.errors_until_us) = (now_us, now_us);
     }
 
-    /// One look at what is the job's.
-    pub(super) fn take(&mut self, polled: &PolledDevice) {
-        let passed_us = polled.at_us.saturating_sub(std::mem::replace(&mut self.looked_at_us, polled.at_us));
+    /// One look at what was the job's until `at_us`.
+    pub(super) fn take(&mut self, polled: &PolledDevice, at_us: u64) {
+        let passed_us = at_us.saturating_sub(std::mem::replace(&mut self.looked_at_us, at_us));
         for (_, reason) in REASONS.into_iter().filter(|(bit, _)| polled.slowdown & bit != 0) {
             *self.slow_us.entry(reason).or_default() += passed_us;
         }
@@ -143,11 +143,11 @@ mod tests {
             ..PolledDevice::new("GPU".to_owned(), at_s * 1_000_000)
         };
         // What was before the job is not its own.
-        condition.take(&look(2, 100_000, 0x5, 3, &[(900_000, 13)]));
-        condition.take(&look(3, 800_000, 0x44, 3, &[(900_000, 13), (2_500_000, 79)]));
-        condition.take(&look(4, 900_000, 0x1, 5, &[(2_500_000, 79)]));
+        condition.take(&look(2, 100_000, 0x5, 3, &[(900_000, 13)]), 2_000_000);
+        condition.take(&look(3, 800_000, 0x44, 3, &[(900_000, 13), (2_500_000, 79)]), 3_000_000);
+        condition.take(&look(4, 900_000, 0x1, 5, &[(2_500_000, 79)]), 4_000_000);
         // The driver was loaded anew.
-        condition.take(&look(5, 0, 0, 1, &[]));
+        condition.take(&look(5, 0, 0, 1, &[]), 5_000_000);
         assert_eq!((condition.power_mean_mw(), condition.power_peak_mw()), (Some(400_000), Some(700_000)));
         assert_eq!(condition.slow_us(), &[("hardware thermal slowdown", 1_000_000), ("power cap", 2_000_000)].into());
         assert_eq!((condition.ecc_errors(), condition.errors()), (3, [79].as_slice()));

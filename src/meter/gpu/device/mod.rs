@@ -242,7 +242,7 @@ impl Device {
             None => self.take_whole(polled, pids, sight, ours, until_us),
         }
         if ours {
-            self.condition.take(polled);
+            self.condition.take(polled, at_us);
             self.condition.take_figures(&self.figures);
         }
         self.begins = false;
