@@ -5,6 +5,7 @@ use std::sync::Mutex;
 
 use nvml_wrapper_sys::bindings::nvmlEventData_t;
 
+use crate::script::{PERIOD_US, busy_ppm};
 use crate::{Code, Handle, NOT_SUPPORTED, SUCCESS, code, enter, find, handle, now_us};
 
 const TIMEOUT: Code = 10;
@@ -23,6 +24,20 @@ fn passed<T>(times: &[T], at_ms: impl Fn(&T) -> u64) -> usize {
 pub unsafe extern "C" fn nvmlDeviceGetTotalEnergyConsumption(device: Handle, into: *mut c_ulonglong) -> Code {
     code(find("nvmlDeviceGetTotalEnergyConsumption", device).map(|(_, found)| unsafe {
         *into = found.device.energy_mj(now_us());
+    }))
+}
+
+/// Over the last sixth of a second.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn nvmlDeviceGetUtilizationRates(device: Handle, into: *mut [c_uint; 2]) -> Code {
+    code(find("nvmlDeviceGetUtilizationRates", device).and_then(|(_, found)| {
+        if !found.device.tells_rates {
+            return Err(NOT_SUPPORTED);
+        }
+        let now_us = now_us();
+        let ppm = busy_ppm(&found.device.busy, now_us.saturating_sub(PERIOD_US), now_us);
+        unsafe { *into = [c_uint::try_from(ppm / 10_000).unwrap_or(100), 0] };
+        Ok(())
     }))
 }
 

@@ -89,6 +89,9 @@ pub struct Device {
     /// Which say only so many percent of the truth.
     #[serde(default)]
     pub counters_percent: Option<u64>,
+    /// How busy it is now can be asked.
+    #[serde(default)]
+    pub tells_rates: bool,
     /// Why its clocks are lowered, as bits.
     #[serde(default)]
     pub slowdown: u64,

@@ -402,3 +402,21 @@ fn what_a_device_tells_besides_is_on_the_receipt() {
     }
     station.verify();
 }
+
+/// As a vGPU, and Linux under Windows.
+#[test]
+fn a_driver_without_samples_is_asked_for_the_rate() {
+    let station = Station::new();
+    let busy = json!([{ "percent": 60, "pids": [77] }]);
+    let of = |uuid: &str, tells_rates| json!({ "uuid": uuid, "busy": busy, "tells_rates": tells_rates });
+    let devices = json!([of("GPU-a", true), of("GPU-b", false)]);
+    script(&station, 30_000, json!({ "devices": devices, "faults": { "nvmlDeviceGetSamples": 3 } }));
+    assert_eq!(run(&station, "j", &["--gpus", "all", "--gpu-exclusive"], "sleep 6").status, 0);
+    let gpu = gpu(&station, "j");
+    let [told, untold] = ["GPU-a", "GPU-b"].map(|uuid| device(&gpu, uuid));
+    let [busy_us, allocated_us] = ["busy_seconds", "allocated_seconds"].map(|name| micros(&told[name]));
+    assert!(busy_us.abs_diff(allocated_us * 60 / 100) < 900_000, "{told}");
+    assert_eq!((&told["mode"], &told["error_bound_seconds"]), (&json!("exclusive"), &Value::Null), "{told}");
+    assert!(micros(&told["estimated_seconds"]) == 0 && told["notes"].to_string().contains("no samples"), "{told}");
+    assert_eq!(untold["mode"], "allocated", "{untold}");
+}

@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::Builder;
 use std::time::Duration;
 
@@ -48,13 +48,20 @@ pub(super) enum Question {
     Gone(u64),
 }
 
-/// A line for a client.
-type Answer = (u64, Vec<u8>);
+/// Whoever answers, on the thread that waits for the library.
+pub(super) trait Answer {
+    /// When it wants to be woken though nobody asks.
+    fn pause(&self) -> Option<Duration>;
+    fn wake(&mut self);
+    /// A line for the client that asks.
+    fn answer(&mut self, question: Question) -> Option<Vec<u8>>;
+}
 
 /// Both ends of what passes between the two threads.
 struct Reader {
     questions: Sender<Question>,
-    answers: Receiver<Answer>,
+    /// Each for the client of this number.
+    answers: Receiver<(u64, Vec<u8>)>,
     bell: Arc<Bell>,
 }
 
@@ -89,25 +96,12 @@ impl Clients {
     }
 
     /// Until the last has gone, also while an answer hangs: those are made on a thread of its own.
-    pub(super) fn serve<A>(mut self, make_answer: impl FnOnce() -> A + Send + 'static) -> io::Result<()>
-    where
-        A: FnMut(Question) -> Option<Vec<u8>>,
-    {
+    pub(super) fn serve<A: Answer>(mut self, make: impl FnOnce() -> A + Send + 'static) -> io::Result<()> {
         let (questions, inbox) = channel::<Question>();
         let (outbox, answers) = channel();
         let bell = Arc::new(Bell::new()?);
         let ring = Arc::clone(&bell);
-        Builder::new().name("library".to_owned()).spawn(move || {
-            let mut answer = make_answer();
-            for question in inbox {
-                let number = question.number();
-                if let Some(line) = answer(question) {
-                    // The process ends with the other end.
-                    let _is_sent = outbox.send((number, line));
-                    ring.ring();
-                }
-            }
-        })?;
+        Builder::new().name("library".to_owned()).spawn(move || answer_all(&mut make(), &inbox, &outbox, &ring))?;
         let reader = Reader { questions, answers, bell };
         let mut clients: Vec<Client> = self.first.take().map(|files| Client::of(0, files)).into_iter().collect();
         let mut count = 1;
@@ -149,6 +143,31 @@ impl Clients {
         let questions = OwnedFd::from(stream);
         let answers = questions.try_clone()?;
         Ok(Some(Client::of(number, (File::from(questions), File::from(answers)))))
+    }
+}
+
+/// Until the other ends are gone, with the process.
+fn answer_all(answer: &mut impl Answer, inbox: &Receiver<Question>, outbox: &Sender<(u64, Vec<u8>)>, ring: &Bell) {
+    loop {
+        let question = match answer.pause() {
+            Some(pause) => inbox.recv_timeout(pause),
+            None => inbox.recv().map_err(RecvTimeoutError::from),
+        };
+        let question = match question {
+            Ok(question) => question,
+            Err(RecvTimeoutError::Timeout) => {
+                answer.wake();
+                continue;
+            }
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
+        let number = question.number();
+        if let Some(line) = answer.answer(question) {
+            if outbox.send((number, line)).is_err() {
+                return;
+            }
+            ring.ring();
+        }
     }
 }
 

@@ -9,10 +9,12 @@ mod errors;
 mod library;
 mod list;
 mod poll;
+mod rates;
 
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use jobmeter::meter::gpu::identity::DriverFiles;
 use jobmeter::meter::gpu::wire::{Ask, Fault, FaultKind, Told};
@@ -20,17 +22,14 @@ use jobmeter::sys::process::{exit_now, own_cpu_us};
 use nvml_wrapper::Nvml;
 use nvml_wrapper::error::NvmlError;
 
-use self::clients::{Clients, Question};
+use self::clients::{Answer, Clients, Question};
 use self::poll::{Baselines, Poller};
 
 fn main() -> ExitCode {
     let path = std::env::args_os().nth(1);
     let served = Clients::begin().and_then(|clients| {
         let is_shared = clients.are_many();
-        clients.serve(move || {
-            let mut reader = Reader::new(path, is_shared);
-            move |question| reader.take(question)
-        })
+        clients.serve(move || Reader::new(path, is_shared))
     });
     served.map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS)
 }
@@ -58,12 +57,18 @@ struct Loaded {
     minors: Vec<u32>,
 }
 
-impl Reader {
-    fn new(path: Option<OsString>, is_shared: bool) -> Self {
-        Self { path, is_shared, loaded: None, memories: HashMap::new() }
+impl Answer for Reader {
+    fn pause(&self) -> Option<Duration> {
+        self.loaded.as_ref()?.poller.pause()
     }
 
-    fn take(&mut self, question: Question) -> Option<Vec<u8>> {
+    fn wake(&mut self) {
+        if let Some(loaded) = &mut self.loaded {
+            loaded.poller.sample();
+        }
+    }
+
+    fn answer(&mut self, question: Question) -> Option<Vec<u8>> {
         let (number, line) = match question {
             Question::Line(number, line) => (number, line),
             Question::Gone(number) => {
@@ -74,7 +79,7 @@ impl Reader {
         let before_us = own_cpu_us();
         let mut memory = self.memories.remove(&number).unwrap_or_default();
         let mut told = match serde_json::from_slice(&line) {
-            Ok(ask) => self.answer(&ask, &mut memory.baselines),
+            Ok(ask) => self.tell(&ask, &mut memory.baselines),
             Err(error) => Told::Failed(Fault::failed(format!("the question is none: {error}"))),
         };
         let now_us = own_cpu_us();
@@ -87,8 +92,14 @@ impl Reader {
         text.push(b'\n');
         Some(text)
     }
+}
 
-    fn answer(&mut self, ask: &Ask, baselines: &mut Baselines) -> Told {
+impl Reader {
+    fn new(path: Option<OsString>, is_shared: bool) -> Self {
+        Self { path, is_shared, loaded: None, memories: HashMap::new() }
+    }
+
+    fn tell(&mut self, ask: &Ask, baselines: &mut Baselines) -> Told {
         let minors = DriverFiles::default().minors();
         let named = self.path.is_some();
         let loaded = match &mut self.loaded {

@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::time::Duration;
 
-use jobmeter::meter::gpu::wire::{AskCounters, AskDevice, Fault, Got, Polled, PolledDevice, Stretch};
+use jobmeter::meter::gpu::wire::{AskCounters, AskDevice, Fault, FaultKind, Got, Polled, PolledDevice, Stretch};
 use jobmeter::sys::clock::{Clock, SystemClock};
 use jobmeter::sys::nvml::{instance_ids, processes_utilization, utilization_samples};
 use nvml_wrapper::enum_wrappers::device::{EccCounter, MemoryError, Sampling};
@@ -16,6 +17,7 @@ use nvml_wrapper::{Device, Nvml};
 
 use super::errors::Errors;
 use super::fault;
+use super::rates::Rates;
 
 /// Two samples of counters have to be so far apart (nvml.h: "at least 100 ms").
 const COUNTERS_LEAST_US: u64 = 100_000;
@@ -50,11 +52,28 @@ pub(super) struct Poller {
     /// Whether a device has some.
     has_counters: HashMap<String, bool>,
     errors: Errors,
+    rates: Rates,
 }
 
 impl Poller {
     pub(super) fn new(nvml: &'static Nvml) -> Self {
-        Self { nvml, looks: HashMap::new(), has_counters: HashMap::new(), errors: Errors::new(nvml) }
+        Self {
+            nvml,
+            looks: HashMap::new(),
+            has_counters: HashMap::new(),
+            errors: Errors::new(nvml),
+            rates: Rates::new(nvml),
+        }
+    }
+
+    /// When what the driver keeps no samples of is to be looked at again.
+    pub(super) fn pause(&self) -> Option<Duration> {
+        self.rates.pause()
+    }
+
+    /// Takes the samples that are due of what the driver keeps none of.
+    pub(super) fn sample(&mut self) {
+        self.rates.sample();
     }
 
     pub(super) fn poll(&mut self, devices: &[AskDevice], since_us: u64, baselines: &mut Baselines) -> Polled {
@@ -111,6 +130,11 @@ impl Poller {
             counters = Some(self.instance_sample(device).map_err(|error| fault(&error)));
         } else {
             polled.samples = self.samples(device, after);
+            if polled.samples.as_ref().is_err_and(|fault| fault.kind == FaultKind::Unsupported)
+                && let Some(samples) = self.rates.of(device, &ask.uuid)
+            {
+                (polled.samples, polled.by_rate) = (Ok(samples), true);
+            }
             // Were it taken before a call that hangs, the driver's clock would seem to be ahead for ever.
             polled.at_us = SystemClock.boottime_us();
             if ask.counters != AskCounters::No && self.has_counters(device, &ask.uuid) {

@@ -224,10 +224,10 @@ impl Gpus {
         (!devices.is_empty()).then_some(Ask::Poll { devices, since_us })
     }
 
-    /// Whether the driver's lists tell nothing of the job's processes here, so that open files have to.
+    /// Whether the driver's lists tell nothing of the job's processes here, or on some device, so that open files have to.
     #[must_use]
     pub fn needs_files(&self) -> bool {
-        !self.sight.running
+        !self.sight.running || self.devices.iter().any(Device::hides_processes)
     }
 
     /// Takes one look; `living` are the processes of the job, and `open` what they have open, where that is needed.
@@ -245,7 +245,7 @@ impl Gpus {
         let (sight, until_us) = (self.sight, self.until_us.unwrap_or(u64::MAX));
         for (device, polled) in self.pairs(polled) {
             device.look_for_strangers(polled, &pids, owner, sight.everybody);
-            if let Some(open) = open {
+            if let Some(open) = open.filter(|_| !sight.running || device.hides_processes()) {
                 device.take_open_file(open, polled.at_us.min(until_us));
             }
             device.take(polled, &pids, sight, until_us);

@@ -94,7 +94,11 @@ fn how(info: &ListedDevice, polled: &PolledDevice, driver: &str) -> (String, boo
     if let Err(fault) = &polled.samples {
         return (format!("as allocated: it does not tell its samples: {}", fault.why), false);
     }
-    let samples = "its samples (± 4 samples, 0.8 s at most, and 1 % of the wall time)";
+    let samples = if polled.by_rate {
+        "what it does when it is asked, five times a second, with no declared bound"
+    } else {
+        "its samples (± 4 samples, 0.8 s at most, and 1 % of the wall time)"
+    };
     let alone = match &polled.counted {
         Some(Ok(_)) => "its counters (± 0.1 s and 0.3 % of the wall time)".to_owned(),
         Some(Err(fault)) => format!("{samples}, since its counters are refused: {}", fault.why),

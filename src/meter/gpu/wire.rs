@@ -153,6 +153,9 @@ pub struct PolledDevice {
     pub at_us: u64,
     /// Of the whole device: end of the sample by the driver's clock, in µs, and percent.
     pub samples: Got<Vec<(u64, u32)>>,
+    /// The driver keeps none: they are what it did when the helper asked, some five times a second.
+    #[serde(default)]
+    pub by_rate: bool,
     /// The same by its counters; `None` where it has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counted: Option<Got<Stretch>>,
@@ -211,6 +214,7 @@ impl PolledDevice {
             uuid,
             at_us,
             samples,
+            by_rate: false,
             counted,
             instance,
             running,

@@ -71,6 +71,10 @@ pub struct Device {
     is_listed: bool,
     /// Its counters are to be read from the next look on.
     begins: bool,
+    /// The driver keeps no samples of it.
+    by_rate: bool,
+    /// The driver does not list its processes.
+    hides_processes: bool,
 }
 
 impl Device {
@@ -113,6 +117,8 @@ impl Device {
             nvml_uuid: None,
             is_listed: true,
             begins: false,
+            by_rate: false,
+            hides_processes: false,
         };
         if let Some(mig) = device.info.mig.clone() {
             device.figures.mode = Mode::Mig;
@@ -241,6 +247,9 @@ impl Device {
             Some(instance) => self.take_instance(instance, polled, pids, sight, ours, until_us),
             None => self.take_whole(polled, pids, sight, ours, until_us),
         }
+        if ours && polled.by_rate && !std::mem::replace(&mut self.by_rate, true) {
+            self.notes.insert("the driver keeps no samples: how busy it was is asked five times a second".to_owned());
+        }
         if ours {
             self.condition.take(polled, at_us);
             self.condition.take_figures(&self.figures);
@@ -263,31 +272,6 @@ impl Device {
                 self.estimate(passed_us, now_us);
             }
         }
-    }
-
-    fn take_presence(&mut self, polled: &PolledDevice, pids: &JobPids, sight: Sight) {
-        if let (true, Ok(running)) = (sight.running, &polled.running) {
-            // A sample is told only a period or two after its time.
-            let since_us = self.read_at_us.saturating_sub(2 * self.integral.period_us());
-            self.tenants.see(running.iter().map(|(pid, _)| (*pid, pids.has(*pid))), polled.at_us, since_us);
-            let mine = running.iter().filter(|(pid, _)| pids.has(*pid));
-            let mine: Vec<_> = mine.copied().collect();
-            self.seen.retain(|pid| pids.has(*pid));
-            self.seen.extend(mine.iter().map(|(pid, _)| *pid));
-            self.present = !mine.is_empty();
-            let bytes = mine.iter().map(|(_, bytes)| *bytes).fold(0, u64::saturating_add);
-            self.figures.memory_peak_bytes = self.figures.memory_peak_bytes.max(bytes);
-        }
-        // A process that came and went between two looks is only in the records of use.
-        if let Ok(used) = &polled.used {
-            self.present |= used.iter().any(|(pid, percent)| *percent > 0 && self.is_mine(*pid, pids, sight));
-        }
-    }
-
-    /// Whether a record of use is the job's. Outside the first PID namespace a record may have the host's number of
-    /// another's process, so that only those count that the lists of running processes have named.
-    fn is_mine(&self, pid: u32, pids: &JobPids, sight: Sight) -> bool {
-        sight.used && pids.has(pid) && (sight.everybody || self.seen.contains(&pid))
     }
 
     fn take_gauges(&mut self, polled: &PolledDevice) {
@@ -427,6 +411,7 @@ impl Device {
     pub fn error_bound_us(&self) -> Option<u64> {
         match self.figures.mode {
             Mode::Allocated => Some(0),
+            Mode::Exclusive if self.by_rate => None,
             Mode::Exclusive if self.counters.are_used() => {
                 Some(COUNTERS_BOUND_US + self.figures.allocated_us * 3 / 1_000 + self.figures.estimated_us)
             }

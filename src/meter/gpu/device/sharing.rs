@@ -1,9 +1,9 @@
-//! A device that is the job's alone, and who else is on it: other tasks of the job, and strangers.
+//! Who is on a device: the job's processes, other tasks of the job, and strangers.
 
 use super::Device;
-use crate::meter::gpu::figures::Mode;
+use crate::meter::gpu::figures::{Mode, Sight};
 use crate::meter::gpu::pids::{JobPids, owner_of};
-use crate::meter::gpu::wire::PolledDevice;
+use crate::meter::gpu::wire::{FaultKind, PolledDevice};
 
 impl Device {
     /// Whether one task of the job alone is to charge it.
@@ -40,5 +40,37 @@ impl Device {
         if self.has_strangers && !before {
             self.notes.insert("processes of others were on it, which its job is not charged for".to_owned());
         }
+    }
+
+    /// Whether the driver does not list its processes.
+    #[must_use]
+    pub fn hides_processes(&self) -> bool {
+        self.hides_processes
+    }
+
+    pub(super) fn take_presence(&mut self, polled: &PolledDevice, pids: &JobPids, sight: Sight) {
+        self.hides_processes = polled.running.as_ref().is_err_and(|fault| fault.kind == FaultKind::Unsupported);
+        if let (true, Ok(running)) = (sight.running, &polled.running) {
+            // A sample is told only a period or two after its time.
+            let since_us = self.read_at_us.saturating_sub(2 * self.integral.period_us());
+            self.tenants.see(running.iter().map(|(pid, _)| (*pid, pids.has(*pid))), polled.at_us, since_us);
+            let mine = running.iter().filter(|(pid, _)| pids.has(*pid));
+            let mine: Vec<_> = mine.copied().collect();
+            self.seen.retain(|pid| pids.has(*pid));
+            self.seen.extend(mine.iter().map(|(pid, _)| *pid));
+            self.present = !mine.is_empty();
+            let bytes = mine.iter().map(|(_, bytes)| *bytes).fold(0, u64::saturating_add);
+            self.figures.memory_peak_bytes = self.figures.memory_peak_bytes.max(bytes);
+        }
+        // A process that came and went between two looks is only in the records of use.
+        if let Ok(used) = &polled.used {
+            self.present |= used.iter().any(|(pid, percent)| *percent > 0 && self.is_mine(*pid, pids, sight));
+        }
+    }
+
+    /// Whether a record of use is the job's. Outside the first PID namespace a record may have the host's number of
+    /// another's process, so that only those count that the lists of running processes have named.
+    pub(super) fn is_mine(&self, pid: u32, pids: &JobPids, sight: Sight) -> bool {
+        sight.used && pids.has(pid) && (sight.everybody || self.seen.contains(&pid))
     }
 }

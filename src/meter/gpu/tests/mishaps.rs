@@ -193,3 +193,22 @@ fn only_what_the_job_may_use_is_asked_for() {
     let allocated_us = gpus.usage(START_US + 11 * SECOND)["other"].allocated_seconds.0;
     assert_eq!(allocated_us, SECOND);
 }
+
+/// Where the driver lists no processes, who has its file open has the device.
+#[test]
+fn a_device_that_hides_its_processes_is_known_by_its_file() {
+    let device = device(vec![stretch(0, u64::MAX / 2_000, 50, &[9])]);
+    let mut job = Job::new(7, false, false, "570.124.06", true);
+    job.begin(&device);
+    let open = OpenFiles { minors: [0].into(), pids: [7].into(), complete: true };
+    let hidden = Err(Fault { kind: FaultKind::Unsupported, why: "a vGPU".to_owned() });
+    for second in 1..=10 {
+        let at_us = START_US + second * SECOND;
+        let polled = PolledDevice { running: hidden.clone(), ..PolledDevice::new("GPU-a".to_owned(), at_us) };
+        let needs_files = job.gpus.needs_files();
+        assert_eq!(needs_files, second > 1);
+        let polled = Polled { devices: vec![polled], cpu_us: 0 };
+        job.gpus.take(&polled, &[7], needs_files.then_some(&open), at_us);
+    }
+    assert_eq!(job.gpus.usage(START_US + 10 * SECOND).len(), 1);
+}
