@@ -211,6 +211,8 @@ fn a_shared_helper_that_hangs_or_dies_is_left() {
     let scene = |what: &str| {
         let station = Station::new();
         let mut devices = json!({ "devices": devices(100) });
+        // The next helper has nothing to compare the counters with.
+        devices["devices"][0]["counters"] = json!(true);
         // Longer than its answer is waited for.
         devices[what] = json!([32_000, if what == "hangs_ms" { 40_000 } else { 32_500 }]);
         script(&station, 30_000, devices);
@@ -271,6 +273,40 @@ fn a_device_counts_from_when_the_job_opens_it() {
     // Seen by that look alone it would be 0.95 s.
     let seen: Vec<u64> = allocated_us.collect();
     assert!(seen.iter().any(|us| *us < 800_000), "so many µs until a device that was opened counts: {seen:?}");
+}
+
+/// As `nvidia-smi` does at the start of many scripts: what was before a job has a device is not its own.
+#[test]
+fn a_device_that_was_open_for_a_moment_is_not_held_until_it_is_used() {
+    let _one = alone();
+    let station = Station::new();
+    let busy = json!([{ "percent": 100, "pids": [station.path("pid")] }]);
+    script(&station, 30_000, json!({ "devices": [{ "uuid": "GPU-a", "busy": busy }] }));
+    let line = "sleep 0.3 < /dev/nvidia0; sleep 5; exec 3</dev/nvidia0; echo $$ > $DIR/pid; exec sleep 2";
+    std::fs::write(station.path("job.sh"), line).unwrap();
+    let receipt = run_beside_a_device(&station, "", "exec bash $DIR/job.sh", "exec sleep 100");
+    let allocated_us = micros(&receipt["gpu"]["allocated_seconds"]);
+    assert!((1_500_000..4_500_000).contains(&allocated_us), "{receipt}");
+    station.verify();
+}
+
+/// A job within a job: its helper is neither the outer job's nor the machine's.
+#[test]
+fn a_job_within_a_job_starts_no_helper_for_others() {
+    let _one = alone();
+    let station = Station::new();
+    script(&station, 30_000, json!({ "devices": devices(100) }));
+    let library = library(&station);
+    let line = format!("$JOBMETER run --job inner --nvml-library {library} --gpus 0 --gpu-exclusive -- sleep 3");
+    let mut command = station.shell(&format!("exec $JOBMETER run --job outer --gpus none -- {line}"));
+    let outer = command.env("FAKE_NVML", station.path("script.json")).stderr(Stdio::piped()).spawn().unwrap();
+    await_helpers(&station, 1);
+    let name = std::fs::read_to_string(format!("/proc/{}/comm", parent(helpers(&station)[0]))).unwrap();
+    assert!(name.starts_with("jobmeter"), "{name}");
+    let called: Called = outer.wait_with_output().unwrap().into();
+    assert_eq!(called.status, 0, "{called:?}");
+    await_helpers(&station, 0);
+    station.verify();
 }
 
 #[test]

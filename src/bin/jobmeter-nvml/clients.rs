@@ -3,17 +3,19 @@
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::Builder;
 use std::time::Duration;
 
 use jobmeter::sys::bell::Bell;
+use jobmeter::sys::clock::pause;
+use jobmeter::sys::limits::raise_own;
 use jobmeter::sys::outside::detach;
 use jobmeter::sys::poll::readable_of;
 use jobmeter::sys::process::{die_with_parent, forbid_tracing, silence_standard_output};
-use jobmeter::sys::sockets::{Inherited, inherited, is_socket, limit_writes, listen_as_this_process, peer};
+use jobmeter::sys::sockets::{Inherited, inherited, is_socket};
 
 /// Who has started it connects at once.
 const FIRST_WAIT_MAX: Duration = Duration::from_secs(10);
@@ -37,6 +39,8 @@ struct Client {
     unread: Vec<u8>,
     /// How many of its questions are not answered yet.
     open: usize,
+    /// Somebody who looks whether the machine has a helper says nothing.
+    is_meter: bool,
 }
 
 /// What the thread is asked that waits for the library.
@@ -73,7 +77,8 @@ impl Clients {
         let own = match inherited(io::stdin())? {
             Inherited::Listener(listener) => {
                 detach()?;
-                listen_as_this_process(&listener)?;
+                // What the first meter was started with is not for all.
+                let _raised = raise_own();
                 Self { listener: Some(listener), first: None }
             }
             Inherited::Other(questions) => {
@@ -105,29 +110,36 @@ impl Clients {
         let reader = Reader { questions, answers, bell };
         let mut clients: Vec<Client> = self.first.take().map(|files| Client::of(0, files)).into_iter().collect();
         let mut count = 1;
-        let mut wait_max = self.listener.as_ref().map(|_| FIRST_WAIT_MAX);
+        // A helper of one meter has it from the beginning.
+        let (is_shared, mut had_meter) = (self.listener.is_some(), self.listener.is_none());
         loop {
+            if clients.is_empty() && had_meter {
+                return self.leave();
+            }
             let mut fds: Vec<BorrowedFd<'_>> = clients.iter().map(|client| client.questions.as_fd()).collect();
             fds.push(reader.bell.as_fd());
             fds.extend(self.listener.as_ref().map(AsFd::as_fd));
-            let told = readable_of(&fds, wait_max);
-            let is_quiet = !told.contains(&true);
+            let told = readable_of(&fds, (!had_meter).then_some(FIRST_WAIT_MAX));
+            if clients.is_empty() && !told.contains(&true) {
+                return self.leave();
+            }
             let mut told = told.into_iter();
             let has_ended =
                 |client: &mut Client| told.next().unwrap_or(false) && client.hear(&reader.questions).is_err();
             let ended: Vec<Client> = clients.extract_if(.., has_ended).collect();
+            had_meter |= ended.iter().any(|client| client.is_meter);
             // Only the machine's helper must not hang for one that has gone: another one ends with its meter.
-            ended.into_iter().filter(|_| self.listener.is_none()).for_each(|client| client.answer_to_the_end(&reader));
+            ended.into_iter().filter(|_| !is_shared).for_each(|client| client.answer_to_the_end(&reader));
             if told.next().unwrap_or(false) && reader.bell.silence() {
-                for (number, line) in reader.answers.try_iter() {
-                    clients.retain_mut(|client| client.number != number || client.tell(&line).is_ok());
-                }
+                reader.tell_all(&mut clients);
             }
             if told.next().unwrap_or(false) {
-                clients.extend(self.accept(count)?);
-                (count, wait_max) = (count + 1, None);
-            } else if clients.is_empty() && (wait_max.is_none() || is_quiet) {
-                return Ok(());
+                match self.accept(count) {
+                    Ok(client) => clients.extend(client),
+                    // No more files may be opened: it has a helper of its own.
+                    Err(_) => pause(WRITE_WAIT_MAX),
+                }
+                count += 1;
             }
         }
     }
@@ -135,14 +147,16 @@ impl Clients {
     fn accept(&self, number: u64) -> io::Result<Option<Client>> {
         let Some(listener) = &self.listener else { return Ok(None) };
         let (stream, _) = listener.accept()?;
-        // Another user could keep it alive, or busy.
-        if !peer(&stream).is_ok_and(|peer| peer.uid == 0) {
-            return Ok(None);
-        }
-        limit_writes(&stream, WRITE_WAIT_MAX)?;
+        stream.set_write_timeout(Some(WRITE_WAIT_MAX))?;
         let questions = OwnedFd::from(stream);
         let answers = questions.try_clone()?;
         Ok(Some(Client::of(number, (File::from(questions), File::from(answers)))))
+    }
+
+    /// Whoever comes next begins anew, and whoever is about to connect here has a helper of his own.
+    fn leave(&self) -> io::Result<()> {
+        let address = self.listener.as_ref().map(UnixListener::local_addr).transpose()?;
+        address.as_ref().and_then(SocketAddr::as_pathname).map_or(Ok(()), std::fs::remove_file)
     }
 }
 
@@ -171,6 +185,17 @@ fn answer_all(answer: &mut impl Answer, inbox: &Receiver<Question>, outbox: &Sen
     }
 }
 
+impl Reader {
+    fn tell_all(&self, clients: &mut Vec<Client>) {
+        for (number, line) in self.answers.try_iter() {
+            let does_not_read = |client: &mut Client| client.number == number && client.tell(&line).is_err();
+            for client in clients.extract_if(.., does_not_read) {
+                let _is_told = self.questions.send(Question::Gone(client.number));
+            }
+        }
+    }
+}
+
 impl Question {
     fn number(&self) -> u64 {
         match self {
@@ -181,14 +206,18 @@ impl Question {
 
 impl Client {
     fn of(number: u64, (questions, answers): (File, File)) -> Self {
-        Self { number, questions, answers, unread: Vec::new(), open: 0 }
+        Self { number, questions, answers, unread: Vec::new(), open: 0, is_meter: number == 0 }
     }
 
     /// Passes on what it asks; an error is its end.
     fn hear(&mut self, questions: &Sender<Question>) -> io::Result<()> {
         let heard = self.read();
         while let Some(end) = self.unread.iter().position(|byte| *byte == b'\n') {
-            let line = self.unread.drain(..=end).collect();
+            let line: Vec<u8> = self.unread.drain(..=end).collect();
+            self.is_meter = true;
+            if line.len() == 1 {
+                continue;
+            }
             questions.send(Question::Line(self.number, line)).map_err(io::Error::other)?;
             self.open += 1;
         }

@@ -110,6 +110,8 @@ impl Reader {
                 // It is used until this process ends.
                 Ok(nvml) => {
                     let nvml: &'static Nvml = Box::leak(Box::new(nvml));
+                    // To load it may make some.
+                    let minors = DriverFiles::default().minors();
                     self.loaded.insert(Loaded { nvml, poller: Poller::new(nvml), minors })
                 }
                 // It may be there when it is asked again.

@@ -184,7 +184,12 @@ impl Poller {
     }
 
     fn has_counters(&mut self, device: &Device<'static>, uuid: &str) -> bool {
-        *self.has_counters.entry(uuid.to_owned()).or_insert_with(|| device.gpm_support().unwrap_or(false))
+        if let Some(has_some) = self.has_counters.get(uuid) {
+            return *has_some;
+        }
+        // What fails once may be told later.
+        let told = device.gpm_support();
+        told.is_ok_and(|has_some| *self.has_counters.entry(uuid.to_owned()).or_insert(has_some))
     }
 
     /// How busy it was since the meter's sample before this one; nothing at the first one, and where that was too short a time ago,

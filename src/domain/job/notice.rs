@@ -38,7 +38,9 @@ impl Job {
         let own = Nanocredits(self.price.0.checked_sub(self.price_at_account.0).unwrap_or(0)).at_least_zero();
         let per_second = self.account.burn_per_second.max(burned_per_second(own, since_us));
         let burned = own.max(burned_in(per_second, since_us));
-        left <= burned.saturating_add(burned_in(per_second, before_us))
+        // What devices have done since they were read is burned as well.
+        let ahead_us = before_us.checked_add(self.bounds.gpu_age_us).unwrap_or(u64::MAX);
+        left <= burned.saturating_add(burned_in(per_second, ahead_us))
     }
 }
 

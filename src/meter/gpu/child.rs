@@ -23,6 +23,8 @@ const LOADER_VARIABLES: [&str; 4] = ["LD_LIBRARY_PATH", "LD_PRELOAD", "LD_AUDIT"
 /// No answer is longer: 112 MIG devices with full rings.
 const ANSWER_MAX_BYTES: usize = 8 * 1024 * 1024;
 
+/// Every process of a job has it.
+const ATTEMPT_VARIABLE: &str = "JOBMETER_ATTEMPT";
 /// No question waits longer for a helper that does not read: it is a few lines, and the kernel keeps them for it.
 const WRITE_WAIT_MAX: Duration = Duration::from_millis(100);
 
@@ -72,7 +74,10 @@ impl Helper {
     #[must_use]
     pub fn join(library: Option<&Path>) -> Option<Self> {
         let link = node::connect(&path().ok()?, absolute(library).as_deref()).ok()??;
-        Self::of(link, None).ok()
+        let mut helper = Self::of(link, None).ok()?;
+        // By an empty line it knows a meter, with the last of which it ends.
+        helper.link.write_all(b"\n").ok()?;
+        Some(helper)
     }
 
     fn of(link: UnixStream, child: Option<Child>) -> io::Result<Self> {
@@ -158,7 +163,9 @@ impl Helper {
 /// Where the machine has no helper, one is started now, so that it is nobody's child: from a process that orphans are not given to yet,
 /// and that has one thread. It loads the library when it is asked first, and ends with the last meter that is connected to it.
 pub fn start_for_all(options: &GpuOptions) {
-    if !options.concern_a_gpu() || options.selection == Some(Selection::None) {
+    // Within a job it would be a part of that.
+    let is_in_job = std::env::var_os(ATTEMPT_VARIABLE).is_some();
+    if is_in_job || !options.concern_a_gpu() || options.selection == Some(Selection::None) {
         return;
     }
     let library = absolute(options.library.as_deref());

@@ -9,6 +9,8 @@ use crate::sys::proc;
 
 /// A device that has a number and no name yet.
 pub(super) const UNKNOWN: &str = "GPU-unknown-";
+/// What each process opens that uses a device.
+const CONTROL: &str = "nvidiactl";
 /// One look for open files looks at no more processes.
 const LOOKED_AT_MAX: usize = 256;
 
@@ -19,6 +21,8 @@ pub struct OpenFiles {
     pub minors: BTreeSet<u32>,
     /// Processes that have one open.
     pub pids: BTreeSet<i32>,
+    /// One has the driver's own file open, by which it may use a device whose file it has closed.
+    pub driver: bool,
     /// All of the processes were looked at.
     pub complete: bool,
 }
@@ -61,7 +65,7 @@ impl DriverFiles {
     pub fn show_a_gpu(&self) -> bool {
         // /dev/dxg is the GPU of the host of a Linux under Windows. The driver alone is no device: containers see it as well.
         let is_there = |name: &str| self.dev.join(name).exists();
-        is_there("dxg") || (is_there("nvidiactl") && !self.minors().is_empty())
+        is_there("dxg") || (is_there(CONTROL) && !self.minors().is_empty())
     }
 
     /// Whether some device here is cut into MIG devices.
@@ -102,7 +106,7 @@ impl DriverFiles {
 
     /// Those that a process opens which uses a device.
     pub(super) fn paths(&self) -> impl Iterator<Item = PathBuf> {
-        let names = std::iter::once("nvidiactl".to_owned());
+        let names = std::iter::once(CONTROL.to_owned());
         let names = names.chain(self.minors().into_iter().map(|minor| format!("nvidia{minor}")));
         names.map(|name| self.dev.join(name)).filter(|path| path.exists())
     }
@@ -113,12 +117,15 @@ impl DriverFiles {
     pub fn open_by(&self, pids: &[i32]) -> OpenFiles {
         let files = self.minors().into_iter().filter_map(|minor| Some((file_of(&self.dev_file(minor))?, minor)));
         let files: BTreeMap<File, u32> = files.collect();
+        let driver = file_of(&self.dev.join(CONTROL));
         let mut found = OpenFiles { complete: pids.len() <= LOOKED_AT_MAX, ..OpenFiles::default() };
         for pid in pids.iter().take(LOOKED_AT_MAX) {
             match proc::path(*pid, "fd").and_then(std::fs::read_dir) {
                 Ok(entries) => {
                     let open = entries.flatten().filter_map(|entry| file_of(&entry.path()));
-                    let minors: Vec<u32> = open.filter_map(|file| files.get(&file).copied()).collect();
+                    let open: Vec<File> = open.collect();
+                    found.driver |= driver.is_some_and(|driver| open.contains(&driver));
+                    let minors: Vec<u32> = open.iter().filter_map(|file| files.get(file).copied()).collect();
                     found.pids.extend((!minors.is_empty()).then_some(*pid));
                     found.minors.extend(minors);
                 }
@@ -187,7 +194,10 @@ mod tests {
         assert!(!of_container.show_a_gpu(), "the driver has no device here");
         let held = std::fs::File::open(root.path().join("dev/nvidia4")).unwrap();
         let own = i32::try_from(std::process::id()).unwrap();
-        assert_eq!(files.open_by(&[own]), OpenFiles { minors: [4].into(), pids: [own].into(), complete: true });
+        assert_eq!(
+            files.open_by(&[own]),
+            OpenFiles { minors: [4].into(), pids: [own].into(), complete: true, ..OpenFiles::default() }
+        );
         drop(held);
         // As what is mounted elsewhere in a namespace of the job's own.
         std::fs::hard_link(root.path().join("dev/nvidia4"), root.path().join("other")).unwrap();

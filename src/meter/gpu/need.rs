@@ -1,7 +1,7 @@
 //! Whether NVML has to be asked: a job that has no device asks for nothing until one of its processes has one open, so that neither
 //! helper nor device works for it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
@@ -47,6 +47,8 @@ pub(super) struct Need {
     scan_at_us: Option<u64>,
     scan_after: Duration,
     scanned_at_us: u64,
+    /// Which it had open, by their minor numbers, and until when they are asked for.
+    seen: BTreeMap<u32, u64>,
     /// Which of its processes had one open at the last scan.
     openers: BTreeSet<i32>,
 }
@@ -70,6 +72,7 @@ impl Need {
             scan_at_us: None,
             scan_after: SCAN_FIRST,
             scanned_at_us: 0,
+            seen: BTreeMap::new(),
             openers: BTreeSet::new(),
         }
     }
@@ -81,15 +84,19 @@ impl Need {
         }
         let open = self.files.open_by(&living());
         let now_us = SystemClock.boottime_us();
-        if has_one || !open.complete || !open.pids.is_empty() {
-            self.until_us = now_us.saturating_add(KEPT_US);
+        let until_us = now_us.saturating_add(KEPT_US);
+        self.seen.extend(open.minors.iter().map(|minor| (*minor, until_us)));
+        self.seen.retain(|_, until_us| now_us < *until_us);
+        let is_hidden = !open.complete || (open.driver && open.minors.is_empty());
+        if has_one || is_hidden || !self.seen.is_empty() {
+            self.until_us = until_us;
         }
         if !self.always && now_us >= self.until_us {
             Asking::Nothing
-        } else if open.complete {
-            Asking::Open(open.minors)
-        } else {
+        } else if is_hidden {
             Asking::All
+        } else {
+            Asking::Open(self.seen.keys().copied().collect())
         }
     }
 
@@ -122,11 +129,11 @@ impl Need {
         self.scanned_at_us = SystemClock.boottime_us();
         let open = self.files.open_by(living);
         let before = std::mem::replace(&mut self.openers, open.pids);
-        if !open.complete || !self.openers.is_subset(&before) {
-            self.soon_until_us = self.scanned_at_us.saturating_add(SOON_US);
-            return true;
-        }
         self.scan_after = self.scan_after.saturating_mul(2).min(SCAN_MAX);
-        false
+        let has_new_one = !open.complete || !self.openers.is_subset(&before);
+        if has_new_one {
+            self.soon_until_us = self.scanned_at_us.saturating_add(SOON_US);
+        }
+        has_new_one
     }
 }

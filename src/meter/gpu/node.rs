@@ -5,20 +5,21 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fs::DirBuilder;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use super::place;
 use crate::sys::device_filter::may_be_filtered;
-use crate::sys::proc;
-use crate::sys::sockets::{Peer, bind, connect_to, peer};
+use crate::sys::sockets::{self, connect_to};
 use crate::sys::trust::is_in_first_user_namespace;
 
-/// What decides which devices a process sees, and by which numbers it knows processes.
-const NAMESPACES: [&str; 3] = ["mnt", "pid", "user"];
+/// What decides which devices a process sees, by which numbers it knows processes, and what its clock says.
+const NAMESPACES: [&str; 4] = ["mnt", "pid", "time", "user"];
+const FOLDER: &str = "/run/jobmeter/meters";
 /// Device, inode and time of change.
 type File = (u64, u64, i64);
 
@@ -41,13 +42,8 @@ pub(super) fn environment() -> BTreeMap<OsString, OsString> {
     std::env::vars_os().filter(|(name, _)| name.to_string_lossy().contains("NVML")).collect()
 }
 
-fn namespaces(pid: i32) -> Vec<Option<PathBuf>> {
-    let link = |name: &&str| proc::path(pid, &format!("ns/{name}")).and_then(std::fs::read_link).ok();
-    NAMESPACES.iter().map(link).collect()
-}
-
-fn own_pid() -> i32 {
-    nix::unistd::getpid().as_raw()
+fn namespaces() -> Vec<Option<PathBuf>> {
+    NAMESPACES.iter().map(|name| std::fs::read_link(format!("/proc/self/ns/{name}")).ok()).collect()
 }
 
 impl Common {
@@ -56,40 +52,43 @@ impl Common {
             program: file(program)?,
             library: library.map(|path| (path.to_owned(), file(path).ok())),
             environment: environment(),
-            namespaces: namespaces(own_pid()),
+            namespaces: namespaces(),
         })
     }
 
     fn name(&self) -> String {
         let mut hasher = DefaultHasher::new();
         self.hash(&mut hasher);
-        format!("jobmeter-gpus-{:016x}", hasher.finish())
+        format!("gpus-{:016x}.sock", hasher.finish())
     }
 }
 
-/// Whether another meter's helper sees the same as one of this process would, and nobody but root of this machine can stand in for it.
+/// Whether this is root of the machine, with all of its devices: what another such meter's helper sees is the same.
 fn may_share() -> bool {
     nix::unistd::geteuid().is_root() && is_in_first_user_namespace() && !place::has_own_root() && !may_be_filtered()
 }
 
-/// A name may be taken by anybody.
-fn is_believed(stream: &UnixStream) -> bool {
-    let is_of_root_here = |peer: Peer| peer.uid == 0 && namespaces(peer.pid.as_raw()) == namespaces(own_pid());
-    peer(stream).is_ok_and(is_of_root_here)
-}
-
-fn name(program: &Path, library: Option<&Path>) -> io::Result<Option<String>> {
-    if may_share() { Ok(Some(Common::of(program, library)?.name())) } else { Ok(None) }
+/// Where the helper listens: in a folder of root's that nobody else can enter. `None` where this process needs its own.
+fn socket(program: &Path, library: Option<&Path>) -> io::Result<Option<PathBuf>> {
+    if !may_share() {
+        return Ok(None);
+    }
+    DirBuilder::new().recursive(true).mode(0o755).create(Path::new(FOLDER).parent().unwrap_or(Path::new(FOLDER)))?;
+    match DirBuilder::new().mode(0o700).create(FOLDER) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    let found = std::fs::symlink_metadata(FOLDER)?;
+    let is_roots = found.is_dir() && found.uid() == 0 && found.mode() & 0o777 == 0o700;
+    Ok(if is_roots { Some(Path::new(FOLDER).join(Common::of(program, library)?.name())) } else { None })
 }
 
 /// The machine's helper; `None` where there is none, or this process needs its own.
 pub(super) fn connect(program: &Path, library: Option<&Path>) -> io::Result<Option<UnixStream>> {
-    let Some(name) = name(program, library)? else { return Ok(None) };
-    Ok(connect_to(&name)?.filter(is_believed))
+    socket(program, library)?.map_or(Ok(None), |path| connect_to(&path))
 }
 
 /// What others are to connect to, where the machine has no helper that this process could use.
 pub(super) fn listen(program: &Path, library: Option<&Path>) -> io::Result<Option<UnixListener>> {
-    let Some(name) = name(program, library)? else { return Ok(None) };
-    bind(&name)
+    socket(program, library)?.map_or(Ok(None), |path| sockets::listen(&path))
 }

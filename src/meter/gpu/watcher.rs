@@ -75,6 +75,8 @@ pub(super) struct Watcher {
     claims: BTreeMap<String, Claim>,
     retry_us: u64,
     private_until_us: u64,
+    /// The helper is the machine's.
+    is_shared: bool,
     /// What was before this moment will not do.
     fresh: bool,
     fault: Fault,
@@ -106,6 +108,7 @@ impl Watcher {
             claims: BTreeMap::new(),
             retry_us: RETRY_FIRST_US,
             private_until_us: 0,
+            is_shared: false,
             fresh: true,
             fault,
             helper_us: 0,
@@ -229,7 +232,8 @@ impl Watcher {
         let mut gpus = locked(&self.shared.gpus);
         let before = gpus.models();
         match polled {
-            Ok(None) => {}
+            // None of them is the job's.
+            Ok(None) => gpus.take_none_open(now_us),
             Ok(Some(polled)) => gpus.take(&polled, &living, needs_files.then_some(&open), now_us),
             Err(fault) => gpus.fail(&fault, &open, now_us),
         }
@@ -274,13 +278,24 @@ impl Watcher {
         let line = std::mem::replace(&mut self.line, Line::Down { until_us: 0 });
         match self.advance(line, now_us) {
             Ok(polled) => Ok(polled),
+            // What ails the machine's helper need not be anything of this job's.
+            Err(_) if self.is_down() && std::mem::take(&mut self.is_shared) => {
+                self.private_until_us = now_us.saturating_add(PRIVATE_US);
+                self.count_helper();
+                self.poll()
+            }
             Err(fault) => {
-                if matches!(self.line, Line::Down { until_us: 0 }) {
+                if self.is_down() {
                     self.give_up(fault.clone());
                 }
                 Err(fault)
             }
         }
+    }
+
+    /// After an error: it was the end of that helper.
+    fn is_down(&self) -> bool {
+        matches!(self.line, Line::Down { until_us: 0 })
     }
 
     /// An error with the line down is the end of that helper.
@@ -323,8 +338,6 @@ impl Watcher {
                 if waited_us < wait_max_us {
                     locked(&self.shared.gpus).await_listing();
                     self.line = Line::Asked { helper, at_us };
-                } else if helper.is_shared() {
-                    self.private_until_us = now_us.saturating_add(PRIVATE_US);
                 }
                 Err(fault)
             }
@@ -337,7 +350,7 @@ impl Watcher {
         let mut shared = || self.held.take().or_else(|| Helper::join(library));
         let joined = if is_before(self.private_until_us) { None } else { shared() };
         let mut helper = joined.map_or_else(|| Helper::start(library), Ok)?;
-        self.is_listed = false;
+        (self.is_listed, self.is_shared) = (false, helper.is_shared());
         let pid = helper.pid();
         self.set(|orders| orders.helper_pid = pid);
         helper.send(&Ask::List)?;

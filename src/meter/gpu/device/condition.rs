@@ -16,6 +16,8 @@ const REASONS: [(u64, &str); 5] = [
     (0x80, "hardware power brake"),
 ];
 const ERRORS_MAX: usize = 64;
+/// A device that works makes samples at least so often, and tells them.
+const SAMPLE_MAX_US: u64 = 900_000;
 
 /// While it was the job's.
 #[derive(Clone, Debug, Default)]
@@ -32,13 +34,29 @@ pub struct Condition {
     errors: Vec<u64>,
     errors_until_us: u64,
     idle_us: u64,
-    /// Busy and allocated at the last look.
-    figures_at: (u64, u64),
+    /// Busy and allocated, and the end of the newest sample, at the last look that had a new one.
+    figures_at: (u64, u64, u64),
 }
 
 impl Condition {
     pub(super) fn begin(&mut self, now_us: u64) {
         (self.looked_at_us, self.errors_until_us) = (now_us, now_us);
+    }
+
+    /// One look at what was not the job's until `at_us`.
+    pub(super) fn pass(&mut self, polled: &PolledDevice, at_us: u64) {
+        self.looked_at_us = at_us;
+        (self.energy_at, self.ecc_at) = (polled.energy_mj.map(|mj| (polled.at_us, mj)), polled.ecc_uncorrected);
+        self.see_errors(polled);
+    }
+
+    /// Those that were told are known. The numbers of the new ones.
+    fn see_errors(&mut self, polled: &PolledDevice) -> Vec<u64> {
+        let known_us = self.errors_until_us;
+        let new = polled.errors.iter().filter(|(at_us, _)| *at_us > known_us);
+        let last_us = polled.errors.iter().map(|(at_us, _)| *at_us).max();
+        self.errors_until_us = known_us.max(last_us.unwrap_or(0));
+        new.map(|(_, xid)| *xid).collect()
     }
 
     /// One look at what was the job's until `at_us`.
@@ -53,10 +71,9 @@ impl Condition {
             // It counts from the load of the driver on.
             self.ecc_errors += count.checked_sub(before).unwrap_or(count);
         }
-        let new = polled.errors.iter().filter(|(at_us, _)| *at_us > self.errors_until_us);
-        self.errors.extend(new.map(|(_, xid)| *xid).take(ERRORS_MAX - self.errors.len().min(ERRORS_MAX)));
-        let last_us = polled.errors.iter().map(|(at_us, _)| *at_us).max();
-        self.errors_until_us = self.errors_until_us.max(last_us.unwrap_or(0));
+        let new = self.see_errors(polled);
+        self.errors.extend(new);
+        self.errors.truncate(ERRORS_MAX);
     }
 
     fn take_energy(&mut self, polled: &PolledDevice) {
@@ -77,11 +94,16 @@ impl Condition {
         self.power_peak_mw = self.power_peak_mw.max(milliwatts(more_mj, passed_us));
     }
 
-    /// Nothing was done between this and the last look but to wait.
-    pub(super) fn take_figures(&mut self, figures: &Figures) {
-        let (busy_us, allocated_us) = std::mem::replace(&mut self.figures_at, (figures.busy_us, figures.allocated_us));
+    /// What it did between this and the last look that had a new sample, which ends at `cursor`; an idle device may have none.
+    pub(super) fn take_figures(&mut self, figures: &Figures, cursor: u64) {
+        let (busy_us, allocated_us, before) = self.figures_at;
+        let passed_us = figures.allocated_us.saturating_sub(allocated_us);
+        if cursor == before && passed_us < SAMPLE_MAX_US {
+            return;
+        }
+        self.figures_at = (figures.busy_us, figures.allocated_us, cursor);
         if figures.busy_us == busy_us {
-            self.idle_us += figures.allocated_us.saturating_sub(allocated_us);
+            self.idle_us += passed_us;
         }
     }
 
@@ -146,8 +168,10 @@ mod tests {
         condition.take(&look(2, 100_000, 0x5, 3, &[(900_000, 13)]), 2_000_000);
         condition.take(&look(3, 800_000, 0x44, 3, &[(900_000, 13), (2_500_000, 79)]), 3_000_000);
         condition.take(&look(4, 900_000, 0x1, 5, &[(2_500_000, 79)]), 4_000_000);
+        // What it does and suffers for others is not told.
+        condition.pass(&look(5, 5_000_000, 0xff, 7, &[(4_500_000, 48)]), 5_000_000);
         // The driver was loaded anew.
-        condition.take(&look(5, 0, 0, 1, &[]), 5_000_000);
+        condition.take(&look(6, 0, 0, 1, &[]), 6_000_000);
         assert_eq!((condition.power_mean_mw(), condition.power_peak_mw()), (Some(400_000), Some(700_000)));
         assert_eq!(condition.slow_us(), &[("hardware thermal slowdown", 1_000_000), ("power cap", 2_000_000)].into());
         assert_eq!((condition.ecc_errors(), condition.errors()), (3, [79].as_slice()));

@@ -7,6 +7,9 @@ use crate::meter::gpu::wire::{FaultKind, Got, Stretch};
 /// In so many samples of the longest period, and in so much of the time, the samples can be wrong.
 const EDGES_US: u64 = 1_000_000;
 const CUT_OFF_PARTS: u64 = 50;
+/// A sample of the driver's ring is told so late at most. What the counters do not tell at the end of what the samples did is as what they
+/// tell next.
+const GAP_MAX_US: u64 = 500_000;
 
 /// The counters of one device.
 #[derive(Clone, Debug, Default)]
@@ -55,9 +58,21 @@ impl Counters {
         self.charged_until_us
     }
 
-    /// `counted` is what they tell of the time since the last look, and `sampled_us` what the samples do.
-    pub(super) fn take(&mut self, counted: Option<&Got<Stretch>>, sampled_us: u64, at_us: u64, until_us: u64) -> Taken {
+    /// `counted` is what they tell of the time since the last look, and `sampled_us` what the samples do, until `sampled_until_us`.
+    pub(super) fn take(
+        &mut self,
+        counted: Option<&Got<Stretch>>,
+        (sampled_us, sampled_until_us): (u64, u64),
+        at_us: u64,
+        until_us: u64,
+    ) -> Taken {
         match counted {
+            // Who has been told nothing for a while (another helper, which has nothing to compare with) has the samples of that time.
+            Some(Ok(stretch)) if !self.given_up && self.gap_us(stretch) > GAP_MAX_US => {
+                self.used = true;
+                self.pass(sampled_until_us.max(at_us.saturating_sub(GAP_MAX_US)).min(until_us));
+                Taken::default()
+            }
             Some(Ok(stretch)) if !self.given_up => self.take_stretch(*stretch, sampled_us, until_us),
             // Once is not for ever: the next look may tell.
             Some(Err(fault)) if fault.kind == FaultKind::Failed && self.used => {
@@ -72,14 +87,19 @@ impl Counters {
         }
     }
 
+    fn gap_us(&self, stretch: &Stretch) -> u64 {
+        stretch.from_us.saturating_sub(self.charged_until_us)
+    }
+
     fn take_stretch(&mut self, stretch: Stretch, sampled_us: u64, until_us: u64) -> Taken {
         self.used = true;
         self.sampled_us = self.sampled_us.saturating_add(sampled_us);
+        if stretch.until_us.min(until_us) <= stretch.from_us.max(self.charged_until_us) {
+            return Taken { stretch: Some((stretch.from_us, stretch.from_us, 0)), note: None };
+        }
+        let stretch = Stretch { from_us: stretch.from_us.min(self.charged_until_us), ..stretch };
         let (from_us, until_us, busy_us) = stretch.between(self.charged_until_us, until_us);
         let long_us = until_us.saturating_sub(from_us);
-        if long_us == 0 {
-            return Taken { stretch: Some((from_us, from_us, 0)), note: None };
-        }
         self.charged_until_us = until_us;
         self.counted_us = self.counted_us.saturating_add(busy_us);
         self.compared_us = self.compared_us.saturating_add(long_us);
@@ -104,13 +124,36 @@ mod tests {
     fn what_is_charged_once_is_not_charged_again() {
         let mut counters = Counters::default();
         counters.begin(1_000_000);
-        let first = counters.take(Some(&Ok(stretch(500_000, 2_000_000, 500_000))), 500_000, 2_000_000, u64::MAX);
+        let first =
+            counters.take(Some(&Ok(stretch(500_000, 2_000_000, 500_000))), (500_000, 2_000_000), 2_000_000, u64::MAX);
         assert_eq!(first.stretch, Some((1_000_000, 2_000_000, 500_000)));
         // A look that failed is read by its samples, and what the next one tells of it is not charged.
         let failed = Err(Fault::failed("busy"));
-        assert_eq!(counters.take(Some(&failed), 500_000, 3_000_000, u64::MAX).stretch, None);
-        let next = counters.take(Some(&Ok(stretch(2_000_000, 4_000_000, 500_000))), 500_000, 4_000_000, 3_500_000);
+        assert_eq!(counters.take(Some(&failed), (500_000, 3_000_000), 3_000_000, u64::MAX).stretch, None);
+        let next = counters.take(
+            Some(&Ok(stretch(2_000_000, 4_000_000, 500_000))),
+            (500_000, 4_000_000),
+            4_000_000,
+            3_500_000,
+        );
         assert_eq!((next.stretch, counters.known_until_us()), (Some((3_000_000, 3_500_000, 250_000)), 3_500_000));
+    }
+
+    /// Another helper has nothing to compare its first sample with.
+    #[test]
+    fn what_no_counter_told_is_read_by_the_samples() {
+        let mut counters = Counters::default();
+        counters.begin(0);
+        let mut take = |from_us: u64, until_us: u64, sampled_us: u64, sampled_until_us: u64| {
+            let counted = Ok(stretch(from_us, until_us, 1_000_000));
+            counters.take(Some(&counted), (sampled_us, sampled_until_us), until_us, u64::MAX).stretch
+        };
+        assert_eq!(take(0, 1_000_000, 800_000, 800_000), Some((0, 1_000_000, 1_000_000)));
+        assert_eq!(take(4_000_000, 4_000_000, 3_000_000, 3_800_000), None);
+        // From the end of the last sample on.
+        assert_eq!(take(4_000_000, 5_000_000, 1_000_000, 4_800_000), Some((3_800_000, 5_000_000, 1_200_000)));
+        assert_eq!(take(5_000_000, 6_000_000, 1_000_000, 5_800_000), Some((5_000_000, 6_000_000, 1_000_000)));
+        assert!(counters.are_used());
     }
 
     #[test]
@@ -119,13 +162,14 @@ mod tests {
         let mut second = 0;
         while counters.are_asked() {
             let (from_us, until_us) = (second * 1_000_000, (second + 1) * 1_000_000);
-            let taken = counters.take(Some(&Ok(stretch(from_us, until_us, 100_000))), 900_000, until_us, u64::MAX);
+            let taken =
+                counters.take(Some(&Ok(stretch(from_us, until_us, 100_000))), (900_000, until_us), until_us, u64::MAX);
             assert_eq!(taken.note.is_some(), !counters.are_asked());
             second += 1;
         }
         assert!((2..4).contains(&second) && !counters.are_used());
         assert_eq!(
-            counters.take(Some(&Ok(stretch(0, 9_000_000, 100_000))), 900_000, 9_000_000, u64::MAX).stretch,
+            counters.take(Some(&Ok(stretch(0, 9_000_000, 100_000))), (900_000, 9_000_000), 9_000_000, u64::MAX).stretch,
             None
         );
     }
@@ -133,7 +177,7 @@ mod tests {
     #[test]
     fn a_device_without_counters_is_read_by_its_samples() {
         let mut counters = Counters::default();
-        let taken = counters.take(None, 900_000, 1_000_000, u64::MAX);
+        let taken = counters.take(None, (900_000, 1_000_000), 1_000_000, u64::MAX);
         assert!(taken.stretch.is_none() && taken.note.is_none() && !counters.are_asked());
     }
 }

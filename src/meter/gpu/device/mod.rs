@@ -252,7 +252,9 @@ impl Device {
         }
         if ours {
             self.condition.take(polled, at_us);
-            self.condition.take_figures(&self.figures);
+            self.condition.take_figures(&self.figures, self.integral.cursor());
+        } else {
+            self.condition.pass(polled, at_us);
         }
         self.begins = false;
     }

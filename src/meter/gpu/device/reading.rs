@@ -7,6 +7,9 @@ use crate::meter::gpu::pids::JobPids;
 use crate::meter::gpu::tenants::Parts;
 use crate::meter::gpu::wire::{FaultKind, Got, PolledDevice, Stretch};
 
+/// From one look to the counters of the next one.
+const UNTOLD_MAX_US: u64 = 300_000;
+
 impl Device {
     /// Of the whole device, by its counters where it has some and else by its samples.
     pub(super) fn take_whole(
@@ -62,7 +65,8 @@ impl Device {
 
     /// All that it did.
     fn take_all(&mut self, window: &Window, polled: &PolledDevice, until_us: u64) {
-        let taken = self.counters.take(polled.counted.as_ref(), window.busy_us, polled.at_us, until_us);
+        let sampled = (window.busy_us, self.integral.known_until_us());
+        let taken = self.counters.take(polled.counted.as_ref(), sampled, polled.at_us, until_us);
         self.notes.extend(taken.note);
         match taken.stretch {
             None => self.divide(window, Parts::ALL_MINE),
@@ -139,6 +143,11 @@ impl Device {
         if foreign && sight.running && !self.figures.exclusive {
             self.go_blind("others use the same MIG device, whose time cannot be told apart");
             return self.estimate(polled.at_us.min(until_us).saturating_sub(read_at_us), polled.at_us);
+        }
+        // Another helper has nothing to compare with.
+        let untold_us = stretch.from_us.min(until_us).saturating_sub(read_at_us);
+        if untold_us > UNTOLD_MAX_US {
+            self.estimate(untold_us, stretch.from_us.min(until_us));
         }
         self.use_stretch(stretch.between(read_at_us, until_us));
     }

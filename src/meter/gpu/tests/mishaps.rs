@@ -200,7 +200,7 @@ fn a_device_that_hides_its_processes_is_known_by_its_file() {
     let device = device(vec![stretch(0, u64::MAX / 2_000, 50, &[9])]);
     let mut job = Job::new(7, false, false, "570.124.06", true);
     job.begin(&device);
-    let open = OpenFiles { minors: [0].into(), pids: [7].into(), complete: true };
+    let open = OpenFiles { minors: [0].into(), pids: [7].into(), complete: true, ..OpenFiles::default() };
     let hidden = Err(Fault { kind: FaultKind::Unsupported, why: "a vGPU".to_owned() });
     for second in 1..=10 {
         let at_us = START_US + second * SECOND;
