@@ -9,6 +9,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::Builder;
 use std::time::Duration;
 
+use jobmeter::meter::gpu::identity::DriverFiles;
+use jobmeter::meter::gpu::openings::Openings;
+use jobmeter::meter::gpu::wire::Told;
 use jobmeter::sys::bell::Bell;
 use jobmeter::sys::clock::pause;
 use jobmeter::sys::limits::raise_own;
@@ -21,6 +24,8 @@ use jobmeter::sys::sockets::{Inherited, inherited, is_socket};
 const FIRST_WAIT_MAX: Duration = Duration::from_secs(10);
 /// One that does not read its answers is left.
 const WRITE_WAIT_MAX: Duration = Duration::from_millis(100);
+/// Between two words of openings.
+const OPENINGS_PAUSE: Duration = Duration::from_millis(10);
 /// No question is longer: 112 MIG devices.
 const QUESTION_MAX_BYTES: usize = 1024 * 1024;
 const CHUNK_BYTES: usize = 64 * 1024;
@@ -112,6 +117,7 @@ impl Clients {
         let mut count = 1;
         // A helper of one meter has it from the beginning.
         let (is_shared, mut had_meter) = (self.listener.is_some(), self.listener.is_none());
+        let openings = if is_shared { Openings::watch(&DriverFiles::default()) } else { Openings::of_none() };
         loop {
             if clients.is_empty() && had_meter {
                 return self.leave();
@@ -119,6 +125,7 @@ impl Clients {
             let mut fds: Vec<BorrowedFd<'_>> = clients.iter().map(|client| client.questions.as_fd()).collect();
             fds.push(reader.bell.as_fd());
             fds.extend(self.listener.as_ref().map(AsFd::as_fd));
+            fds.extend(openings.fd());
             let told = readable_of(&fds, (!had_meter).then_some(FIRST_WAIT_MAX));
             if clients.is_empty() && !told.contains(&true) {
                 return self.leave();
@@ -140,6 +147,12 @@ impl Clients {
                     Err(_) => pause(WRITE_WAIT_MAX),
                 }
                 count += 1;
+            }
+            if openings.fd().is_some() && told.next_back().unwrap_or(false) {
+                // A program opens several, and others may open some all the time.
+                pause(OPENINGS_PAUSE);
+                let _had_one = openings.forget();
+                reader.tell_of_opening(&mut clients);
             }
         }
     }
@@ -186,6 +199,14 @@ fn answer_all(answer: &mut impl Answer, inbox: &Receiver<Question>, outbox: &Sen
 }
 
 impl Reader {
+    fn tell_of_opening(&self, clients: &mut Vec<Client>) {
+        let Ok(mut line) = serde_json::to_vec(&Told::Opened) else { return };
+        line.push(b'\n');
+        for client in clients.extract_if(.., |client| client.answers.write_all(&line).is_err()) {
+            let _is_told = self.questions.send(Question::Gone(client.number));
+        }
+    }
+
     fn tell_all(&self, clients: &mut Vec<Client>) {
         for (number, line) in self.answers.try_iter() {
             let does_not_read = |client: &mut Client| client.number == number && client.tell(&line).is_err();

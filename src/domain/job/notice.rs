@@ -39,8 +39,8 @@ impl Job {
         let per_second = self.account.burn_per_second.max(burned_per_second(own, since_us));
         let burned = own.max(burned_in(per_second, since_us));
         // What devices have done since they were read is burned as well.
-        let ahead_us = before_us.checked_add(self.bounds.gpu_age_us).unwrap_or(u64::MAX);
-        left <= burned.saturating_add(burned_in(per_second, ahead_us))
+        let ahead_us = [before_us, self.bounds.gpu_age_us];
+        left <= ahead_us.map(|us| burned_in(per_second, us)).into_iter().fold(burned, Nanocredits::saturating_add)
     }
 }
 

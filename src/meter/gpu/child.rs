@@ -1,7 +1,7 @@
 //! The helper process: started or joined, asked, abandoned when it hangs, and started anew.
 
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -35,6 +35,8 @@ pub struct Helper {
     /// `None` where it is the machine's.
     child: Option<Child>,
     unread: Vec<u8>,
+    /// It has told of an opening.
+    opened: bool,
 }
 
 /// Where the helper is.
@@ -82,7 +84,7 @@ impl Helper {
 
     fn of(link: UnixStream, child: Option<Child>) -> io::Result<Self> {
         link.set_write_timeout(Some(WRITE_WAIT_MAX))?;
-        Ok(Self { link, child, unread: Vec::new() })
+        Ok(Self { link, child, unread: Vec::new(), opened: false })
     }
 
     /// Its process id; `None` where it is not this process's own.
@@ -106,7 +108,7 @@ impl Helper {
         match self.receive(wait_max)? {
             Some(Told::Listed(listed)) => Ok(*listed),
             Some(Told::Failed(fault)) => Err(fault),
-            Some(Told::Polled(_)) => Err(wrong_answer()),
+            Some(Told::Polled(_) | Told::Opened) => Err(wrong_answer()),
             None => Err(Fault::failed(format!("NVML did not answer within {} ms", wait_max.as_millis()))),
         }
     }
@@ -126,13 +128,29 @@ impl Helper {
     /// # Errors
     /// Where it died, or answers what is no answer.
     pub fn receive(&mut self, wait_max: Duration) -> Result<Option<Told>, Fault> {
-        let Some(line) = self.line(wait_max)? else { return Ok(None) };
-        let told = serde_json::from_slice(&line);
-        told.map(Some).map_err(|error| Fault::failed(format!("the helper's answer is none: {error}")))
+        let until_us = after(wait_max);
+        loop {
+            let Some(line) = self.line(until_us)? else { return Ok(None) };
+            match serde_json::from_slice(&line) {
+                Ok(Told::Opened) => self.opened = true,
+                Ok(told) => return Ok(Some(told)),
+                Err(error) => return Err(Fault::failed(format!("the helper's answer is none: {error}"))),
+            }
+        }
     }
 
-    fn line(&mut self, wait_max: Duration) -> Result<Option<Vec<u8>>, Fault> {
-        let until_us = after(wait_max);
+    /// Whether it has told of an opening since, while it is asked nothing.
+    ///
+    /// # Errors
+    /// Where it died, or answers what it was not asked.
+    pub fn heard_of_opening(&mut self) -> Result<bool, Fault> {
+        match self.receive(Duration::ZERO)? {
+            None => Ok(std::mem::take(&mut self.opened)),
+            Some(_) => Err(wrong_answer()),
+        }
+    }
+
+    fn line(&mut self, until_us: u64) -> Result<Option<Vec<u8>>, Fault> {
         let mut chunk = vec![0_u8; 64 * 1024];
         loop {
             if let Some(end) = self.unread.iter().position(|byte| *byte == b'\n') {
@@ -195,6 +213,12 @@ fn command(path: &Path, library: Option<&Path>, input: OwnedFd) -> Command {
 #[must_use]
 pub fn wrong_answer() -> Fault {
     Fault::failed("the helper answered what it was not asked")
+}
+
+impl AsFd for Helper {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.link.as_fd()
+    }
 }
 
 impl Drop for Helper {

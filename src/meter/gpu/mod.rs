@@ -20,7 +20,7 @@ pub mod identity;
 pub mod integral;
 pub mod need;
 mod node;
-mod openings;
+pub mod openings;
 pub mod options;
 mod orders;
 pub mod others;

@@ -54,13 +54,15 @@ pub(super) struct Need {
 }
 
 impl Need {
-    pub(super) fn new(options: &GpuOptions, job: &ContainmentSpec) -> Self {
+    /// `is_told`: the machine's helper tells of openings.
+    pub(super) fn new(options: &GpuOptions, job: &ContainmentSpec, is_told: bool) -> Self {
         let files = DriverFiles::default();
-        let openings = Openings::watch(&files);
+        // Root has so few of them that its meters must not take one each.
+        let openings = if is_told { Openings::of_none() } else { Openings::watch(&files) };
         // Whose namespace is another's may have other files of the same devices; what has none is in a library alone.
         let is_attached = matches!(job, ContainmentSpec::Attached { .. });
         let is_elsewhere = options.library.is_some() || is_attached || files.minors().is_empty();
-        let files_tell = !is_elsewhere && !files.tell_too_little() && openings.fd().is_some();
+        let files_tell = !is_elsewhere && !files.tell_too_little() && (is_told || openings.fd().is_some());
         let always = matches!(options.selection, Some(Selection::All | Selection::These(_)));
         Self {
             files,
@@ -105,6 +107,14 @@ impl Need {
         SystemClock.boottime_us() < self.soon_until_us
     }
 
+    /// The machine's helper tells no more.
+    pub(super) fn watch_itself(&mut self) {
+        if self.openings.fd().is_none() {
+            self.openings = Openings::watch(&self.files);
+            self.files_tell &= self.openings.fd().is_some();
+        }
+    }
+
     /// What tells of an opening; none while it is not known yet whose the last one was.
     pub(super) fn told_by(&self) -> Option<BorrowedFd<'_>> {
         self.openings.fd().filter(|_| self.scan_at_us.is_none())
@@ -112,7 +122,7 @@ impl Need {
 
     /// Somebody has opened a file of the driver.
     pub(super) fn opened(&mut self) {
-        self.openings.forget();
+        let _had_one = self.openings.forget();
         let now_us = SystemClock.boottime_us();
         let is_quiet = now_us.saturating_sub(self.scanned_at_us) > SOON_US;
         self.scan_after = if is_quiet { SCAN_FIRST } else { self.scan_after };

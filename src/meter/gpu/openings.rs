@@ -7,12 +7,14 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
 use super::identity::DriverFiles;
 
-/// Since this was made.
+/// Openings since this was made.
 #[derive(Debug)]
-pub(super) struct Openings(Option<Inotify>);
+pub struct Openings(Option<Inotify>);
 
 impl Openings {
-    pub(super) fn watch(files: &DriverFiles) -> Self {
+    /// Of the files that are there now.
+    #[must_use]
+    pub fn watch(files: &DriverFiles) -> Self {
         let watch = || {
             let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
             for path in files.paths() {
@@ -24,13 +26,21 @@ impl Openings {
         Self(watch().ok())
     }
 
+    /// Of no file: somebody else tells.
+    #[must_use]
+    pub fn of_none() -> Self {
+        Self(None)
+    }
+
     /// Readable when there was one; `None` where the kernel does not tell.
-    pub(super) fn fd(&self) -> Option<BorrowedFd<'_>> {
+    #[must_use]
+    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
         self.0.as_ref().map(Inotify::as_fd)
     }
 
     /// Those that it has told of are known. Whether there was one.
-    pub(super) fn forget(&self) -> bool {
+    #[must_use]
+    pub fn forget(&self) -> bool {
         let told = || self.0.as_ref().is_some_and(|inotify| inotify.read_events().is_ok());
         let had_one = told();
         while told() {}

@@ -2,7 +2,7 @@
 //! meanwhile is not known yet.
 
 use std::collections::BTreeMap;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -95,7 +95,7 @@ impl Watcher {
         *locked(&shared.gpus) = Gpus::unlisted(&listed, declared, place::has_host_pids(), SystemClock.boottime_us());
         let line = Line::Down { until_us: 0 };
         let held = Helper::join(options.library.as_deref());
-        let need = Need::new(&options, &job);
+        let need = Need::new(&options, &job, held.is_some());
         Self {
             shared,
             options,
@@ -208,10 +208,35 @@ impl Watcher {
     fn sleep(&mut self, until_us: u64) {
         let left = Duration::from_micros(until_us.saturating_sub(SystemClock.boottime_us()));
         let ordered = self.shared.ordered.as_fd();
-        let [_, opened] = readable([ordered, self.need.told_by().unwrap_or(ordered)], Some(left));
-        if opened && self.need.told_by().is_some() {
+        // While a scan is due, what others open meanwhile is seen by that.
+        let teller = if self.need.scan_at_us().is_some() { None } else { self.teller() };
+        let is_awake = teller.is_some();
+        let [_, told] = readable([ordered, teller.unwrap_or(ordered)], Some(left));
+        if told && is_awake && self.hears_of_opening() {
             self.need.opened();
         }
+    }
+
+    /// What becomes readable when somebody opens a file of the driver.
+    fn teller(&self) -> Option<BorrowedFd<'_>> {
+        match (&self.line, &self.held) {
+            (Line::Ready(helper), _) | (_, Some(helper)) if helper.is_shared() => Some(helper.as_fd()),
+            _ => self.need.told_by(),
+        }
+    }
+
+    fn hears_of_opening(&mut self) -> bool {
+        let helper = match (&mut self.line, &mut self.held) {
+            (Line::Ready(helper), _) | (_, Some(helper)) if helper.is_shared() => helper,
+            _ => return self.need.told_by().is_some(),
+        };
+        helper.heard_of_opening().unwrap_or_else(|_| {
+            // The next look has another helper.
+            (self.line, self.held) = (Line::Down { until_us: 0 }, None);
+            self.count_helper();
+            self.need.watch_itself();
+            true
+        })
     }
 
     fn look(&mut self, job: Option<&Containment>) {
@@ -282,6 +307,7 @@ impl Watcher {
             Err(_) if self.is_down() && std::mem::take(&mut self.is_shared) => {
                 self.private_until_us = now_us.saturating_add(PRIVATE_US);
                 self.count_helper();
+                self.need.watch_itself();
                 self.poll()
             }
             Err(fault) => {
@@ -330,7 +356,7 @@ impl Watcher {
                 Ok(Some(polled))
             }
             Some(Told::Failed(fault)) => Err(fault),
-            Some(Told::Polled(_)) => Err(wrong_answer()),
+            Some(Told::Polled(_) | Told::Opened) => Err(wrong_answer()),
             None => {
                 let waited_us = now_us.saturating_sub(at_us);
                 let wait_max_us = answer_wait_max_us(helper.is_shared(), self.is_listed);

@@ -58,6 +58,8 @@ pub enum Told {
     Polled(Box<Polled>),
     /// Nothing can be had.
     Failed(Fault),
+    /// Unasked, of the machine's helper: somebody has opened a file of the driver.
+    Opened,
 }
 
 /// Why something could not be had.
