@@ -29,7 +29,11 @@ def a_batch_script_is_metered_without_a_word():
 
 def an_srun_has_to_say_it():
     call("srun", "--job-name=plain", "jobmeter", "run", "-q", "--", "burn", "0.5", user="ann")
-    newest = max(ledger("--json", "jobs", "list", "--all").split('"job": "')[1:], key=lambda part: int(part.split('"')[0])).split('"')[0]
+    listed = ledger("--json", "jobs", "list", "--all")
+    numbers = [part.split('"')[0] for part in listed.split('"job": "')[1:]]
+    # One that has none was started outside of a job.
+    assert all(number.isdigit() for number in numbers), listed
+    newest = max(numbers, key=int)
     assert is_about(0.5, cpu(settled(newest)["attempts"][0]))
     refused = call("srun", "burn", "0.1", user="ann", check=False)
     return f"an unmetered srun is {'refused' if refused.returncode else 'let through by this Slurm'}"
