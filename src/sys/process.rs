@@ -254,6 +254,21 @@ pub fn schedule_first() -> bool {
     unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, &raw const parameters) == 0 }
 }
 
+/// Scheduled as the machine's first process, not as whoever has started this one.
+pub fn schedule_as_usual() {
+    // SAFETY: a set of bits.
+    let mut cpus: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    let (size, usual) = (size_of::<libc::cpu_set_t>(), libc::sched_param { sched_priority: 0 });
+    // SAFETY: they read and write what is there; a refusal has no effect.
+    unsafe {
+        libc::sched_setscheduler(0, libc::SCHED_OTHER, &raw const usual);
+        libc::setpriority(libc::PRIO_PROCESS, 0, 0);
+        if libc::sched_getaffinity(1, size, &raw mut cpus) == 0 {
+            libc::sched_setaffinity(0, size, &raw const cpus);
+        }
+    }
+}
+
 /// Makes this process the one to which orphans of the job are given.
 ///
 /// # Errors

@@ -17,7 +17,7 @@ use jobmeter::sys::clock::pause;
 use jobmeter::sys::limits::raise_own;
 use jobmeter::sys::outside::detach;
 use jobmeter::sys::poll::readable_of;
-use jobmeter::sys::process::{die_with_parent, forbid_tracing, silence_standard_output};
+use jobmeter::sys::process::{die_with_parent, forbid_tracing, schedule_as_usual, silence_standard_output};
 use jobmeter::sys::sockets::{Inherited, inherited, is_socket};
 
 /// Who has started it connects at once.
@@ -84,6 +84,7 @@ impl Clients {
                 detach()?;
                 // What the first meter was started with is not for all.
                 let _raised = raise_own();
+                schedule_as_usual();
                 Self { listener: Some(listener), first: None }
             }
             Inherited::Other(questions) => {

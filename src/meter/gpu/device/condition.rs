@@ -94,11 +94,12 @@ impl Condition {
         self.power_peak_mw = self.power_peak_mw.max(milliwatts(more_mj, passed_us));
     }
 
-    /// What it did between this and the last look that had a new sample, which ends at `cursor`; an idle device may have none.
-    pub(super) fn take_figures(&mut self, figures: &Figures, cursor: u64) {
+    /// What it did between this and the last look that had a new sample, which ends at `cursor`; an idle device may have none. After the
+    /// job's end there is no further look.
+    pub(super) fn take_figures(&mut self, figures: &Figures, cursor: u64, has_ended: bool) {
         let (busy_us, allocated_us, before) = self.figures_at;
         let passed_us = figures.allocated_us.saturating_sub(allocated_us);
-        if cursor == before && passed_us < SAMPLE_MAX_US {
+        if cursor == before && passed_us < SAMPLE_MAX_US && !has_ended {
             return;
         }
         self.figures_at = (figures.busy_us, figures.allocated_us, cursor);

@@ -252,7 +252,7 @@ impl Device {
         }
         if ours {
             self.condition.take(polled, at_us);
-            self.condition.take_figures(&self.figures, self.integral.cursor());
+            self.condition.take_figures(&self.figures, self.integral.cursor(), polled.at_us >= until_us);
         } else {
             self.condition.pass(polled, at_us);
         }
