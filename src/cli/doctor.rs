@@ -2,7 +2,6 @@
 
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use serde::Serialize;
 use uuid::Uuid;
@@ -13,9 +12,8 @@ use crate::domain::printable::printable;
 use crate::domain::units::Microseconds;
 use crate::ledger::views::Query;
 use crate::meter::CpuSource;
-use crate::meter::gpu::child::Helper;
 use crate::meter::gpu::identity::DriverFiles;
-use crate::meter::gpu::prospect::{Prospect, prospects};
+use crate::meter::gpu::prospect::{self, Prospect};
 use crate::meter::gpu::{others, place};
 use crate::meter::proof::prove_kill;
 use crate::meter::select::Plan;
@@ -148,9 +146,6 @@ fn rights() -> [Check; 2] {
     ]
 }
 
-/// The driver may have to wake all devices first.
-const LIST_WAIT_MAX: Duration = Duration::from_secs(10);
-
 /// The driver, and how each device can be measured by a job that declares nothing.
 fn gpus(library: Option<&Path>) -> Vec<Check> {
     let check = |what: &str, works: Option<bool>, found: String| Check { what: what.to_owned(), works, found };
@@ -163,11 +158,7 @@ fn gpus(library: Option<&Path>) -> Vec<Check> {
         return [none].into_iter().chain(of_others).collect();
     }
     let place = if place::in_container() { "in a container" } else { "on the host" };
-    let asked = Helper::start(library).and_then(|mut helper| {
-        let listed = helper.list(LIST_WAIT_MAX)?;
-        Ok((prospects(&mut helper, &listed)?, listed))
-    });
-    let (prospects, listed) = match asked {
+    let (listed, prospects) = match prospect::ask(library) {
         Ok(told) => told,
         Err(fault) => {
             let count = files.devices().len();

@@ -10,6 +10,8 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixCredentials, recvmsg};
 use nix::sys::stat::SFlag;
 
+use super::process::keep_files_from_programs_at_once;
+
 /// A byte, and a number of 32 bits.
 const WORD_BYTES_MAX: usize = 16;
 
@@ -43,11 +45,7 @@ pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
         nix::sys::stat::fstat(&socket).map(|found| SFlag::from_bits_truncate(found.st_mode).contains(SFlag::S_IFSOCK));
     match is_socket {
         Ok(true) => {
-            // SAFETY: a raw system call on numbers.
-            let marked =
-                unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
-            if marked != 0 {
-                // Before Linux 5.11.
+            if !keep_files_from_programs_at_once() {
                 fcntl(&socket, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
             }
             Ok(socket)

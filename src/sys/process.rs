@@ -150,15 +150,19 @@ const OPEN_FILES_MAX: libc::c_int = 1 << 20;
 /// What this process has open, but for standard input, output and error, stays closed to the programs that it becomes or starts. Of a
 /// child that shares its memory as well: raw system calls on numbers.
 pub fn keep_files_from_programs() {
-    // SAFETY: they change no memory.
-    unsafe {
-        if libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) != 0 {
-            // Before Linux 5.11.
-            for number in 3..OPEN_FILES_MAX {
-                libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC);
-            }
+    if !keep_files_from_programs_at_once() {
+        for number in 3..OPEN_FILES_MAX {
+            // SAFETY: it changes no memory.
+            unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
         }
     }
+}
+
+/// The same; whether the kernel can do it in one call (Linux 5.11).
+#[must_use]
+pub fn keep_files_from_programs_at_once() -> bool {
+    // SAFETY: it changes no memory.
+    unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) == 0 }
 }
 
 /// Starts a program as a child of a process that has ended, so that it is given to whoever takes orphans here, and with nothing open of

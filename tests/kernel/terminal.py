@@ -31,6 +31,13 @@ class Terminal:
     def line(self, text):
         self.send(text + "\n")
 
+    def start_python(self, script):
+        """Types a run of it."""
+        path = os.environ["DIR"] + "/script.py"
+        with open(path, "w") as file:
+            file.write(script)
+        self.line(f"{JOBMETER} run -q -- python3 {path}")
+
     def expect(self, pattern, seconds=SOON_S):
         """Reads until the pattern comes; what was before it is forgotten."""
         until = time.monotonic() + seconds
@@ -81,10 +88,7 @@ while signal.sigwait({signal.SIGCONT}):
 def fg():
     """`fg` reaches the command as it would without jobmeter: once."""
     terminal = Terminal()
-    path = os.environ["DIR"] + "/continued.py"
-    with open(path, "w") as file:
-        file.write(CONTINUED)
-    terminal.line(f"{JOBMETER} run -q -- python3 {path}")
+    terminal.start_python(CONTINUED)
     terminal.expect("begun")
     for times in range(1, 6):
         terminal.send("\x1a")
@@ -108,10 +112,7 @@ sys.exit(9 if signal.sigtimedwait({signal.SIGINT}, 1) else 3)
 
 def ctrl_c():
     terminal = Terminal()
-    path = os.environ["DIR"] + "/interrupted.py"
-    with open(path, "w") as file:
-        file.write(INTERRUPTED)
-    terminal.line(f"{JOBMETER} run -q -- python3 {path}")
+    terminal.start_python(INTERRUPTED)
     terminal.expect("begun")
     terminal.send("\x03")
     terminal.expect("caught")

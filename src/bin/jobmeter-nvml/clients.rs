@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use jobmeter::meter::gpu::identity::DriverFiles;
 use jobmeter::meter::gpu::openings::Openings;
-use jobmeter::meter::gpu::wire::Told;
+use jobmeter::meter::gpu::wire::{self, Told};
 use jobmeter::sys::bell::Bell;
 use jobmeter::sys::clock::pause;
 use jobmeter::sys::limits::raise_own;
@@ -201,19 +201,21 @@ fn answer_all(answer: &mut impl Answer, inbox: &Receiver<Question>, outbox: &Sen
 
 impl Reader {
     fn tell_of_opening(&self, clients: &mut Vec<Client>) {
-        let Ok(mut line) = serde_json::to_vec(&Told::Opened) else { return };
-        line.push(b'\n');
-        for client in clients.extract_if(.., |client| client.answers.write_all(&line).is_err()) {
-            let _is_told = self.questions.send(Question::Gone(client.number));
+        if let Ok(line) = wire::line(&Told::Opened) {
+            self.leave_who(clients, |client| client.answers.write_all(&line).is_err());
         }
     }
 
     fn tell_all(&self, clients: &mut Vec<Client>) {
         for (number, line) in self.answers.try_iter() {
-            let does_not_read = |client: &mut Client| client.number == number && client.tell(&line).is_err();
-            for client in clients.extract_if(.., does_not_read) {
-                let _is_told = self.questions.send(Question::Gone(client.number));
-            }
+            self.leave_who(clients, |client| client.number == number && client.tell(&line).is_err());
+        }
+    }
+
+    /// Those that do not read.
+    fn leave_who(&self, clients: &mut Vec<Client>, does_not_read: impl FnMut(&mut Client) -> bool) {
+        for client in clients.extract_if(.., does_not_read) {
+            let _is_told = self.questions.send(Question::Gone(client.number));
         }
     }
 }

@@ -17,7 +17,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use jobmeter::meter::gpu::identity::DriverFiles;
-use jobmeter::meter::gpu::wire::{Ask, Fault, FaultKind, Told};
+use jobmeter::meter::gpu::wire::{self, Ask, Fault, FaultKind, Told};
 use jobmeter::sys::process::{exit_now, own_cpu_us};
 use nvml_wrapper::Nvml;
 use nvml_wrapper::error::NvmlError;
@@ -88,9 +88,7 @@ impl Answer for Reader {
             polled.cpu_us = if self.is_shared { memory.cpu_us } else { now_us };
         }
         self.memories.insert(number, memory);
-        let mut text = serde_json::to_vec(&told).unwrap_or_default();
-        text.push(b'\n');
-        Some(text)
+        wire::line(&told).ok()
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::declared::Selection;
 use super::node;
 use super::options::GpuOptions;
-use super::wire::{Ask, Fault, Listed, Told};
+use super::wire::{Ask, Fault, Listed, Told, line};
 use crate::sys::clock::{Clock, SystemClock, after, is_before};
 use crate::sys::poll::readable;
 use crate::sys::process::spawn_orphan;
@@ -118,8 +118,7 @@ impl Helper {
     /// # Errors
     /// Where it died.
     pub fn send(&mut self, ask: &Ask) -> Result<(), Fault> {
-        let mut line = serde_json::to_vec(ask).map_err(|error| Fault::failed(error.to_string()))?;
-        line.push(b'\n');
+        let line = line(ask).map_err(|error| Fault::failed(error.to_string()))?;
         self.link.write_all(&line).map_err(|error| Fault::failed(format!("the helper died: {error}")))
     }
 

@@ -31,20 +31,23 @@ pub struct Prospect {
 /// Of each device, by UUID, in words; nothing where NVML cannot be asked.
 #[must_use]
 pub fn by_uuid(library: Option<&Path>) -> BTreeMap<String, String> {
-    let ask = || {
-        let mut helper = Helper::start(library)?;
-        let listed = helper.list(ANSWER_WAIT_MAX)?;
-        prospects(&mut helper, &listed)
-    };
-    let found = ask().unwrap_or_default();
+    let (_, found) = ask(library).unwrap_or_default();
     found.into_iter().map(|prospect| (prospect.info.uuid, prospect.how)).collect()
 }
 
-/// Of all that the helper has listed.
+/// What NVML lists, and how each of its devices would be measured.
 ///
 /// # Errors
-/// Where it does not answer.
-pub fn prospects(helper: &mut Helper, listed: &Listed) -> Result<Vec<Prospect>, Fault> {
+/// Where it cannot be asked.
+pub fn ask(library: Option<&Path>) -> Result<(Listed, Vec<Prospect>), Fault> {
+    let mut helper = Helper::start(library)?;
+    let listed = helper.list(ANSWER_WAIT_MAX)?;
+    let found = prospects(&mut helper, &listed)?;
+    Ok((listed, found))
+}
+
+/// Of all that the helper has listed.
+fn prospects(helper: &mut Helper, listed: &Listed) -> Result<Vec<Prospect>, Fault> {
     // Counters tell what they have counted since the look before.
     let looks = match &listed.untrusted {
         None => look(helper, listed, AskCounters::Anew).and_then(|_| look(helper, listed, AskCounters::Since))?,

@@ -3,6 +3,16 @@
 
 use serde::{Deserialize, Serialize};
 
+/// A question or an answer as it is sent.
+///
+/// # Errors
+/// Never for those of this module.
+pub fn line(message: &impl Serialize) -> serde_json::Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(message)?;
+    line.push(b'\n');
+    Ok(line)
+}
+
 /// To the helper.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
