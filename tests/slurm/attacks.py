@@ -353,8 +353,6 @@ def run(way, *wanted):
     trackers.PLUGSTACK.write_text(plugin)
     shutil.copy(BED / "enemy.py", "/usr/lib/python3/dist-packages")
     build_burner()
-    # ann's too: it would be taken for what an attack has left.
-    os.unlink("/etc/cron.d/training")
     ledger("--user", "ann", "account", "limit", "1000")
     scenes = [scene_of(attack) for attack in ATTACKS if not wanted or attack.__name__ in wanted]
     return run_scenes(way, (*scenes, trackers.the_node_is_well, trackers.the_books_are_right, none_has_succeeded), print_logs=print_logs)

@@ -177,15 +177,6 @@ def install(changes, binary):
     pathlib.Path("/etc/slurm/plugstack.conf").write_text("required /usr/libexec/jobmeter/jobmeter_spank.so\n")
     pathlib.Path("/etc/jobmeter/config.toml").write_text(f'ledger = "{LEDGER}"\n[run]\nquiet = true\n[slurm]\nkey_file = "/etc/jobmeter/slurm.key"\n')
 
-    # cron: this file, and nothing of the machine's own.
-    for path in ("/etc/cron.d", "/etc/cron.hourly"):
-        shutil.rmtree(path, ignore_errors=True)
-    pathlib.Path("/etc/crontab").unlink(missing_ok=True)
-    os.makedirs("/etc/cron.d")
-    os.makedirs("/var/spool/cron/crontabs")
-    shutil.copy(DEPLOY / "schedulers/crontab", "/etc/cron.d/training")
-    os.chmod("/etc/cron.d/training", 0o644)
-
 
 # For whoever wants to stop some.
 started = {}
@@ -219,6 +210,18 @@ def start_slurm(**changes):
     wait_until(30, "the node is idle", lambda: "idle" in call("sinfo", "-h", "-o", "%T", check=False).stdout)
 
 
+def start_cron():
+    """With the file that ships, and nothing of the machine's own."""
+    for path in ("/etc/cron.d", "/etc/cron.hourly"):
+        shutil.rmtree(path, ignore_errors=True)
+    pathlib.Path("/etc/crontab").unlink(missing_ok=True)
+    os.makedirs("/etc/cron.d")
+    os.makedirs("/var/spool/cron/crontabs")
+    shutil.copy(DEPLOY / "schedulers/crontab", "/etc/cron.d/training")
+    os.chmod("/etc/cron.d/training", 0o644)
+    daemon("cron", "-f")
+
+
 def start():
     service = serve()
     for user in USERS:
@@ -230,7 +233,6 @@ def start():
     shutil.chown("/etc/jobmeter/slurm.key", "jobmeter")
     ledger("key", "create", "comment", "--scope", "read", "--to", "/etc/jobmeter/slurm-comment.key")
     pathlib.Path("/etc/jobmeter/slurm-comment.env").write_text(f"JOBMETER_LEDGER={LEDGER}\nJOBMETER_KEY=/etc/jobmeter/slurm-comment.key\n")
-    daemon("cron", "-f")
 
     os.makedirs("/run/munge")
     pathlib.Path("/etc/munge/munge.key").write_bytes(os.urandom(128))

@@ -190,12 +190,11 @@ def the_spool_is_settled(_):
 
 
 def attempts():
-    """All that the ledger knows, by step and task; cron's job is none of them."""
+    """All that the ledger knows, by step and task."""
     found = collections.defaultdict(list)
     for row in json.loads(ledger("--json", "jobs", "list", "--all", "--count", "1000"))["jobs"]:
         for identity, attempt in ((attempt["identity"], attempt) for attempt in bed.job(row["job"])["attempts"]):
-            if "step" in identity["labels"]:
-                found[identity["labels"]["step"], identity["task"]].append(attempt)
+            found[identity["labels"]["step"], identity["task"]].append(attempt)
     return found
 
 

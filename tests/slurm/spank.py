@@ -13,7 +13,7 @@ import types
 HERE = pathlib.Path(__file__).resolve()
 sys.path.insert(0, str(HERE.parent.parent))
 
-from bed import DEPLOY, LEDGER, batch, call, cpu, is_about, job, ledger, left_over, main, over, print_logs, said, settled, start_slurm, tasks
+from bed import DEPLOY, LEDGER, batch, call, cpu, is_about, job, ledger, left_over, main, over, print_logs, said, settled, start_cron, start_slurm, tasks
 from harness import run_scenes, wait_until
 
 
@@ -188,6 +188,7 @@ SCENES = (a_script_of_any_language_is_metered_exactly, plain_srun_is_metered_and
 
 def run():
     start_slurm()
+    start_cron()
     return run_scenes("spank", SCENES, print_logs=print_logs)
 
 
