@@ -91,7 +91,7 @@ pub(super) enum Verb {
     Serve(Serve),
     /// Carry a job's burn to the ledger for a wrapper that holds no key
     Relay(Relay),
-    /// Copy the wrapper to where another container finds it
+    /// Copy the wrapper, and what meters GPUs for it, to where another container finds them
     Install {
         /// Into this directory
         directory: PathBuf,
@@ -278,10 +278,10 @@ pub(super) struct RatesSet {
     #[arg(long, value_name = "CREDITS", value_parser = values::amount)]
     pub(super) per_million_tokens: Option<Nanocredits>,
     /// Virtual seconds per CPU second, 0 to 1000
-    #[arg(long, value_name = "WEIGHT", value_parser = values::weight)]
+    #[arg(long, value_name = "WEIGHT", value_parser = values::weight::<1_000>)]
     pub(super) cpu_weight: Option<Microseconds>,
     /// Virtual seconds per second of a GPU that no pattern fits, 0 to 1000
-    #[arg(long, value_name = "WEIGHT", value_parser = values::weight)]
+    #[arg(long, value_name = "WEIGHT", value_parser = values::weight::<1_000>)]
     pub(super) gpu_weight: Option<Microseconds>,
     /// Virtual seconds per second of a GPU whose whole name fits, such as '*H200*=3' or '*MIG 1g.10gb=0.14'; the first
     /// that fits decides. Those that are given take the place of all before; none takes them away
@@ -293,6 +293,9 @@ pub(super) struct RatesSet {
     /// Which GPU time is priced
     #[arg(long, value_name = "BASIS", value_enum)]
     pub(super) gpu_basis: Option<GpuBasis>,
+    /// Where busy time is priced: what a second counts for which a job has a GPU that does nothing for it, 0 to 1
+    #[arg(long, value_name = "WEIGHT", value_parser = values::weight::<1>)]
+    pub(super) gpu_holding: Option<Microseconds>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -150,7 +150,8 @@ fn rights() -> [Check; 2] {
 fn gpus(library: Option<&Path>) -> Vec<Check> {
     let check = |what: &str, works: Option<bool>, found: String| Check { what: what.to_owned(), works, found };
     let of_others = others::others().into_iter().map(|(maker, count)| {
-        check("other GPUs", Some(false), format!("{maker} ({count}): not metered here, and not charged"))
+        let how = "not metered here; charged by the time for which a job has it, if the rate card has a weight for it";
+        check("other GPUs", Some(false), format!("{maker} ({count}): {how}"))
     });
     let files = DriverFiles::default();
     if library.is_none() && !files.show_a_gpu() {
@@ -163,12 +164,10 @@ fn gpus(library: Option<&Path>) -> Vec<Check> {
         Err(fault) => {
             let count = files.devices().len();
             let found = format!("{}; {count} devices by the driver's files are charged as allocated", fault.why);
-            return vec![check("NVML", Some(false), found)];
+            return [check("NVML", Some(false), found)].into_iter().chain(of_others).collect();
         }
     };
-    let trust = listed.untrusted.as_ref().map_or(String::new(), |why| format!("; not trusted: {why}"));
-    let found = format!("driver {}, {}, {place}{trust}", listed.driver, listed.library);
-    let mut checks = vec![check("NVML", Some(listed.untrusted.is_none()), found)];
+    let mut checks = vec![check("NVML", Some(true), format!("driver {}, {}, {place}", listed.driver, listed.library))];
     for Prospect { info, how, is_read } in prospects {
         checks.push(check(
             &format!("GPU {}", info.index),

@@ -7,6 +7,7 @@ mod chart;
 mod config_file;
 mod doctor;
 mod enforced;
+mod install;
 mod jobs;
 mod key;
 mod ledger;
@@ -82,7 +83,7 @@ fn perform(arguments: Arguments, matches: &ArgMatches) -> ExitCode {
         Verb::Spool(spool) => spool::spool(&spool, &settings, &out),
         Verb::Key(key) => key::key(key, &settings, &out),
         Verb::Relay(relay) => relay::relay(&relay, &settings),
-        Verb::Install { directory } => relay::install(&directory, &out),
+        Verb::Install { directory } => install::install(&directory, &out),
         Verb::Serve(serve) => serve::serve(&serve, &settings),
         Verb::Doctor { nvml_library } => doctor::doctor(nvml_library.as_deref(), &settings, &out),
         Verb::Completions { shell } => manual::completions(shell, &out),

@@ -1,8 +1,10 @@
 //! Values of the command line, each with an error that says what would be right.
 
 use std::str::FromStr;
+
 use std::time::Duration;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use nix::sys::signal::Signal;
 
 use crate::domain::printable::is_hidden;
@@ -32,6 +34,11 @@ pub(super) struct MaybeName(pub(super) Option<String>);
 /// A name, or nothing.
 pub(super) fn maybe_name(text: &str) -> Result<MaybeName, String> {
     if text.is_empty() { Ok(MaybeName(None)) } else { name(text).map(|name| MaybeName(Some(name))) }
+}
+
+/// As a label of a pod says it, which need not be there.
+pub(super) fn maybe_true() -> impl TypedValueParser<Value = bool> {
+    PossibleValuesParser::new(["true", "false", ""]).map(|text| text == "true")
 }
 
 /// Names of users, jobs, tasks, keys: what POSIX and mail addresses allow and more, but nothing that a terminal or a log
@@ -82,9 +89,9 @@ pub(super) fn limit(text: &str) -> Result<Limit, String> {
 }
 
 /// In parts per million, as the fraction of a [`Microseconds`].
-pub(super) fn weight(text: &str) -> Result<Microseconds, String> {
+pub(super) fn weight<const MAX: u64>(text: &str) -> Result<Microseconds, String> {
     let weight = Microseconds::from_str(text).map_err(|error| error.to_string())?;
-    if weight.0 > 1_000_000_000 { Err("a weight is at most 1000".to_owned()) } else { Ok(weight) }
+    if weight.0 > MAX * 1_000_000 { Err(format!("a weight is at most {MAX}")) } else { Ok(weight) }
 }
 
 /// `PATTERN=WEIGHT`; `none` for no pattern at all.
@@ -95,7 +102,7 @@ pub(super) fn gpu_weight(text: &str) -> Result<Option<GpuWeight>, String> {
     let wrong = || format!("{text:?} is no PATTERN=WEIGHT, such as '*H200*=3'");
     let (pattern, weight) = text.rsplit_once('=').ok_or_else(wrong)?;
     let pattern = name(pattern)?;
-    Ok(Some(GpuWeight { pattern, weight_ppm: self::weight(weight)?.0 }))
+    Ok(Some(GpuWeight { pattern, weight_ppm: self::weight::<1_000>(weight)?.0 }))
 }
 
 pub(super) fn span(text: &str) -> Result<Span, String> {
@@ -194,7 +201,7 @@ mod tests {
         let weight_ppm = 140_000;
         assert_eq!(gpu_weight("*1g=2*=0.14"), Ok(Some(GpuWeight { pattern: "*1g=2*".to_owned(), weight_ppm })));
         assert_eq!((gpu_weight("none"), gpu_weight("H200").is_err()), (Ok(None), true));
-        assert_eq!(weight("0.5"), Ok(Microseconds(500_000)));
-        assert!(weight("1001").is_err());
+        assert_eq!(weight::<1_000>("0.5"), Ok(Microseconds(500_000)));
+        assert!(weight::<1_000>("1001").is_err() && weight::<1>("1.1").is_err() && weight::<1>("1").is_ok());
     }
 }

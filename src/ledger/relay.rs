@@ -138,6 +138,9 @@ pub struct Welcome {
     pub name: Option<String>,
     /// The job's own limit.
     pub limit: Option<Nanocredits>,
+    /// No other job has the container's GPUs.
+    #[serde(default)]
+    pub gpu_exclusive: bool,
 }
 
 /// A session as both ends know it.

@@ -15,7 +15,7 @@ use crate::domain::redaction::SecretNames;
 use crate::ledger::location::Location;
 use crate::ledger::relay::{self, RelayLedger, Session, Welcome};
 use crate::ledger::{Ledger, LedgerError};
-use crate::meter::gpu::options::GpuOptions;
+use crate::meter::gpu::options::{Giver, GpuOptions};
 use crate::sys::clock::{Clock, SystemClock, pause};
 use crate::sys::process::{forbid_tracing, in_own_pid_namespace};
 
@@ -25,7 +25,7 @@ const EXHAUSTED_STATUS: u8 = 75;
 const FAILED: u8 = 125;
 const RELAY_LOOK: Duration = Duration::from_millis(5);
 const USAGE: &str = "usage: jobmeter-wrapper [--relay SOCKET] [--wait SECONDS] [--termination-log FILE] [--quiet] [--grace SECONDS | \
-                     --wait-descendants] [--] COMMAND [ARG]...\nRuns COMMAND as the first process of a container, under a meter that a `jobmeter relay` \
+                     --wait-descendants] [--gpu-exclusive] [--] COMMAND [ARG]...\nRuns COMMAND as the first process of a container, under a meter that a `jobmeter relay` \
                      speaks for.";
 
 /// What stands in the arguments.
@@ -37,6 +37,7 @@ struct Arguments {
     termination_log: PathBuf,
     quiet: bool,
     grace: Grace,
+    gpu_exclusive: bool,
     command: Vec<OsString>,
 }
 
@@ -47,6 +48,7 @@ fn parsed(arguments: impl Iterator<Item = OsString>) -> Result<Arguments, String
         termination_log: PathBuf::from("/dev/termination-log"),
         quiet: false,
         grace: Grace::default(),
+        gpu_exclusive: false,
         command: Vec::new(),
     };
     let mut arguments = arguments.peekable();
@@ -70,6 +72,7 @@ fn parsed(arguments: impl Iterator<Item = OsString>) -> Result<Arguments, String
                 let grace = value()?.to_string_lossy().parse::<Grace>();
                 parsed.grace = grace.map_err(|error| format!("--grace: {error}"))?;
             }
+            "--gpu-exclusive" => parsed.gpu_exclusive = true,
             "--wait-descendants" => parsed.grace = Grace::Unlimited,
             "--" => break,
             _ => return Err(format!("{flag} is no option")),
@@ -129,7 +132,8 @@ fn begin(arguments: &Arguments) -> Result<(Session, Welcome), LedgerError> {
 }
 
 fn options(arguments: Arguments, session: Session, welcome: Welcome) -> RunOptions {
-    let Welcome { user, job, task, kind, name, limit, .. } = welcome;
+    let Welcome { user, job, task, kind, name, limit, gpu_exclusive, .. } = welcome;
+    let exclusive = gpu_exclusive || arguments.gpu_exclusive;
     RunOptions {
         command: arguments.command,
         ledger: Location::Relay(arguments.relay, session),
@@ -151,7 +155,7 @@ fn options(arguments: Arguments, session: Session, welcome: Welcome) -> RunOptio
         run_as: None,
         directory: None,
         cpu_source: None,
-        gpus: GpuOptions::default(),
+        gpus: GpuOptions { exclusive, giver: Giver::Container, ..GpuOptions::default() },
         receipt: None,
         secret_names: SecretNames::default(),
         termination_log: Some(arguments.termination_log),
@@ -180,7 +184,8 @@ mod tests {
     fn what_follows_its_own_options_is_the_commands() {
         let plain = of("sh -c --quiet").unwrap();
         assert_eq!((plain.command.len(), plain.quiet), (3, false));
-        let all = of("--relay=/r --wait 5 --termination-log /t --quiet -- --odd name").unwrap();
+        let all = of("--relay=/r --wait 5 --termination-log /t --quiet --gpu-exclusive -- --odd name").unwrap();
+        assert!(all.gpu_exclusive && !plain.gpu_exclusive);
         assert_eq!((all.relay, all.wait.as_secs(), all.command.len()), (PathBuf::from("/r"), 5, 2));
         assert_eq!(plain.grace, Grace::For(Duration::from_secs(2)));
         for (options, grace) in [

@@ -65,7 +65,7 @@ class Pod:
 
     count = 0
 
-    def __init__(self, ledger, command, user="ann", env=None, image="localhost/base", relay_options=(), before=()):
+    def __init__(self, ledger, command, user="ann", env=None, image="localhost/base", relay_options=(), before=(), flags=(), gpu_exclusive=""):
         Pod.count += 1
         self.ledger, self.name = ledger, f"pod-{Pod.count}"
         self.directory = ledger.directory / self.name
@@ -75,7 +75,7 @@ class Pod:
         install, relay = sorted(spec["initContainers"], key=lambda container: container["name"])
         (main,) = spec["containers"]
         assert relay["name"] == "jobmeter-relay" and relay.pop("restartPolicy") == "Always"
-        fields = {"JOBMETER_ACCOUNT": user, "JOBMETER_JOB_UID": self.name, "JOBMETER_JOB_NAME": "example", "JOBMETER_TASK": ""}
+        fields = {"JOBMETER_ACCOUNT": user, "JOBMETER_JOB_UID": self.name, "JOBMETER_JOB_NAME": "example", "JOBMETER_TASK": "", "JOBMETER_GPU_EXCLUSIVE": gpu_exclusive}
         relay["env"] = [{"name": one["name"], "value": fields[one["name"]]} for one in relay["env"] if one["name"] in fields]
         relay["args"] = [fields_in(word, fields).replace("https://jobmeter.jobmeter.svc:7770", ledger.url) for word in relay["args"]]
         relay["args"] += relay_options
@@ -90,7 +90,7 @@ class Pod:
         self.main, self.relay = f"{self.name}-main", f"{self.name}-jobmeter-relay"
         self.run(spec, install, "--rm")
         self.run(spec, relay, "--detach")
-        self.run(spec, main, "--detach", f"--volume={self.message}:/dev/termination-log")
+        self.run(spec, main, "--detach", f"--volume={self.message}:/dev/termination-log", *flags)
 
     @classmethod
     def attached(cls, ledger, command, user="ann"):

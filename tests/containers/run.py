@@ -2,8 +2,13 @@
 """The pods of deploy/kubernetes in podman: podman.sh DIRECTORY run.py BINARIES BASE.tar [SCENE...]. BINARIES is the directory
 with jobmeter, jobmeter-wrapper (static) and jobmeter-nvml; BASE.tar a Debian root file system with python3."""
 
+import json
+import os
 import pathlib
+import platform
 import shutil
+import stat
+import subprocess
 import sys
 import tempfile
 import time
@@ -14,6 +19,20 @@ from harness import run_scenes
 
 HERE = pathlib.Path(__file__).resolve().parent
 SPIN = "import time\nuntil = time.process_time() + {}\nwhile time.process_time() < until: pass"
+
+# Whatever it is loaded into by the dynamic loader: the helper for GPUs is not to be.
+HOSTILE = """\
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+__attribute__((constructor)) static void begin(void) {
+  char line[4096] = {0};
+  FILE *file = fopen("/proc/self/cmdline", "r");
+  size_t length = file ? fread(line, 1, sizeof line - 1, file) : 0;
+  for (size_t at = 0; at < length; at++)
+    if (!strncmp(line + at, "jobmeter-nvml", 13)) _exit(1);
+}
+"""
 
 
 def python(text):
@@ -124,6 +143,57 @@ def it_starts_in_an_image_without_a_libc(ledger):
     pod.remove()
 
 
+def hostile_image(ledger):
+    """What it loads into each program ends the helper, and its driver's library tells of no device."""
+    context = ledger.directory / "hostile"
+    context.mkdir()
+    (context / "hostile.c").write_text(HOSTILE)
+    (context / "empty.c").write_text("int nvmlInit_v2(void) { return 0; }\n")
+    for name in ("hostile", "empty"):
+        subprocess.run(["gcc", "-shared", "-fPIC", "-o", context / f"{name}.so", context / f"{name}.c"], check=True)
+    (context / "preload").write_text("/usr/lib/hostile.so\n")
+    folder = f"/usr/lib/{platform.machine()}-linux-gnu"
+    (context / "Containerfile").write_text(
+        f"FROM localhost/base\nCOPY hostile.so /usr/lib/hostile.so\nCOPY preload /etc/ld.so.preload\nCOPY empty.so {folder}/libnvidia-ml.so.1\n")
+    podman("build", "--quiet", "--tag", "localhost/hostile", context)
+    return "localhost/hostile"
+
+
+def an_image_does_not_decide_what_its_gpu_did(ledger):
+    image = hostile_image(ledger)
+    devices = ledger.directory / "devices"
+    devices.mkdir()
+    for name in ("nvidia0", "nvidiactl"):
+        os.mknod(devices / name, 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+        os.chmod(devices / name, 0o666)
+    flags = [f"--volume={devices / name}:/dev/{name}" for name in ("nvidia0", "nvidiactl")]
+    command = ["sleep", "5"]
+
+    # The host's library, as NVIDIA's runtime mounts it.
+    script = devices / "script.json"
+    script.write_text(json.dumps({"start_us": time.time_ns() // 1000, "devices": [{"uuid": "GPU-a", "busy": [{"percent": 50}]}]}))
+    library = f"{os.environ['JOBMETER_FAKE_NVML']}:/usr/lib/libnvidia-ml.so.550.54:ro"
+    pod = Pod(ledger, command, image=image, flags=[*flags, f"--volume={library}", f"--volume={script}:/run/fake-nvml.json:ro"], gpu_exclusive="true")
+    assert pod.ended() == 0, pod.logs()
+    gpu = ledger.job(pod.name)["attempts"][0]["receipt"]["gpu"]
+    assert (gpu["source"], gpu["declared_by"]) == ("nvml", "the container"), gpu
+    (device,) = gpu["devices"]
+    assert (device["uuid"], device["mode"]) == ("GPU-a", "exclusive"), gpu
+    share = float(device["busy_seconds"]) / float(device["allocated_seconds"])
+    assert 0.4 < share < 0.6, gpu
+    pod.remove()
+
+    # None of the host's: the image's own is not believed.
+    pod = Pod(ledger, command, image=image, flags=flags)
+    assert pod.ended() == 0, pod.logs()
+    gpu = ledger.job(pod.name)["attempts"][0]["receipt"]["gpu"]
+    (device,) = gpu["devices"]
+    assert (gpu["source"], device["mode"]) == ("files", "allocated") and float(device["busy_seconds"]) >= 5, gpu
+    assert any("part of the container's own image" in note for note in gpu["notes"]), gpu
+    pod.remove()
+    return f"{share:.0%} of 50 % busy; {float(device['busy_seconds']):.3f} s of 5 s as allocated"
+
+
 def no_attack_succeeds(ledger):
     """The workload tries to end, stop, trace, impersonate or outlive the meter: attacks.py says which way."""
     text = (HERE / "attacks.py").read_text()
@@ -177,6 +247,7 @@ SCENES = (
     the_container_is_killed_from_outside,
     a_broken_loader_and_a_preload_do_not_reach_the_wrapper,
     it_starts_in_an_image_without_a_libc,
+    an_image_does_not_decide_what_its_gpu_did,
     no_attack_succeeds,
     a_sidecar_meters_from_outside,
     the_books_are_right,

@@ -1,5 +1,5 @@
 //! An NVML without a GPU: the symbols that nvml-wrapper resolves, as a driver would answer for the devices of a script
-//! (`FAKE_NVML`, a JSON file). What the script says is the truth that metering is compared with.
+//! (`FAKE_NVML`, else /run/fake-nvml.json). What the script says is the truth that metering is compared with.
 
 #![allow(
     unsafe_code,
@@ -17,7 +17,6 @@ mod condition;
 mod script;
 
 use std::ffi::{CStr, c_char, c_uint, c_ulonglong, c_void};
-use std::sync::OnceLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nvml_wrapper_sys::bindings::{
@@ -25,7 +24,7 @@ use nvml_wrapper_sys::bindings::{
     nvmlProcessUtilizationSample_t, nvmlProcessesUtilizationInfo_t, nvmlSample_t,
 };
 
-use script::{Device, Part, Script, Stretch};
+use script::{Device, Part, Script, Stretch, script};
 
 type Code = u32;
 type Handle = *mut c_void;
@@ -41,12 +40,6 @@ const MEMORY_BYTES: u64 = 141 << 30;
 const PROCESS_BYTES: u64 = 3 << 30;
 /// More than there are: a capacity, not a count (go-nvml issue 11).
 const CAPACITY: c_uint = 100;
-
-fn script() -> Option<&'static Script> {
-    static SCRIPT: OnceLock<Option<Script>> = OnceLock::new();
-    let read = || serde_json::from_str(&std::fs::read_to_string(std::env::var_os("FAKE_NVML")?).ok()?).ok();
-    SCRIPT.get_or_init(read).as_ref()
-}
 
 fn now_us() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

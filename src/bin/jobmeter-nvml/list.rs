@@ -7,17 +7,9 @@ use nvml_wrapper::{Device, Nvml};
 
 use super::library;
 
-/// `named`: the operator has named the library.
-pub(super) fn list(nvml: &Nvml, named: bool) -> Result<Listed, NvmlError> {
-    let path = library::path();
-    let untrusted = match &path {
-        _ if named => None,
-        Some(path) => library::distrusted(path),
-        None => Some("it cannot be told where the library lies".to_owned()),
-    };
+pub(super) fn list(nvml: &Nvml) -> Result<Listed, NvmlError> {
     let mut listed = Listed {
-        library: path.map(|path| path.display().to_string()).unwrap_or_default(),
-        untrusted,
+        library: library::path().map(|path| path.display().to_string()).unwrap_or_default(),
         driver: nvml.sys_driver_version().unwrap_or_else(|_| "unknown".to_owned()),
         devices: Vec::new(),
         refused: Vec::new(),

@@ -6,6 +6,7 @@
 
 mod clients;
 mod errors;
+mod fault;
 mod library;
 mod list;
 mod poll;
@@ -17,10 +18,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use jobmeter::meter::gpu::identity::DriverFiles;
-use jobmeter::meter::gpu::wire::{self, Ask, Fault, FaultKind, Told};
+use jobmeter::meter::gpu::wire::{self, Ask, Fault, Told};
 use jobmeter::sys::process::{exit_now, own_cpu_us};
 use nvml_wrapper::Nvml;
-use nvml_wrapper::error::NvmlError;
 
 use self::clients::{Answer, Clients, Question};
 use self::poll::{Baselines, Poller};
@@ -99,7 +99,6 @@ impl Reader {
 
     fn tell(&mut self, ask: &Ask, baselines: &mut Baselines) -> Told {
         let minors = DriverFiles::default().minors();
-        let named = self.path.is_some();
         let loaded = match &mut self.loaded {
             // Its meters begin anew with others.
             Some(loaded) if loaded.minors != minors && matches!(ask, Ask::List) => exit_now(0),
@@ -113,30 +112,17 @@ impl Reader {
                     self.loaded.insert(Loaded { nvml, poller: Poller::new(nvml), minors })
                 }
                 // It may be there when it is asked again.
-                Err(error) => return Told::Failed(fault(&error)),
+                Err(fault) => return Told::Failed(fault),
             },
         };
         match ask {
-            Ask::List => match list::list(loaded.nvml, named) {
+            Ask::List => match list::list(loaded.nvml) {
                 Ok(listed) => Told::Listed(Box::new(listed)),
-                Err(error) => Told::Failed(fault(&error)),
+                Err(error) => Told::Failed(fault::of(&error)),
             },
             Ask::Poll { devices, since_us } => {
                 Told::Polled(Box::new(loaded.poller.poll(devices, *since_us, baselines)))
             }
         }
     }
-}
-
-/// What follows from an error of NVML.
-fn fault(error: &NvmlError) -> Fault {
-    let kind = match error {
-        NvmlError::NotSupported | NvmlError::FailedToLoadSymbol(_) | NvmlError::FunctionNotFound => {
-            FaultKind::Unsupported
-        }
-        NvmlError::NoPermission => FaultKind::Denied,
-        NvmlError::GpuLost | NvmlError::ResetRequired => FaultKind::Lost,
-        _ => FaultKind::Failed,
-    };
-    Fault { kind, why: error.to_string() }
 }

@@ -90,7 +90,7 @@ impl Poller {
             Some(look) => look,
             None => match device() {
                 Ok(device) => self.look(&device, ask, after),
-                Err(error) => return nothing_of(ask, &fault(&error)),
+                Err(error) => return nothing_of(ask, &fault::of(&error)),
             },
         };
         let mut polled = look.polled.clone();
@@ -104,12 +104,12 @@ impl Poller {
             let used =
                 look.used.entry(ask.after).or_insert_with(|| match self.nvml.device_by_uuid(ask.uuid.as_str()) {
                     Ok(device) => self.used(&device, ask.after),
-                    Err(error) => Err(fault(&error)),
+                    Err(error) => Err(fault::of(&error)),
                 });
             polled.used.clone_from(used);
         }
         let counted = look.counters.as_ref().map(|sample| match sample {
-            Ok(sample) => self.counted(sample, ask, baselines).map_err(|error| fault(&error)),
+            Ok(sample) => self.counted(sample, ask, baselines).map_err(|error| fault::of(&error)),
             Err(why) => Err(why.clone()),
         });
         if look.is_instance {
@@ -127,7 +127,7 @@ impl Poller {
         let mut counters = None;
         let is_instance = device.mig_is_mig_device_handle().unwrap_or(false);
         if is_instance {
-            counters = Some(self.instance_sample(device).map_err(|error| fault(&error)));
+            counters = Some(self.instance_sample(device).map_err(|error| fault::of(&error)));
         } else {
             polled.samples = self.samples(device, after);
             if polled.samples.as_ref().is_err_and(|fault| fault.kind == FaultKind::Unsupported)
@@ -138,7 +138,7 @@ impl Poller {
             // Were it taken before a call that hangs, the driver's clock would seem to be ahead for ever.
             polled.at_us = SystemClock.boottime_us();
             if ask.counters != AskCounters::No && self.has_counters(device, &ask.uuid) {
-                counters = Some(device.gpm_sample().map(taken_now).map_err(|error| fault(&error)));
+                counters = Some(device.gpm_sample().map(taken_now).map_err(|error| fault::of(&error)));
             }
             polled.mps = device.mps_running_compute_processes().is_ok_and(|clients| !clients.is_empty());
             polled.energy_mj = device.total_energy_consumption().ok();
@@ -237,7 +237,7 @@ fn some_or_none<T>(told: Result<Vec<T>, NvmlError>) -> Got<Vec<T>> {
     match told {
         Ok(found) => Ok(found),
         Err(NvmlError::NotFound) => Ok(Vec::new()),
-        Err(error) => Err(fault(&error)),
+        Err(error) => Err(fault::of(&error)),
     }
 }
 
@@ -255,7 +255,7 @@ fn whole(value: &SampleValue) -> u32 {
 fn running(device: &Device<'_>) -> Got<Vec<(u32, u64)>> {
     let mut all = match device.running_compute_processes() {
         Ok(processes) => processes,
-        Err(error) => return Err(fault(&error)),
+        Err(error) => return Err(fault::of(&error)),
     };
     all.extend(device.running_graphics_processes().unwrap_or_default());
     let mut found: Vec<(u32, u64)> = all.iter().map(|process| (process.pid, memory(process))).collect();

@@ -1,25 +1,21 @@
 //! The helper process: started or joined, asked, abandoned when it hangs, and started anew.
 
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::Child;
 use std::time::Duration;
 
 use super::declared::Selection;
 use super::node;
 use super::options::GpuOptions;
+use super::program;
 use super::wire::{Ask, Fault, Listed, Told, line};
 use crate::sys::clock::{Clock, SystemClock, after, is_before};
 use crate::sys::poll::readable;
 use crate::sys::process::spawn_orphan;
 
-/// Beside jobmeter itself, or where packages put what is not for users.
-const NAME: &str = "jobmeter-nvml";
-const LIBEXEC: &str = "/usr/libexec/jobmeter";
-/// What could make the loader take another library than the system's.
-const LOADER_VARIABLES: [&str; 4] = ["LD_LIBRARY_PATH", "LD_PRELOAD", "LD_AUDIT", "JOBMETER_KEY"];
 /// No answer is longer: 112 MIG devices with full rings.
 const ANSWER_MAX_BYTES: usize = 8 * 1024 * 1024;
 
@@ -39,43 +35,22 @@ pub struct Helper {
     opened: bool,
 }
 
-/// Where the helper is.
-///
-/// # Errors
-/// Where it is not, for people.
-pub fn path() -> Result<PathBuf, String> {
-    let own = std::env::current_exe().map_err(|error| format!("it cannot be told where jobmeter lies: {error}"))?;
-    let beside = own.with_file_name(NAME);
-    // Test binaries of cargo lie one directory below.
-    let above = own.parent().and_then(Path::parent).map(|directory| directory.join(NAME));
-    let places = [Some(beside.clone()), above, Some(Path::new(LIBEXEC).join(NAME))];
-    let found = places.into_iter().flatten().find(|path| path.is_file());
-    found.ok_or_else(|| format!("{} is not there", beside.display()))
-}
-
 impl Helper {
     /// Starts one, with the library that the operator has named or the system's.
     ///
     /// # Errors
     /// Where it is not there or cannot be started, for people.
-    pub fn start(library: Option<&Path>) -> Result<Self, Fault> {
-        let path = path().map_err(Fault::failed)?;
-        let start = || {
-            let (link, end) = UnixStream::pair()?;
-            let mut command = command(&path, library, end.into());
-            for variable in LOADER_VARIABLES {
-                command.env_remove(variable);
-            }
-            let child = command.spawn()?;
-            Self::of(link, Some(child))
-        };
-        start().map_err(|error| Fault::failed(format!("{}: {error}", path.display())))
+    pub fn start(options: &GpuOptions) -> Result<Self, Fault> {
+        let failed = |error: io::Error| Fault::failed(format!("the helper cannot be started: {error}"));
+        let (link, end) = UnixStream::pair().map_err(failed)?;
+        let mut command = program::command(options, end.into())?;
+        command.spawn().and_then(|child| Self::of(link, Some(child))).map_err(failed)
     }
 
     /// The one that all meters of this machine share; `None` where there is none.
     #[must_use]
     pub fn join(library: Option<&Path>) -> Option<Self> {
-        let link = node::connect(&path().ok()?, absolute(library).as_deref()).ok()??;
+        let link = node::connect(&program::path().ok()?, program::absolute(library).as_deref()).ok()??;
         let mut helper = Self::of(link, None).ok()?;
         // By an empty line it knows a meter, with the last of which it ends.
         helper.link.write_all(b"\n").ok()?;
@@ -185,27 +160,16 @@ pub fn start_for_all(options: &GpuOptions) {
     if is_in_job || !options.concern_a_gpu() || options.selection == Some(Selection::None) {
         return;
     }
-    let library = absolute(options.library.as_deref());
     let start = || {
-        let path = path().map_err(io::Error::other)?;
+        let path = program::path().map_err(io::Error::other)?;
+        let library = program::absolute(options.library.as_deref());
         let Some(listener) = node::listen(&path, library.as_deref())? else { return Ok(()) };
-        let mut command = command(&path, library.as_deref(), listener.into());
+        let mut command = program::command(options, listener.into()).map_err(|fault| io::Error::other(fault.why))?;
         command.env_clear().envs(node::environment()).current_dir("/");
         spawn_orphan(&mut command)
     };
     // Without it, each meter has a helper of its own.
     let _started: io::Result<()> = start();
-}
-
-/// The library is found from everywhere.
-fn absolute(library: Option<&Path>) -> Option<PathBuf> {
-    library.map(|library| std::path::absolute(library).unwrap_or_else(|_| library.to_owned()))
-}
-
-fn command(path: &Path, library: Option<&Path>, input: OwnedFd) -> Command {
-    let mut command = Command::new(path);
-    command.args(library).stdin(Stdio::from(input)).stdout(Stdio::null()).stderr(Stdio::null());
-    command
 }
 
 /// What is answered is not what was asked.

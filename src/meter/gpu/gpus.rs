@@ -167,9 +167,6 @@ impl Gpus {
             }
             self.devices.push(device);
         }
-        if let Some(why) = &listed.untrusted {
-            self.devices.iter_mut().for_each(|device| device.give_up(&format!("the library is not trusted: {why}")));
-        }
     }
 
     /// The command's process exists.

@@ -1,7 +1,9 @@
 //! Where this process stands: on the host or in a container.
 
-use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::io::{self, ErrorKind};
+use std::os::fd::AsRawFd;
+use std::path::PathBuf;
 
 use crate::sys::proc;
 use crate::sys::process::Namespace;
@@ -43,16 +45,28 @@ fn root_in(mountinfo: &str) -> Option<(String, String)> {
     Some((words.next()?, words.next()?))
 }
 
-/// On which mount a file lies.
+/// Where something is mounted: folders, and single files.
 #[must_use]
-pub fn mount_point_of(path: &Path) -> PathBuf {
-    deepest_mount(&std::fs::read_to_string(OWN_MOUNTS).unwrap_or_default(), path)
+pub fn mount_points() -> Vec<PathBuf> {
+    points_in(&std::fs::read_to_string(OWN_MOUNTS).unwrap_or_default())
 }
 
-fn deepest_mount(mountinfo: &str, path: &Path) -> PathBuf {
-    let points = mountinfo.lines().filter_map(|line| line.split(' ').nth(4)).map(unescaped);
-    let on = points.filter(|point| path.starts_with(point));
-    on.max_by_key(|point| point.as_os_str().len()).unwrap_or_else(|| PathBuf::from("/"))
+fn points_in(mountinfo: &str) -> Vec<PathBuf> {
+    mountinfo.lines().filter_map(|line| line.split(' ').nth(4)).map(unescaped).collect()
+}
+
+/// Whether a file is part of the root file system itself, and not of what is mounted into it.
+///
+/// # Errors
+/// Where the kernel does not tell (`proc_pid_fdinfo(5)`: `mnt_id`).
+pub fn is_on_root_mount(file: &File) -> io::Result<bool> {
+    Ok(mount_id(file)? == mount_id(&File::open("/")?)?)
+}
+
+fn mount_id(file: &File) -> io::Result<u64> {
+    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", file.as_raw_fd()))?;
+    let id = text.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok());
+    id.ok_or_else(|| ErrorKind::InvalidData.into())
 }
 
 /// The kernel writes a space as `\040`.
@@ -70,8 +84,10 @@ mod tests {
                     3 1 0:5 / /a\\040b rw - tmpfs tmpfs rw\n";
         assert_eq!(root_in(text), Some(("0:30".to_owned(), "/".to_owned())));
         assert_eq!(root_in("1 0 8:1 /x / rw - ext4 /dev/sda1 rw\n"), Some(("8:1".to_owned(), "/x".to_owned())));
-        let point = |path: &str| deepest_mount(text, Path::new(path));
-        assert_eq!(point("/usr/lib/libnvidia-ml.so.1"), Path::new("/usr/lib/libnvidia-ml.so.1"));
-        assert_eq!((point("/usr/lib/x"), point("/a b/c")), (PathBuf::from("/"), PathBuf::from("/a b")));
+        let points = ["/", "/usr/lib/libnvidia-ml.so.1", "/a b"].map(PathBuf::from);
+        assert_eq!(points_in(text), points);
+        let [own, kernels] = ["/proc/self/exe", "/proc/version"].map(|path| File::open(path).unwrap());
+        assert_ne!(mount_id(&own).unwrap(), mount_id(&kernels).unwrap());
+        assert!(!is_on_root_mount(&kernels).unwrap() && is_on_root_mount(&File::open("/").unwrap()).unwrap());
     }
 }

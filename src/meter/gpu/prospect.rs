@@ -8,6 +8,7 @@ use super::child::Helper;
 use super::device::Device;
 use super::figures::Mode;
 use super::gpus::sight;
+use super::options::GpuOptions;
 use super::place;
 use super::wire::{Ask, AskCounters, AskDevice, Fault, Listed, ListedDevice, PolledDevice, Told};
 use crate::sys::clock::pause;
@@ -40,7 +41,8 @@ pub fn by_uuid(library: Option<&Path>) -> BTreeMap<String, String> {
 /// # Errors
 /// Where it cannot be asked.
 pub fn ask(library: Option<&Path>) -> Result<(Listed, Vec<Prospect>), Fault> {
-    let mut helper = Helper::start(library)?;
+    let options = GpuOptions { library: library.map(Path::to_owned), ..GpuOptions::default() };
+    let mut helper = Helper::start(&options)?;
     let listed = helper.list(ANSWER_WAIT_MAX)?;
     let found = prospects(&mut helper, &listed)?;
     Ok((listed, found))
@@ -49,16 +51,13 @@ pub fn ask(library: Option<&Path>) -> Result<(Listed, Vec<Prospect>), Fault> {
 /// Of all that the helper has listed.
 fn prospects(helper: &mut Helper, listed: &Listed) -> Result<Vec<Prospect>, Fault> {
     // Counters tell what they have counted since the look before.
-    let looks = match &listed.untrusted {
-        None => look(helper, listed, AskCounters::Anew).and_then(|_| look(helper, listed, AskCounters::Since))?,
-        Some(_) => Vec::new(),
-    };
+    look(helper, listed, AskCounters::Anew)?;
+    let looks = look(helper, listed, AskCounters::Since)?;
     let of = |info: &ListedDevice| {
         let polled = looks.iter().find(|polled| polled.uuid == info.uuid);
-        let (how, is_read) = match (&listed.untrusted, polled) {
-            (Some(_), _) => ("as allocated, since the library is not trusted".to_owned(), false),
-            (None, None) => ("as allocated: the helper does not tell of it".to_owned(), false),
-            (None, Some(polled)) => how(info, polled, &listed.driver),
+        let (how, is_read) = match polled {
+            None => ("as allocated: the helper does not tell of it".to_owned(), false),
+            Some(polled) => how(info, polled, &listed.driver),
         };
         Prospect { info: info.clone(), how, is_read }
     };

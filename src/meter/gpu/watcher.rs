@@ -87,7 +87,7 @@ impl Watcher {
     /// What the driver's files tell is there from the beginning.
     pub(super) fn new(shared: Arc<Shared>, options: GpuOptions, job: ContainmentSpec) -> Self {
         let mut devices = DriverFiles::default().devices();
-        devices.extend(unseen(options.selection.as_ref(), &variable, &devices));
+        devices.extend(unseen(options.selection.as_ref(), &|name| options.giver.variable(name), &devices));
         let listed = Listed { devices, ..Listed::default() };
         let fault = Fault::failed("NVML has not answered yet");
         // What cannot be found by the files is a name of NVML's.
@@ -375,7 +375,7 @@ impl Watcher {
         let library = self.options.library.as_deref();
         let mut shared = || self.held.take().or_else(|| Helper::join(library));
         let joined = if is_before(self.private_until_us) { None } else { shared() };
-        let mut helper = joined.map_or_else(|| Helper::start(library), Ok)?;
+        let mut helper = joined.map_or_else(|| Helper::start(&self.options), Ok)?;
         (self.is_listed, self.is_shared) = (false, helper.is_shared());
         let pid = helper.pid();
         self.set(|orders| orders.helper_pid = pid);
@@ -426,12 +426,9 @@ fn next_of_all(look: Duration) -> u64 {
     now_us.saturating_sub(now_us.checked_rem(look_us).unwrap_or(0)).saturating_add(look_us)
 }
 
-fn variable(name: &str) -> Option<String> {
-    std::env::var(name).ok()
-}
-
 fn resolve(options: &GpuOptions, listed: &Listed) -> Result<Declared, String> {
-    let found =
-        declared(options.selection.as_ref(), options.exclusive, &variable, &listed.devices, place::in_container());
+    let (giver, selection) = (&options.giver, options.selection.as_ref());
+    let variable = |name: &str| giver.variable(name);
+    let found = declared(selection, options.exclusive, &variable, &listed.devices, giver.gives_all());
     found.map_err(|why| format!("--gpus: {why}"))
 }

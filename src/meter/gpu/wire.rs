@@ -103,8 +103,6 @@ pub type Got<T> = Result<T, Fault>;
 pub struct Listed {
     /// Where the library was found.
     pub library: String,
-    /// Why its figures are not charged by; `None` where they are.
-    pub untrusted: Option<String>,
     /// Such as `570.86.15`.
     pub driver: String,
     /// The devices, MIG devices in the place of their parents.
