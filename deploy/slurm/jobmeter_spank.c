@@ -41,6 +41,9 @@
 #define COMMENT_WAIT_MAX_MS 10000
 /* What opens a command's gate names some variables. */
 #define VARIABLES_MAX_BYTES 16384
+/* What a child says first. */
+#define WORD_MAX_BYTES 4096
+#define RANK_MAX_BYTES 16
 
 /* Of all that is started here: nothing of a job's own. */
 static char *const environment[] = {"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8", NULL};
@@ -215,10 +218,31 @@ int slurm_spank_task_post_fork(spank_t spank, int argc, char **argv)
 	return 0;
 }
 
+/* By which Slurm says the devices of a task, and whether they are its job's alone. */
+static const char *const gpu_variables[] = {"SLURM_STEP_GPUS", "SLURM_JOB_GPUS", "SLURM_SHARDS_ON_NODE", "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"};
+
+/* Adds NAME=VALUE, with its NUL byte, for each of them that is set. */
+static size_t add_gpu_variables(spank_t spank, char *bytes, size_t size)
+{
+	size_t length = 0;
+	char value[512];
+
+	for (size_t i = 0; i < sizeof gpu_variables / sizeof *gpu_variables; i++) {
+		if (spank_getenv(spank, gpu_variables[i], value, sizeof value) != ESPANK_SUCCESS)
+			continue;
+		int added = snprintf(bytes + length, size - length, "%s=%s", gpu_variables[i], value);
+
+		if (added < 0 || (size_t)added >= size - length)
+			break;
+		length += (size_t)added + 1;
+	}
+	return length;
+}
+
 /* The child says who it is and which task, hands over its gate, and waits there for its variables. */
 static void wait_at_gate(spank_t spank, int channel)
 {
-	char word[16] = "c", bytes[VARIABLES_MAX_BYTES], control[CMSG_SPACE(sizeof(int))] = {0};
+	char word[WORD_MAX_BYTES] = "c", bytes[VARIABLES_MAX_BYTES], control[CMSG_SPACE(sizeof(int))] = {0};
 	struct iovec vector = {word, sizeof word};
 	struct msghdr message = {.msg_iov = &vector, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
 	struct cmsghdr *header = CMSG_FIRSTHDR(&message);
@@ -227,8 +251,10 @@ static void wait_at_gate(spank_t spank, int channel)
 
 	/* S_TASK_GLOBAL_ID counts within one component of a heterogeneous job. */
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, gate) != 0 ||
-	    spank_getenv(spank, "SLURM_PROCID", word + 1, sizeof word - 1) != ESPANK_SUCCESS)
+	    spank_getenv(spank, "SLURM_PROCID", word + 1, RANK_MAX_BYTES) != ESPANK_SUCCESS)
 		_exit(NOT_STARTED);
+	vector.iov_len = strlen(word) + 1;
+	vector.iov_len += add_gpu_variables(spank, word + vector.iov_len, sizeof word - vector.iov_len);
 	header->cmsg_level = SOL_SOCKET;
 	header->cmsg_type = SCM_RIGHTS;
 	header->cmsg_len = CMSG_LEN(sizeof(int));

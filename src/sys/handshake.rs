@@ -1,6 +1,7 @@
 //! A first word over a socket whose other end others hold: the kernel says which process spoke (`SCM_CREDENTIALS`, unix(7); whoever made the
 //! socket has set `SO_PASSCRED`).
 
+use std::collections::BTreeMap;
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
@@ -12,8 +13,8 @@ use nix::sys::stat::SFlag;
 
 use super::process::keep_files_from_programs_at_once;
 
-/// A byte, and a number of 32 bits.
-const WORD_BYTES_MAX: usize = 16;
+/// A byte, a number of 32 bits and some variables.
+const WORD_BYTES_MAX: usize = 4096;
 
 /// What a process has said first.
 #[derive(Debug)]
@@ -22,6 +23,8 @@ pub struct FirstWord {
     pub byte: u8,
     /// The decimal number behind that.
     pub number: Option<u32>,
+    /// And behind that, `NAME=VALUE`, each with its NUL byte.
+    pub variables: BTreeMap<String, String>,
     /// Its process id, in this process's namespace.
     pub pid: i32,
     /// Its real user, by this process's user namespace.
@@ -78,9 +81,11 @@ pub fn receive(socket: BorrowedFd<'_>) -> io::Result<Option<FirstWord>> {
     let mut bytes = [0_u8; WORD_BYTES_MAX];
     let Some(Received { length, sender, handed }) = receive_into(socket, &mut bytes)? else { return Ok(None) };
     let (byte, digits) = bytes.get(..length).and_then(<[u8]>::split_first).unwrap_or((&0, &[]));
-    let digits = digits.split(|byte| *byte == 0).next().unwrap_or_default();
-    let number = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok());
-    Ok(Some(FirstWord { byte: *byte, number, pid: sender.pid(), uid: sender.uid(), handed }))
+    let mut parts = digits.split(|byte| *byte == 0).map(|part| std::str::from_utf8(part).unwrap_or_default());
+    let number = parts.next().and_then(|digits| digits.parse().ok());
+    let pairs = parts.filter_map(|pair| pair.split_once('='));
+    let variables = pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    Ok(Some(FirstWord { byte: *byte, number, variables, pid: sender.pid(), uid: sender.uid(), handed }))
 }
 
 /// Waits for a message of root's; `None` once the other side has closed.
