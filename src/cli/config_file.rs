@@ -68,6 +68,9 @@ pub(super) struct RunFile {
     #[serde(default)]
     pub(super) gpu_exclusive: bool,
     pub(super) nvml_library: Option<PathBuf>,
+    /// Of other makers, where the rate card has no weight for them.
+    #[serde(default)]
+    pub(super) refuse_uncharged_gpus: bool,
     pub(super) secret_names: Option<Vec<String>>,
 }
 

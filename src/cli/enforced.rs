@@ -12,6 +12,7 @@ use clap::parser::ValueSource;
 
 use super::config_file::{SYSTEM_FILE, is_enforced};
 use super::output::Failure;
+use crate::meter::gpu::{declared, others};
 use crate::sys::{environment, trust};
 
 /// Verbs that meter, charge or settle.
@@ -46,7 +47,7 @@ const MAY_BE_SAID: [&str; 20] = [
 const MAY_BE_REPEATED: [&str; 5] = ["ledger", "key_file", "user", "config", "spool_dir"];
 
 /// Variables that the meter itself may see; all others are the command's alone. PATH is the system's.
-const OF_THE_METER: [&str; 28] = [
+const OF_THE_METER: [&str; 25] = [
     "PATH",
     "LANG",
     "LC_ALL",
@@ -63,8 +64,6 @@ const OF_THE_METER: [&str; 28] = [
     "SLURM_ARRAY_JOB_ID",
     "SLURM_ARRAY_TASK_ID",
     "SLURM_STEP_NUM_TASKS",
-    "SLURM_STEP_GPUS",
-    "SLURM_JOB_GPUS",
     "PBS_JOBID",
     "LSB_JOBID",
     "LSB_JOBINDEX",
@@ -74,7 +73,6 @@ const OF_THE_METER: [&str; 28] = [
     "OMPI_COMM_WORLD_RANK",
     "PMI_RANK",
     "JOB_COMPLETION_INDEX",
-    "CUDA_VISIBLE_DEVICES",
 ];
 const OWN: &str = "JOBMETER_";
 const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -156,7 +154,13 @@ pub(super) fn divide(variables: impl Iterator<Item = (OsString, OsString)>) -> E
         let is_kept = |known: &&str| name == OsStr::new(*known);
         if is_path && value != SYSTEM_PATH {
             found.is_foreign = true;
-        } else if OF_THE_METER.iter().any(is_kept) || name.to_string_lossy().starts_with(OWN) {
+        } else if OF_THE_METER
+            .into_iter()
+            .chain(declared::variables())
+            .chain(others::variables())
+            .any(|kept| is_kept(&kept))
+            || name.to_string_lossy().starts_with(OWN)
+        {
             found.kept.push((name, value));
         } else {
             found.is_foreign = true;

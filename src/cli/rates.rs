@@ -46,6 +46,7 @@ fn changed(card: RateCard, set: &RatesSet) -> RateCard {
         },
         cpu_basis: set.cpu_basis.unwrap_or(card.cpu_basis),
         gpu_basis: set.gpu_basis.unwrap_or(card.gpu_basis),
+        gpu_holding_ppm: ppm(set.gpu_holding, card.gpu_holding_ppm),
     }
 }
 
@@ -67,10 +68,10 @@ fn text(versions: &[RatesView], style: &Style) -> String {
             }
             .to_owned(),
             match card.gpu_basis {
-                GpuBasis::Busy => "busy",
-                GpuBasis::Allocated => "allocated",
-            }
-            .to_owned(),
+                GpuBasis::Busy if card.gpu_holding_ppm > 0 => format!("busy, idle × {}", weight(card.gpu_holding_ppm)),
+                GpuBasis::Busy => "busy".to_owned(),
+                GpuBasis::Allocated => "allocated".to_owned(),
+            },
             version.since.clone(),
             version.by.clone(),
         ]

@@ -21,7 +21,7 @@ use crate::ledger::protocol::JobKind;
 use crate::meter::CpuSource;
 use crate::meter::gpu::claims::Claims;
 use crate::meter::gpu::declared::Selection;
-use crate::meter::gpu::options::GpuOptions;
+use crate::meter::gpu::options::{Giver, GpuOptions};
 use crate::runner::options::{Grace, Notice, RunAs, RunOptions};
 use crate::runner::summary::{credits, credits_or_none, seconds};
 use crate::runner::{self, DryRun};
@@ -250,6 +250,8 @@ fn gpus(run: &Run, file: &RunFile) -> Result<GpuOptions, Failure> {
         exclusive: run.gpu.gpu_exclusive || file.gpu_exclusive,
         library: library
             .map_err(|error| Failure::new("the path of the NVML library cannot be found").because(error))?,
+        giver: Giver::Environment,
+        refuses_uncharged: file.refuse_uncharged_gpus,
         claims: None,
     })
 }

@@ -13,6 +13,7 @@ use super::usage::{GpuUsage, Usage};
 use super::weight::{GpuWeight, weight_of, weight_of_all};
 
 const PPM: u128 = 1_000_000;
+const PPM_OF_PPM: u128 = 1_000_000_000_000;
 const PPM_IN_ONE: u64 = 1_000_000;
 
 /// Which CPU time is priced.
@@ -62,6 +63,15 @@ pub struct RateCard {
     pub cpu_basis: CpuBasis,
     /// Which GPU time is priced.
     pub gpu_basis: GpuBasis,
+    /// Where busy time is priced: what a second counts for which a GPU is the job's and does nothing, from 0, for nothing, to 1 000 000
+    /// parts per million, for as much as if it worked.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub gpu_holding_ppm: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_zero(ppm: &u64) -> bool {
+    *ppm == 0
 }
 
 /// Virtual seconds: usage after its basis and weight.
@@ -101,6 +111,7 @@ impl Default for RateCard {
             gpu_weights: Vec::new(),
             cpu_basis: CpuBasis::Used,
             gpu_basis: GpuBasis::Busy,
+            gpu_holding_ppm: 0,
         }
     }
 }
@@ -116,7 +127,7 @@ fn at_price(weighted: u128, price: Nanocredits) -> u128 {
 }
 
 fn floor_nanocredits(product: u128) -> i64 {
-    let floored = product.checked_div(PPM.saturating_mul(PPM)).unwrap_or(0);
+    let floored = product.checked_div(PPM_OF_PPM).unwrap_or(0);
     i64::try_from(floored).unwrap_or(i64::MAX)
 }
 
@@ -136,9 +147,17 @@ impl RateCard {
 
     fn gpu_time(&self, device: &GpuUsage) -> Microseconds {
         match self.gpu_basis {
-            GpuBasis::Busy => device.busy_seconds,
+            GpuBasis::Busy => self.busy_and_held(device),
             GpuBasis::Allocated => device.allocated_seconds,
         }
+    }
+
+    /// Between the two, by how much what is only held counts.
+    fn busy_and_held(&self, device: &GpuUsage) -> Microseconds {
+        let holding_ppm = self.gpu_holding_ppm.min(PPM_IN_ONE);
+        let (busy, allocated) = (device.busy_seconds, device.allocated_seconds.max(device.busy_seconds));
+        let idle = Microseconds(allocated.0.abs_diff(busy.0));
+        busy.saturating_add(weighted(idle, holding_ppm))
     }
 
     /// Weight of a second of a device of this name, in parts per million.
@@ -276,6 +295,20 @@ mod tests {
             prop_assert_eq!(price.cpu.0 + price.gpu.0 + price.tokens.0, price.total.0);
             prop_assert!(card.price(&usage(cpu + more, gpu, tokens)).total >= price.total);
             prop_assert!(card.price(&usage(cpu, gpu + more, tokens)).total >= price.total);
+        }
+
+        /// Between busy and allocated time, and never less for more.
+        #[test]
+        fn what_is_held_counts_in_part(busy in 0..1u64 << 50, idle in 0..1u64 << 50, more in 0..1u64 << 30, holding in 0..=2_000_000u64) {
+            let card = RateCard { gpu_holding_ppm: holding, ..RateCard::default() };
+            let of = |busy_us, allocated_us| {
+                let device = GpuUsage { busy_seconds: Microseconds(busy_us), allocated_seconds: Microseconds(allocated_us), ..GpuUsage::default() };
+                card.gpu_time(&device).0
+            };
+            let counted = of(busy, busy + idle);
+            prop_assert!((busy..=busy + idle).contains(&counted));
+            prop_assert!(of(busy, busy + idle + more) >= counted && of(busy + more, busy + idle + more) >= counted);
+            prop_assert!(of(busy + more.min(idle), busy + idle) >= counted);
         }
 
         #[test]

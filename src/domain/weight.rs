@@ -34,9 +34,19 @@ impl GpuWeight {
     }
 }
 
-/// The first of `weights` that fits decides, else `otherwise_ppm`.
+/// GPUs whose busy time cannot be read. They are charged by the time for which a job has them, and where a rate card says so alone.
+pub const UNREAD_MODELS: [&str; 3] = [AMD, INTEL, JETSON];
+/// One of AMD's, whatever its generation.
+pub const AMD: &str = "AMD GPU";
+/// One of Intel's that can compute, integrated or not.
+pub const INTEL: &str = "Intel GPU";
+/// A board on which CPU and GPU share the memory.
+pub const JETSON: &str = "NVIDIA Jetson";
+
+/// The first of `weights` that fits decides, else `otherwise_ppm`; of [`UNREAD_MODELS`], else nothing.
 #[must_use]
 pub fn weight_of(weights: &[GpuWeight], otherwise_ppm: u64, model: &str) -> u64 {
+    let otherwise_ppm = if UNREAD_MODELS.contains(&model) { 0 } else { otherwise_ppm };
     weights.iter().find(|weight| weight.fits(model)).map_or(otherwise_ppm, |weight| weight.weight_ppm)
 }
 

@@ -72,7 +72,7 @@ pub fn dry_run(options: &RunOptions) -> Result<DryRun, String> {
     Ok(DryRun {
         source: plan.source().as_str(),
         error_bound_seconds: plan.error_bound(),
-        degraded: plan.degraded().into_iter().chain(figures.gpu_notes()).collect(),
+        degraded: plan.degraded().into_iter().chain(figures.gpu_notes(&rates)).collect(),
         tamper: plan.tamper(),
         highest_cpus_ppm: resources.cpus_ppm,
         price_per_cpu_second: rates.cpu_per_second,

@@ -6,6 +6,7 @@ use nix::unistd::Pid;
 
 use super::gpu_part::GpuPart;
 use super::receipt::LedgerAnswers;
+use super::wire::SpawnFailure;
 use crate::domain::deadline::{Bounds, HighestRate};
 use crate::domain::job::Job;
 use crate::domain::lease::burned_in;
@@ -41,8 +42,9 @@ pub(super) struct Figures {
     gpus: Option<Watch>,
     gpu_models: BTreeMap<String, u64>,
     late_gpus: LateGpus,
-    /// That those of the job are not metered.
-    other_gpus: Vec<String>,
+    /// Of which the time alone is known for which the job has them.
+    other_gpus: others::Models,
+    had_us: u64,
     last: Reading,
     rate: HighestRate,
     allocated_us: u64,
@@ -87,19 +89,22 @@ impl Figures {
     /// # Errors
     /// Where `--gpus` names what is not there, for people.
     pub(super) fn new(plan: &Plan, gpus: &GpuOptions) -> Result<Self, String> {
+        let other_gpus = others::given(&gpus.giver);
         let late_gpus = LateGpus { options: gpus.clone(), job: plan.specification(), child: None, look_at_us: 0 };
         let gpus = gpus.concern_a_gpu().then(|| Watch::start(gpus, plan.specification())).transpose()?;
         if gpus.is_none() && late_gpus.options.selection == Some(Selection::All) {
             return Err(NO_GPU.to_owned());
         }
-        let gpu_models = gpus.as_ref().map(|watch| watch.with(|gpus| gpus.models())).unwrap_or_default();
+        let mut gpu_models = gpus.as_ref().map(|watch| watch.with(|gpus| gpus.models())).unwrap_or_default();
+        gpu_models.extend(other_gpus.clone());
         Ok(Self {
             meter: None,
             sampler: None,
             gpus,
             gpu_models,
             late_gpus,
-            other_gpus: others::notes(&|name| std::env::var(name).ok()),
+            other_gpus,
+            had_us: 0,
             last: Reading::default(),
             rate: plan.highest_rate(),
             allocated_us: 0,
@@ -149,13 +154,16 @@ impl Figures {
         if self.held_since_us.is_none() && self.meter.is_some() {
             let allocated = u128::from(passed_us) * u128::from(self.rate.sustained_ppm()) / 1_000_000;
             self.allocated_us = self.allocated_us.saturating_add(u64::try_from(allocated).unwrap_or(u64::MAX));
+            self.had_us = self.had_us.saturating_add(passed_us);
         }
         self.rate = plan.highest_rate();
         if self.gpus.is_none() {
             self.gpus = self.late_gpus.look(now_us);
         }
         let found = self.gpus.as_ref().map(|watch| watch.with(|gpus| (gpus.usage(now_us), gpus.models())));
-        let (gpus, gpu_models) = found.unwrap_or_default();
+        let (mut gpus, mut gpu_models) = found.unwrap_or_default();
+        gpus.extend(others::usage_of(&self.other_gpus, Microseconds(self.had_us)));
+        gpu_models.extend(self.other_gpus.clone());
         self.gpu_models = gpu_models;
         Ok(Usage {
             cpu_used_seconds: self.last.cpu_seconds,
@@ -199,9 +207,25 @@ impl Figures {
     }
 
     /// What cannot be metered exactly, as is known at the start.
-    pub(super) fn gpu_notes(&self) -> Vec<String> {
+    pub(super) fn gpu_notes(&self, rates: &RateCard) -> Vec<String> {
         let of_devices = self.gpus.as_ref().map(|watch| watch.with(|gpus| gpus.all_notes())).unwrap_or_default();
-        of_devices.into_iter().chain(self.other_gpus.iter().cloned()).collect()
+        of_devices.into_iter().chain(self.other_gpu_notes(rates)).collect()
+    }
+
+    fn other_gpu_notes(&self, rates: &RateCard) -> Vec<String> {
+        others::notes(&self.other_gpus, |model| rates.gpu_weight_ppm_of(model))
+    }
+
+    /// Where the settings say so, nothing starts that has a device which nobody charges.
+    pub(super) fn gpu_refusal(&self, rates: &RateCard) -> Option<SpawnFailure> {
+        let models = self.other_gpus.keys().map(String::as_str);
+        let uncharged: Vec<&str> = models.filter(|model| rates.gpu_weight_ppm_of(model) == 0).collect();
+        if !self.late_gpus.options.refuses_uncharged || uncharged.is_empty() {
+            return None;
+        }
+        let names = uncharged.join(", ");
+        let message = format!("the job has what is not metered here, and the rate card has no weight for it: {names}");
+        Some(SpawnFailure { message, status: 125 })
     }
 
     /// Where the last credits burn, devices are looked at more often, so that fewer stay unburned.
@@ -231,7 +255,8 @@ impl Figures {
     /// For the receipt.
     pub(super) fn gpu_part(&self, rates: &RateCard) -> GpuPart {
         let part = self.gpus.as_ref().map_or_else(GpuPart::none, |watch| watch.with(|gpus| GpuPart::of(gpus, rates)));
-        GpuPart { notes: [part.notes, self.other_gpus.clone()].concat(), ..part }
+        let others = others::usage_of(&self.other_gpus, Microseconds(self.had_us));
+        part.with_unread(&others, self.other_gpu_notes(rates), rates)
     }
 
     /// CPU time of the helper that asks the devices.

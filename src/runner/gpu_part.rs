@@ -6,9 +6,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::rating::RateCard;
 use crate::domain::units::Microseconds;
+use crate::domain::usage::GpuUsage;
 use crate::meter::gpu::device::Device;
 use crate::meter::gpu::figures::Mode;
 use crate::meter::gpu::gpus::Gpus;
+
+/// Where no sign of a GPU was seen.
+const NO_SOURCE: &str = "none";
 
 /// GPUs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -111,7 +115,7 @@ impl GpuPart {
     /// No GPU was metered.
     #[must_use]
     pub fn none() -> Self {
-        Self { source: "none".to_owned(), ..Self::default() }
+        Self { source: NO_SOURCE.to_owned(), ..Self::default() }
     }
 
     /// As of the last look.
@@ -139,7 +143,51 @@ impl GpuPart {
     }
 }
 
+impl GpuPart {
+    /// And with devices of which the time alone is known.
+    #[must_use]
+    pub fn with_unread(mut self, others: &BTreeMap<String, GpuUsage>, notes: Vec<String>, rates: &RateCard) -> Self {
+        let sum = |sum: &mut Microseconds, of: Microseconds| *sum = sum.saturating_add(of);
+        for (uuid, usage) in others {
+            self.devices.push(GpuDevice::unread(uuid, usage, rates));
+            sum(&mut self.busy_seconds, usage.busy_seconds);
+            sum(&mut self.allocated_seconds, usage.allocated_seconds);
+        }
+        if self.source == NO_SOURCE && !others.is_empty() {
+            "files".clone_into(&mut self.source);
+        }
+        self.notes.extend(notes);
+        self
+    }
+}
+
 impl GpuDevice {
+    fn unread(uuid: &str, usage: &GpuUsage, rates: &RateCard) -> Self {
+        Self {
+            uuid: uuid.to_owned(),
+            name: usage.model.clone(),
+            mode: Mode::Allocated,
+            weight: Microseconds(rates.gpu_weight_ppm_of(&usage.model)),
+            declared: true,
+            busy_seconds: usage.busy_seconds,
+            allocated_seconds: usage.allocated_seconds,
+            unattributed_seconds: Microseconds::ZERO,
+            estimated_seconds: usage.busy_seconds,
+            error_bound_seconds: Some(Microseconds::ZERO),
+            idle_seconds: Microseconds::ZERO,
+            memory_peak_bytes: 0,
+            memory_total_bytes: None,
+            energy_millijoules: 0,
+            power_mean_milliwatts: None,
+            power_peak_milliwatts: None,
+            slowdown_seconds: BTreeMap::new(),
+            xids: Vec::new(),
+            ecc_uncorrected_errors: 0,
+            utilization: Utilization::default(),
+            notes: Vec::new(),
+        }
+    }
+
     fn of(device: &Device, rates: &RateCard) -> Self {
         let figures = device.figures();
         let (column_us, percent) = device.utilization();

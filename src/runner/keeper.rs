@@ -119,7 +119,6 @@ impl Keeper<'_> {
             Ok(figures) => figures,
             Err(error) => return self.failed(&error),
         };
-        self.say_of_gpus(&figures);
         let bounds = figures.bounds(&self.plan, &RateCard::default());
         let can_hold = self.plan.containment().can_hold();
         let resources = super::leases::resources(&bounds, figures.gpu_models(), can_hold);
@@ -140,6 +139,7 @@ impl Keeper<'_> {
                 };
                 let account = super::leases::account_state(balance, Nanocredits::ZERO, sent_us);
                 figures.ledger_answered(answered.took_us);
+                self.say_of_gpus(&figures, &rates);
                 let bounds = figures.bounds(&self.plan, &rates);
                 let job = Job::new(rules, super::leases::grant(&lease, sent_us), bounds, account, sent_us);
                 self.start(job, figures, uplink, balance)
@@ -205,9 +205,9 @@ impl Keeper<'_> {
     }
 
     /// What cannot be metered exactly is said at the start.
-    fn say_of_gpus(&self, figures: &Figures) {
+    fn say_of_gpus(&self, figures: &Figures, rates: &RateCard) {
         if !self.options.quiet {
-            for note in figures.gpu_notes() {
+            for note in figures.gpu_notes(rates) {
                 self.channel.send(&ToFront::Say(format!("jobmeter: note: GPU: {note} (`jobmeter doctor` says more)")));
             }
         }
@@ -246,6 +246,9 @@ impl Keeper<'_> {
         if let Some(socket) = self.socket.take() {
             let (identity, ledger) = (self.attempt.identity.clone(), self.options.ledger.clone());
             socket.serve(identity, self.plan.specification(), ledger, self.options.connect);
+        }
+        if let Some(refusal) = running.figures.gpu_refusal(&running.job.rules().rates) {
+            return ending::not_started(self, running, &refusal);
         }
         if self.gate.is_some() {
             return match self.release(&mut running) {

@@ -172,5 +172,6 @@ pub(super) fn rates(rates: &RateCard) -> Result<(), Problem> {
     }
     weight("cpu_weight_ppm", rates.cpu_weight_ppm)?;
     weight("gpu_weight_ppm", rates.gpu_weight_ppm)?;
+    within(rates.gpu_holding_ppm <= 1_000_000, "gpu_holding_ppm", "1000000 at most")?;
     gpu_weights(&rates.gpu_weights)
 }

@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use crate::nvml::{library, script};
-use crate::station::{Called, Station, all_processes, awaited, micros};
+use crate::station::{Called, Station, all_processes, awaited, micros, nano};
 use crate::{Around, alone, v1, v2};
 
 /// An answer of a ledger, on a busy machine.
@@ -242,12 +242,50 @@ fn run_beside_a_device(station: &Station, options: &str, line: &str, beside: &st
     let (here, library) = (concat!(env!("CARGO_MANIFEST_DIR"), "/tests/kernel"), library(station));
     let run =
         format!("({beside}) & $JOBMETER run --job j {options} -- bash -c '{line}'; status=$?; kill $!; exit $status");
-    let mut command = station.shell("exec unshare -m bash $HERE/device.sh $LIBRARY bash -c \"$RUN\"");
+    let mut command =
+        station.shell("exec unshare -m bash $HERE/device.sh $LIBRARY 'nvidia0:7 nvidiactl:5' bash -c \"$RUN\"");
     command.env("HERE", here).env("LIBRARY", library).env("RUN", run).env("FAKE_NVML", station.path("script.json"));
     let called: Called = command.output().unwrap().into();
     let receipt = station.receipt("j");
     assert!(receipt["outcome"]["reason"].is_string(), "{called:?}");
     receipt
+}
+
+/// It has no NVML, and each job on it has its GPU.
+#[test]
+fn a_jetson_is_charged_by_time_if_the_rate_card_says_so_and_else_refused_or_told() {
+    let _one = alone();
+    let (station, here) = (Station::new(), concat!(env!("CARGO_MANIFEST_DIR"), "/tests/kernel"));
+    let run = |job: &str, config: &str| -> Called {
+        std::fs::write(station.path("own.toml"), config).unwrap();
+        let line = format!(
+            "exec unshare -m bash $HERE/device.sh $LIBRARY nvhost-gpu:7 $JOBMETER --config $DIR/own.toml run --job {job} -- sleep 1"
+        );
+        station.shell(&line).env("HERE", here).env("LIBRARY", library(&station)).output().unwrap().into()
+    };
+    let charged = |job: &str| nano(&station.json(&["jobs", "show", job])["charged"]["gpu"]);
+
+    let told = run("told", "");
+    assert!(told.status == 0 && told.err.contains("NVIDIA Jetson: not metered here, and not charged"), "{told:?}");
+    let gpu = station.receipt("told")["gpu"].clone();
+    assert_eq!(
+        (&gpu["source"], &gpu["devices"][0]["mode"], charged("told")),
+        (&json!("files"), &json!("allocated"), 0),
+        "{gpu}"
+    );
+
+    let refused = run("refused", "[run]\nrefuse_uncharged_gpus = true\n");
+    assert!(refused.status == 125 && refused.err.contains("NVIDIA Jetson"), "{refused:?}");
+
+    station.ok(&["rates", "set", "--gpu-model", "NVIDIA Jetson=0.5"]);
+    let billed = run("billed", "[run]\nrefuse_uncharged_gpus = true\n");
+    assert_eq!(billed.status, 0, "{billed:?}");
+    let allocated_us = micros(&station.receipt("billed")["gpu"]["allocated_seconds"]);
+    assert!((1_000_000..2_000_000).contains(&allocated_us), "{allocated_us}");
+    // B is 2.5 nanocredits for a microsecond of weight 1.
+    let expected = i64::try_from(allocated_us * 5 / 4).unwrap();
+    assert!(charged("billed").abs_diff(expected) <= 1, "{} nanocredits, {expected} expected", charged("billed"));
+    station.verify();
 }
 
 /// What nobody declared has no part in what is set aside, so that it must not burn for long before it has.

@@ -4,7 +4,7 @@ import os
 
 from harness.scenes import Skip
 from harness.stages import Stage
-from stages.prepare import BASE, JOBMETER, SHIPPED, python
+from stages.prepare import BASE, DEBUG, JOBMETER, SHIPPED, python
 
 MANIFESTS = ("ledger", "injection", "job", "job-before-1.35", "job-attach")
 
@@ -16,6 +16,10 @@ def run_systemd(work):
 
 def run_slurm(work):
     work.call("python3", "tests/slurm/trackers.py", JOBMETER, "linuxproc", limit_s=900)
+
+
+def run_slurm_gpus(work):
+    work.call("python3", "tests/slurm/gpus.py", JOBMETER, DEBUG / "jobmeter-nvml", DEBUG / "examples/libfake_nvml.so", limit_s=600)
 
 
 def run_lua(work):
@@ -57,10 +61,11 @@ BUILT = ("build", "packages")
 SLURM = ("slurm-wlm", "munge", "libslurm-dev", "gcc", "libc6-dev", "cron", "parallel", "passwd", "procps", "util-linux")
 STAGES = (
     Stage("containers", "the pods of deploy/kubernetes in podman", run_containers, after=(*BUILT, "python", "base"), cores=0.4, kernel=True,
-          packages=("podman", "runc", "conmon", "jq", "busybox-static", "kubernetes-client", "util-linux"), python=("pyyaml==6.0.4",)),
+          packages=("podman", "runc", "conmon", "jq", "busybox-static", "kubernetes-client", "util-linux", "gcc", "libc6-dev"), python=("pyyaml==6.0.4",)),
     Stage("spank", "Slurm with the plugin, cron, GNU parallel and Airflow's operator", run_spank, after=BUILT, cores=0.3, kernel=True,
           packages=SLURM),
     Stage("slurm", "Slurm does the same with the plugin as without, and each task is charged once", run_slurm, after=BUILT, cores=0.3, kernel=True, packages=SLURM),
+    Stage("slurm-gpus", "Slurm gives devices, and each is charged once", run_slurm_gpus, after=BUILT, cores=0.2, kernel=True, packages=SLURM),
     Stage("lua", "Slurm with job_submit.lua", run_lua, after=BUILT, cores=0.2, kernel=True, packages=SLURM),
     Stage("slurm-all", "slurm under proctrack pgid, cgroup v1 and v2; its users' attacks; 300 steps with faults", run_slurm_all, after=BUILT, cores=0.5, kernel=True, packages=SLURM, in_suite=False),
     Stage("systemd", "the Debian package under a real systemd", run_systemd, after=BUILT, cores=0.4, kernel=True,

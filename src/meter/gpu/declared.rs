@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::str::FromStr;
 
 use super::identity::UNKNOWN;
+use super::pbs;
 use super::wire::{ListedDevice, Mig};
 
 /// What the numbers of a variable mean.
@@ -19,7 +20,7 @@ enum Numbers {
 
 /// What the environment says, in the order in which it is believed: first what binds a process to its devices, then what its step has, then
 /// its job, and last what the container runtime was told.
-const VARIABLES: [(&str, Numbers); 6] = [
+const VARIABLES: [(&str, Numbers); 7] = [
     ("CUDA_VISIBLE_DEVICES", Numbers::Ordinals),
     ("SLURM_STEP_GPUS", Numbers::Minors),
     ("SLURM_JOB_GPUS", Numbers::Minors),
@@ -27,6 +28,7 @@ const VARIABLES: [(&str, Numbers); 6] = [
     ("_CONDOR_AssignedGPUs", Numbers::Ordinals),
     // Grid Engine: numbers between spaces.
     ("SGE_HGR_gpu", Numbers::Ordinals),
+    (pbs::VARIABLE, Numbers::Ordinals),
     (OF_CONTAINER, Numbers::Ordinals),
 ];
 const OF_CONTAINER: &str = "NVIDIA_VISIBLE_DEVICES";
@@ -34,6 +36,11 @@ const OF_CONTAINER: &str = "NVIDIA_VISIBLE_DEVICES";
 const EXCLUSIVE_BY: [&str; 3] = ["SLURM_STEP_GPUS", "SLURM_JOB_GPUS", "_CONDOR_AssignedGPUs"];
 /// And with these that they are lent in parts.
 const SHARED_BY: [&str; 2] = ["SLURM_SHARDS_ON_NODE", "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"];
+/// All of them: what a meter has to see of its environment.
+pub fn variables() -> impl Iterator<Item = &'static str> {
+    VARIABLES.into_iter().map(|(name, _)| name).chain(EXCLUSIVE_BY).chain(SHARED_BY)
+}
+
 /// Of which no device is the job's.
 const NONE: [&str; 5] = ["", "none", "void", "NoDevFiles", "-1"];
 

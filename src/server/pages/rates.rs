@@ -41,6 +41,9 @@ impl From<RatesView> for Rates {
             ("CPU time that is priced".to_owned(), word(&card.cpu_basis)),
             ("GPU time that is priced".to_owned(), word(&card.gpu_basis)),
         ];
+        if card.gpu_holding_ppm > 0 {
+            others.push(("Weight of a GPU that is held and idle".to_owned(), weight(card.gpu_holding_ppm)));
+        }
         others.extend(card.gpu_weights.iter().map(|of| (format!("Weight of {}", of.pattern), weight(of.weight_ppm))));
         Self {
             version: card.version,
