@@ -246,9 +246,18 @@ fn gpus(text: &mut String, receipt: &Receipt, style: &Style) {
         for (what, time) in apart.into_iter().filter(|(_, time)| *time > Microseconds::ZERO) {
             line("", format!("{} s {what}", seconds(time)));
         }
+        if let Some(told) = activity_of(device) {
+            line("", told);
+        }
         [memory_of(device), power_of(device)].into_iter().chain(troubles(device)).for_each(|told| line("", told));
         if !device.utilization.percent.is_empty() {
-            line("", chart::percent(&device.utilization.percent));
+            let (bars, estimated) =
+                (chart::percent(&device.utilization.percent), &device.utilization.estimated_percent);
+            let is_estimated = |at: usize| estimated.get(at).is_some_and(|percent| *percent > 0);
+            let painted = |(at, bar): (usize, char)| {
+                if is_estimated(at) { style.warning(&bar.to_string()) } else { bar.to_string() }
+            };
+            line("", bars.chars().enumerate().map(painted).collect());
             let columns = format!("a column is {} s, full height 100 %", seconds(device.utilization.column_seconds));
             line("", style.dim(&columns));
         }
@@ -258,6 +267,17 @@ fn gpus(text: &mut String, receipt: &Receipt, style: &Style) {
 
 fn percent(part: u64, whole: u64) -> Option<u128> {
     (u128::from(part) * 100).checked_div(whole.into())
+}
+
+/// What of it worked; `None` where it does not tell.
+fn activity_of(device: &GpuDevice) -> Option<String> {
+    let parts = [
+        ("multiprocessors", device.sm_percent),
+        ("tensor cores", device.tensor_percent),
+        ("memory bandwidth", device.dram_percent),
+    ];
+    let told = parts.into_iter().filter_map(|(part, percent)| Some(format!("{part} {} %", percent?)));
+    Some(told.collect::<Vec<_>>().join(", ")).filter(|told| !told.is_empty())
 }
 
 fn memory_of(device: &GpuDevice) -> String {

@@ -212,6 +212,14 @@ impl Figures {
         of_devices.into_iter().chain(self.other_gpu_notes(rates)).collect()
     }
 
+    /// What is said of them at the start: to a terminal which they are, and to all what cannot be metered exactly.
+    pub(super) fn gpu_lines(&self, rates: &RateCard, is_terminal: bool) -> Vec<String> {
+        let devices = self.gpus.as_ref().filter(|_| is_terminal).and_then(|watch| watch.with(|gpus| gpus.line()));
+        let notes =
+            self.gpu_notes(rates).into_iter().map(|note| format!("note: GPU: {note} (`jobmeter doctor` says more)"));
+        devices.into_iter().chain(notes).map(|line| format!("jobmeter: {line}")).collect()
+    }
+
     fn other_gpu_notes(&self, rates: &RateCard) -> Vec<String> {
         others::notes(&self.other_gpus, |model| rates.gpu_weight_ppm_of(model))
     }

@@ -95,6 +95,15 @@ pub struct GpuDevice {
     /// Errors of its memory that could not be corrected.
     #[serde(default)]
     pub ecc_uncorrected_errors: u64,
+    /// How busy its multiprocessors were, by its counters; absent where it does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sm_percent: Option<u64>,
+    /// The same of its tensor cores.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tensor_percent: Option<u64>,
+    /// How much of its memory's bandwidth was used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dram_percent: Option<u64>,
     /// How busy it was, in equal columns of time.
     pub utilization: Utilization,
     /// What could not be done exactly, one sentence each.
@@ -109,6 +118,9 @@ pub struct Utilization {
     pub column_seconds: Microseconds,
     /// Of each.
     pub percent: Vec<u64>,
+    /// Of that, what could not be read and was taken as allocated; absent where all could be.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub estimated_percent: Vec<u64>,
 }
 
 impl GpuPart {
@@ -183,6 +195,9 @@ impl GpuDevice {
             slowdown_seconds: BTreeMap::new(),
             xids: Vec::new(),
             ecc_uncorrected_errors: 0,
+            sm_percent: None,
+            tensor_percent: None,
+            dram_percent: None,
             utilization: Utilization::default(),
             notes: Vec::new(),
         }
@@ -190,8 +205,8 @@ impl GpuDevice {
 
     fn of(device: &Device, rates: &RateCard) -> Self {
         let figures = device.figures();
-        let (column_us, percent) = device.utilization();
         let condition = device.condition();
+        let (columns, activity) = (device.utilization(), condition.activity());
         let slow = condition.slow_us().iter().map(|(why, us)| ((*why).to_owned(), Microseconds(*us)));
         Self {
             uuid: device.info().uuid.clone(),
@@ -213,7 +228,14 @@ impl GpuDevice {
             slowdown_seconds: slow.collect(),
             xids: condition.errors().to_vec(),
             ecc_uncorrected_errors: condition.ecc_errors(),
-            utilization: Utilization { column_seconds: Microseconds(column_us), percent },
+            sm_percent: activity.sm_percent(),
+            tensor_percent: activity.tensor_percent(),
+            dram_percent: activity.dram_percent(),
+            utilization: Utilization {
+                column_seconds: Microseconds(columns.column_us),
+                percent: columns.percent,
+                estimated_percent: columns.estimated_percent,
+            },
             notes: device.notes(),
         }
     }

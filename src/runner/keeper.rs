@@ -204,11 +204,10 @@ impl Keeper<'_> {
         (Vec::new(), Exit::AsCommand(ended), false)
     }
 
-    /// What cannot be metered exactly is said at the start.
     fn say_of_gpus(&self, figures: &Figures, rates: &RateCard) {
         if !self.options.quiet {
-            for note in figures.gpu_notes(rates) {
-                self.channel.send(&ToFront::Say(format!("jobmeter: note: GPU: {note} (`jobmeter doctor` says more)")));
+            for line in figures.gpu_lines(rates, Title::is_wanted(self.options)) {
+                self.channel.send(&ToFront::Say(line));
             }
         }
     }

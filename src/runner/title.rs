@@ -17,15 +17,19 @@ pub(super) struct Title {
 
 impl Title {
     pub(super) fn of_terminal(options: &RunOptions) -> Self {
-        let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
-        let wanted = !options.quiet && !dumb && std::io::stderr().is_terminal();
         // A handle of its own that never blocks: a terminal stopped by Ctrl-S must not stop the meter.
-        let terminal = wanted.then(|| {
+        let terminal = Self::is_wanted(options).then(|| {
             use std::os::unix::fs::OpenOptionsExt;
             let flags = nix::libc::O_NONBLOCK | nix::libc::O_NOCTTY | nix::libc::O_CLOEXEC;
             std::fs::OpenOptions::new().write(true).custom_flags(flags).open("/proc/self/fd/2").ok()
         });
         Self { terminal: terminal.flatten(), shown: String::new() }
+    }
+
+    /// Whether somebody watches who wants to be told more than what has to be.
+    pub(super) fn is_wanted(options: &RunOptions) -> bool {
+        let is_dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+        !options.quiet && !is_dumb && std::io::stderr().is_terminal()
     }
 
     /// Shows what is left, as far as it is known between two answers of the ledger.

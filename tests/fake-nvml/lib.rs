@@ -465,7 +465,7 @@ pub unsafe extern "C" fn nvmlGpmMetricsGet(request: *mut nvmlGpmMetricsGet_t) ->
         let ppm = script::busy_ppm(busy, from_us, until_us) * device.counters_percent.unwrap_or(100) / 100;
         for metric in request.metrics.iter_mut().take(request.numMetrics as usize) {
             metric.nvmlReturn = SUCCESS;
-            metric.value = ppm as f64 / 10_000.0;
+            metric.value = (ppm * script::part_percent(metric.metricId) / 100) as f64 / 10_000.0;
             let empty = c"".as_ptr().cast_mut();
             (metric.metricInfo.shortName, metric.metricInfo.longName, metric.metricInfo.unit) = (empty, empty, empty);
         }

@@ -296,3 +296,13 @@ pub fn script() -> Option<&'static Script> {
     let read = || serde_json::from_str(&std::fs::read_to_string(path).ok()?).ok();
     SCRIPT.get_or_init(read).as_ref()
 }
+
+/// How much of what a device does multiprocessors (2), tensor cores (5) and memory (10) do, by the number of the metric.
+pub fn part_percent(metric: u32) -> u64 {
+    match metric {
+        2 => 80,
+        5 => 30,
+        10 => 50,
+        _ => 100,
+    }
+}

@@ -18,6 +18,7 @@ mod faults;
 mod gpu;
 #[path = "../nvml.rs"]
 mod nvml;
+mod nvml_faults;
 mod proxy;
 mod relay;
 mod run;

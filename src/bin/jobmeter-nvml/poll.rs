@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use jobmeter::meter::gpu::wire::{AskCounters, AskDevice, Fault, FaultKind, Got, Polled, PolledDevice, Stretch};
+use jobmeter::meter::gpu::wire::{
+    Activity, AskCounters, AskDevice, Fault, FaultKind, Got, Polled, PolledDevice, Stretch,
+};
 use jobmeter::sys::clock::{Clock, SystemClock};
 use jobmeter::sys::nvml::{instance_ids, processes_utilization, utilization_samples};
 use nvml_wrapper::enum_wrappers::device::{EccCounter, MemoryError, Sampling};
@@ -19,6 +21,9 @@ use super::errors::Errors;
 use super::fault;
 use super::rates::Rates;
 
+/// What is charged by, and what else is told.
+const METRICS: [GpmMetricId; 4] =
+    [GpmMetricId::GraphicsUtil, GpmMetricId::SmUtil, GpmMetricId::AnyTensorUtil, GpmMetricId::DramBwUtil];
 /// Two samples of counters have to be so far apart (nvml.h: "at least 100 ms").
 const COUNTERS_LEAST_US: u64 = 100_000;
 
@@ -196,7 +201,7 @@ impl Poller {
     /// which then stays.
     fn counted(&self, sample: &Sample, ask: &AskDevice, baselines: &mut Baselines) -> Result<Stretch, NvmlError> {
         let until_us = sample.1;
-        let nothing_at = |at_us: u64| Stretch { from_us: at_us, until_us: at_us, busy_ppm: 0 };
+        let nothing_at = |at_us: u64| Stretch { from_us: at_us, until_us: at_us, ..Stretch::default() };
         let before = baselines.get(&ask.uuid).filter(|_| ask.counters != AskCounters::Anew);
         let Some((before, from_us)) = before.cloned() else {
             baselines.insert(ask.uuid.clone(), sample.clone());
@@ -205,11 +210,14 @@ impl Poller {
         if until_us.saturating_sub(from_us) < COUNTERS_LEAST_US {
             return Ok(nothing_at(from_us));
         }
-        let metrics = gpm_metrics_get(self.nvml, &before, &sample.0, &[GpmMetricId::GraphicsUtil]);
+        let metrics = gpm_metrics_get(self.nvml, &before, &sample.0, &METRICS);
         // Else a sample that is no good would spoil each look.
         baselines.insert(ask.uuid.clone(), sample.clone());
-        let metric = metrics?.into_iter().next().ok_or(NvmlError::NotFound)??;
-        Ok(Stretch { from_us, until_us, busy_ppm: ppm(metric.value)? })
+        let mut told = metrics?.into_iter().map(|metric| ppm(metric?.value));
+        let busy_ppm = told.next().ok_or(NvmlError::NotFound)??;
+        let mut part = || told.next().and_then(Result::ok);
+        let activity = Activity { sm_ppm: part(), tensor_ppm: part(), dram_ppm: part() };
+        Ok(Stretch { from_us, until_us, busy_ppm, activity })
     }
 }
 

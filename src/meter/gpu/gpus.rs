@@ -325,6 +325,20 @@ impl Gpus {
         models(self.devices.iter())
     }
 
+    /// Those that are the job's now, for people; `None` where there is none.
+    #[must_use]
+    pub fn line(&self) -> Option<String> {
+        let mut counts: BTreeMap<(String, &str), u64> = BTreeMap::new();
+        for device in self.devices.iter().filter(|device| device.is_ours()) {
+            let model = Some(device.info().model.clone()).filter(|model| !model.is_empty());
+            let model = model.unwrap_or_else(|| "GPU".to_owned());
+            *counts.entry((model, device.figures().mode.as_str())).or_default() += 1;
+        }
+        let told = counts.iter().map(|((model, mode), count)| format!("{count} × {model} ({mode})"));
+        let told = told.collect::<Vec<_>>().join(", ");
+        (!told.is_empty()).then(|| format!("{told}, by {}", self.declared.by))
+    }
+
     /// How many of each model are the job's now.
     #[must_use]
     pub fn models(&self) -> BTreeMap<String, u64> {

@@ -53,7 +53,8 @@ fn polled(device: &Device, ask: &AskDevice, now_us: u64, counted_from_us: u64) -
     if ask.counters != AskCounters::No && device.counters {
         let from_us = if ask.counters == AskCounters::Anew { now_us } else { counted_from_us };
         let ppm = script::busy_ppm(&device.busy, from_us, now_us) * device.counters_percent.unwrap_or(100) / 100;
-        polled.counted = Some(Ok(Counted { from_us, until_us: now_us, busy_ppm: u32::try_from(ppm).unwrap() }));
+        let busy_ppm = u32::try_from(ppm).unwrap();
+        polled.counted = Some(Ok(Counted { from_us, until_us: now_us, busy_ppm, ..Counted::default() }));
     }
     polled.energy_mj = Some(device.energy_mj(now_us));
     polled.mps = device.mps;

@@ -193,7 +193,7 @@ pub struct PolledDevice {
 }
 
 /// How busy a GPU instance was in one stretch of `CLOCK_BOOTTIME`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stretch {
     /// From.
     pub from_us: u64,
@@ -201,6 +201,20 @@ pub struct Stretch {
     pub until_us: u64,
     /// Parts per million of it.
     pub busy_ppm: u32,
+    /// What its parts did.
+    #[serde(default)]
+    pub activity: Activity,
+}
+
+/// What the parts of a device did in a stretch of time, each in parts per million (GPM, nvml.h); `None` where it does not tell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Activity {
+    /// Of the time: the multiprocessors (`SM_UTIL`).
+    pub sm_ppm: Option<u32>,
+    /// Of the time: the tensor cores (`ANY_TENSOR_UTIL`).
+    pub tensor_ppm: Option<u32>,
+    /// Of the memory's bandwidth (`DRAM_BW_UTIL`).
+    pub dram_ppm: Option<u32>,
 }
 
 impl Stretch {

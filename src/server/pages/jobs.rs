@@ -120,6 +120,8 @@ struct Gpu {
     name: String,
     facts: Vec<(&'static str, String)>,
     bars: Vec<Bar>,
+    /// Of the bars, what could not be read.
+    estimated: Vec<Bar>,
 }
 
 pub(super) struct Bar {
@@ -297,6 +299,7 @@ fn bound(part: &Value) -> Option<String> {
 fn gpu(device: &Value) -> Gpu {
     let seconds = |field: &str| number(&device[field]).map(|text| format!("{text} s"));
     let text = |field: &str| device[field].as_str().unwrap_or_default().to_owned();
+    let percent = |field: &str| device[field].as_u64().map(|percent| format!("{percent} %"));
     let watts = |field: &str| device[field].as_u64().map(|mw| format!("{} W", mw / 1_000));
     let slow = device["slowdown_seconds"].as_object().into_iter().flatten();
     let slow: Vec<String> = slow.filter_map(|(why, time)| Some(format!("{} s: {why}", number(time)?))).collect();
@@ -311,6 +314,9 @@ fn gpu(device: &Value) -> Gpu {
         ("Taken as allocated", seconds("estimated_seconds")),
         ("Error bound", bound(device)),
         ("Idle", seconds("idle_seconds")),
+        ("Multiprocessors", percent("sm_percent")),
+        ("Tensor cores", percent("tensor_percent")),
+        ("Memory bandwidth", percent("dram_percent")),
         ("Memory at most", device["memory_peak_bytes"].as_u64().map(mebibytes)),
         ("Memory", device["memory_total_bytes"].as_u64().map(mebibytes)),
         ("Energy", device["energy_millijoules"].as_u64().map(|mj| format!("{} J", mj / 1_000))),
@@ -323,11 +329,13 @@ fn gpu(device: &Value) -> Gpu {
             device["ecc_uncorrected_errors"].as_u64().filter(|count| *count > 0).map(|count| count.to_string()),
         ),
     ];
-    let columns: Vec<u64> =
-        device["utilization"]["percent"].as_array().into_iter().flatten().filter_map(Value::as_u64).collect();
+    let columns = |field: &str| -> Vec<(u64, String)> {
+        let columns = device["utilization"][field].as_array().into_iter().flatten().filter_map(Value::as_u64);
+        columns.map(|percent| (percent, String::new())).collect()
+    };
     let facts = lines.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
-    let heights = columns.iter().map(|percent| (*percent, String::new())).collect::<Vec<_>>();
-    Gpu { name: text("name"), facts, bars: bars(&heights, 100, CHART) }
+    let drawn = |field: &str| bars(&columns(field), 100, CHART);
+    Gpu { name: text("name"), facts, bars: drawn("percent"), estimated: drawn("estimated_percent") }
 }
 
 /// Bars side by side, `most` as high as the chart.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::activity::MeanActivity;
 use crate::meter::gpu::figures::Figures;
 use crate::meter::gpu::wire::PolledDevice;
 
@@ -33,6 +34,7 @@ pub struct Condition {
     ecc_errors: u64,
     errors: Vec<u64>,
     errors_until_us: u64,
+    activity: MeanActivity,
     idle_us: u64,
     /// Busy and allocated, and the end of the newest sample, at the last look that had a new one.
     figures_at: (u64, u64, u64),
@@ -66,6 +68,9 @@ impl Condition {
             *self.slow_us.entry(reason).or_default() += passed_us;
         }
         self.take_energy(polled);
+        if let Some(Ok(stretch)) = polled.instance.as_ref().or(polled.counted.as_ref()) {
+            self.activity.take(stretch);
+        }
         if let Some(count) = polled.ecc_uncorrected {
             let before = self.ecc_at.replace(count).unwrap_or(count);
             // It counts from the load of the driver on.
@@ -106,6 +111,12 @@ impl Condition {
         if figures.busy_us == busy_us {
             self.idle_us += passed_us;
         }
+    }
+
+    /// What its parts did.
+    #[must_use]
+    pub fn activity(&self) -> &MeanActivity {
+        &self.activity
     }
 
     /// On average; `None` where it does not tell.

@@ -117,7 +117,7 @@ mod tests {
     use crate::meter::gpu::wire::Fault;
 
     fn stretch(from_us: u64, until_us: u64, busy_ppm: u32) -> Stretch {
-        Stretch { from_us, until_us, busy_ppm }
+        Stretch { from_us, until_us, busy_ppm, ..Stretch::default() }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! One device: what the job used of it, and how that is known.
 
+pub mod activity;
 pub mod condition;
 mod counters;
 mod listing;
@@ -10,7 +11,7 @@ use std::collections::BTreeSet;
 
 use self::condition::Condition;
 use self::counters::Counters;
-use super::chart::Chart;
+use super::chart::{Chart, Columns};
 use super::figures::{Figures, Mode, Sight};
 use super::identity::OpenFiles;
 use super::integral::Integral;
@@ -231,7 +232,7 @@ impl Device {
         let us = us.min(room);
         self.figures.busy_us += us;
         self.figures.estimated_us += us;
-        self.chart.spread(now_us.saturating_sub(us), now_us, us);
+        self.chart.estimate(now_us.saturating_sub(us), now_us, us);
     }
 
     /// Takes one look of the helper's; what is after `until_us` is not the job's any more.
@@ -365,9 +366,9 @@ impl Device {
         &self.condition
     }
 
-    /// How busy it was: how long a column is, and percent of each.
+    /// How busy it was.
     #[must_use]
-    pub fn utilization(&self) -> (u64, Vec<u64>) {
+    pub fn utilization(&self) -> Columns {
         self.chart.columns()
     }
 
