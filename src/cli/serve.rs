@@ -9,13 +9,13 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::args::Serve;
 use super::log;
 use super::output::Failure;
-use super::settings::{Settings, state_directory};
+use super::settings::{self, Settings, state_directory};
 use crate::ledger::location::Location;
 use crate::server::{self, Options, TlsFiles, Webhook};
 
 pub(super) fn serve(serve: &Serve, settings: &Settings) -> Result<ExitCode, Failure> {
     let gone = |error: std::io::Error| Failure::new("the working directory cannot be found").because(error);
-    let db = serve.db.as_deref().map_or_else(|| settings.ledger.clone(), Location::parse);
+    let db = serve.db.as_deref().map_or_else(|| Ok(settings.ledger.clone()), settings::location)?;
     let db = db.absolute().map_err(gone)?;
     if matches!(db, Location::Service(..)) {
         return Err(Failure::new(format!("{db} is a service already")).hint("name a file or postgres://… by --db"));

@@ -9,7 +9,7 @@ use super::output::Failure;
 use super::values;
 use crate::ledger::Ledger;
 use crate::ledger::keys::Secret;
-use crate::ledger::location::Location;
+use crate::ledger::location::{Location, LocationError};
 
 /// What holds for every verb.
 #[derive(Debug)]
@@ -55,12 +55,14 @@ impl Settings {
         let state = state_directory();
         let ledger = global.ledger.clone().or(file.ledger.clone()).map_or_else(
             || state.as_ref().map(|state| Location::File(state.join("ledger.db"))).ok_or_else(no_home),
-            |text| Ok(Location::parse(&text)),
+            |text| location(&text),
         )?;
         let named = global.user.clone().or(file.user.clone());
         let spool_dir = global.spool_dir.clone().map(Ok).or(file.spool_dir(&by)?.map(Ok));
         let spool_dir = spool_dir.unwrap_or_else(|| state.map(|state| state.join("spool")).ok_or_else(no_home))?;
-        let key = global.key_file.clone().or(file.key_file(&by)?);
+        // The file's key is for the file's ledger.
+        let is_overridden = global.ledger.is_some() && file.ledger.is_some();
+        let key = global.key_file.clone().or(file.key_file(&by)?.filter(|_| !(is_overridden && is_file(&ledger))));
         Self::put_together(file, by, named, ledger, key.zip(read_key), spool_dir)
     }
 
@@ -71,8 +73,8 @@ impl Settings {
         let state = state_directory().filter(|_| is_root());
         let by_default = |name: &str| state.as_ref().map(|state| state.join(name));
         // The flags of root, and what is the same as in the file, have passed.
-        let ledger = match file.ledger.as_deref().map(Location::parse) {
-            Some(ledger) => ledger,
+        let ledger = match file.ledger.as_deref() {
+            Some(ledger) => location(ledger)?,
             None => by_default("ledger.db").map(Location::File).ok_or_else(|| unset("ledger"))?,
         };
         let spool_dir = file.spool_dir(&by)?.or_else(|| by_default("spool")).ok_or_else(|| unset("spool_dir"))?;
@@ -84,7 +86,8 @@ impl Settings {
         said.refuse_unless("user", global.user.as_ref() == Some(user))?;
         said.refuse_unless("config", global.config.as_deref().is_none_or(|given| same_path(given, config)))?;
         said.refuse_unless("spool_dir", global.spool_dir.as_deref().is_none_or(|given| same_path(given, &spool_dir)))?;
-        let ledger = global.ledger.as_deref().filter(|_| !same_ledger).map_or(ledger, Location::parse);
+        let given = global.ledger.as_deref().filter(|_| !same_ledger).map(location).transpose()?;
+        let ledger = given.unwrap_or(ledger);
         let named = global.user.clone().filter(|given| given != user).or(file.user.clone());
         let spool_dir = global.spool_dir.clone().unwrap_or(spool_dir);
         let key = global.key_file.clone().or(key);
@@ -100,8 +103,9 @@ impl Settings {
 
     /// Of a task that a scheduler starts: nothing comes from its environment, and its user pays.
     pub(super) fn of_task(file: ConfigFile, user: &str, spool_dir: PathBuf) -> Result<Self, Failure> {
-        let ledger = file.ledger.as_deref().map(Location::parse);
+        let ledger = file.ledger.as_deref();
         let ledger = ledger.ok_or_else(|| Failure::new(format!("{SYSTEM_FILE} does not say which ledger")))?;
+        let ledger = location(ledger)?;
         let key = file.slurm.key_file.clone().or(file.key_file(user)?);
         let key = key.map(|key| (key, (|path| std::fs::read_to_string(path)) as ReadKey));
         Ok(Self {
@@ -127,6 +131,7 @@ impl Settings {
                 let key = key_file.map(|(text, read)| parse_key(&text, read)).transpose()?;
                 ledger.with_key(key, file.proxy)
             }
+            Location::File(path) if key_file.is_some() => return Err(key_beside_file(&path)),
             // Other places need none.
             ledger => ledger,
         };
@@ -139,9 +144,24 @@ impl Settings {
     }
 }
 
+/// Reads what somebody has named.
+pub(super) fn location(text: &str) -> Result<Location, Failure> {
+    text.parse().map_err(|error: LocationError| Failure::new(error.to_string()))
+}
+
+/// Who has a key means a service. A file that is made instead would let every job run free.
+fn key_beside_file(path: &Path) -> Failure {
+    Failure::new(format!("a key is for a service, and the ledger is the file {}", path.display()))
+        .hint("name the service by --ledger https://…, or unset JOBMETER_KEY")
+}
+
 fn no_home() -> Failure {
     Failure::new("neither HOME nor XDG_STATE_HOME is set, so there is no default ledger")
         .hint("name one by --ledger PATH and --spool-dir DIR")
+}
+
+fn is_file(ledger: &Location) -> bool {
+    matches!(ledger, Location::File(_))
 }
 
 fn is_root() -> bool {

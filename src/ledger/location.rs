@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use super::http::{HttpLedger, Service};
 use super::keys::Secret;
@@ -12,6 +13,9 @@ use super::store::sqlite::Sqlite;
 use super::store::{Store, StoreLedger};
 use super::{Ledger, LedgerError};
 use crate::sys::clock::SystemClock;
+
+/// Of databases.
+const FILE_EXTENSIONS: [&str; 3] = ["db", "sqlite", "sqlite3"];
 
 /// Where the ledger is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,16 +34,6 @@ pub enum Location {
 pub type Connect = fn(&Location) -> Result<Box<dyn Ledger>, LedgerError>;
 
 impl Location {
-    /// Reads what was given by `--ledger` or `JOBMETER_LEDGER`.
-    #[must_use]
-    pub fn parse(text: &str) -> Self {
-        match text.split_once("://") {
-            Some(("postgres" | "postgresql", _)) => Self::Postgres(text.to_owned()),
-            Some(("http" | "https", _)) => Self::Service(Service { url: text.to_owned(), key: None, proxy: None }),
-            _ => Self::File(PathBuf::from(text)),
-        }
-    }
-
     /// With the key for a service, and the proxy on the way to it; other places need none.
     #[must_use]
     pub fn with_key(self, key: Option<Secret>, proxy: Option<String>) -> Self {
@@ -122,6 +116,48 @@ impl Location {
     }
 }
 
+/// Nothing that could be meant as another kind of place is taken for a file, which would be made, and in which every job would run free.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LocationError {
+    /// `htps://…`, or `HTTPS://…`.
+    #[error("invalid ledger {0:?}: expected https://, http:// or postgres:// in small letters, or a path")]
+    Scheme(String),
+    /// `ledger.example.com:7770`, `https:/ledger` or `[::1]:7770`.
+    #[error("invalid ledger {0:?}: expected https://{0} for a service, or ./{0} for a file")]
+    Host(String),
+    /// `ledger.example.com`.
+    #[error(
+        "invalid ledger {0:?}: expected https://{0} for a service, or for a file a path with a slash or a name such as ledger.db"
+    )]
+    Word(String),
+}
+
+impl FromStr for Location {
+    type Err = LocationError;
+
+    /// Reads what was given by `--ledger` or `JOBMETER_LEDGER`.
+    fn from_str(text: &str) -> Result<Self, LocationError> {
+        let first = text.split('/').next().unwrap_or_default();
+        let is_path = first.is_empty() || matches!(first, "." | "..");
+        match text.split_once("://") {
+            Some(("postgres" | "postgresql", _)) => Ok(Self::Postgres(text.to_owned())),
+            Some(("http" | "https", _)) => Ok(Self::Service(Service { url: text.to_owned(), key: None, proxy: None })),
+            Some(_) if !is_path => Err(LocationError::Scheme(without_password(text))),
+            // A name of a host, of a scheme or of a drive.
+            None if !is_path && first.contains(':') => Err(LocationError::Host(text.to_owned())),
+            _ if text.is_empty() || (first == text && !is_file_name(text)) => Err(LocationError::Word(text.to_owned())),
+            _ => Ok(Self::File(PathBuf::from(text))),
+        }
+    }
+}
+
+/// A name alone is one of a file if it looks like that, or there is such a file.
+fn is_file_name(name: &str) -> bool {
+    let path = Path::new(name);
+    let extension = path.extension().unwrap_or_default().to_string_lossy();
+    FILE_EXTENSIONS.contains(&&*extension) || path.is_file()
+}
+
 impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -155,9 +191,31 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_file_is_never_guessed() {
+        for path in ["a/b.db", "ledger.db", "./ledger.example.com:7770", "/srv/ledger", "../x", "a/b:c", "./a://b"] {
+            assert_eq!(path.parse(), Ok(Location::File(path.into())), "{path}");
+        }
+        for (wrong, hint) in [
+            ("ledger.example.com:7770", "https://ledger.example.com:7770"),
+            ("ledger.example.com:7770/x", "./ledger.example.com:7770/x"),
+            ("[::1]:7770", "https://[::1]:7770"),
+            ("https:/ledger", "expected"),
+            ("ledger.example.com", "https://ledger.example.com"),
+            ("HTTPS://ledger.example.com", "small letters"),
+            ("htps://ledger.example.com", "small letters"),
+            ("file:///srv/ledger.db", "or a path"),
+            ("Postgres://me:secret@host/db", "small letters"),
+            ("", "expected"),
+        ] {
+            let error = wrong.parse::<Location>().unwrap_err().to_string();
+            assert!(error.contains(hint) && !error.contains("secret"), "{wrong}: {error}");
+        }
+    }
+
+    #[test]
     fn tells_files_from_urls_and_hides_passwords() {
-        assert_eq!(Location::parse("a/b.db"), Location::File("a/b.db".into()));
-        let postgres = Location::parse("postgres://me:secret@host/db");
+        let parse = |text: &str| text.parse::<Location>().unwrap();
+        let postgres = parse("postgres://me:secret@host/db");
         assert_eq!(postgres.to_string(), "postgres://me@host/db");
         for (url, told) in [
             ("postgres:///db?host=/run/pg&password=secret", "postgres:///db?host=/run/pg"),
@@ -166,10 +224,10 @@ mod tests {
             ("https://:secret@host:1/a", "https://@host:1/a"),
             ("http://host:7770", "http://host:7770"),
         ] {
-            assert_eq!(Location::parse(url).without_secrets().unwrap(), told);
+            assert_eq!(parse(url).without_secrets().unwrap(), told);
         }
         let error = postgres.connect().map(|_| ()).unwrap_err();
         assert!(!error.to_string().contains("secret"), "{error}");
-        assert!(matches!(Location::parse("https://x"), Location::Service(Service { key: None, proxy: None, .. })));
+        assert!(matches!(parse("https://x"), Location::Service(Service { key: None, proxy: None, .. })));
     }
 }

@@ -237,7 +237,11 @@ fn unless_unknown(error: LedgerError) -> Result<(), LedgerError> {
 /// Where a spool's burn goes. It holds neither key nor password: they are those of the ledger that is known, where that is
 /// the same.
 fn location(header: &Header, known: &Location) -> Location {
-    if known.to_string() == header.ledger { known.clone() } else { Location::parse(&header.ledger) }
+    if known.to_string() == header.ledger {
+        return known.clone();
+    }
+    // Whatever its name, this one was a ledger once.
+    header.ledger.parse().unwrap_or_else(|_| Location::File(PathBuf::from(&header.ledger)))
 }
 
 fn tell(ledger: &mut dyn Ledger, header: &Header, record: &Record, finish: &Finish) -> Result<(), LedgerError> {

@@ -221,7 +221,7 @@ fn main() {
     let db = option("--db").unwrap_or_else(|| file("l.db"));
     let replicas: Vec<_> = (0..number("--replicas", 1)).map(|_| serve(&db, &file("key"))).collect();
     let key = std::fs::read_to_string(file("key")).unwrap().trim().to_owned();
-    let service = Location::parse(&format!("http://{}", replicas[0].1)).with_key(key.parse().ok(), None);
+    let service = format!("http://{}", replicas[0].1).parse::<Location>().unwrap().with_key(key.parse().ok(), None);
     let mut ledger = service.connect().unwrap();
     let (user, by, why) = ("load".to_owned(), String::new(), String::new());
     ledger.change(&Change::SetLimit { user, limit: None, period: PeriodLength::Day, by, why }).expect("a limit");
@@ -252,7 +252,7 @@ fn main() {
     let percentile = |share: f64| took_us[((took_us.len() - 1) as f64 * share) as usize] / 1_000;
     println!(
         "{}, {} replicas, {jobs} jobs: {} reports/s, {} µs CPU of the service each, answers p50 {} ms, p99 {} ms, slowest {} ms",
-        Location::parse(&db),
+        db.parse::<Location>().unwrap(),
         replicas.len(),
         took_us.len() as u64 * 1_000_000 / passed_us,
         used_us / took_us.len() as u64,

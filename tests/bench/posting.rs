@@ -137,6 +137,6 @@ fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     let at = arguments.iter().position(|argument| argument == "--db");
     let new = directory.path().join("l.db").display().to_string();
-    let location = Location::parse(at.and_then(|at| arguments.get(at + 1)).unwrap_or(&new));
+    let location = at.and_then(|at| arguments.get(at + 1)).unwrap_or(&new).parse::<Location>().unwrap();
     measure(&location.to_string(), &mut StoreLedger::new(location.store().expect("a ledger")));
 }

@@ -87,7 +87,7 @@ fn a_service_that_is_killed_again_and_again_behind_a_bad_line() {
 
 #[test]
 fn a_database_that_is_stopped_again_and_again() {
-    let is_up = |url: &str| jobmeter::ledger::location::Location::parse(url).connect().is_ok();
+    let is_up = |url: &str| url.parse::<jobmeter::ledger::location::Location>().unwrap().connect().is_ok();
     let mut cluster = cluster::Fragile::start(is_up);
     let service = Service::with(&["--db", &cluster.url()]);
     let url = service.url.clone();

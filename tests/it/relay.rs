@@ -191,7 +191,7 @@ fn the_attempt_of_a_session_is_its_relays() {
     let mut ledger = RelayLedger::resume(&relay.socket, &session).unwrap();
     let (attempt, lease) = opened(&mut ledger);
     let ends_nothing = |secret| {
-        let mut books = Location::parse(station.path("ledger.db").to_str().unwrap()).connect().unwrap();
+        let mut books = station.path("ledger.db").to_str().unwrap().parse::<Location>().unwrap().connect().unwrap();
         let told = books.finish(&Finish { secret, ..finish(attempt, &lease, "0") });
         assert!(matches!(told, Err(LedgerError::Foreign)), "{told:?}");
     };

@@ -407,7 +407,7 @@ fn who_waits_for_credits_is_answered_as_soon_as_there_are_some() {
 #[test]
 fn replicas_on_postgresql_share_the_books() {
     let directory = crate::cluster::start(|url| {
-        let location = jobmeter::ledger::location::Location::parse(url);
+        let location = url.parse::<jobmeter::ledger::location::Location>().unwrap();
         location.connect().is_ok()
     });
     let db = crate::cluster::url(directory, "postgres");

@@ -19,7 +19,10 @@ pub fn check(text: &str) {
     }
     // What it says of itself holds no password.
     if let Some((_, rest)) = text.split_once("postgres://:secret@") {
-        let shown = Location::parse(&format!("postgres://:secret@{rest}")).to_string();
+        let shown = format!("postgres://:secret@{rest}")
+            .parse::<Location>()
+            .map(|location| location.to_string())
+            .unwrap_or_default();
         assert!(rest.contains("secret") || !shown.contains("secret"));
     }
     let _ = text.parse::<Ask>();
