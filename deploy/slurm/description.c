@@ -144,6 +144,32 @@ int of_true_array(spank_t spank, uint32_t job, uint32_t *array, uint32_t *elemen
 	return is_true;
 }
 
+/* Whether others may have a part of the job's devices. Its user can say so in his variables, and only then slurmctld is asked. */
+static int shares_gpus(spank_t spank, uint32_t job)
+{
+	/* All tasks of one slurmstepd are of one job. */
+	static int is_true = -1;
+	char value[16];
+	job_info_msg_t *found = NULL;
+
+	if (is_true >= 0)
+		return is_true;
+	is_true = 0;
+	if (spank_getenv(spank, "SLURM_SHARDS_ON_NODE", value, sizeof value) == ESPANK_ENV_NOEXIST &&
+	    spank_getenv(spank, "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE", value, sizeof value) == ESPANK_ENV_NOEXIST)
+		return 0;
+	if (slurm_load_job(&found, job, SHOW_ALL) == SLURM_SUCCESS && found) {
+		for (uint32_t i = 0; i < found->record_count; i++) {
+			const char *given = found->job_array[i].tres_alloc_str;
+
+			if (found->job_array[i].job_id == job && given && (strstr(given, "gres/shard") || strstr(given, "gres/mps")))
+				is_true = 1;
+		}
+		slurm_free_job_info_msg(found);
+	}
+	return is_true;
+}
+
 /* What the meter is told: all of it comes from slurmstepd, but for what stands behind --choose and the command. */
 int describe(spank_t spank, struct words *words, pid_t pid)
 {
@@ -164,6 +190,8 @@ int describe(spank_t spank, struct words *words, pid_t pid)
 		add_number(words, "array-job", array);
 		add_number(words, "array-task", element);
 	}
+	if (shares_gpus(spank, job))
+		add(words, "--shares-gpus");
 	if (spank_getenv(spank, "SLURM_JOB_NAME", name, sizeof name) == ESPANK_SUCCESS && *name)
 		add_text(words, "--job-name", name);
 	add_choices(spank, words);

@@ -218,16 +218,19 @@ int slurm_spank_task_post_fork(spank_t spank, int argc, char **argv)
 	return 0;
 }
 
-/* By which Slurm says the devices of a task, and whether they are its job's alone. */
-static const char *const gpu_variables[] = {"SLURM_STEP_GPUS", "SLURM_JOB_GPUS", "SLURM_SHARDS_ON_NODE", "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"};
+/* By which Slurm says the devices of a task. Where it gives some, what the job's user has set there is overwritten; but a batch script has
+ * no SLURM_STEP_GPUS of Slurm's. Those of other makers may add devices, and take none away. */
+static const char *const gpu_variables[] = {"SLURM_STEP_GPUS", "SLURM_JOB_GPUS", "ROCR_VISIBLE_DEVICES", "ZE_AFFINITY_MASK"};
 
 /* Adds NAME=VALUE, with its NUL byte, for each of them that is set. */
 static size_t add_gpu_variables(spank_t spank, char *bytes, size_t size)
 {
 	size_t length = 0;
-	char value[512];
+	char value[1024];
+	uint32_t step = SLURM_BATCH_SCRIPT;
 
-	for (size_t i = 0; i < sizeof gpu_variables / sizeof *gpu_variables; i++) {
+	spank_get_item(spank, S_JOB_STEPID, &step);
+	for (size_t i = step == SLURM_BATCH_SCRIPT; i < sizeof gpu_variables / sizeof *gpu_variables; i++) {
 		if (spank_getenv(spank, gpu_variables[i], value, sizeof value) != ESPANK_SUCCESS)
 			continue;
 		int added = snprintf(bytes + length, size - length, "%s=%s", gpu_variables[i], value);

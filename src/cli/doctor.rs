@@ -149,9 +149,9 @@ fn rights() -> [Check; 2] {
 /// The driver, and how each device can be measured by a job that declares nothing.
 fn gpus(library: Option<&Path>) -> Vec<Check> {
     let check = |what: &str, works: Option<bool>, found: String| Check { what: what.to_owned(), works, found };
-    let of_others = others::others().into_iter().map(|(maker, count)| {
+    let of_others = others::count().into_iter().map(|(model, count)| {
         let how = "not metered here; charged by the time for which a job has it, if the rate card has a weight for it";
-        check("other GPUs", Some(false), format!("{maker} ({count}): {how}"))
+        check("other GPUs", Some(false), format!("{model} ({count}): {how}"))
     });
     let files = DriverFiles::default();
     if library.is_none() && !files.show_a_gpu() {

@@ -251,6 +251,7 @@ fn gpus(run: &Run, file: &RunFile) -> Result<GpuOptions, Failure> {
         library: library
             .map_err(|error| Failure::new("the path of the NVML library cannot be found").because(error))?,
         giver: Giver::Environment,
+        no_helper: false,
         refuses_uncharged: file.refuse_uncharged_gpus,
         claims: None,
     })

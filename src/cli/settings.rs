@@ -9,7 +9,7 @@ use super::output::Failure;
 use super::values;
 use crate::ledger::Ledger;
 use crate::ledger::keys::Secret;
-use crate::ledger::location::{Location, LocationError};
+use crate::ledger::location::Location;
 
 /// What holds for every verb.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ impl Settings {
             if said.is_some() { config_file::read_trusted } else { |path| std::fs::read_to_string(path) };
         match (system, said) {
             (Some(file), Some(said)) if file.enforced => Self::enforced(global, file, by, said),
-            (system, _) => Self::chosen(global, asks_ledger.then_some(read), system, by),
+            (system, said) => Self::chosen(global, asks_ledger.then_some(read), system, by, said.is_some()),
         }
     }
 
@@ -50,6 +50,7 @@ impl Settings {
         read_key: Option<ReadKey>,
         system: Option<ConfigFile>,
         by: String,
+        is_of_a_job: bool,
     ) -> Result<Self, Failure> {
         let file = read_config(global.config.as_deref(), system)?;
         let state = state_directory();
@@ -60,9 +61,10 @@ impl Settings {
         let named = global.user.clone().or(file.user.clone());
         let spool_dir = global.spool_dir.clone().map(Ok).or(file.spool_dir(&by)?.map(Ok));
         let spool_dir = spool_dir.unwrap_or_else(|| state.map(|state| state.join("spool")).ok_or_else(no_home))?;
-        // The file's key is for the file's ledger.
-        let is_overridden = global.ledger.is_some() && file.ledger.is_some();
-        let key = global.key_file.clone().or(file.key_file(&by)?.filter(|_| !(is_overridden && is_file(&ledger))));
+        // Who names a file, and runs no job, means it; and the settings' key is for the settings' ledger.
+        let is_meant = global.ledger.is_some() && is_file(&ledger);
+        let of_settings = file.key_file(&by)?.filter(|_| !is_meant);
+        let key = global.key_file.clone().filter(|_| !is_meant || is_of_a_job).or(of_settings);
         Self::put_together(file, by, named, ledger, key.zip(read_key), spool_dir)
     }
 
@@ -146,7 +148,7 @@ impl Settings {
 
 /// Reads what somebody has named.
 pub(super) fn location(text: &str) -> Result<Location, Failure> {
-    text.parse().map_err(|error: LocationError| Failure::new(error.to_string()))
+    Ok(text.parse::<Location>()?)
 }
 
 /// Who has a key means a service. A file that is made instead would let every job run free.

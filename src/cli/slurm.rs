@@ -90,6 +90,9 @@ struct Task {
     /// How many the step has
     #[arg(long)]
     tasks: u32,
+    /// Others may have a part of its GPUs
+    #[arg(long)]
+    shares_gpus: bool,
     /// What its user calls the job
     #[arg(long)]
     job_name: Option<String>,
@@ -135,7 +138,8 @@ fn watch(channel: RawFd) -> ExitCode {
     match await_task(&channel) {
         Ok(Some((place, given, options, meter))) => {
             let (task, element, tasks) = (Pid::from_raw(given.pid), given.array_task, given.tasks);
-            task::watch(place, options, Handed { task, channel, meter, element, tasks })
+            let shares_gpus = given.shares_gpus;
+            task::watch(place, options, Handed { task, channel, meter, element, tasks, shares_gpus })
         }
         // slurmstepd has gone, or forks none.
         Ok(None) => ExitCode::SUCCESS,

@@ -160,6 +160,12 @@ impl RateCard {
         busy.saturating_add(weighted(idle, holding_ppm))
     }
 
+    /// How much of a device's time is priced by what it did in it, in µs, rounded up.
+    #[must_use]
+    pub fn busy_part(&self, us: u64) -> u64 {
+        us.abs_diff(weighted(Microseconds(us), self.gpu_holding_ppm.min(PPM_IN_ONE)).0)
+    }
+
     /// Weight of a second of a device of this name, in parts per million.
     #[must_use]
     pub fn gpu_weight_ppm_of(&self, model: &str) -> u64 {

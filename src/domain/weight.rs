@@ -34,6 +34,18 @@ impl GpuWeight {
     }
 }
 
+impl GpuWeight {
+    /// Whether the pattern fits by a word that is this model's own.
+    fn names(&self, model: &str) -> bool {
+        let own = match model {
+            AMD => "amd",
+            INTEL => "intel",
+            _ => "jetson",
+        };
+        self.fits(model) && self.pattern.to_lowercase().contains(own)
+    }
+}
+
 /// GPUs whose busy time cannot be read. They are charged by the time for which a job has them, and where a rate card says so alone.
 pub const UNREAD_MODELS: [&str; 3] = [AMD, INTEL, JETSON];
 /// One of AMD's, whatever its generation.
@@ -46,7 +58,10 @@ pub const JETSON: &str = "NVIDIA Jetson";
 /// The first of `weights` that fits decides, else `otherwise_ppm`; of [`UNREAD_MODELS`], else nothing.
 #[must_use]
 pub fn weight_of(weights: &[GpuWeight], otherwise_ppm: u64, model: &str) -> u64 {
-    let otherwise_ppm = if UNREAD_MODELS.contains(&model) { 0 } else { otherwise_ppm };
+    if UNREAD_MODELS.contains(&model) {
+        // A pattern that fits all is older than these, and means them no more than the weight of all others does.
+        return weights.iter().find(|weight| weight.names(model)).map_or(0, |weight| weight.weight_ppm);
+    }
     weights.iter().find(|weight| weight.fits(model)).map_or(otherwise_ppm, |weight| weight.weight_ppm)
 }
 
@@ -62,6 +77,17 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn what_cannot_be_read_is_charged_where_it_is_named() {
+        let of = |pattern: &str, model: &str| {
+            weight_of(&[GpuWeight { pattern: pattern.to_owned(), weight_ppm: 7 }], 1_000_000, model)
+        };
+        for model in UNREAD_MODELS {
+            assert_eq!((of("*", model), of("NVIDIA*", model), of("*H200*", model), of(model, model)), (0, 0, 0, 7));
+        }
+        assert_eq!((of("amd*", AMD), of("*Jetson", JETSON), of("Intel*", AMD), of("*", "NVIDIA H200")), (7, 7, 0, 7));
+    }
 
     fn fits(pattern: &str, model: &str) -> bool {
         GpuWeight { pattern: pattern.to_owned(), weight_ppm: 1 }.fits(model)

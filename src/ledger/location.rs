@@ -14,7 +14,7 @@ use super::store::{Store, StoreLedger};
 use super::{Ledger, LedgerError};
 use crate::sys::clock::SystemClock;
 
-/// Of databases.
+/// By which a name alone is that of a file.
 const FILE_EXTENSIONS: [&str; 3] = ["db", "sqlite", "sqlite3"];
 
 /// Where the ledger is.
@@ -117,35 +117,31 @@ impl Location {
 }
 
 /// Nothing that could be meant as another kind of place is taken for a file, which would be made, and in which every job would run free.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum LocationError {
-    /// `htps://…`, or `HTTPS://…`.
-    #[error("invalid ledger {0:?}: expected https://, http:// or postgres:// in small letters, or a path")]
-    Scheme(String),
-    /// `ledger.example.com:7770`, `https:/ledger` or `[::1]:7770`.
-    #[error("invalid ledger {0:?}: expected https://{0} for a service, or ./{0} for a file")]
-    Host(String),
-    /// `ledger.example.com`.
-    #[error(
-        "invalid ledger {0:?}: expected https://{0} for a service, or for a file a path with a slash or a name such as ledger.db"
-    )]
-    Word(String),
+fn invalid(text: &str, expected: &str) -> LedgerError {
+    LedgerError::Refused(format!("invalid ledger {text:?}: expected {expected}"))
 }
 
 impl FromStr for Location {
-    type Err = LocationError;
+    type Err = LedgerError;
 
     /// Reads what was given by `--ledger` or `JOBMETER_LEDGER`.
-    fn from_str(text: &str) -> Result<Self, LocationError> {
+    fn from_str(text: &str) -> Result<Self, LedgerError> {
         let first = text.split('/').next().unwrap_or_default();
         let is_path = first.is_empty() || matches!(first, "." | "..");
         match text.split_once("://") {
             Some(("postgres" | "postgresql", _)) => Ok(Self::Postgres(text.to_owned())),
             Some(("http" | "https", _)) => Ok(Self::Service(Service { url: text.to_owned(), key: None, proxy: None })),
-            Some(_) if !is_path => Err(LocationError::Scheme(without_password(text))),
+            Some(_) if !is_path => {
+                Err(invalid(&without_password(text), "https://, http:// or postgres:// in small letters, or a path"))
+            }
             // A name of a host, of a scheme or of a drive.
-            None if !is_path && first.contains(':') => Err(LocationError::Host(text.to_owned())),
-            _ if text.is_empty() || (first == text && !is_file_name(text)) => Err(LocationError::Word(text.to_owned())),
+            None if !is_path && first.contains(':') => {
+                Err(invalid(text, &format!("https://{text} for a service, or ./{text} for a file")))
+            }
+            _ if text.is_empty() || (first == text && !is_file_name(text)) => {
+                let file = "for a file a path with a slash or a name such as ledger.db";
+                Err(invalid(text, &format!("https://{text} for a service, or {file}")))
+            }
             _ => Ok(Self::File(PathBuf::from(text))),
         }
     }
@@ -193,7 +189,7 @@ mod tests {
     #[test]
     fn a_file_is_never_guessed() {
         for path in ["a/b.db", "ledger.db", "./ledger.example.com:7770", "/srv/ledger", "../x", "a/b:c", "./a://b"] {
-            assert_eq!(path.parse(), Ok(Location::File(path.into())), "{path}");
+            assert_eq!(path.parse::<Location>().unwrap(), Location::File(path.into()));
         }
         for (wrong, hint) in [
             ("ledger.example.com:7770", "https://ledger.example.com:7770"),

@@ -1,6 +1,6 @@
 //! What is measured of one running attempt: the billing meter, the highest rate, and how well the looks kept time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use nix::unistd::Pid;
 
@@ -13,10 +13,11 @@ use crate::domain::lease::burned_in;
 use crate::domain::rating::{GpuBasis, RateCard};
 use crate::domain::units::Microseconds;
 use crate::domain::usage::Usage;
+use crate::domain::weight::UNREAD_MODELS;
 use crate::meter::breakdown::{Breakdown, Sampler};
 use crate::meter::gpu::declared::Selection;
-use crate::meter::gpu::options::GpuOptions;
-use crate::meter::gpu::others;
+use crate::meter::gpu::options::{Giver, GpuOptions};
+use crate::meter::gpu::others::OtherGpus;
 use crate::meter::gpu::watch::{NO_GPU, Watch};
 use crate::meter::select::Plan;
 use crate::meter::{CpuSource, Meter, MeterError, Reading};
@@ -43,8 +44,9 @@ pub(super) struct Figures {
     gpu_models: BTreeMap<String, u64>,
     late_gpus: LateGpus,
     /// Of which the time alone is known for which the job has them.
-    other_gpus: others::Models,
-    had_us: u64,
+    other_gpus: OtherGpus,
+    /// Which models of them the rate card has a weight for.
+    charged_models: BTreeSet<String>,
     last: Reading,
     rate: HighestRate,
     allocated_us: u64,
@@ -79,6 +81,7 @@ impl LateGpus {
     fn look(&mut self, now_us: u64) -> Option<Watch> {
         let child = self.child.filter(|_| now_us >= self.look_at_us)?;
         self.look_at_us = now_us.saturating_add(LATE_GPUS_LOOK_US);
+        self.options.no_helper = self.options.giver == Giver::Container;
         let watch = self.options.concern_a_gpu().then(|| Watch::spawn(&self.options, self.job.clone()).ok())??;
         watch.begin(child, now_us);
         Some(watch)
@@ -89,14 +92,15 @@ impl Figures {
     /// # Errors
     /// Where `--gpus` names what is not there, for people.
     pub(super) fn new(plan: &Plan, gpus: &GpuOptions) -> Result<Self, String> {
-        let other_gpus = others::given(&gpus.giver);
         let late_gpus = LateGpus { options: gpus.clone(), job: plan.specification(), child: None, look_at_us: 0 };
         let gpus = gpus.concern_a_gpu().then(|| Watch::start(gpus, plan.specification())).transpose()?;
         if gpus.is_none() && late_gpus.options.selection == Some(Selection::All) {
             return Err(NO_GPU.to_owned());
         }
+        let has_nvml = gpus.as_ref().is_some_and(|watch| watch.with(|gpus| !gpus.all().is_empty()));
+        let other_gpus = OtherGpus::new(&late_gpus.options, has_nvml);
         let mut gpu_models = gpus.as_ref().map(|watch| watch.with(|gpus| gpus.models())).unwrap_or_default();
-        gpu_models.extend(other_gpus.clone());
+        gpu_models.extend(other_gpus.models());
         Ok(Self {
             meter: None,
             sampler: None,
@@ -104,7 +108,7 @@ impl Figures {
             gpu_models,
             late_gpus,
             other_gpus,
-            had_us: 0,
+            charged_models: BTreeSet::new(),
             last: Reading::default(),
             rate: plan.highest_rate(),
             allocated_us: 0,
@@ -154,7 +158,7 @@ impl Figures {
         if self.held_since_us.is_none() && self.meter.is_some() {
             let allocated = u128::from(passed_us) * u128::from(self.rate.sustained_ppm()) / 1_000_000;
             self.allocated_us = self.allocated_us.saturating_add(u64::try_from(allocated).unwrap_or(u64::MAX));
-            self.had_us = self.had_us.saturating_add(passed_us);
+            self.other_gpus.advance(passed_us, || plan.containment().processes());
         }
         self.rate = plan.highest_rate();
         if self.gpus.is_none() {
@@ -162,8 +166,10 @@ impl Figures {
         }
         let found = self.gpus.as_ref().map(|watch| watch.with(|gpus| (gpus.usage(now_us), gpus.models())));
         let (mut gpus, mut gpu_models) = found.unwrap_or_default();
-        gpus.extend(others::usage_of(&self.other_gpus, Microseconds(self.had_us)));
-        gpu_models.extend(self.other_gpus.clone());
+        // A ledger of before would charge what the card has no weight for.
+        let others = self.other_gpus.usage().into_iter();
+        gpus.extend(others.filter(|(_, usage)| self.charged_models.contains(&usage.model)));
+        gpu_models.extend(self.other_gpus.models());
         self.gpu_models = gpu_models;
         Ok(Usage {
             cpu_used_seconds: self.last.cpu_seconds,
@@ -182,12 +188,14 @@ impl Figures {
         };
         // Between two looks it is as old as this, and the ledger has to know that beforehand.
         let step_us = self.gpus.as_ref().filter(|_| age_us > 0).map_or(0, |watch| watch.look_us() + GPU_SAMPLE_US);
+        // Of a device that is idle the rest is known at any time.
+        let unknown = |us: u64| rates.busy_part(us);
         Bounds {
             cpu: self.rate,
             gpus_ppm: rates.gpus_ppm(&self.gpu_models),
             stop_us: self.stop_us(plan),
-            gpu_age_us: age_us.max(step_us),
-            gpu_step_us: step_us,
+            gpu_age_us: unknown(age_us.max(step_us)),
+            gpu_step_us: unknown(step_us),
         }
     }
 
@@ -221,13 +229,14 @@ impl Figures {
     }
 
     fn other_gpu_notes(&self, rates: &RateCard) -> Vec<String> {
-        others::notes(&self.other_gpus, |model| rates.gpu_weight_ppm_of(model))
+        self.other_gpus.notes(|model| rates.gpu_weight_ppm_of(model))
     }
 
     /// Where the settings say so, nothing starts that has a device which nobody charges.
     pub(super) fn gpu_refusal(&self, rates: &RateCard) -> Option<SpawnFailure> {
-        let models = self.other_gpus.keys().map(String::as_str);
-        let uncharged: Vec<&str> = models.filter(|model| rates.gpu_weight_ppm_of(model) == 0).collect();
+        let models = self.other_gpus.models();
+        let is_uncharged = |model: &&str| rates.gpu_weight_ppm_of(model) == 0;
+        let uncharged: Vec<&str> = models.keys().map(String::as_str).filter(is_uncharged).collect();
         if !self.late_gpus.options.refuses_uncharged || uncharged.is_empty() {
             return None;
         }
@@ -251,8 +260,15 @@ impl Figures {
         }
     }
 
+    /// By which the job is charged.
+    pub(super) fn take_rates(&mut self, rates: &RateCard) {
+        let models = UNREAD_MODELS.into_iter().filter(|model| rates.gpu_weight_ppm_of(model) > 0);
+        self.charged_models = models.map(str::to_owned).collect();
+    }
+
     /// Waits for the last samples of the devices, with which `usage` is complete.
     pub(super) fn finish_gpus(&mut self, usage: &mut Usage, now_us: u64) {
+        self.other_gpus.release();
         if let Some(watch) = &mut self.gpus {
             watch.finish();
             let gpus = watch.with(|gpus| gpus.usage(now_us));
@@ -263,7 +279,7 @@ impl Figures {
     /// For the receipt.
     pub(super) fn gpu_part(&self, rates: &RateCard) -> GpuPart {
         let part = self.gpus.as_ref().map_or_else(GpuPart::none, |watch| watch.with(|gpus| GpuPart::of(gpus, rates)));
-        let others = others::usage_of(&self.other_gpus, Microseconds(self.had_us));
+        let others = self.other_gpus.usage();
         part.with_unread(&others, self.other_gpu_notes(rates), rates)
     }
 

@@ -139,6 +139,7 @@ impl Keeper<'_> {
                 };
                 let account = super::leases::account_state(balance, Nanocredits::ZERO, sent_us);
                 figures.ledger_answered(answered.took_us);
+                figures.take_rates(&rates);
                 self.say_of_gpus(&figures, &rates);
                 let bounds = figures.bounds(&self.plan, &rates);
                 let job = Job::new(rules, super::leases::grant(&lease, sent_us), bounds, account, sent_us);

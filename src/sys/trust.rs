@@ -3,12 +3,13 @@
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
 use std::sync::OnceLock;
 
-use nix::sys::statvfs::{FsFlags, statvfs};
+use nix::sys::statvfs::{FsFlags, fstatvfs, statvfs};
 use nix::unistd::{Gid, Uid, User, getegid, geteuid};
 
 /// As many as the kernel follows on one path (path_resolution(7)).
@@ -154,6 +155,22 @@ fn is_mapped(uid: u32) -> bool {
 #[must_use]
 pub fn is_on_read_only_mount(path: &Path) -> bool {
     statvfs(path).is_ok_and(|mount| mount.flags().contains(FsFlags::ST_RDONLY))
+}
+
+/// The same of what is open.
+///
+/// # Errors
+/// Where the kernel does not tell.
+pub fn is_mounted_read_only(file: &File) -> io::Result<bool> {
+    Ok(fstatvfs(file)?.flags().contains(FsFlags::ST_RDONLY))
+}
+
+/// Opens what may be anything, and waits for nobody.
+///
+/// # Errors
+/// Where it cannot be opened.
+pub fn open_at_once(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK | nix::libc::O_NOCTTY).open(path)
 }
 
 /// Whose files are whose owner has no number in this user namespace (user_namespaces(7)).

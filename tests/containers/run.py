@@ -34,6 +34,35 @@ __attribute__((constructor)) static void begin(void) {
 }
 """
 
+# Traces the helper, ends it, and waits for another one.
+TAKEOVER = """\
+import ctypes, os, signal, time
+libc = ctypes.CDLL(None, use_errno=True)
+def helpers():
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            words = open(f"/proc/{pid}/cmdline").read().split(chr(0))
+        except OSError:
+            continue
+        found += [int(pid)] if "/jobmeter/jobmeter-nvml" in words else []
+    return found
+(helper,) = helpers()
+PTRACE_SEIZE = 0x4206
+said = ["refused" if libc.ptrace(PTRACE_SEIZE, helper, 0, 0) == -1 else "traced"]
+os.kill(helper, signal.SIGKILL)
+while helper in helpers():
+    os.sched_yield()
+said.append("killed")
+until = time.monotonic() + 6
+others = []
+while time.monotonic() < until and not others:
+    others = [pid for pid in helpers() if pid != helper]
+    os.sched_yield()
+said.append("another" if others else "none")
+print(", ".join(said))
+"""
+
 
 def python(text):
     return ["python3", "-c", text]
@@ -156,6 +185,9 @@ def hostile_image(ledger):
     (context / "Containerfile").write_text(
         f"FROM localhost/base\nCOPY hostile.so /usr/lib/hostile.so\nCOPY preload /etc/ld.so.preload\nCOPY empty.so {folder}/libnvidia-ml.so.1\n")
     podman("build", "--quiet", "--tag", "localhost/hostile", context)
+    (context / "Volumefile").write_text(
+        "FROM localhost/base\nCOPY --chown=0:0 --chmod=0755 empty.so /usr/local/nvidia/lib64/libnvidia-ml.so.1\nVOLUME /usr/local/nvidia/lib64\n")
+    podman("build", "--quiet", "--tag", "localhost/hostile-volume", "--file", context / "Volumefile", context)
     return "localhost/hostile"
 
 
@@ -183,14 +215,22 @@ def an_image_does_not_decide_what_its_gpu_did(ledger):
     assert 0.4 < share < 0.6, gpu
     pod.remove()
 
-    # None of the host's: the image's own is not believed.
-    pod = Pod(ledger, command, image=image, flags=flags)
-    assert pod.ended() == 0, pod.logs()
-    gpu = ledger.job(pod.name)["attempts"][0]["receipt"]["gpu"]
-    (device,) = gpu["devices"]
-    assert (gpu["source"], device["mode"]) == ("files", "allocated") and float(device["busy_seconds"]) >= 5, gpu
-    assert any("part of the container's own image" in note for note in gpu["notes"]), gpu
+    # Nobody takes the place of who reads the device.
+    pod = Pod(ledger, python(TAKEOVER), flags=[*flags, f"--volume={library}", f"--volume={script}:/run/fake-nvml.json:ro"], gpu_exclusive="true")
+    assert pod.ended() == 0 and "refused, killed, none" in pod.logs(), pod.logs()
+    (device,) = ledger.job(pod.name)["attempts"][0]["receipt"]["gpu"]["devices"]
+    assert float(device["busy_seconds"]) > 0.85 * float(device["allocated_seconds"]), device
     pod.remove()
+
+    # None of the host's: the image's own is not believed, also where it lies in a volume of the image.
+    for name in (image, f"{image}-volume"):
+        pod = Pod(ledger, command, image=name, flags=flags)
+        assert pod.ended() == 0, pod.logs()
+        gpu = ledger.job(pod.name)["attempts"][0]["receipt"]["gpu"]
+        (device,) = gpu["devices"]
+        assert (gpu["source"], device["mode"]) == ("files", "allocated") and float(device["busy_seconds"]) >= 5, gpu
+        assert any("part of the container's own image" in note for note in gpu["notes"]), gpu
+        pod.remove()
     return f"{share:.0%} of 50 % busy; {float(device['busy_seconds']):.3f} s of 5 s as allocated"
 
 

@@ -1,6 +1,6 @@
 //! What is wrong is said with the value and what to do, and loses nothing.
 
-use crate::station::Station;
+use crate::station::{Called, Station};
 
 fn refused(arguments: &[&str], status: i32, told: &str) {
     let station = Station::new();
@@ -77,4 +77,26 @@ fn a_receipt_that_cannot_be_written_is_said_and_nothing_is_lost() {
     let called = station.call(&["run", "--job", "x", "--receipt", "/nonexistent/dir/r.json", "--", "true"]);
     assert!(called.err.contains("/nonexistent/dir/r.json"), "{called:?}");
     assert_eq!(station.receipt("x")["outcome"]["reason"], "completed");
+}
+
+/// A typing error makes no new file, in which every job would run free.
+#[test]
+fn a_ledger_is_never_guessed() {
+    let station = Station::new();
+    let folder = station.path("empty");
+    std::fs::create_dir(&folder).unwrap();
+    let run = |ledger: &str, key: Option<&str>| -> Called {
+        let mut command = station.command(&["run", "--", "true"]);
+        command.env("JOBMETER_LEDGER", ledger).env("JOBMETER_SPOOL", station.path("spool")).current_dir(&folder);
+        key.map(|key| command.env("JOBMETER_KEY", key));
+        command.output().unwrap().into()
+    };
+    for wrong in ["ledger.example.com:7770", "ledger.example.com", "HTTPS://ledger.example.com", "sqlite://x.db"] {
+        let called = run(wrong, None);
+        assert!(called.status == 125 && called.err.contains("invalid ledger"), "{wrong}: {called:?}");
+    }
+    let called = run("./ledger.db", Some("/etc/jobmeter/key"));
+    assert!(called.status == 125 && called.err.contains("a key is for a service"), "{called:?}");
+    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0);
+    assert_eq!(run("./ledger.db", None).status, 0);
 }

@@ -288,6 +288,30 @@ fn a_jetson_is_charged_by_time_if_the_rate_card_says_so_and_else_refused_or_told
     station.verify();
 }
 
+/// Whatever its variables say, who has one open has it; and tasks of one job have it once.
+#[test]
+fn one_of_amds_is_charged_while_it_is_open() {
+    let _one = alone();
+    let (station, here) = (Station::new(), concat!(env!("CARGO_MANIFEST_DIR"), "/tests/kernel"));
+    station.ok(&["rates", "set", "--gpu-model", "AMD*=1", "--gpu-model", "*=1"]);
+    let run = "$JOBMETER run --quiet --job j --task";
+    let opened = "sh -c 'sleep 1; exec 3</dev/dri/renderD128; sleep 2; exec 3<&-; exec sleep 1'";
+    let script = format!("{run} a -- {opened} & {run} b -- {opened} & {run} c -- sleep 2 & wait");
+    let line = "exec unshare -m bash $HERE/device.sh $LIBRARY '' bash -c \"$SCRIPT\"";
+    let mut command = station.shell(line);
+    command.env("HERE", here).env("LIBRARY", library(&station)).env("SCRIPT", script).env("AMD", "1");
+    let called: Called = command.env("ROCR_VISIBLE_DEVICES", "-1").output().unwrap().into();
+    assert_eq!(called.status, 0, "{called:?}");
+    let shown = station.json(&["jobs", "show", "j"]);
+    let attempts = shown["attempts"].as_array().unwrap();
+    let used = |attempt: &Value| attempt["usage"]["gpus"]["AMD GPU renderD128"]["allocated_seconds"].clone();
+    let used: Vec<u64> = attempts.iter().map(used).filter(|time| !time.is_null()).map(|time| micros(&time)).collect();
+    // Looks are a second apart, and after the first task the second one may charge its last.
+    let sum: u64 = used.iter().sum();
+    assert!((1_500_000..4_200_000).contains(&sum), "{shown}");
+    station.verify();
+}
+
 /// What nobody declared has no part in what is set aside, so that it must not burn for long before it has.
 #[test]
 fn a_device_counts_from_when_the_job_opens_it() {

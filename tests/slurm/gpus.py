@@ -100,6 +100,15 @@ def an_srun_and_an_array_are_charged_once():
     assert len(held) == DEVICES and all(SLEEP <= seconds < SLEEP + 1 for seconds in held.values()), held
 
 
+def what_a_user_says_himself_takes_nothing_away():
+    """In a batch script and its steps; Slurm alone knows what is shared."""
+    for variables in ({"SLURM_STEP_GPUS": ""}, {"SLURM_STEP_GPUS": "none"}, {"CUDA_MPS_ACTIVE_THREAD_PERCENTAGE": "100"}, {"SLURM_SHARDS_ON_NODE": "1"}):
+        number = batch(f"#!/bin/sh\nsleep {SLEEP}\n", "--gres=gpu:1", **variables)
+        check(number, (0,))
+        (device,) = settled(number)["attempts"][0]["receipt"]["gpu"]["devices"]
+        assert device["mode"] == "exclusive", (variables, device)
+
+
 def who_asks_for_none_is_charged_for_none():
     check(batch(f"#!/bin/sh\nsrun sleep {SLEEP}\n", CUDA_VISIBLE_DEVICES="0"), ())
 
@@ -114,7 +123,7 @@ def tasks_that_each_say_it_are_charged_once():
     PLUGSTACK.write_text(plugin)
 
 
-SCENES = (each_way_to_ask_is_charged_once, an_srun_and_an_array_are_charged_once, who_asks_for_none_is_charged_for_none,
+SCENES = (each_way_to_ask_is_charged_once, an_srun_and_an_array_are_charged_once, what_a_user_says_himself_takes_nothing_away, who_asks_for_none_is_charged_for_none,
           tasks_that_each_say_it_are_charged_once, the_books_are_right)
 
 
@@ -122,6 +131,9 @@ def run(helper, library):
     make_devices()
     shutil.copy(helper, "/usr/libexec/jobmeter/jobmeter-nvml")
     shutil.copy(library, LIBRARY)
+    # As a runtime mounts it: this node has process ids of its own, and so looks like a container.
+    subprocess.run(["mount", "--bind", LIBRARY, LIBRARY], check=True)
+    subprocess.run(["mount", "-o", "remount,bind,ro", LIBRARY], check=True)
     write_script()
     ledger("--user", "ann", "account", "limit", "1000")
     pathlib.Path("/etc/slurm/gres.conf").write_text(f"NodeName=node Name=gpu File=/dev/nvidia[0-{DEVICES - 1}]\n")

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use jobmeter::meter::gpu::identity::DriverFiles;
 use jobmeter::meter::gpu::openings::Openings;
+use jobmeter::meter::gpu::program::READY_VARIABLE;
 use jobmeter::meter::gpu::wire::{self, Told};
 use jobmeter::sys::bell::Bell;
 use jobmeter::sys::clock::pause;
@@ -94,7 +95,11 @@ impl Clients {
                 } else {
                     io::stdout().as_fd().try_clone_to_owned()?
                 };
-                Self { listener: None, first: Some((File::from(questions), File::from(answers))) }
+                let mut answers = File::from(answers);
+                if std::env::var_os(READY_VARIABLE).is_some() {
+                    answers.write_all(&wire::line(&Told::Ready)?)?;
+                }
+                Self { listener: None, first: Some((File::from(questions), answers)) }
             }
         };
         silence_standard_output()?;

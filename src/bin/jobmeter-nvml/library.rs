@@ -56,19 +56,27 @@ fn load_mounted() -> Result<Nvml, Fault> {
     let folders = FOLDERS.iter().chain(&USUAL_FOLDERS).map(|folder| Path::new(folder).join(NAME));
     let mut why = None;
     for path in mounted.chain(folders) {
-        let Ok(file) = File::open(&path) else { continue };
-        let judged = judge(&file, &path).and_then(|()| match place::is_on_root_mount(&file) {
-            Ok(false) => Ok(()),
-            Ok(true) => Err(distrust(&format!("{} is part of the container's own image", path.display()))),
-            Err(error) => Err(distrust(&format!("{}: {error}", path.display()))),
-        });
-        match judged {
-            // Whatever stands at that path by now.
-            Ok(()) => return load_from(OsStr::new(&format!("/proc/self/fd/{}", file.as_raw_fd()))),
+        let Ok(file) = trust::open_at_once(&path) else { continue };
+        // Whatever stands at that path by now.
+        let load = || load_from(OsStr::new(&format!("/proc/self/fd/{}", file.as_raw_fd())));
+        match judge(&file, &path).and_then(|()| judge_mount(&file, &path)).and_then(|()| load()) {
+            Ok(loaded) => return Ok(loaded),
             Err(fault) => drop(why.get_or_insert(fault)),
         }
     }
     Err(why.unwrap_or_else(|| Fault::failed(format!("the runtime has mounted no {NAME} of the host's"))))
+}
+
+/// What a runtime mounts of the host it mounts read-only. The image's own volumes can be written, as can its root file system where the
+/// pod does not say otherwise.
+fn judge_mount(file: &File, path: &Path) -> Result<(), Fault> {
+    let wrong = |error: &dyn std::fmt::Display| distrust(&format!("{}: {error}", path.display()));
+    let is_of_image = place::is_on_root_mount(file).map_err(|error| wrong(&error))?;
+    let is_read_only = trust::is_mounted_read_only(file).map_err(|error| wrong(&error))?;
+    if is_read_only && !is_of_image {
+        return Ok(());
+    }
+    Err(distrust(&format!("{} is part of the container's own image, or lies where it can be written", path.display())))
 }
 
 /// Where the library was loaded from.
@@ -92,7 +100,7 @@ fn judge(file: &File, path: &Path) -> Result<(), Fault> {
     } else {
         meta.uid() == trust::overflow_uid() && trust::is_on_read_only_mount(path)
     };
-    if is_hosts && meta.mode() & 0o022 == 0 {
+    if is_hosts && meta.is_file() && meta.mode() & 0o022 == 0 {
         return Ok(());
     }
     Err(distrust(&format!("{} belongs to others than the machine's root, or others may write it", path.display())))

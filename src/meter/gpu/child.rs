@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::declared::Selection;
 use super::node;
-use super::options::GpuOptions;
+use super::options::{Giver, GpuOptions};
 use super::program;
 use super::wire::{Ask, Fault, Listed, Told, line};
 use crate::sys::clock::{Clock, SystemClock, after, is_before};
@@ -21,6 +21,8 @@ const ANSWER_MAX_BYTES: usize = 8 * 1024 * 1024;
 
 /// Every process of a job has it.
 const ATTEMPT_VARIABLE: &str = "JOBMETER_ATTEMPT";
+/// Until a helper runs.
+pub(super) const READY_WAIT_MAX: Duration = Duration::from_secs(5);
 /// No question waits longer for a helper that does not read: it is a few lines, and the kernel keeps them for it.
 const WRITE_WAIT_MAX: Duration = Duration::from_millis(100);
 
@@ -44,7 +46,20 @@ impl Helper {
         let failed = |error: io::Error| Fault::failed(format!("the helper cannot be started: {error}"));
         let (link, end) = UnixStream::pair().map_err(failed)?;
         let mut command = program::command(options, end.into())?;
-        command.spawn().and_then(|child| Self::of(link, Some(child))).map_err(failed)
+        let mut helper = command.spawn().and_then(|child| Self::of(link, Some(child))).map_err(failed)?;
+        if options.giver == Giver::Container {
+            helper.await_ready()?;
+        }
+        Ok(helper)
+    }
+
+    /// A process of the same user could take it over before that.
+    fn await_ready(&mut self) -> Result<(), Fault> {
+        let line = self.line(after(READY_WAIT_MAX))?.unwrap_or_default();
+        match serde_json::from_slice(&line) {
+            Ok(Told::Ready) => Ok(()),
+            _ => Err(Fault::failed("the helper did not begin")),
+        }
     }
 
     /// The one that all meters of this machine share; `None` where there is none.
@@ -83,7 +98,7 @@ impl Helper {
         match self.receive(wait_max)? {
             Some(Told::Listed(listed)) => Ok(*listed),
             Some(Told::Failed(fault)) => Err(fault),
-            Some(Told::Polled(_) | Told::Opened) => Err(wrong_answer()),
+            Some(Told::Polled(_) | Told::Opened | Told::Ready) => Err(wrong_answer()),
             None => Err(Fault::failed(format!("NVML did not answer within {} ms", wait_max.as_millis()))),
         }
     }
@@ -107,6 +122,7 @@ impl Helper {
             let Some(line) = self.line(until_us)? else { return Ok(None) };
             match serde_json::from_slice(&line) {
                 Ok(Told::Opened) => self.opened = true,
+                Ok(Told::Ready) => {}
                 Ok(told) => return Ok(Some(told)),
                 Err(error) => return Err(Fault::failed(format!("the helper's answer is none: {error}"))),
             }

@@ -35,7 +35,9 @@ const OF_CONTAINER: &str = "NVIDIA_VISIBLE_DEVICES";
 /// With these a scheduler says that the devices are this job's alone.
 const EXCLUSIVE_BY: [&str; 3] = ["SLURM_STEP_GPUS", "SLURM_JOB_GPUS", "_CONDOR_AssignedGPUs"];
 /// And with these that they are lent in parts.
-const SHARED_BY: [&str; 2] = ["SLURM_SHARDS_ON_NODE", "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"];
+const SHARED_BY: [&str; 2] = [SHARED_GPUS, "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"];
+/// Slurm's, where a job has a part of a device.
+pub const SHARED_GPUS: &str = "SLURM_SHARDS_ON_NODE";
 /// All of them: what a meter has to see of its environment.
 pub fn variables() -> impl Iterator<Item = &'static str> {
     VARIABLES.into_iter().map(|(name, _)| name).chain(EXCLUSIVE_BY).chain(SHARED_BY)

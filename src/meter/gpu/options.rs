@@ -19,6 +19,8 @@ pub struct GpuOptions {
     pub library: Option<PathBuf>,
     /// A job with a device that is neither metered nor charged does not start.
     pub refuses_uncharged: bool,
+    /// NVML is not asked: the job runs already, and could take the helper over.
+    pub no_helper: bool,
     /// Who says which devices are the job's, where `--gpus` does not.
     pub giver: Giver,
     /// Shared with the other tasks of the job.
@@ -42,7 +44,7 @@ impl Giver {
     #[must_use]
     pub fn variable(&self, name: &str) -> Option<String> {
         match self {
-            Self::Environment if name == pbs::VARIABLE => pbs::numbers(&std::env::var(name).ok()?),
+            Self::Environment if name == pbs::VARIABLE => Some(pbs::numbers(&std::env::var(name).ok()?)),
             Self::Environment => std::env::var(name).ok(),
             Self::Scheduler(set) => set.get(name).cloned(),
             Self::Container => None,

@@ -1,18 +1,27 @@
 //! GPUs whose busy time is not read: those of other makers, and of boards whose driver has no NVML. They are charged by the time for which a
-//! job has them, if its rate card has a weight for them; else that is said, so that nobody takes a job on them for free.
+//! job has them, from its start where a scheduler or its container has given them, else from when a process of it has one open; and if its
+//! rate card has a weight for them, which else is said.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
-use super::options::Giver;
+use super::claims::{Claim, Claims};
+use super::declared::Selection;
+use super::identity::DriverFiles;
+use super::options::{Giver, GpuOptions};
 use crate::domain::units::Microseconds;
 use crate::domain::usage::GpuUsage;
 use crate::domain::weight::{AMD, INTEL, JETSON};
+use crate::sys::clock::{Clock, SystemClock};
+use crate::sys::proc;
 
 const DEV: &str = "/dev";
 const DRM: &str = "/sys/class/drm";
 /// By the vendor's number on the PCI bus (pci.ids).
 const VENDORS: [(&str, &str); 2] = [("0x1002", AMD), ("0x8086", INTEL)];
+/// By the driver, where there is no such number: a partition of a device is none of the bus.
+const DRIVERS: [(&str, &str); 4] = [("amdgpu", AMD), ("amdgpu_xcp", AMD), ("i915", INTEL), ("xe", INTEL)];
 /// What schedulers and runtimes set for a job that has such devices.
 const VARIABLES: [(&str, &str); 4] = [
     ("ROCR_VISIBLE_DEVICES", AMD),
@@ -20,33 +29,57 @@ const VARIABLES: [(&str, &str); 4] = [
     ("GPU_DEVICE_ORDINAL", AMD),
     ("ZE_AFFINITY_MASK", INTEL),
 ];
+/// Slurm's, for devices of any maker.
+const OF_SLURM: [&str; 2] = ["SLURM_STEP_GPUS", "SLURM_JOB_GPUS"];
+/// One look at open files looks at no more processes.
+const LOOKED_AT_MAX: usize = 256;
 
-/// How many of each model.
-pub type Models = BTreeMap<String, u64>;
-
-/// Which of them can be opened here.
-#[must_use]
-pub fn others() -> Models {
-    others_in(Path::new(DRM), Path::new(DEV))
+/// A device of which nothing but its file is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OtherDevice {
+    /// By its device file, such as `AMD GPU renderD128`.
+    pub name: String,
+    /// By which its weight is found.
+    pub model: &'static str,
+    /// Of its device file; `None` where the whole board is the device.
+    rdev: Option<u64>,
 }
 
-fn others_in(drm: &Path, dev: &Path) -> Models {
-    let mut found = Models::new();
-    for entry in std::fs::read_dir(drm).into_iter().flatten().flatten() {
-        // Each device that can compute has one.
-        let name = entry.file_name();
-        if !name.to_string_lossy().starts_with("renderD") || !dev.join("dri").join(&name).exists() {
-            continue;
-        }
-        let vendor = std::fs::read_to_string(entry.path().join("device/vendor")).unwrap_or_default();
-        if let Some((_, model)) = VENDORS.iter().find(|(number, _)| *number == vendor.trim()) {
-            *found.entry((*model).to_owned()).or_default() += 1;
-        }
+/// Those that are here, by model, and how many of each.
+#[must_use]
+pub fn count() -> BTreeMap<&'static str, usize> {
+    let mut count = BTreeMap::new();
+    for device in here(Path::new(DRM), Path::new(DEV)) {
+        *count.entry(device.model).or_default() += 1;
     }
+    count
+}
+
+fn here(drm: &Path, dev: &Path) -> Vec<OtherDevice> {
+    let entries = std::fs::read_dir(drm).into_iter().flatten().flatten();
+    // Each device that can compute has one.
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    let mut names: Vec<String> = names.filter(|name| name.starts_with("renderD")).collect();
+    names.sort_unstable();
+    let device = |name: &String| {
+        let found = std::fs::metadata(dev.join("dri").join(name)).ok()?;
+        let model = model_of(&drm.join(name).join("device"))?;
+        let rdev = found.file_type().is_char_device().then(|| found.rdev());
+        Some(OtherDevice { name: format!("{model} {name}"), model, rdev })
+    };
+    let mut devices: Vec<OtherDevice> = names.iter().filter_map(device).collect();
     if dev.join("nvmap").exists() || dev.join("nvhost-gpu").exists() {
-        found.insert(JETSON.to_owned(), 1);
+        devices.push(OtherDevice { name: JETSON.to_owned(), model: JETSON, rdev: None });
     }
-    found
+    devices
+}
+
+fn model_of(device: &Path) -> Option<&'static str> {
+    let vendor = std::fs::read_to_string(device.join("vendor")).unwrap_or_default();
+    let by_vendor = VENDORS.iter().find(|(number, _)| *number == vendor.trim());
+    let driver = || std::fs::read_link(device.join("driver")).ok()?.file_name()?.to_str().map(str::to_owned);
+    let by_driver = || driver().and_then(|driver| DRIVERS.iter().find(|(name, _)| *name == driver));
+    by_vendor.or_else(by_driver).map(|(_, model)| *model)
 }
 
 /// What a meter has to see of its environment.
@@ -54,50 +87,161 @@ pub fn variables() -> impl Iterator<Item = &'static str> {
     VARIABLES.into_iter().map(|(name, _)| name)
 }
 
-/// Those that a job was given: by its variables, or all that its container can see.
-#[must_use]
-pub fn given(giver: &Giver) -> Models {
-    // Most machines have none, and each start would ask.
-    let here = others();
-    if giver.gives_all() { here } else { given_of(here, &|name| giver.variable(name)) }
+/// Which of these are the job's from its start, by their places.
+fn given(here: &[OtherDevice], giver: &Giver, has_nvidia: bool) -> BTreeSet<usize> {
+    let of_model = |model: &str| -> Vec<usize> {
+        here.iter().enumerate().filter(|(_, device)| device.model == model).map(|(at, _)| at).collect()
+    };
+    if giver.gives_all() {
+        return (0..here.len()).collect();
+    }
+    // Each job on such a board has it.
+    let mut given: BTreeSet<usize> = of_model(JETSON).into_iter().collect();
+    let of_slurm = OF_SLURM.into_iter().find_map(|name| giver.variable(name)).filter(|_| !has_nvidia);
+    let by_slurm = of_slurm.iter().flat_map(|list| [AMD, INTEL].map(|model| (list.clone(), model)));
+    let by_variable = VARIABLES.iter().filter_map(|(name, model)| Some((giver.variable(name)?, *model)));
+    for (list, model) in by_slurm.chain(by_variable) {
+        given.extend(chosen(&list, &of_model(model)));
+    }
+    given
 }
 
-fn given_of(mut here: Models, variable: &dyn Fn(&str) -> Option<String>) -> Models {
-    let count_of = |model: &str| {
-        let set = VARIABLES.iter().filter(|(_, of)| *of == model).find_map(|(name, _)| variable(name));
-        set.map_or(0, |list| match list.trim() {
-            "-1" => 0,
-            list => list.split(',').filter(|name| !name.trim().is_empty()).map(|_| 1).sum(),
-        })
-    };
-    for (model, count) in &mut here {
-        // Each job on such a board has it.
-        if model != JETSON {
-            *count = count_of(model).min(*count);
+/// Of these, those that a list names by numbers; what cannot be understood may be any of them.
+fn chosen(list: &str, of_model: &[usize]) -> Vec<usize> {
+    if matches!(list.trim(), "" | "-1") {
+        return Vec::new();
+    }
+    let number = |name: &str| name.trim().split('.').next().and_then(|number| number.parse::<usize>().ok());
+    let numbers: Option<BTreeSet<usize>> = list.split(',').map(number).collect();
+    match numbers {
+        Some(numbers) => numbers.iter().filter_map(|number| of_model.get(*number).copied()).collect(),
+        // Names of another form, each of one.
+        None if list.split(',').all(|name| name.trim().starts_with("GPU-")) => {
+            let names: BTreeSet<&str> = list.split(',').map(str::trim).collect();
+            of_model.iter().copied().take(names.len()).collect()
+        }
+        None => of_model.to_vec(),
+    }
+}
+
+/// Those of one machine, and for how long a job has had which of them.
+#[derive(Debug, Default)]
+pub struct OtherGpus {
+    devices: Vec<Held>,
+    claims: Option<Claims>,
+}
+
+#[derive(Debug)]
+struct Held {
+    device: OtherDevice,
+    is_given: bool,
+    is_open: bool,
+    had_us: u64,
+    /// Of a device, one task of a job is charged.
+    claim: Option<Claim>,
+}
+
+impl Held {
+    fn is_the_jobs(&self) -> bool {
+        self.is_given || self.is_open
+    }
+}
+
+impl OtherGpus {
+    /// As a job begins. `has_nvml` is whether NVML tells devices, of which a board's own is then one.
+    #[must_use]
+    pub fn new(options: &GpuOptions, has_nvml: bool) -> Self {
+        let mut here = here(Path::new(DRM), Path::new(DEV));
+        here.retain(|device| device.model != JETSON || !has_nvml);
+        let given = match options.selection {
+            Some(Selection::None) => BTreeSet::new(),
+            // Those that are named are NVIDIA's.
+            _ => given(&here, &options.giver, DriverFiles::default().show_a_gpu()),
+        };
+        let held = |(at, device)| {
+            let is_given = given.contains(&at);
+            Held { device, is_given, is_open: false, had_us: 0, claim: None }
+        };
+        Self { devices: here.into_iter().enumerate().map(held).collect(), claims: options.claims.clone() }
+    }
+
+    /// So much time has passed; `living` are the job's processes, which may have opened some.
+    pub fn advance(&mut self, passed_us: u64, living: impl FnOnce() -> Vec<i32>) {
+        if self.devices.is_empty() {
+            return;
+        }
+        let open = open_by(&living());
+        for held in &mut self.devices {
+            let was_the_jobs = held.is_the_jobs();
+            held.is_open = held.device.rdev.is_some_and(|rdev| open.contains(&rdev));
+            if held.is_the_jobs()
+                && held.claim.is_none()
+                && let Some(claims) = &self.claims
+            {
+                // Charged twice rather than never.
+                held.claim = match claims.claim(&held.device.name) {
+                    Ok(Some((claim, _))) => Some(claim),
+                    Ok(None) => continue,
+                    Err(_) => None,
+                };
+            }
+            // What has ended since the last look had it open until then.
+            if was_the_jobs || held.is_the_jobs() {
+                held.had_us = held.had_us.saturating_add(passed_us);
+            }
         }
     }
-    here.retain(|_, count| *count > 0);
-    here
+
+    /// How many of each model are the job's now.
+    #[must_use]
+    pub fn models(&self) -> BTreeMap<String, u64> {
+        let mut models = BTreeMap::new();
+        for held in self.devices.iter().filter(|held| held.is_the_jobs()) {
+            *models.entry(held.device.model.to_owned()).or_default() += 1;
+        }
+        models
+    }
+
+    /// What of them it has used so far.
+    #[must_use]
+    pub fn usage(&self) -> BTreeMap<String, GpuUsage> {
+        let had = self.devices.iter().filter(|held| held.is_given || held.had_us > 0);
+        let usage = |held: &Held| {
+            let time = Microseconds(held.had_us);
+            GpuUsage { model: held.device.model.to_owned(), busy_seconds: time, allocated_seconds: time }
+        };
+        had.map(|held| (held.device.name.clone(), usage(held))).collect()
+    }
+
+    /// What is to be said of those that are the job's.
+    #[must_use]
+    pub fn notes(&self, weight_ppm_of: impl Fn(&str) -> u64) -> Vec<String> {
+        let models: BTreeSet<&str> = self
+            .devices
+            .iter()
+            .filter(|held| held.is_the_jobs() || held.had_us > 0)
+            .map(|held| held.device.model)
+            .collect();
+        let said = |model: &str| match weight_ppm_of(model) {
+            0 => format!("{model}: not metered here, and not charged, since the rate card has no weight for it"),
+            _ => format!("{model}: not metered here, and charged by the time for which the job has it"),
+        };
+        models.into_iter().map(said).collect()
+    }
+
+    /// The job has ended: another task of it goes on.
+    pub fn release(&mut self) {
+        for claim in self.devices.iter_mut().filter_map(|held| held.claim.take()) {
+            let _is_told = claim.release(SystemClock.boottime_us());
+        }
+    }
 }
 
-/// What a job has used that has had them for so long: each by a name of our own.
-#[must_use]
-pub fn usage_of(given: &Models, held: Microseconds) -> BTreeMap<String, GpuUsage> {
-    let of = |(model, count): (&String, &u64)| {
-        let usage = GpuUsage { model: model.clone(), busy_seconds: held, allocated_seconds: held };
-        (0..*count).map(|index| (format!("{model} {index}"), usage.clone())).collect::<Vec<_>>()
-    };
-    given.iter().flat_map(of).collect()
-}
-
-/// What is to be said of them.
-#[must_use]
-pub fn notes(given: &Models, weight_ppm_of: impl Fn(&str) -> u64) -> Vec<String> {
-    let said = |model: &String| match weight_ppm_of(model) {
-        0 => format!("{model}: not metered here, and not charged, since the rate card has no weight for it"),
-        _ => format!("{model}: not metered here, and charged by the time for which the job has it"),
-    };
-    given.keys().map(said).collect()
+/// Which device files these processes have open.
+fn open_by(pids: &[i32]) -> BTreeSet<u64> {
+    let files = |pid: &i32| proc::path(*pid, "fd").and_then(std::fs::read_dir).into_iter().flatten().flatten();
+    let open = pids.iter().take(LOOKED_AT_MAX).flat_map(files).filter_map(|entry| std::fs::metadata(entry.path()).ok());
+    open.filter(|found| found.file_type().is_char_device()).map(|found| found.rdev()).collect()
 }
 
 #[cfg(test)]
@@ -110,7 +254,7 @@ mod tests {
         let (drm, dev) = (root.path().join("drm"), root.path().join("dev"));
         for (name, vendor) in [
             ("renderD128", "0x1002"),
-            ("renderD129", "0x1002"),
+            ("renderD129", ""),
             ("renderD130", "0x8086"),
             ("renderD131", "0x10de"),
             ("card0", "0x1002"),
@@ -118,31 +262,42 @@ mod tests {
             std::fs::create_dir_all(drm.join(name).join("device")).unwrap();
             std::fs::write(drm.join(name).join("device/vendor"), format!("{vendor}\n")).unwrap();
         }
+        // As a partition has it.
+        std::os::unix::fs::symlink("../../bus/platform/drivers/amdgpu_xcp", drm.join("renderD129/device/driver"))
+            .unwrap();
         std::fs::create_dir_all(dev.join("dri")).unwrap();
-        assert!(others_in(&drm, &dev).is_empty(), "none can be opened here");
+        assert!(here(&drm, &dev).is_empty(), "none can be opened here");
         for name in ["renderD128", "renderD129", "renderD130", "renderD131"] {
             std::fs::write(dev.join("dri").join(name), "").unwrap();
         }
-        let here = others_in(&drm, &dev);
-        assert_eq!(here, Models::from([(AMD.to_owned(), 2), (INTEL.to_owned(), 1)]));
-        for (name, list, count) in [
-            ("ROCR_VISIBLE_DEVICES", "0", 1),
-            ("HIP_VISIBLE_DEVICES", "0,1,2", 2),
-            ("ROCR_VISIBLE_DEVICES", "GPU-1a,GPU-2b", 2),
-            ("ROCR_VISIBLE_DEVICES", "-1", 0),
-            ("GPU_DEVICE_ORDINAL", "", 0),
-            ("CUDA_VISIBLE_DEVICES", "0", 0),
-        ] {
-            let set = |asked: &str| (asked == name).then(|| list.to_owned());
-            assert_eq!(given_of(here.clone(), &set).get(AMD).copied().unwrap_or(0), count, "{name}={list}");
-        }
-        let used = usage_of(&here, Microseconds(5));
-        assert_eq!(used.keys().collect::<Vec<_>>(), ["AMD GPU 0", "AMD GPU 1", "Intel GPU 0"]);
-        assert!(
-            used.values()
-                .all(|usage| (usage.busy_seconds, usage.allocated_seconds) == (Microseconds(5), Microseconds(5)))
-        );
-        std::fs::write(dev.join("nvmap"), "").unwrap();
-        assert_eq!(others_in(&drm, &dev).len(), 3);
+        let found = here(&drm, &dev);
+        let names: Vec<&str> = found.iter().map(|device| device.name.as_str()).collect();
+        assert_eq!(names, ["AMD GPU renderD128", "AMD GPU renderD129", "Intel GPU renderD130"]);
+    }
+
+    #[test]
+    fn a_variable_adds_and_takes_nothing_away() {
+        let device = |name: &str, model| OtherDevice { name: name.to_owned(), model, rdev: None };
+        let here = [device("a", AMD), device("b", AMD), device("c", INTEL)];
+        let of = |set: &[(&str, &str)]| {
+            let set = set.iter().map(|(name, list)| ((*name).to_owned(), (*list).to_owned())).collect();
+            given(&here, &Giver::Scheduler(set), false).into_iter().collect::<Vec<_>>()
+        };
+        assert_eq!(of(&[("ROCR_VISIBLE_DEVICES", "1")]), [1]);
+        assert_eq!(of(&[("ROCR_VISIBLE_DEVICES", "-1"), ("HIP_VISIBLE_DEVICES", "0,1")]), [0, 1]);
+        assert_eq!(of(&[("ROCR_VISIBLE_DEVICES", "0,0,0")]), [0]);
+        assert_eq!(of(&[("ROCR_VISIBLE_DEVICES", "GPU-1a")]), [0]);
+        assert_eq!(of(&[("ROCR_VISIBLE_DEVICES", "what?")]), [0, 1]);
+        assert_eq!(of(&[("ZE_AFFINITY_MASK", "0.1")]), [2]);
+        assert_eq!(of(&[("SLURM_STEP_GPUS", "1")]), [1]);
+        assert!(of(&[("CUDA_VISIBLE_DEVICES", "0")]).is_empty() && of(&[("GPU_DEVICE_ORDINAL", "")]).is_empty());
+        assert_eq!(given(&here, &Giver::Container, false).len(), 3);
+    }
+
+    #[test]
+    fn sees_what_is_open() {
+        let open = std::fs::File::open("/dev/zero").unwrap();
+        let own = i32::try_from(std::process::id()).unwrap();
+        assert!(open_by(&[own]).contains(&open.metadata().unwrap().rdev()));
     }
 }

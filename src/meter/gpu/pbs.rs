@@ -7,10 +7,16 @@ use crate::sys::trust;
 /// The variable that names the file.
 pub(super) const VARIABLE: &str = "PBS_GPUFILE";
 
-/// Those of this host, between commas; `None` where the file cannot be read, or is not of somebody who is believed.
-pub(super) fn numbers(path: &str) -> Option<String> {
-    let host = nix::unistd::gethostname().ok()?.into_string().ok()?;
-    trust::read_to_string(Path::new(path)).ok().map(|text| numbers_of(&text, &host))
+/// No host has more lines in it.
+const FILE_MAX_BYTES: u64 = 65_536;
+
+/// Those of this host, between commas; where the file cannot be read, is too long, or is not of somebody who is believed, its path, which is no
+/// device and is told as that.
+pub(super) fn numbers(path: &str) -> String {
+    let host = nix::unistd::gethostname().ok().and_then(|host| host.into_string().ok()).unwrap_or_default();
+    let is_short = std::fs::metadata(path).is_ok_and(|found| found.is_file() && found.len() <= FILE_MAX_BYTES);
+    let text = is_short.then(|| trust::read_to_string(Path::new(path)).ok()).flatten();
+    text.map_or_else(|| path.to_owned(), |text| numbers_of(&text, &host))
 }
 
 fn numbers_of(text: &str, host: &str) -> String {
@@ -34,6 +40,6 @@ mod tests {
             ("0,3,4".to_owned(), "1".to_owned())
         );
         assert_eq!(numbers_of("my-gpu-node-gpu2\n", "my-gpu-node"), "2");
-        assert_eq!(numbers("/nowhere"), None);
+        assert_eq!((numbers("/nowhere"), numbers("/dev/zero")), ("/nowhere".to_owned(), "/dev/zero".to_owned()));
     }
 }

@@ -15,6 +15,8 @@ const LIBEXEC: &str = "../libexec/jobmeter";
 const LOADER_VARIABLES: [&str; 4] = ["LD_LIBRARY_PATH", "LD_PRELOAD", "LD_AUDIT", "JOBMETER_KEY"];
 /// Beside the helper, where `jobmeter install` has put them: a loader and the libraries that helper and driver need.
 pub const LIBRARIES: &str = "lib";
+/// Set where the meter waits to hear that its helper cannot be traced any more.
+pub const READY_VARIABLE: &str = "JOBMETER_NVML_READY";
 /// How names of loaders begin (ld.so(8)).
 pub const LOADER: &str = "ld-linux";
 
@@ -52,13 +54,20 @@ pub(super) fn command(options: &GpuOptions, input: OwnedFd) -> Result<Command, F
 fn loaded_by_own(helper: &Path) -> Result<Command, Fault> {
     let libraries = helper.with_file_name(LIBRARIES);
     let entries = std::fs::read_dir(&libraries).into_iter().flatten().flatten();
-    let is_loader = |name: &OsString| name.to_string_lossy().starts_with(LOADER);
+    let is_loader =
+        |name: &OsString| name.to_string_lossy().starts_with(LOADER) && !name.to_string_lossy().ends_with(".part");
     let loader = entries.map(|entry| entry.file_name()).find(is_loader).ok_or_else(|| Fault {
         kind: FaultKind::Unsupported,
         why: format!("{} has no loader: `jobmeter install` puts one there", libraries.display()),
     })?;
     let mut command = Command::new(libraries.join(loader));
-    command.env_clear().arg("--inhibit-cache").arg("--library-path").arg(&libraries).arg(helper);
+    command
+        .env_clear()
+        .env(READY_VARIABLE, "1")
+        .arg("--inhibit-cache")
+        .arg("--library-path")
+        .arg(&libraries)
+        .arg(helper);
     Ok(command)
 }
 

@@ -77,7 +77,7 @@ fn look(helper: &mut Helper, listed: &Listed, counters: AskCounters) -> Result<V
     match helper.receive(ANSWER_WAIT_MAX)? {
         Some(Told::Polled(polled)) => Ok(polled.devices),
         Some(Told::Failed(fault)) => Err(fault),
-        Some(Told::Listed(_) | Told::Opened) => Err(super::child::wrong_answer()),
+        Some(Told::Listed(_) | Told::Opened | Told::Ready) => Err(super::child::wrong_answer()),
         None => Err(Fault::failed("NVML lists its devices, but does not tell what they do")),
     }
 }

@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use nix::unistd::Pid;
 
+use super::child::READY_WAIT_MAX;
 use super::declared::Selection;
 use super::gpus::Gpus;
+use super::options::Giver;
 use super::options::GpuOptions;
 use super::orders::{Orders, Shared, Stage, locked};
 use super::watcher::{LOOK, LOOK_SOON, Watcher};
@@ -49,6 +51,10 @@ impl Watch {
     /// Where `--gpus` names what is not there, for people.
     pub fn start(options: &GpuOptions, job: ContainmentSpec) -> Result<Self, String> {
         let watch = Self::spawn(options, job).map_err(|error| format!("no thread for the GPUs: {error}"))?;
+        if options.giver == Giver::Container {
+            // The command is not there before it.
+            watch.wait_for(READY_WAIT_MAX * 2, |orders| orders.stage != Stage::Starting || orders.helper_pid.is_some());
+        }
         watch.wait_for(START_WAIT_MAX, |orders| orders.stage != Stage::Starting);
         let is_known = locked(&watch.shared.orders).stage != Stage::Starting;
         let refusal = locked(&watch.shared.orders).refusal.take();

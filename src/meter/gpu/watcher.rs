@@ -12,10 +12,10 @@ use super::declared::{Declared, declared, unseen};
 use super::gpus::Gpus;
 use super::identity::{DriverFiles, OpenFiles};
 use super::need::{Asking, Need};
-use super::options::GpuOptions;
+use super::options::{Giver, GpuOptions};
 use super::orders::{Orders, Shared, Stage, locked};
 use super::place;
-use super::wire::{Ask, Fault, Listed, Polled, Told};
+use super::wire::{Ask, Fault, FaultKind, Listed, Polled, Told};
 use crate::sys::clock::{Clock, SystemClock, after, is_before, pause};
 use crate::sys::containment::{Containment, ContainmentSpec, Reopened};
 use crate::sys::poll::readable;
@@ -356,7 +356,7 @@ impl Watcher {
                 Ok(Some(polled))
             }
             Some(Told::Failed(fault)) => Err(fault),
-            Some(Told::Polled(_) | Told::Opened) => Err(wrong_answer()),
+            Some(Told::Polled(_) | Told::Opened | Told::Ready) => Err(wrong_answer()),
             None => {
                 let waited_us = now_us.saturating_sub(at_us);
                 let wait_max_us = answer_wait_max_us(helper.is_shared(), self.is_listed);
@@ -372,6 +372,10 @@ impl Watcher {
 
     /// A helper that was asked for its devices.
     fn start(&mut self) -> Result<Helper, Fault> {
+        if std::mem::replace(&mut self.options.no_helper, self.options.giver == Giver::Container) {
+            let why = "no helper is started beside a job whose user it has: the job could take it over".to_owned();
+            return Err(Fault { kind: FaultKind::Unsupported, why });
+        }
         let library = self.options.library.as_deref();
         let mut shared = || self.held.take().or_else(|| Helper::join(library));
         let joined = if is_before(self.private_until_us) { None } else { shared() };

@@ -68,6 +68,8 @@ pub enum Told {
     Polled(Box<Polled>),
     /// Nothing can be had.
     Failed(Fault),
+    /// Unasked, once, of a helper of one meter: nobody can trace it from now on.
+    Ready,
     /// Unasked, of the machine's helper: somebody has opened a file of the driver.
     Opened,
 }

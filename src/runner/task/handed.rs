@@ -20,6 +20,8 @@ pub struct Handed {
     pub element: Option<u32>,
     /// How many tasks its step has.
     pub tasks: u32,
+    /// Others may have a part of the job's GPUs.
+    pub shares_gpus: bool,
 }
 
 impl Handed {

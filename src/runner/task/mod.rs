@@ -42,6 +42,7 @@ use super::socket::JobSocket;
 use super::stand_in::StandIn;
 use super::wire::{Channel, Exit, ToFront};
 use super::{found, header, leftovers, spool};
+use crate::meter::gpu::declared::SHARED_GPUS;
 use crate::meter::gpu::options::Giver;
 use crate::meter::select::Plan;
 use crate::meter::task_groups::{self, Task};
@@ -130,7 +131,11 @@ fn begin(place: &Place, mut options: RunOptions, handed: Handed) -> Result<(), N
         let _is_clear = entry.clear();
     })?;
     options.task = handed.task_name(begun.rank);
-    options.gpus.giver = Giver::Scheduler(begun.joining.command.variables.clone());
+    let mut variables = begun.joining.command.variables.clone();
+    if handed.shares_gpus {
+        variables.insert(SHARED_GPUS.to_owned(), String::new());
+    }
+    options.gpus.giver = Giver::Scheduler(variables);
     attempt.identity.task.clone_from(&options.task);
     let socket = JobSocket::bind(id, Some(&job_user));
     Guardian { options: &options, attempt, handed, plan: begun.plan, socket, entry }.guard(begun.joining)

@@ -27,6 +27,7 @@ impl Device {
         let Some(info) = listed.iter().find(is_it) else {
             self.advance(now_us, self.held);
             (self.figures.declared, self.present) = (false, false);
+            self.looked_at_us = self.looked_at_us.max(now_us);
             self.notes.insert("there is no such device".to_owned());
             return;
         };
