@@ -61,10 +61,11 @@ impl Settings {
         let named = global.user.clone().or(file.user.clone());
         let spool_dir = global.spool_dir.clone().map(Ok).or(file.spool_dir(&by)?.map(Ok));
         let spool_dir = spool_dir.unwrap_or_else(|| state.map(|state| state.join("spool")).ok_or_else(no_home))?;
-        // Who names a file, and runs no job, means it; and the settings' key is for the settings' ledger.
-        let is_meant = global.ledger.is_some() && is_file(&ledger);
-        let of_settings = file.key_file(&by)?.filter(|_| !is_meant);
-        let key = global.key_file.clone().filter(|_| !is_meant || is_of_a_job).or(of_settings);
+        // Who names a file, and runs no job, means it; and a settings file that names one as well as a key always did.
+        let is_named = |ledger_is_named: bool| ledger_is_named && is_file(&ledger);
+        let of_settings = file.key_file(&by)?.filter(|_| !is_named(global.ledger.is_some() || file.ledger.is_some()));
+        let is_meant = is_named(global.ledger.is_some()) && !is_of_a_job;
+        let key = global.key_file.clone().filter(|_| !is_meant).or(of_settings);
         Self::put_together(file, by, named, ledger, key.zip(read_key), spool_dir)
     }
 
@@ -92,7 +93,7 @@ impl Settings {
         let ledger = given.unwrap_or(ledger);
         let named = global.user.clone().filter(|given| given != user).or(file.user.clone());
         let spool_dir = global.spool_dir.clone().unwrap_or(spool_dir);
-        let key = global.key_file.clone().or(key);
+        let key = global.key_file.clone().or(key).filter(|_| !is_file(&ledger));
         Self::put_together(
             file,
             by,
@@ -108,7 +109,7 @@ impl Settings {
         let ledger = file.ledger.as_deref();
         let ledger = ledger.ok_or_else(|| Failure::new(format!("{SYSTEM_FILE} does not say which ledger")))?;
         let ledger = location(ledger)?;
-        let key = file.slurm.key_file.clone().or(file.key_file(user)?);
+        let key = file.slurm.key_file.clone().or(file.key_file(user)?).filter(|_| !is_file(&ledger));
         let key = key.map(|key| (key, (|path| std::fs::read_to_string(path)) as ReadKey));
         Ok(Self {
             enforced: true,

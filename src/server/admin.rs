@@ -139,7 +139,7 @@ async fn settle(State(app): State<Arc<App>>, caller: Caller, Path(attempt): Path
     change(&app, &caller, Change::Settle { attempt, usage, by: caller.name(), why }).await
 }
 
-#[utoipa::path(put, path = "/rates", summary = "Makes a new version of the rate card.", request_body = RateCard, responses((status = 200, description = "Done.", body = ChangeAnswer), Refusals))]
+#[utoipa::path(put, path = "/rates", summary = "Makes a new version of the rate card, out of the one whose version the body names, which has to be the newest.", request_body = RateCard, responses((status = 200, description = "Done.", body = ChangeAnswer), Refusals))]
 async fn rates(State(app): State<Arc<App>>, caller: Caller, body: Bytes) -> Answered {
     caller.may_administer()?;
     let rates: RateCard = bounds::json(&body)?;

@@ -3,6 +3,7 @@
 use serde::de::DeserializeOwned;
 
 use super::problem::Problem;
+use crate::domain::printable::is_hidden;
 use crate::domain::rating::RateCard;
 use crate::domain::units::{Microseconds, NANOCREDITS_MAX, Nanocredits};
 use crate::domain::usage::Usage;
@@ -46,6 +47,13 @@ pub(super) fn text(what: &str, text: &str) -> Checked {
 /// A name that is not empty.
 pub(super) fn name(what: &str, text: &str) -> Checked {
     within(!text.is_empty(), what, "not empty")?;
+    within(text.trim() == text, what, "without spaces at its ends")?;
+    // Two names that look the same, or one that turns a line around.
+    within(
+        !text.chars().any(|letter| is_hidden(letter) && !letter.is_control()),
+        what,
+        "without characters that cannot be seen",
+    )?;
     self::text(what, text)
 }
 

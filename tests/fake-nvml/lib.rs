@@ -17,14 +17,14 @@ mod condition;
 mod script;
 
 use std::ffi::{CStr, c_char, c_uint, c_ulonglong, c_void};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use nvml_wrapper_sys::bindings::{
     nvmlDeviceAttributes_t, nvmlGpmMetricsGet_t, nvmlGpmSupport_t, nvmlMemory_v2_t, nvmlProcessInfo_t,
     nvmlProcessUtilizationSample_t, nvmlProcessesUtilizationInfo_t, nvmlSample_t,
 };
 
-use script::{Device, Part, Script, Stretch, script};
+use script::{Device, Part, Script, Stretch, now_us, script};
 
 type Code = u32;
 type Handle = *mut c_void;
@@ -40,12 +40,6 @@ const MEMORY_BYTES: u64 = 141 << 30;
 const PROCESS_BYTES: u64 = 3 << 30;
 /// More than there are: a capacity, not a count (go-nvml issue 11).
 const CAPACITY: c_uint = 100;
-
-fn now_us() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let us = u64::try_from(since.as_micros()).unwrap_or(0);
-    us.saturating_sub(script().map_or(0, |script| script.start_us))
-}
 
 /// What every call does first: hangs, dies, or fails where the script says so.
 fn enter(name: &str) -> Result<&'static Script, Code> {

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Deserialize;
 
@@ -305,4 +306,11 @@ pub fn part_percent(metric: u32) -> u64 {
         10 => 50,
         _ => 100,
     }
+}
+
+/// Since the times of the script began.
+pub fn now_us() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let us = u64::try_from(since.as_micros()).unwrap_or(0);
+    us.saturating_sub(script().map_or(0, |script| script.start_us))
 }

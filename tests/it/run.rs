@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::process::Stdio;
 
+use crate::service::Service;
 use crate::station::{Called, Station, awaited, ended, mark, micros, nano, processes_with, skip};
 
 #[test]
@@ -57,11 +58,11 @@ fn what_ran_before_jobmeter_is_not_charged() {
 
 #[test]
 fn the_key_never_reaches_the_command() {
-    let station = Station::new();
-    let called: crate::station::Called =
-        station.command(&["run", "-q", "--", "env"]).env("JOBMETER_KEY", "secret").output().unwrap().into();
-    assert!(!called.out.contains("secret"), "{}", called.out);
-    assert!(called.out.contains("JOBMETER_ATTEMPT="));
+    let service = Service::start();
+    let key = service.key(&["keyed", "--only-user"]);
+    let called = service.call(&key, &["run", "-q", "--", "env"]);
+    assert!(!called.out.contains(&key) && !called.out.contains("JOBMETER_KEY"), "{}", called.out);
+    assert!(called.out.contains("JOBMETER_ATTEMPT="), "{called:?}");
 }
 
 /// Whichever way the outer one was told of them.

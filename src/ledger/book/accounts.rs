@@ -1,7 +1,7 @@
 //! Accounts: limits, periods, and what is free and left.
 
 use super::Books;
-use super::rows::{Account, AccountSums, Attempt, Period};
+use super::rows::{Account, AccountSums, Attempt, Grant, Period};
 use crate::domain::book::{Part, Source};
 use crate::domain::units::Nanocredits;
 use crate::ledger::LedgerError;
@@ -45,11 +45,11 @@ impl Books<'_> {
 
     /// The account in the period in which an attempt runs. A slice of the next period was promised to it by a duration,
     /// and that has passed on a clock that nobody sets: where the ledger's clock was set back meanwhile, the period has
-    /// begun all the same. A restore forgets promises, so that after one any attempt may have had it.
+    /// begun all the same. A restore forgets promises: any attempt may have had one of the period that was near then.
     pub(super) fn account_of(&mut self, attempt: &Attempt, period: i64) -> Result<Account, LedgerError> {
         let account = self.account(&attempt.owner)?;
         let promised = attempt.next.is_some_and(|(start, _)| start == period)
-            || (period == account.ends && self.epoch_number()? > 0);
+            || (period == account.ends && self.may_have_been_promised(period)?);
         if promised && period > account.period { self.next_period(&account, period) } else { Ok(account) }
     }
 
@@ -112,15 +112,17 @@ impl Books<'_> {
             spendable.saturating_sub(period.charged).saturating_sub(period.held).at_least_zero()
         });
         let mut free = vec![(Source::ALLOWANCE, allowance)];
-        let now_s = self.now_s();
-        let mut grants = self.shelf.grants(&account.owner)?;
-        grants.retain(|grant| grant.expires_s.is_none_or(|expires_s| expires_s > now_s));
-        grants.sort_by_key(|grant| (grant.expires_s.is_none(), grant.expires_s, grant.id));
-        free.extend(grants.iter().map(|grant| {
-            let rest = grant.amount.saturating_sub(grant.charged).saturating_sub(grant.held);
-            (Source(grant.id), rest.at_least_zero())
-        }));
+        free.extend(self.free_of_grants(account, self.now_s())?);
         Ok(free)
+    }
+
+    /// What grants leave that are good at this time, those first that expire first.
+    pub(super) fn free_of_grants(&mut self, account: &Account, at_s: i64) -> Result<Vec<Part>, LedgerError> {
+        let mut grants = self.shelf.grants(&account.owner)?;
+        grants.retain(|grant| grant.expires_s.is_none_or(|expires_s| expires_s > at_s));
+        grants.sort_by_key(|grant| (grant.expires_s.is_none(), grant.expires_s, grant.id));
+        let rest = |grant: &Grant| grant.amount.saturating_sub(grant.charged).saturating_sub(grant.held);
+        Ok(grants.iter().map(|grant| (Source(grant.id), rest(grant).at_least_zero())).collect())
     }
 
     /// Free and held together: what is not charged yet.

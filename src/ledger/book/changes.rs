@@ -6,7 +6,7 @@ use super::Books;
 use super::alerts::Touched;
 use super::rows::{Account, Entry, Grant, Job, Key, Period};
 use crate::domain::rating::RateCard;
-use crate::domain::units::Nanocredits;
+use crate::domain::units::{NANOCREDITS_MAX, Nanocredits};
 use crate::ledger::LedgerError;
 use crate::ledger::views::{Change, ChangeAnswer, PeriodLength};
 
@@ -93,6 +93,7 @@ impl Books<'_> {
         self.free_up(user);
         self.touch(Touched::Changed(user.to_owned()));
         let account = self.account(user)?;
+        self.check_given(&account, limit.unwrap_or_default(), Nanocredits::ZERO)?;
         let period = self.period(user, account.period)?;
         let unused = period.charged == Nanocredits::ZERO && period.held == Nanocredits::ZERO;
         let falls = match (account.limit, limit) {
@@ -137,6 +138,7 @@ impl Books<'_> {
         self.free_up(user);
         self.touch(Touched::Changed(user.to_owned()));
         let account = self.account(user)?;
+        self.check_given(&account, amount, Nanocredits::ZERO)?;
         let id = self.shelf.new_grant_id(user)?;
         let (charged, held) = (Nanocredits::ZERO, Nanocredits::ZERO);
         let owner = user.to_owned();
@@ -153,7 +155,7 @@ impl Books<'_> {
         self.free_up(user);
         self.touch(Touched::Changed(user.to_owned()));
         let account = self.account(user)?;
-        self.period(user, account.period)?;
+        self.check_given(&account, Nanocredits::ZERO, amount)?;
         let add = |period: &mut Period| period.adjusted = period.adjusted.saturating_add(amount);
         self.shelf.change_period(user, account.period, add);
         let entry = self.of_account("adjust", &account, by, why);
@@ -161,12 +163,42 @@ impl Books<'_> {
         self.answer(&account)
     }
 
+    /// What an account is given, and what it is corrected by, stays where every reader can sum it: nothing ends at the end of a range.
+    fn check_given(
+        &mut self,
+        account: &Account,
+        given: Nanocredits,
+        corrected: Nanocredits,
+    ) -> Result<(), LedgerError> {
+        let adjusted = self.period(&account.owner, account.period)?.adjusted;
+        let grants = self.shelf.grants(&account.owner)?;
+        let granted: i128 = grants.iter().map(|grant| i128::from(grant.amount.0)).sum();
+        let (given, corrected) = (granted + i128::from(given.0), i128::from(adjusted.0) + i128::from(corrected.0));
+        let most = i128::from(NANOCREDITS_MAX);
+        if given <= most && (-most..=most).contains(&corrected) {
+            return Ok(());
+        }
+        let why = "an account is given a thousand million credits at most, and corrected by as much";
+        Err(LedgerError::Refused(why.to_owned()))
+    }
+
+    /// The card names the version that it changes, so that of two who change it at once none undoes what the other did.
     fn set_rates(&mut self, rates: &RateCard, by: &str) -> Result<ChangeAnswer, LedgerError> {
+        let before = self.rate_card()?;
+        if rates.version != before.version {
+            return Err(LedgerError::Refused(format!(
+                "the rate card is at version {} by now, and this changes version {}: read it again",
+                before.version, rates.version
+            )));
+        }
+        if *rates == before {
+            return Ok(nothing_moved(true));
+        }
         let prices = [rates.cpu_per_second, rates.gpu_per_second, rates.per_million_tokens];
         if prices.iter().any(|price| *price < Nanocredits::ZERO) {
             return Err(LedgerError::Refused("a price cannot be negative".to_owned()));
         }
-        let rates = RateCard { version: self.rate_card()?.version.saturating_add(1), ..rates.clone() };
+        let rates = RateCard { version: before.version.saturating_add(1), ..rates.clone() };
         let card = serde_json::to_string(&rates).map_err(|error| LedgerError::Broken(error.to_string()))?;
         self.shelf.put_rate_card(rates, by);
         self.of_ledger("rates", by, &card)?;

@@ -11,6 +11,7 @@ use super::rows::{Account, AccountSums, Attempt, Entry};
 use super::{Books, ms_to_us, unsigned};
 use crate::domain::calendar::{day_end, day_start};
 use crate::domain::lease::LEASE_MS;
+use crate::domain::rating::RateCard;
 use crate::domain::units::Nanocredits;
 use crate::ledger::LedgerError;
 use crate::ledger::protocol::{OpenAnswer, OpenRequest, Report, Resume};
@@ -33,6 +34,12 @@ impl Books<'_> {
     /// Zero for a ledger that was never restored.
     pub(super) fn epoch_number(&mut self) -> Result<u64, LedgerError> {
         Ok(self.shelf.epoch()?.0)
+    }
+
+    /// Whether a lease that was out when the books were put back can have held a slice of the period that begins at `start_s`.
+    pub(super) fn may_have_been_promised(&mut self, start_s: i64) -> Result<bool, LedgerError> {
+        let (number, until_us) = self.shelf.epoch()?;
+        Ok(number > 0 && start_s <= until_us.div_euclid(1_000_000))
     }
 
     /// Begins one, after `before`.
@@ -122,18 +129,23 @@ impl Books<'_> {
             return Err(never_opened(request.identity.attempt));
         }
         self.join_job(request)?;
-        // The card that it was opened with, or today's where the restore forgot that as well.
-        let cards = self.shelf.rate_cards()?;
-        let pinned = cards.iter().find(|card| card.version == resume.rates_version).cloned();
-        let rates = match pinned {
-            Some(rates) => rates,
-            None => self.rate_card()?,
-        };
+        let rates = self.rates_of_resumed(resume.rates_version)?;
         let mut attempt = self.new_attempt(request, account, rates);
         attempt.started_us = self.now_us.saturating_sub(ms_to_us(resume.started_ms_ago));
         attempt.period = self.period_of_resumed(account, resume.period)?;
         self.obeys(&mut attempt, account, resume.ceiling_version, resume.ceiling)?;
         self.opened(request, attempt, account, "forgotten by a restore, and opened again", true)
+    }
+
+    /// What the books forgot was opened after the copy was made, and so by the newest card that the copy has, or by one that was forgotten
+    /// as well: today's stands for that. An older one is not for the attempt to choose.
+    fn rates_of_resumed(&mut self, version: u64) -> Result<RateCard, LedgerError> {
+        let restored_us = ms_to_us(self.epoch_number()? * 1_000);
+        let known = self.shelf.rates_version_before(restored_us)?;
+        let cards = self.shelf.rate_cards()?;
+        let pinned = known.filter(|known| version <= *known);
+        let pinned = pinned.and_then(|known| cards.iter().find(|card| card.version == known)).cloned();
+        pinned.map_or_else(|| self.rate_card(), Ok)
     }
 
     /// The period that the attempt says, which the books may have forgotten; never one after the account's.

@@ -1,7 +1,9 @@
 //! Opening: an attempt joins its job and gets its first lease, or a refusal, which is an entry too.
 
+use std::collections::BTreeMap;
+
 use super::Books;
-use super::alerts::Touched;
+use super::alerts::{Touched, reached};
 use super::rows::{Account, Attempt, Entry, Job, JobSums};
 use crate::domain::book::sum;
 use crate::domain::lease;
@@ -9,7 +11,9 @@ use crate::domain::rating::RateCard;
 use crate::domain::units::Nanocredits;
 use crate::ledger::LedgerError;
 use crate::ledger::attempt_secret::AttemptSecret;
-use crate::ledger::protocol::{OpenAnswer, OpenRequest, StopReason};
+use crate::ledger::protocol::{OpenAnswer, OpenRequest, Resources, StopReason};
+
+const ONE_CPU_PPM: u64 = 1_000_000;
 
 impl Books<'_> {
     /// Opens an attempt, or says why not.
@@ -40,9 +44,7 @@ impl Books<'_> {
         } else {
             None
         };
-        if reason == Some(StopReason::CreditsExhausted)
-            && self.balance(&account)?.left.is_some_and(|left| left < needed)
-        {
+        if reason == Some(StopReason::CreditsExhausted) && self.is_near_its_end(&account, request, needed)? {
             self.touch(Touched::Exhausted(account.owner.clone()));
         }
         if let Some(reason) = reason {
@@ -55,6 +57,25 @@ impl Books<'_> {
         attempt.ceilings.push((version, ceiling));
         self.hold(&mut attempt, account.period, &free, ceiling)?;
         self.opened(request, attempt, &account, "", false)
+    }
+
+    /// Whether what is left is too little, and much was spent or not even one CPU could begin. That a wide job cannot does not exhaust an
+    /// account.
+    fn is_near_its_end(
+        &mut self,
+        account: &Account,
+        request: &OpenRequest,
+        needed: Nanocredits,
+    ) -> Result<bool, LedgerError> {
+        let balance = self.balance(account)?;
+        let (Some(left), Some(limit)) = (balance.left, balance.limit) else { return Ok(false) };
+        let stop_us = request.resources.stop_us;
+        let resources = Resources { cpus_ppm: ONE_CPU_PPM, gpus: 0, gpu_models: BTreeMap::new(), stop_us };
+        let rates = self.rate_card()?;
+        let narrow = self.new_attempt(&OpenRequest { resources, ..request.clone() }, account, rates);
+        let spent = limit.0.checked_sub(left.0).map(Nanocredits);
+        let is_spent = spent.is_some_and(|spent| reached(spent, limit) > 0);
+        Ok(left < needed && (is_spent || left < narrow.minimum()))
     }
 
     /// Keeps what was opened, and says so.

@@ -269,7 +269,9 @@ impl Books<'_> {
         let free = account.next_limit().map_or(UNLIMITED, |limit| {
             limit.saturating_add(next.adjusted).saturating_sub(next.charged).saturating_sub(next.held).at_least_zero()
         });
-        self.hold_slice(attempt, account.ends, &[(Source::ALLOWANCE, free)])
+        let mut parts = vec![(Source::ALLOWANCE, free)];
+        parts.extend(self.free_of_grants(account, account.ends)?);
+        self.hold_slice(attempt, account.ends, &parts)
     }
 
     /// A minimum slice of a later period, so that the attempt can go over to it.

@@ -424,6 +424,11 @@ impl<'a> Shelf<'a> {
     }
 
     /// The newest first; never empty.
+    /// The newest version of the rate card that was made before this time, in µs since 1970.
+    pub(super) fn rates_version_before(&mut self, us: i64) -> Result<Option<u64>, LedgerError> {
+        load::rates_version_before(self.store, us)
+    }
+
     pub(super) fn rate_cards(&mut self) -> Result<&[RateCard], LedgerError> {
         if self.cards.is_none() {
             let mut cards: Vec<RateCard> = self.new_cards.iter().rev().map(|(card, _)| card.clone()).collect();

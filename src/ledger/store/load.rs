@@ -380,6 +380,12 @@ pub(crate) fn rate_cards(store: &mut dyn Store) -> Loaded<Vec<RateCard>> {
     rows.into_iter().map(|mut row| row.json()).collect()
 }
 
+/// The newest version of the rate card that was made before this time, in µs since 1970.
+pub(crate) fn rates_version_before(store: &mut dyn Store, us: i64) -> Loaded<Option<u64>> {
+    let sql = "SELECT version FROM rates WHERE since_us < $1 ORDER BY version DESC LIMIT 1";
+    one(store.query(sql, &[us.into()])?, |mut row| row.count())
+}
+
 /// All keys, the newest first, or the one of this id.
 pub(crate) fn keys(store: &mut dyn Store, id: Option<&str>) -> Loaded<Vec<Key>> {
     let rows = match id {

@@ -281,7 +281,7 @@ impl Watcher {
         let Some(claims) = &self.options.claims else { return };
         let now_us = SystemClock.boottime_us();
         for device in locked(&self.shared.gpus).of_the_job_alone(now_us) {
-            let uuid = device.nvml_uuid().to_owned();
+            let uuid = device.claimed_name();
             if self.claims.contains_key(&uuid) {
                 continue;
             }

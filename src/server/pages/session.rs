@@ -131,5 +131,5 @@ pub(super) async fn leave(State(app): State<Arc<App>>, headers: HeaderMap) -> Re
 
 fn cookie(value: &str, lasts_s: u32, tls: bool) -> String {
     let secure = if tls { "; Secure" } else { "" };
-    format!("{COOKIE_NAME}={value}; Path=/; HttpOnly; SameSite=Strict; Max-Age={lasts_s}{secure}")
+    format!("{COOKIE_NAME}={value}; Path=/; HttpOnly; SameSite=Lax; Max-Age={lasts_s}{secure}")
 }

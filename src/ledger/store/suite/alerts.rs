@@ -61,6 +61,19 @@ fn a_job_that_burns_out_is_told_of_and_so_is_one_that_is_refused() {
     assert_eq!(told(&mut world), [100]);
 }
 
+/// It asks for more than there ever was.
+#[test]
+fn a_wide_job_that_cannot_begin_exhausts_no_account() {
+    let mut world = World::with_limit("0.01");
+    let mut request = World::request("wide", None);
+    request.resources.cpus_ppm = 1_000_000_000;
+    assert!(matches!(world.ledger.open(&request).unwrap(), OpenAnswer::Refused { .. }));
+    assert_eq!(told(&mut world), [0; 0]);
+    let (attempt, lease) = world.open("narrow", None);
+    world.finish(attempt, &seconds("0.1"), lease.period);
+    world.check();
+}
+
 #[test]
 fn what_did_not_arrive_is_tried_again_later_and_later() {
     let mut world = World::with_limit("0.001");

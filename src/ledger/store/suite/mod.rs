@@ -6,6 +6,7 @@
 mod alerts;
 mod changes;
 mod reading;
+mod rules;
 mod secrets;
 mod sharing;
 mod tokens;

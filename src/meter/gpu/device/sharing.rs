@@ -6,6 +6,15 @@ use crate::meter::gpu::pids::{JobPids, owner_of};
 use crate::meter::gpu::wire::{FaultKind, PolledDevice};
 
 impl Device {
+    /// By which tasks of a job agree who charges it, also where NVML has told it to one of them alone so far.
+    #[must_use]
+    pub fn claimed_name(&self) -> String {
+        match (self.info.minor, &self.info.mig) {
+            (Some(minor), None) => format!("nvidia{minor}"),
+            _ => self.nvml_uuid().to_owned(),
+        }
+    }
+
     /// Whether one task of the job alone is to charge it.
     #[must_use]
     pub fn is_the_jobs_alone(&self) -> bool {

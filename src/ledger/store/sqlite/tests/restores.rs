@@ -3,13 +3,16 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 
+use uuid::Uuid;
+
 use super::suite::{DAY_S, HandClock, World, finish, seconds};
 use super::*;
 use crate::domain::lease::LEASE_MS;
+use crate::domain::rating::RateCard;
 use crate::domain::units::Nanocredits;
 use crate::ledger::Ledger;
 use crate::ledger::attempt_secret::AttemptSecret;
-use crate::ledger::protocol::{Decision, Finish, Lease, OpenAnswer, OpenRequest, Report, Resume};
+use crate::ledger::protocol::{ClosedPeriod, Decision, Finish, Lease, OpenAnswer, OpenRequest, Report, Resume};
 use crate::ledger::views::{Change, Query, View};
 
 impl World {
@@ -189,5 +192,57 @@ fn a_ledger_of_an_older_version_is_taken_over() {
     world.check();
     // Opening it again changes nothing.
     world.ledger = opened(&path, &world.clock);
+    world.check();
+}
+
+/// Reports that the next period has begun, again and again; how many periods it gets that way.
+fn hurried(world: &mut World, attempt: Uuid, mut lease: Lease) -> i64 {
+    let first = lease.period;
+    for seq in 1..20 {
+        let used = |s: u64| seconds(&(seq * 20_000 + s).to_string());
+        let closed = Some(ClosedPeriod { period: lease.period, usage: used(0) });
+        let report = super::suite::report(attempt, seq, &used(1), &lease, false);
+        let told = Report { period: lease.period + DAY_S, closed, ..report };
+        if let Decision::Lease(next) = world.ledger.report(&told).unwrap().decision {
+            lease = next;
+        }
+    }
+    (lease.period - first) / DAY_S
+}
+
+/// A restore forgets promises of the period that was near, and of no other.
+#[test]
+fn a_recovery_moves_no_account_on_and_on() {
+    for (before_midnight_s, periods) in [(DAY_S / 2, 0), (20, 1)] {
+        let mut world = World::with_limit("5");
+        world.pass_s(DAY_S / 2 - before_midnight_s);
+        let (attempt, lease) = world.open("j", None);
+        world.copy();
+        world.restore();
+        assert_eq!(hurried(&mut world, attempt, lease), periods);
+        let spent: i64 = world.usage_of_days().iter().map(|(_, charged, _)| charged).sum();
+        assert!(spent <= 5_000_000_000 * (periods + 1), "{spent}");
+        world.check();
+    }
+}
+
+/// Who comes back after a restore does not choose a card of long ago.
+#[test]
+fn what_a_restore_forgot_is_priced_by_the_newest_card_it_knew() {
+    let mut world = World::with_limit("5");
+    for (version, price) in [(1, 100_000), (2, 400_000)] {
+        let rates = RateCard { version, cpu_per_second: Nanocredits(price), ..RateCard::default() };
+        world.change(Change::SetRates { rates, by: "t".into() }).unwrap();
+        world.pass_s(3_600);
+    }
+    world.copy();
+    let request = World::request("forgotten", None);
+    let OpenAnswer::Opened { lease, .. } = world.ledger.open(&request).unwrap() else { panic!() };
+    world.pass_s(2);
+    world.restore();
+    // It says that it was opened by version 1.
+    world.reopen(&request, &lease);
+    world.finish(request.identity.attempt, &seconds("1"), lease.period);
+    assert_eq!(world.account().current.0, 400_000);
     world.check();
 }

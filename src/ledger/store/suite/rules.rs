@@ -1,0 +1,68 @@
+//! Each source counts in each rule, sums stay where they can be summed, and nobody undoes what another did.
+
+use super::*;
+use crate::domain::units::NANOCREDITS_MAX;
+
+fn grant(amount: i64, expires_at: Option<i64>, key: &str) -> Change {
+    let (user, amount) = ("u".to_owned(), Nanocredits(amount));
+    Change::Grant { user, amount, expires_at, by: "t".into(), why: "w".into(), key: key.into() }
+}
+
+/// Who pays by grants alone does not lose his job at midnight.
+#[test]
+fn grants_pay_for_the_next_period_as_well() {
+    let mut world = World::with_limit("0");
+    world.change(grant(10_000_000, None, "k")).unwrap();
+    // One that ends with this period does not.
+    world.change(grant(1_000_000, Some(NOON_S + DAY_S / 2), "soon")).unwrap();
+    let (attempt, lease) = world.open("j", None);
+    world.pass_s(DAY_S / 2 - 10);
+    let Decision::Lease(lease) = world.report(attempt, 1, &seconds("1"), &lease, false) else { panic!() };
+    assert_eq!(lease.next.map(|next| next.period), Some(lease.period + DAY_S), "{lease:?}");
+    world.pass_s(11);
+    let crossed = crossing(attempt, 2, &lease, ["1.2", "1.4"]);
+    let Decision::Lease(after) = world.ledger.report(&crossed).unwrap().decision else { panic!() };
+    assert_eq!(after.period, lease.period + DAY_S);
+    world.finish(attempt, &seconds("1.5"), after.period);
+    let grants = world.account().grants;
+    // 0.3 s of the new day, at 250 000 nanocredits a second; before that the one that expires pays.
+    assert_eq!(grants.iter().map(|grant| grant.left.0).collect::<Vec<_>>(), [10_000_000 - 75_000]);
+    world.check();
+}
+
+#[test]
+fn what_is_given_can_be_summed_by_every_reader() {
+    let mut world = World::new();
+    world.change(grant(NANOCREDITS_MAX - 1, None, "a")).unwrap();
+    let adjust = |amount: i64, key: &str| {
+        let (user, amount) = ("u".to_owned(), Nanocredits(amount));
+        Change::Adjust { user, amount, by: "t".into(), why: "w".into(), key: key.into() }
+    };
+    assert!(matches!(world.change(grant(2, None, "b")), Err(LedgerError::Refused(_))));
+    for at in 0..12 {
+        let corrected = world.change(adjust(-NANOCREDITS_MAX / 3, &at.to_string()));
+        assert_eq!(corrected.is_ok(), at < 3, "{corrected:?}");
+    }
+    let left = world.account().left.unwrap();
+    assert_eq!(left.0, 5_000_000_000 + NANOCREDITS_MAX - 1 - NANOCREDITS_MAX / 3 * 3);
+    world.check();
+}
+
+#[test]
+fn a_rate_card_is_changed_by_who_has_seen_it() {
+    let mut world = World::new();
+    let set = |rates: RateCard| Change::SetRates { rates, by: "t".into() };
+    let first = RateCard { cpu_per_second: Nanocredits(1), ..RateCard::default() };
+    assert!(!world.change(set(first.clone())).unwrap().again);
+    // Another administrator has seen the version before.
+    let late = RateCard { gpu_per_second: Nanocredits(2), ..RateCard::default() };
+    let refused = world.change(set(late.clone()));
+    assert!(matches!(&refused, Err(LedgerError::Refused(why)) if why.contains("version 2")), "{refused:?}");
+    let second = RateCard { version: 2, ..first.clone() };
+    assert!(world.change(set(second.clone())).unwrap().again, "nothing to change");
+    let both = RateCard { gpu_per_second: Nanocredits(2), ..second };
+    assert!(!world.change(set(both)).unwrap().again);
+    let View::Rates(versions) = world.ledger.read(&Query::Rates).unwrap() else { panic!() };
+    let prices = versions.iter().map(|of| (of.rates.version, of.rates.cpu_per_second.0, of.rates.gpu_per_second.0));
+    assert_eq!(prices.collect::<Vec<_>>()[..2], [(3, 1, 2), (2, 1, 2_500_000)]);
+}
