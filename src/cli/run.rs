@@ -133,7 +133,19 @@ pub(super) struct Gpu {
     pub(super) nvml_library: Option<PathBuf>,
 }
 
+/// An option that is misspelt is no command: it would run, under limits that nobody has set.
+fn refuse_option_as_command(command: &[OsString], said: impl Iterator<Item = OsString>) -> Result<(), Failure> {
+    let Some(first) = command.first().filter(|first| first.as_encoded_bytes().starts_with(b"-")) else { return Ok(()) };
+    let before: Vec<OsString> = said.take_while(|word| word != first).collect();
+    if before.iter().any(|word| word == "--") {
+        return Ok(());
+    }
+    Err(Failure::new(format!("unexpected option {}", first.display()))
+        .hint("`jobmeter run --help` shows those there are; a command that begins with a hyphen stands behind --"))
+}
+
 pub(super) fn run(run: &Run, settings: &Settings, out: &Output) -> Result<ExitCode, Failure> {
+    refuse_option_as_command(&run.command, std::env::args_os())?;
     let options = options(run, settings)?;
     if run.dry_run {
         let found = runner::dry_run(&options)
@@ -338,6 +350,17 @@ fn dry_run_text(user: &str, found: &DryRun) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_misspelt_option_is_no_command() {
+        let is_refused = |said: &str, command: &str| {
+            let words = |text: &str| text.split(' ').map(OsString::from).collect::<Vec<_>>();
+            refuse_option_as_command(&words(command), words(said).into_iter()).is_err()
+        };
+        assert!(is_refused("jobmeter run --limt 5 -- true", "--limt 5 -- true"));
+        assert!(!is_refused("jobmeter run -- --odd a", "--odd a"));
+        assert!(!is_refused("jobmeter run -q sh -c --", "sh -c --"));
+    }
 
     #[test]
     fn schedulers_say_which_job_and_task_it_is() {

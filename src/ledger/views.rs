@@ -54,7 +54,8 @@ pub enum Change {
     Grant { user: String, amount: Nanocredits, expires_at: Option<i64>, by: String, why: String, key: String },
     /// A correction: positive gives credits back, negative takes them.
     Adjust { user: String, amount: Nanocredits, by: String, why: String, key: String },
-    /// A new version of the rate card (`version` in it is ignored). Attempts keep the card they were opened with.
+    /// A new version of the rate card, out of the one that `version` in it names, which has to be the newest. Attempts keep the card they
+    /// were opened with.
     SetRates { rates: RateCard, by: String },
     /// An operator's stop of all tasks of a job.
     StopJob { job: String, by: String, why: String },

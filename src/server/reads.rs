@@ -117,12 +117,21 @@ async fn job(
     caller: Caller,
     Path(job): Path<String>,
 ) -> Result<Json<Box<JobView>>, Problem> {
-    let View::Job(Some(found)) = app.readers.read(Query::Job { job: job.clone() }).await? else {
-        return Err(Problem::missing(format!("no job {job:?} is known")));
-    };
-    // The beginning of an id would tell that there is such a job.
-    let may = caller.only().is_none_or(|own| own == found.user && found.job == job);
-    if may { Ok(Json(found)) } else { Err(Problem::missing(format!("no job {job:?} is known"))) }
+    Ok(Json(job_for(&app, caller.only().as_deref(), job).await?))
+}
+
+/// The job that a text names, for a caller who may see those of `only` alone: to him the beginning of an id would tell that there is such a
+/// job, and of several whose names.
+pub(super) async fn job_for(app: &Arc<App>, only: Option<&str>, job: String) -> Result<Box<JobView>, Problem> {
+    let missing = || Problem::missing(format!("no job {job:?} is known"));
+    match (app.readers.read(Query::Job { job: job.clone() }).await, only) {
+        (Ok(View::Job(Some(found))), None) => Ok(found),
+        (Ok(View::Job(Some(found))), Some(own)) if own == found.user && found.job == job => Ok(found),
+        (Err(error), only) if only.is_none() || !matches!(error, LedgerError::Refused(_) | LedgerError::Missing(_)) => {
+            Err(error.into())
+        }
+        _ => Err(missing()),
+    }
 }
 
 /// Whether an operator stopped it: a sidecar asks between two reports.

@@ -229,3 +229,19 @@ fn a_proxys_word_is_taken_only_where_that_was_said() {
     assert_eq!(of("/api/v1/users/ann/limit", "PUT", &["ann"]), 403);
     assert_eq!(of("/admin", "GET", &["ann"]), 403);
 }
+
+#[test]
+fn the_beginning_of_an_id_tells_nothing_of_anothers_jobs() {
+    let service = Service::start();
+    let alice = service.key(&["a", "--only-user", "--user", "alice"]);
+    for job in ["plan-1", "plan-2"] {
+        let called = service.call(&service.admin, &["--user", "bob", "run", "-q", "--job", job, "--", "true"]);
+        assert_eq!(called.status, 0, "{called:?}");
+    }
+    for path in ["plan", "plan-", "plan-1"] {
+        let (status, told) = service.ask(&alice, "GET", &format!("/api/v1/jobs/{path}"), "");
+        assert!(status == 404 && !told.to_string().contains("plan-2"), "{path}: {status} {told}");
+    }
+    let (status, told) = service.ask(&service.admin, "GET", "/api/v1/jobs/plan", "");
+    assert!(status == 409 && told.to_string().contains("plan-2"), "{status} {told}");
+}

@@ -53,8 +53,10 @@ def used_by(number):
     for attempt in found["attempts"]:
         assert attempt["reason"] == "completed", attempt
         for uuid, usage in attempt["usage"].get("gpus", {}).items():
-            held[uuid] += float(usage["allocated_seconds"])
-            busy[uuid] += float(usage["busy_seconds"])
+            # On a busy machine a device may be the job's before NVML has told its name.
+            name = uuid.replace("unknown-", "")
+            held[name] += float(usage["allocated_seconds"])
+            busy[name] += float(usage["busy_seconds"])
     return held, busy
 
 

@@ -177,6 +177,12 @@ impl Gpus {
         self.devices.iter_mut().for_each(|device| device.begin(now_us));
     }
 
+    /// Whether the command's process exists.
+    #[must_use]
+    pub fn has_begun(&self) -> bool {
+        self.began
+    }
+
     /// Nothing after this is the job's.
     pub fn end(&mut self, now_us: u64) {
         self.advance(now_us);

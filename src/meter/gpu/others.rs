@@ -31,8 +31,8 @@ const VARIABLES: [(&str, &str); 4] = [
 ];
 /// Slurm's, for devices of any maker.
 const OF_SLURM: [&str; 2] = ["SLURM_STEP_GPUS", "SLURM_JOB_GPUS"];
-/// One look at open files looks at no more processes.
-const LOOKED_AT_MAX: usize = 256;
+/// Open files are looked at no more often.
+const SCAN_US: u64 = 1_000_000;
 
 /// A device of which nothing but its file is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,6 +129,7 @@ fn chosen(list: &str, of_model: &[usize]) -> Vec<usize> {
 pub struct OtherGpus {
     devices: Vec<Held>,
     claims: Option<Claims>,
+    scanned_us: u64,
 }
 
 #[derive(Debug)]
@@ -162,7 +163,11 @@ impl OtherGpus {
             let is_given = given.contains(&at);
             Held { device, is_given, is_open: false, had_us: 0, claim: None }
         };
-        Self { devices: here.into_iter().enumerate().map(held).collect(), claims: options.claims.clone() }
+        Self {
+            devices: here.into_iter().enumerate().map(held).collect(),
+            claims: options.claims.clone(),
+            scanned_us: 0,
+        }
     }
 
     /// So much time has passed; `living` are the job's processes, which may have opened some.
@@ -170,10 +175,15 @@ impl OtherGpus {
         if self.devices.is_empty() {
             return;
         }
-        let open = open_by(&living());
+        let now_us = SystemClock.boottime_us();
+        let is_due = now_us >= self.scanned_us.saturating_add(SCAN_US);
+        let open = is_due.then(|| open_by(&living()));
+        self.scanned_us = if is_due { now_us } else { self.scanned_us };
         for held in &mut self.devices {
             let was_the_jobs = held.is_the_jobs();
-            held.is_open = held.device.rdev.is_some_and(|rdev| open.contains(&rdev));
+            if let Some(open) = &open {
+                held.is_open = held.device.rdev.is_some_and(|rdev| open.contains(&rdev));
+            }
             if held.is_the_jobs()
                 && held.claim.is_none()
                 && let Some(claims) = &self.claims
@@ -240,7 +250,7 @@ impl OtherGpus {
 /// Which device files these processes have open.
 fn open_by(pids: &[i32]) -> BTreeSet<u64> {
     let files = |pid: &i32| proc::path(*pid, "fd").and_then(std::fs::read_dir).into_iter().flatten().flatten();
-    let open = pids.iter().take(LOOKED_AT_MAX).flat_map(files).filter_map(|entry| std::fs::metadata(entry.path()).ok());
+    let open = pids.iter().flat_map(files).filter_map(|entry| std::fs::metadata(entry.path()).ok());
     open.filter(|found| found.file_type().is_char_device()).map(|found| found.rdev()).collect()
 }
 

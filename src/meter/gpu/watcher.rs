@@ -372,7 +372,9 @@ impl Watcher {
 
     /// A helper that was asked for its devices.
     fn start(&mut self) -> Result<Helper, Fault> {
-        if std::mem::replace(&mut self.options.no_helper, self.options.giver == Giver::Container) {
+        let is_of_container = self.options.giver == Giver::Container;
+        let has_begun = is_of_container && locked(&self.shared.gpus).has_begun();
+        if std::mem::replace(&mut self.options.no_helper, is_of_container) || has_begun {
             let why = "no helper is started beside a job whose user it has: the job could take it over".to_owned();
             return Err(Fault { kind: FaultKind::Unsupported, why });
         }

@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::super::App;
 use super::super::api::change;
 use super::super::problem::Problem;
+use super::super::reads::job_for;
 use super::session::Visitor;
 use super::{Page, encoded, page_or, rendered};
 use crate::domain::units::{Microseconds, Nanocredits};
@@ -167,13 +168,7 @@ pub(super) async fn one(State(app): State<Arc<App>>, visitor: Visitor, Path(job)
 }
 
 async fn shown(app: &Arc<App>, visitor: &Visitor, job: &str) -> Result<Response, Problem> {
-    let missing = || Problem::missing(format!("no job {job:?} is known"));
-    let View::Job(Some(found)) = app.readers.read(Query::Job { job: job.to_owned() }).await? else {
-        return Err(missing());
-    };
-    if visitor.caller.only().is_some_and(|own| own != found.user || found.job != job) {
-        return Err(missing());
-    }
+    let found = job_for(app, visitor.caller.only().as_deref(), job.to_owned()).await?;
     let url = format!("/jobs/{}", encoded(&found.job));
     let page = Page::new(app, visitor, "jobs", url, !matches!(found.state.as_str(), "ended" | "refused")).await?;
     Ok(rendered(&page_of(page, &found)))
