@@ -64,9 +64,11 @@ def stage(name, about, *binaries, arguments=(), **more):
 
 
 STAGES = (
-    stage("kernel", "real groups, kills, freezes, clocks, terminals and a systemd", "kernel", arguments=("--test-threads", "1"), cores=0.6,
+    stage("kernel", "real groups, kills, freezes, clocks, terminals and a systemd", "kernel", arguments=("--test-threads", "1", "--skip", "gpus::"), cores=0.5,
           packages=("vim", "faketime", "systemd", "dbus", "dbus-user-session", "libpam-systemd", "sshfs", "openssh-sftp-server", "passwd",
                     "iproute2", "procps", "util-linux"), kernel=True),
+    stage("gpus", "jobs on scripted devices by each source of CPU time", "kernel", arguments=("--test-threads", "1", "gpus::"), cores=0.2,
+          packages=("iproute2", "procps", "util-linux"), kernel=True),
     stage("cli", "the command line and the service as their users see them", "it", cores=0.7, packages=(*POSTGRES, "curl", "procps")),
     stage("simulation", "a thousand worlds of jobs, replicas and a bad network", "sim", cores=1.4),
     stage("unit", "the library's own tests, both stores, and seeds of the fuzzers", "lib", "seeds", cores=0.7, packages=POSTGRES),
