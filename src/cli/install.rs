@@ -9,11 +9,10 @@ use std::process::ExitCode;
 use uuid::Uuid;
 
 use super::output::{Failure, Output};
-use crate::meter::gpu::program::{LIBRARIES, LOADER};
+use crate::meter::gpu::program::{LIBRARIES, LOADER, NAME as HELPER};
 use crate::sys::identity::FileIdentity;
 
 const WRAPPER: &str = "jobmeter-wrapper";
-const HELPER: &str = "jobmeter-nvml";
 const LIBEXEC: &str = "/usr/libexec/jobmeter";
 /// Of glibc and gcc: the helper's, and those that the driver's library names (`readelf -d libnvidia-ml.so.1`).
 const NEEDED: [&str; 6] = ["libc.so.6", "libm.so.6", "libdl.so.2", "libpthread.so.0", "librt.so.1", "libgcc_s.so.1"];

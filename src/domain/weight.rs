@@ -32,10 +32,8 @@ impl GpuWeight {
         }
         rest.ends_with(last)
     }
-}
 
-impl GpuWeight {
-    /// Whether the pattern fits by a word that is this model's own.
+    /// Whether the pattern fits one of [`UNREAD_MODELS`] by a word that is its own.
     fn names(&self, model: &str) -> bool {
         let own = match model {
             AMD => "amd",

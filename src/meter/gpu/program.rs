@@ -8,7 +8,8 @@ use std::process::{Command, Stdio};
 use super::options::{Giver, GpuOptions};
 use super::wire::{Fault, FaultKind};
 
-const NAME: &str = "jobmeter-nvml";
+/// The helper's, wherever it is installed.
+pub const NAME: &str = "jobmeter-nvml";
 /// From where jobmeter lies, where packages put what is not for users.
 const LIBEXEC: &str = "../libexec/jobmeter";
 /// What could make the loader take another library than the system's.
