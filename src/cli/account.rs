@@ -17,17 +17,22 @@ pub(super) fn account(account: Account, settings: &Settings, out: &Output) -> Re
     let (user, by) = (settings.user.clone(), settings.by.clone());
     let change = match account {
         Account::Show { entries } => return show(entries, settings, out),
-        Account::Limit { limit, period, why } => Change::SetLimit { user, limit: limit.0, period, by, why },
+        Account::Limit { limit, period, since, carry_over, why } => {
+            let carry_over = carry_over.map(|carried| carried == super::values::Whether::Yes);
+            Change::SetLimit { user, limit: limit.0, period, since: since.map(Into::into), carry_over, by, why }
+        }
+        Account::Suspend { why } => Change::Suspend { user, by, why },
+        Account::Resume { why } => Change::Resume { user, by, why },
+        Account::Revoke { grant, why } => Change::RevokeGrant { user, grant, by, why },
         Account::Grant { credits, expires_in, reason } => {
-            let now_s = SystemClock.realtime_us().div_euclid(1_000_000);
-            let after = |span: super::values::Span| i64::try_from(span.0.as_secs()).unwrap_or(i64::MAX);
-            let expires_at = expires_in.map(|span| now_s.saturating_add(after(span)));
+            let expires_at = expires_in.map(after);
             let Reasoned { why, key } = keyed(reason);
             Change::Grant { user, amount: credits, expires_at, by, why, key: key.unwrap_or_default() }
         }
-        Account::Adjust { credits, reason } => {
+        Account::Adjust { credits, grant, expires_in, reason } => {
+            let expires_at = expires_in.map(after);
             let Reasoned { why, key } = keyed(reason);
-            Change::Adjust { user, amount: credits, by, why, key: key.unwrap_or_default() }
+            Change::Adjust { user, amount: credits, grant, expires_at, by, why, key: key.unwrap_or_default() }
         }
     };
     let mut ledger = settings.connect()?;
@@ -37,6 +42,12 @@ pub(super) fn account(account: Account, settings: &Settings, out: &Output) -> Re
         let again = if answer.again { "nothing changed: this key was posted before\n" } else { "" };
         format!("{again}{}", text(&account, style))
     })
+}
+
+/// In seconds since 1970, so long from now.
+fn after(span: super::values::Span) -> i64 {
+    let now_s = SystemClock.realtime_us().div_euclid(1_000_000);
+    now_s.saturating_add(i64::try_from(span.0.as_secs()).unwrap_or(i64::MAX))
 }
 
 fn keyed(reason: Reasoned) -> Reasoned {
@@ -59,7 +70,8 @@ fn show_text(account: &AccountView, entries: &[EntryView], style: &Style) -> Str
     for grant in cleaned(account).grants {
         let until = grant.expires_at.as_ref().map_or("no expiry".to_owned(), |at| format!("until {at}"));
         shown.push_str(&format!(
-            "grant {} of {} left, {until}: {}\n",
+            "grant {}: {} of {} left, {until}: {}\n",
+            grant.id,
             credits(grant.left),
             credits(grant.amount),
             grant.why

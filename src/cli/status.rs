@@ -23,7 +23,7 @@ pub(super) fn status(status: &Status, settings: &Settings, out: &Output) -> Resu
     let started_us = SystemClock.boottime_us();
     loop {
         let account = account_of(ledger.as_mut(), &settings.user)?;
-        let enough = |wanted: Nanocredits| account.available.is_none_or(|available| available >= wanted);
+        let enough = |wanted: Nanocredits| account.available.is_none_or(|free| free >= wanted) && !account.suspended;
         if status.wait_for.is_none_or(enough) {
             return out.print(&account, |style| if status.short { short(&account) } else { text(&account, style) });
         }
@@ -39,7 +39,7 @@ pub(super) fn status(status: &Status, settings: &Settings, out: &Output) -> Resu
 
 pub(super) fn account_of(ledger: &mut dyn Ledger, user: &str) -> Result<AccountView, Failure> {
     match ledger.read(&Query::Account { user: user.to_owned() })? {
-        View::Account(account) => Ok(account),
+        View::Account(account) => Ok(*account),
         _ => Err(LedgerError::unasked().into()),
     }
 }
@@ -47,11 +47,8 @@ pub(super) fn account_of(ledger: &mut dyn Ledger, user: &str) -> Result<AccountV
 /// What is left of what could be spent; without a limit, what was charged. What burns is marked.
 pub(super) fn short(account: &AccountView) -> String {
     let burning = if account.running > 0 { "↓" } else { "" };
-    match account.left.filter(|_| account.limit.is_some()) {
-        Some(left) => {
-            let whole = left.at_least_zero().saturating_add(account.current);
-            format!("{}/{}{burning}\n", credits(left), credits(whole))
-        }
+    match account.left.zip(account.limit) {
+        Some((left, limit)) => format!("{}/{}{burning}\n", credits(left), credits(limit)),
         None => format!("{}{burning}\n", credits(account.current)),
     }
 }
@@ -65,28 +62,15 @@ pub(super) fn text(account: &AccountView, style: &Style) -> String {
     let reset = duration(account.resets_in_ms / 1_000);
     let user = style.bold(&account.user);
     let mut text = match (account.left, account.limit) {
-        (Some(left), Some(_)) => {
-            let grants = account.grants.iter().fold(Nanocredits::ZERO, |sum, grant| sum.saturating_add(grant.left));
-            let whole = left.at_least_zero().saturating_add(account.current);
+        (Some(left), Some(limit)) => {
             let number = credits(left);
             let number = if left <= Nanocredits::ZERO { style.bad(&number) } else { style.good(&number) };
-            let mut text = format!("{user}  {number} of {} credits left {period}, resets in {reset}\n", credits(whole));
-            let free = account.available.unwrap_or_default();
-            let parts = [(account.current, '█'), (account.held, '▓'), (account.provisional, '▒'), (free, '░')];
-            text.push_str(&format!("{}\n", bar(&parts, style.width.min(80))));
-            text.push_str(&format!("█ charged {}  ▓ held {}", credits(account.current), credits(account.held)));
-            if account.provisional > Nanocredits::ZERO {
-                text.push_str(&style.warning(&format!("  ▒ provisional {}", credits(account.provisional))));
-            }
-            text.push_str(&format!("  ░ free {}", credits(free)));
-            if grants > Nanocredits::ZERO {
-                text.push_str(&format!("  (grants {})", credits(grants)));
-            }
-            text.push('\n');
-            text
+            let limit = credits(limit);
+            format!("{user}  {number} of {limit} credits left {period}, resets in {reset}\n{}", parts(&account, style))
         }
         _ => format!("{user}  no limit; {} credits charged {period}, resets in {reset}\n", credits(account.current)),
     };
+    text.push_str(&notes(&account, style));
     if account.running > 0 {
         let jobs =
             if account.running == 1 { "1 task runs".to_owned() } else { format!("{} tasks run", account.running) };
@@ -96,6 +80,54 @@ pub(super) fn text(account: &AccountView, style: &Style) -> String {
             text.push_str(&format!(": zero in {} ({at})", duration(u64::try_from(lasts).unwrap_or(0))));
         }
         text.push('\n');
+    }
+    text
+}
+
+/// The bar, and what its parts are.
+fn parts(account: &AccountView, style: &Style) -> String {
+    let free = account.available.unwrap_or_default();
+    let leased = Nanocredits(account.held.0.saturating_sub(account.provisional.0)).at_least_zero();
+    let shown = [(charged(account), '█'), (leased, '▓'), (account.provisional, '▒'), (free, '░')];
+    let mut text = format!("{}\n", bar(&shown, style.width.min(80)));
+    text.push_str(&format!("█ charged {}  ▓ held {}", credits(charged(account)), credits(leased)));
+    if account.provisional > Nanocredits::ZERO {
+        text.push_str(&style.warning(&format!("  ▒ provisional {}", credits(account.provisional))));
+    }
+    text.push_str(&format!("  ░ free {}", credits(free)));
+    let grants = account.grants.iter().fold(0_i128, |sum, grant| sum + i128::from(grant.left.0));
+    if let Some(grants) = i64::try_from(grants).ok().filter(|grants| *grants > 0) {
+        text.push_str(&format!("  (grants {})", credits(Nanocredits(grants))));
+    }
+    if account.corrected < Nanocredits::ZERO {
+        text.push_str(&format!("  corrected {}", credits(account.corrected)));
+    }
+    text.push('\n');
+    text
+}
+
+/// A service of before says it by `current` alone.
+fn charged(account: &AccountView) -> Nanocredits {
+    if account.charged == Nanocredits::ZERO && account.corrected == Nanocredits::ZERO {
+        account.current.at_least_zero()
+    } else {
+        account.charged
+    }
+}
+
+/// What stands in the way, and what is to come.
+fn notes(account: &AccountView, style: &Style) -> String {
+    let mut text = String::new();
+    if account.suspended {
+        text.push_str(&style.bad("suspended by an operator: nothing starts, and what runs stops\n"));
+    }
+    if account.debt > Nanocredits::ZERO {
+        let debt = credits(account.debt);
+        text.push_str(&style.warning(&format!("{debt} credits are owed: what becomes free next pays them\n")));
+    }
+    if let Some(pending) = &account.pending {
+        let limit = pending.limit.map_or_else(|| "no limit".to_owned(), credits);
+        text.push_str(&format!("from {} on: {limit} a {}\n", pending.since, pending.period.as_str()));
     }
     text
 }

@@ -139,7 +139,7 @@ impl Top {
     fn look(&mut self, ledger: &mut dyn Ledger, user: Option<&str>) -> Result<(), LedgerError> {
         self.account = match user {
             Some(user) => match ledger.read(&Query::Account { user: user.to_owned() })? {
-                View::Account(account) => Some(account),
+                View::Account(account) => Some(*account),
                 _ => return Err(LedgerError::unasked()),
             },
             None => None,

@@ -4,12 +4,14 @@ use std::str::FromStr;
 
 use std::time::Duration;
 
+use clap::ValueEnum;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use nix::sys::signal::Signal;
 
 use crate::domain::printable::is_hidden;
 use crate::domain::units::{Microseconds, Nanocredits};
 use crate::domain::weight::GpuWeight;
+use crate::ledger::views::LimitSince;
 use crate::runner::options::{Grace, GraceError, Notice};
 
 /// A duration that people type: `30s`, `1h 30m`, `250ms`.
@@ -86,6 +88,31 @@ pub(super) fn amount_above_zero(text: &str) -> Result<Nanocredits, String> {
 
 pub(super) fn limit(text: &str) -> Result<Limit, String> {
     if text == "none" { Ok(Limit(None)) } else { amount(text).map(|amount| Limit(Some(amount))) }
+}
+
+/// From when on a limit counts.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum Since {
+    /// From this moment on
+    Now,
+    /// From the next period on
+    NextPeriod,
+}
+
+impl From<Since> for LimitSince {
+    fn from(since: Since) -> Self {
+        match since {
+            Since::Now => Self::Now,
+            Since::NextPeriod => Self::NextPeriod,
+        }
+    }
+}
+
+/// What a flag with two answers says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Whether {
+    Yes,
+    No,
 }
 
 /// In parts per million, as the fraction of a [`Microseconds`].

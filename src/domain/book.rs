@@ -10,7 +10,12 @@ pub struct Source(pub i64);
 impl Source {
     /// The allowance is spent first.
     pub const ALLOWANCE: Self = Self(0);
+    /// Nothing had it: it is owed.
+    pub const DEBT: Self = Self(-1);
 }
+
+/// Stands for "no limit" where an amount is needed: far beyond every price, far below the end of the range.
+pub const UNLIMITED: Nanocredits = Nanocredits(i64::MAX / 4);
 
 /// An amount and where it comes from.
 pub type Part = (Source, Nanocredits);

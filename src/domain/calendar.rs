@@ -30,6 +30,13 @@ pub fn month_end(at_s: i64) -> i64 {
     days_before(year, month).saturating_mul(DAY_S)
 }
 
+/// The day that holds `at_s`, as `2026-11-30`.
+#[must_use]
+pub fn date(at_s: i64) -> String {
+    let (year, month, day) = civil(at_s);
+    format!("{year:04}-{month:02}-{day:02}")
+}
+
 /// Year, month and day. Years are counted from March here, so that the leap day is a year's last.
 #[must_use]
 pub fn civil(at_s: i64) -> (i64, i64, i64) {

@@ -17,6 +17,7 @@
     )
 )]
 
+pub mod balance;
 pub mod book;
 pub mod calendar;
 pub mod deadline;

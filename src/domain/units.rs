@@ -44,6 +44,18 @@ pub enum AmountError {
     },
 }
 
+/// A sum that no amount can hold. It is never kept as another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutOfRange;
+
+impl fmt::Display for OutOfRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a sum of credits would be larger than the books can hold")
+    }
+}
+
+impl std::error::Error for OutOfRange {}
+
 impl Nanocredits {
     /// No credits.
     pub const ZERO: Self = Self(0);
@@ -58,6 +70,22 @@ impl Nanocredits {
     #[must_use]
     pub const fn saturating_sub(self, other: Self) -> Self {
         Self(self.0.saturating_sub(other.0))
+    }
+
+    /// The exact sum.
+    ///
+    /// # Errors
+    /// Where no amount can be that large.
+    pub fn plus(self, other: Self) -> Result<Self, OutOfRange> {
+        self.0.checked_add(other.0).map(Self).ok_or(OutOfRange)
+    }
+
+    /// The exact difference.
+    ///
+    /// # Errors
+    /// Where no amount can be that large.
+    pub fn less(self, other: Self) -> Result<Self, OutOfRange> {
+        self.0.checked_sub(other.0).map(Self).ok_or(OutOfRange)
     }
 
     /// Four significant digits at least, no more zeros than that needs.

@@ -212,6 +212,33 @@ fn meant(status: StatusCode, problem: Problem) -> LedgerError {
     }
 }
 
+/// Of a limit or a correction. What is not said is left out: a service of before refuses what it does not know.
+fn body_of(change: &Change) -> serde_json::Value {
+    let mut body = json!({});
+    let mut add = |name: &str, value: Option<serde_json::Value>| {
+        if let (Some(fields), Some(value)) = (body.as_object_mut(), value) {
+            fields.insert(name.to_owned(), value);
+        }
+    };
+    match change {
+        Change::SetLimit { limit, period, since, carry_over, why, .. } => {
+            add("limit", Some(json!(limit)));
+            add("period", Some(json!(period)));
+            add("since", since.map(|since| json!(since)));
+            add("carryOver", carry_over.map(|carry_over| json!(carry_over)));
+            add("why", Some(json!(why)));
+        }
+        Change::Adjust { amount, grant, expires_at, why, .. } => {
+            add("amount", Some(json!(amount)));
+            add("grant", grant.map(|grant| json!(grant)));
+            add("expiresAt", expires_at.map(|expires_at| json!(expires_at)));
+            add("why", Some(json!(why)));
+        }
+        _ => {}
+    }
+    body
+}
+
 impl Ledger for HttpLedger {
     fn open(&mut self, request: &OpenRequest) -> Result<OpenAnswer, LedgerError> {
         let asked = self.of_attempt(Method::PUT, &request.identity.attempt.to_string(), &[], request.secret);
@@ -229,17 +256,22 @@ impl Ledger for HttpLedger {
     /// `by` is the key's name there, whatever is said here.
     fn change(&mut self, change: &Change) -> Result<ChangeAnswer, LedgerError> {
         match change {
-            Change::SetLimit { user, limit, period, why, .. } => {
-                let body = json!({ "limit": limit, "period": period, "why": why });
-                self.tell(Method::PUT, &["users", user, "limit"], &body)
+            Change::SetLimit { user, .. } => self.tell(Method::PUT, &["users", user, "limit"], &body_of(change)),
+            Change::Suspend { user, why, .. } => {
+                self.tell(Method::POST, &["users", user, "suspend"], &json!({ "why": why }))
+            }
+            Change::Resume { user, why, .. } => {
+                self.tell(Method::POST, &["users", user, "resume"], &json!({ "why": why }))
+            }
+            Change::RevokeGrant { user, grant, why, .. } => {
+                let path = ["users", user, "grants", &grant.to_string(), "revoke"];
+                self.tell(Method::POST, &path, &json!({ "why": why }))
             }
             Change::Grant { user, amount, expires_at, why, key, .. } => {
                 let body = json!({ "amount": amount, "expiresAt": expires_at, "why": why });
                 self.tell_once(&["users", user, "grants"], &body, key)
             }
-            Change::Adjust { user, amount, why, key, .. } => {
-                self.tell_once(&["users", user, "adjustments"], &json!({ "amount": amount, "why": why }), key)
-            }
+            Change::Adjust { user, key, .. } => self.tell_once(&["users", user, "adjustments"], &body_of(change), key),
             Change::SetRates { rates, .. } => {
                 let body = serde_json::to_value(rates).map_err(|error| LedgerError::Broken(error.to_string()))?;
                 self.tell(Method::PUT, &["rates"], &body)
@@ -275,7 +307,7 @@ impl Ledger for HttpLedger {
             cursor: Option<String>,
         }
         Ok(match query {
-            Query::Account { user } => View::Account(self.get(&["users", user, "credits"], &[])?),
+            Query::Account { user } => View::Account(Box::new(self.get(&["users", user, "credits"], &[])?)),
             Query::Entries { user, count_max } => {
                 View::Entries(self.get(&["users", user, "entries"], &[("count", count_max.to_string())])?)
             }

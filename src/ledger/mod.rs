@@ -16,6 +16,7 @@ pub mod store;
 pub mod usage_range;
 pub mod views;
 
+use crate::domain::units::OutOfRange;
 use keys::Secret;
 use protocol::{Finish, FinishAnswer, OpenAnswer, OpenRequest, Report, ReportAnswer};
 use relay::Kept;
@@ -96,6 +97,12 @@ pub enum LedgerError {
     /// Corrupt data, or data of a newer version: stop.
     #[error("{0}")]
     Broken(String),
+}
+
+impl From<OutOfRange> for LedgerError {
+    fn from(error: OutOfRange) -> Self {
+        Self::Refused(error.to_string())
+    }
 }
 
 impl LedgerError {

@@ -200,13 +200,16 @@ pub struct NextPeriod {
     pub lasts_ms: u64,
 }
 
-/// What is left in the account, for people.
+/// What is left in the account, for people. One function of the books makes it: `limit - left` is what was spent of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Balance {
-    /// Free, held and provisional together: what is not yet charged. `None` without a limit.
+    /// Free and held together, less what is owed. `None` without a limit.
     pub left: Option<Nanocredits>,
-    /// Allowance of the period plus live grants. `None` without a limit.
+    /// What could be spent in the period. `None` without a limit.
     pub limit: Option<Nanocredits>,
+    /// An operator has suspended the account.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub suspended: bool,
 }
 
 /// Answer to [`OpenRequest`].

@@ -1,125 +1,20 @@
 //! What people and programs may change in a ledger and read from it.
 
+mod changes;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::keys::{KeyView, Scope};
-use super::protocol::{AttemptIdentity, Balance, JobKind, Reason, StopReason};
+pub use self::changes::{
+    Change, ChangeAnswer, LimitSince, NewKey, PeriodLength, RESERVED_MAX_MS, RESERVED_MS, Reserved,
+};
+use super::keys::KeyView;
+use super::protocol::{AttemptIdentity, JobKind, Reason};
 use super::usage_range::UsageRange;
 use crate::domain::rating::{Price, RateCard, VirtualTime};
 use crate::domain::units::Nanocredits;
 use crate::domain::usage::Usage;
-
-/// How long a limit counts for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum PeriodLength {
-    /// A day in UTC.
-    #[default]
-    Day,
-    /// A month in UTC.
-    Month,
-}
-
-impl PeriodLength {
-    /// The word for it everywhere.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Day => "day",
-            Self::Month => "month",
-        }
-    }
-}
-
-impl std::str::FromStr for PeriodLength {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let known = [Self::Day, Self::Month].into_iter().find(|length| length.as_str() == text);
-        known.ok_or_else(|| format!("{text:?} is no period: use day or month"))
-    }
-}
-
-/// A change, by whom (`by`, a login name or a key's name).
-#[expect(missing_docs, reason = "the fields are words of the design")]
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum Change {
-    /// Sets a user's limit per period, from the next period on where the length changes or the limit falls; a higher
-    /// limit counts at once.
-    SetLimit { user: String, limit: Option<Nanocredits>, period: PeriodLength, by: String, why: String },
-    /// Extra credits, with an expiry (seconds since the epoch) or without. `key` makes a repeat harmless.
-    Grant { user: String, amount: Nanocredits, expires_at: Option<i64>, by: String, why: String, key: String },
-    /// A correction: positive gives credits back, negative takes them.
-    Adjust { user: String, amount: Nanocredits, by: String, why: String, key: String },
-    /// A new version of the rate card, out of the one that `version` in it names, which has to be the newest. Attempts keep the card they
-    /// were opened with.
-    SetRates { rates: RateCard, by: String },
-    /// An operator's stop of all tasks of a job.
-    StopJob { job: String, by: String, why: String },
-    /// Charges tokens to a job at once; what the account cannot cover is overshoot.
-    ChargeTokens { job: String, count: u64, by: String, key: String },
-    /// Sets aside what so many tokens of a job can cost at most, for so long; `new_id` names it from now on.
-    ReserveTokens { job: String, count: u64, lasts_ms: u64, new_id: Uuid, by: String, key: String },
-    /// Charges the tokens that were used of a reservation, none for all that was not needed, and gives the rest back.
-    SettleTokens { job: String, reservation: Uuid, count: u64, by: String, key: String },
-    /// A key of the ledger service, of which only the hash is given.
-    CreateKey { id: String, hash: String, name: String, scope: Scope, user: Option<String>, by: String },
-    /// Makes a key invalid, for good.
-    RevokeKey { id: String, by: String },
-    /// Settles a provisional attempt at `usage`, or at its full hold where that is `None`.
-    Settle { attempt: Uuid, usage: Option<Usage>, by: String, why: String },
-}
-
-/// A key to be made, by whom.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NewKey {
-    /// For people.
-    pub name: String,
-    /// What it may do.
-    pub scope: Scope,
-    /// Whose account alone.
-    pub user: Option<String>,
-    /// Who makes it.
-    pub by: String,
-}
-
-/// Answer to a [`Change`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct ChangeAnswer {
-    /// Whether the same change with the same key had been made before.
-    pub again: bool,
-    /// The account concerned, after it; `None` for rates and stops.
-    pub balance: Option<Balance>,
-    /// What was charged (tokens, settle), else zero.
-    pub charged: Nanocredits,
-    /// What could not be covered.
-    pub overshoot: Nanocredits,
-    /// What was set aside.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reserved: Option<Reserved>,
-    /// Nothing was set aside, and this is why.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub refused: Option<StopReason>,
-}
-
-/// How long tokens are reserved for where nothing else is said, in ms.
-pub const RESERVED_MS: u64 = 900_000;
-/// And at most.
-pub const RESERVED_MAX_MS: u64 = 86_400_000;
-
-/// Credits that were set aside for tokens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Reserved {
-    /// To be settled by this id.
-    pub reservation: Uuid,
-    /// So many.
-    pub held: Nanocredits,
-    /// After this they go back by themselves.
-    pub lasts_ms: u64,
-}
 
 /// What to read.
 #[expect(missing_docs, reason = "the fields are words of the design")]
@@ -167,7 +62,7 @@ pub enum Whose {
 #[serde(rename_all = "snake_case")]
 pub enum View {
     /// See [`AccountView`].
-    Account(AccountView),
+    Account(Box<AccountView>),
     /// Entries.
     Entries(Vec<EntryView>),
     /// Jobs and the cursor of the next page.
@@ -194,19 +89,43 @@ pub enum View {
 pub struct AccountView {
     /// Whose.
     pub user: String,
-    /// Credits charged in this period.
+    /// `charged - corrected`, so that `limit - current` is what is left.
     pub current: Nanocredits,
-    /// Allowance per period; `None` without a limit.
+    /// What could be spent in this period: `left + charged - corrected`; `None` without a limit.
     pub limit: Option<Nanocredits>,
-    /// What is not charged yet: free + held + provisional, grants included; `None` without a limit.
+    /// For what was used in this period, whatever paid.
+    #[serde(default)]
+    pub charged: Nanocredits,
+    /// By negative corrections, and by debt that was brought into the period or made in it by late usage: zero at most.
+    #[serde(default)]
+    pub corrected: Nanocredits,
+    /// `free + held - debt`; `None` without a limit.
     pub left: Option<Nanocredits>,
-    /// Free for new leases; `None` without a limit.
+    /// For new leases; `None` without a limit.
+    #[serde(default)]
+    pub free: Option<Nanocredits>,
+    /// The same, for a jobmeter of before.
     pub available: Option<Nanocredits>,
-    /// Held by live leases.
+    /// Of the allowance of this period and of grants, by leases and reservations.
     pub held: Nanocredits,
-    /// Held for attempts that fell silent.
+    /// How much of it is held for attempts that fell silent.
     pub provisional: Nanocredits,
-    /// Left of live grants.
+    /// Owed: what becomes free next pays it.
+    #[serde(default)]
+    pub debt: Nanocredits,
+    /// An operator has suspended the account: nothing starts.
+    #[serde(default)]
+    pub suspended: bool,
+    /// What each period gives; `None` without a limit.
+    #[serde(default)]
+    pub allowance: Option<Nanocredits>,
+    /// Whether what it leaves is kept in a grant.
+    #[serde(default)]
+    pub carries_over: bool,
+    /// What counts from the next period on.
+    #[serde(default)]
+    pub pending: Option<PendingLimit>,
+    /// Live ones, in the order in which they are spent, and those of which something is held.
     pub grants: Vec<GrantView>,
     /// Day or month.
     pub period: PeriodLength,
@@ -224,13 +143,28 @@ pub struct AccountView {
     pub running: u32,
 }
 
+/// A limit that does not count yet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PendingLimit {
+    /// `None` for none.
+    pub limit: Option<Nanocredits>,
+    /// Day or month.
+    pub period: PeriodLength,
+    /// From when on, RFC 3339, UTC.
+    pub since: String,
+}
+
 /// A grant.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GrantView {
+    /// Its number in the account; zero from a service of before.
+    #[serde(default)]
+    pub id: i64,
     /// Granted.
     pub amount: Nanocredits,
-    /// Not charged yet.
+    /// Free and held together.
     pub left: Nanocredits,
     /// RFC 3339, UTC.
     pub expires_at: Option<String>,
@@ -405,27 +339,36 @@ pub struct Figures {
     pub provisional_oldest_us: u64,
     /// Accounts whose charges and holds are more than what could be spent.
     pub overspent: u64,
+    /// Owed by all accounts together.
+    #[serde(default)]
+    pub debt: Nanocredits,
+    /// Used by all attempts together, and charged to nobody.
+    #[serde(default)]
+    pub overshoot: Nanocredits,
     /// Alerts that wait for the webhook.
     pub alerts_unsent: u64,
     /// Those that burn or hold something, at most some hundred.
     pub accounts: Vec<AccountFigures>,
 }
 
-/// An account that burns.
+/// An account that burns, or owes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AccountFigures {
     /// Whose.
     pub user: String,
     /// Attempts with a live lease.
     pub running: u64,
-    /// In this period.
+    /// For what was used in this period, whatever paid.
     pub charged: Nanocredits,
-    /// By live leases.
+    /// By leases and reservations.
     pub held: Nanocredits,
-    /// For attempts that fell silent.
+    /// How much of it for attempts that fell silent.
     pub provisional: Nanocredits,
-    /// Not charged yet; `None` without a limit.
+    /// Free and held, less what is owed; `None` without a limit.
     pub left: Option<Nanocredits>,
+    /// Owed.
+    #[serde(default)]
+    pub debt: Nanocredits,
     /// Over all its running jobs.
     pub burn_per_second: Nanocredits,
 }

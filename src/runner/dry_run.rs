@@ -98,7 +98,9 @@ fn asked(options: &RunOptions) -> Result<(crate::domain::rating::RateCard, Balan
         _ => return Err(LedgerError::unasked()),
     };
     match ledger.read(&Query::Account { user: options.user.clone() })? {
-        View::Account(account) => Ok((rates, Balance { left: account.left, limit: account.limit })),
+        View::Account(account) => {
+            Ok((rates, Balance { left: account.left, limit: account.limit, suspended: account.suspended }))
+        }
         _ => Err(LedgerError::unasked()),
     }
 }

@@ -115,6 +115,7 @@ pub(super) fn refused(options: &RunOptions, reason: StopReason, balance: Balance
     let why = match reason {
         StopReason::CreditsExhausted => "credits exhausted",
         StopReason::JobLimit => "the job's own limit is reached",
+        StopReason::OperatorStop if balance.suspended => "the account is suspended by an operator",
         StopReason::OperatorStop => "the job was stopped by an operator",
     };
     let minutes = resets_in_ms / 60_000;

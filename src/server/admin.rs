@@ -20,7 +20,7 @@ use crate::domain::rating::RateCard;
 use crate::domain::units::Nanocredits;
 use crate::domain::usage::Usage;
 use crate::ledger::keys::{Scope, Secret};
-use crate::ledger::views::{Change, ChangeAnswer, PeriodLength};
+use crate::ledger::views::{Change, ChangeAnswer, LimitSince, PeriodLength};
 
 type Answered = Result<Json<ChangeAnswer>, Problem>;
 
@@ -29,7 +29,10 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::new()
         .routes(routes!(stop))
         .routes(routes!(limit))
+        .routes(routes!(suspend))
+        .routes(routes!(resume))
         .routes(routes!(grant))
+        .routes(routes!(revoke_grant))
         .routes(routes!(adjust))
         .routes(routes!(settle))
         .routes(routes!(rates))
@@ -52,12 +55,16 @@ async fn stop(State(app): State<Arc<App>>, caller: Caller, Path(job): Path<Strin
 }
 
 #[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Limit {
     /// `null` for none.
     limit: Option<Nanocredits>,
     #[serde(default)]
     period: PeriodLength,
+    /// Where it is not said: at once if it rises or nothing was spent yet, else from the next period on.
+    since: Option<LimitSince>,
+    /// Whether what a period's allowance leaves is kept in a grant; as it was where it is not said.
+    carry_over: Option<bool>,
     #[serde(default)]
     why: String,
 }
@@ -65,11 +72,45 @@ struct Limit {
 #[utoipa::path(put, path = "/users/{user}/limit", summary = "Sets the limit of a period.", params(("user" = String, Path, description = "a name")), request_body = Limit, responses((status = 200, description = "Done.", body = ChangeAnswer), Refusals))]
 async fn limit(State(app): State<Arc<App>>, caller: Caller, Path(user): Path<String>, body: Bytes) -> Answered {
     caller.may_administer()?;
-    let Limit { limit, period, why } = bounds::json(&body)?;
+    let Limit { limit, period, since, carry_over, why } = bounds::json(&body)?;
     bounds::name("user", &user)?;
     bounds::text("why", &why)?;
     bounds::amount("limit", limit.unwrap_or_default())?;
-    change(&app, &caller, Change::SetLimit { user, limit, period, by: caller.name(), why }).await
+    change(&app, &caller, Change::SetLimit { user, limit, period, since, carry_over, by: caller.name(), why }).await
+}
+
+#[utoipa::path(post, path = "/users/{user}/suspend", summary = "Nothing of the account starts, and what runs stops, until it is resumed.", params(("user" = String, Path, description = "a name")), request_body = Why, responses((status = 200, description = "Done.", body = ChangeAnswer), Refusals))]
+async fn suspend(State(app): State<Arc<App>>, caller: Caller, Path(user): Path<String>, body: Bytes) -> Answered {
+    let why = why_of(&caller, &user, &body)?;
+    change(&app, &caller, Change::Suspend { user, by: caller.name(), why }).await
+}
+
+#[utoipa::path(post, path = "/users/{user}/resume", summary = "Ends a suspension.", params(("user" = String, Path, description = "a name")), request_body = Why, responses((status = 200, description = "Done.", body = ChangeAnswer), Refusals))]
+async fn resume(State(app): State<Arc<App>>, caller: Caller, Path(user): Path<String>, body: Bytes) -> Answered {
+    let why = why_of(&caller, &user, &body)?;
+    change(&app, &caller, Change::Resume { user, by: caller.name(), why }).await
+}
+
+#[utoipa::path(post, path = "/users/{user}/grants/{grant}/revoke", summary = "Ends what is free of a grant; what jobs hold of it stays good.", params(("user" = String, Path, description = "a name"), ("grant" = i64, Path, description = "its number")), request_body = Why, responses((status = 200, description = "Done.", body = ChangeAnswer), Refusals))]
+async fn revoke_grant(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Path((user, grant)): Path<(String, String)>,
+    body: Bytes,
+) -> Answered {
+    let why = why_of(&caller, &user, &body)?;
+    let grant =
+        grant.parse().map_err(|_| Problem::malformed(format!("invalid grant {grant:?}: expected its number")))?;
+    change(&app, &caller, Change::RevokeGrant { user, grant, by: caller.name(), why }).await
+}
+
+/// Of a change to an account that the caller may make.
+fn why_of(caller: &Caller, user: &str, body: &Bytes) -> Result<String, Problem> {
+    caller.may_administer()?;
+    let Why { why } = bounds::json(body)?;
+    bounds::name("user", user)?;
+    bounds::text("why", &why)?;
+    Ok(why)
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -99,9 +140,14 @@ async fn grant(
 }
 
 #[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Adjustment {
+    /// Above zero a grant, below zero taken of what is free; the rest of that is owed.
     amount: Nanocredits,
+    /// Take of this grant alone.
+    grant: Option<i64>,
+    /// Of what is given, in seconds since 1970; the period's end where it is not said.
+    expires_at: Option<i64>,
     why: String,
 }
 
@@ -114,12 +160,12 @@ async fn adjust(
     body: Bytes,
 ) -> Answered {
     caller.may_administer()?;
-    let Adjustment { amount, why } = bounds::json(&body)?;
+    let Adjustment { amount, grant, expires_at, why } = bounds::json(&body)?;
     bounds::name("user", &user)?;
     bounds::text("why", &why)?;
     bounds::amount("amount", amount)?;
     let (by, key) = (caller.name(), idempotency_key(&headers, &format!("correction of {user}"))?);
-    change(&app, &caller, Change::Adjust { user, amount, by, why, key }).await
+    change(&app, &caller, Change::Adjust { user, amount, grant, expires_at, by, why, key }).await
 }
 
 #[derive(Deserialize, ToSchema)]

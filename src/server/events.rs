@@ -138,7 +138,7 @@ impl Watch {
 
     async fn look(&self) -> Result<Seen, LedgerError> {
         let account = match self.app.readers.read(Query::Account { user: self.user.clone() }).await? {
-            View::Account(account) => account,
+            View::Account(account) => *account,
             _ => return Err(LedgerError::unasked()),
         };
         if account.running == 0 {

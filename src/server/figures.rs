@@ -11,7 +11,7 @@ type Of = fn(&AccountFigures) -> Option<String>;
 /// In the text format of OpenMetrics, without its end.
 pub(super) fn text(figures: &Figures) -> String {
     let mut text = String::new();
-    let plain: [(&str, &str, &dyn Display); 5] = [
+    let plain: [(&str, &str, &dyn Display); 7] = [
         ("attempts_running", "Attempts with a live lease", &figures.running),
         ("attempts_provisional", "Attempts that fell silent and hold credits", &figures.provisional),
         (
@@ -20,6 +20,8 @@ pub(super) fn text(figures: &Figures) -> String {
             &Microseconds(figures.provisional_oldest_us),
         ),
         ("accounts_overspent", "Accounts that have charged and hold more than they could spend", &figures.overspent),
+        ("debt_credits", "Owed by all accounts together", &figures.debt),
+        ("overshoot_credits", "Used by all attempts and charged to nobody", &figures.overshoot),
         ("alerts_unsent", "Alerts that wait for the webhook", &figures.alerts_unsent),
     ];
     for (name, help, value) in plain {
@@ -27,15 +29,18 @@ pub(super) fn text(figures: &Figures) -> String {
         // Writing into a string cannot fail.
         let _ = writeln!(text, "jobmeter_{name} {value}");
     }
-    let of_accounts: [(&str, &str, Of); 7] = [
+    let of_accounts: [(&str, &str, Of); 8] = [
         ("account_running", "Attempts of an account with a live lease", |of| Some(of.running.to_string())),
         ("account_burn_credits_per_second", "What an account burns, in credits a second", |of| {
             Some(of.burn_per_second.to_string())
         }),
         ("account_charged_credits", "Charged to an account in its period", |of| Some(of.charged.to_string())),
-        ("account_held_credits", "Held by its live leases", |of| Some(of.held.to_string())),
-        ("account_provisional_credits", "Held for attempts that fell silent", |of| Some(of.provisional.to_string())),
-        ("account_left_credits", "What it has left, held credits included; none without a limit", |of| {
+        ("account_held_credits", "Held by its leases and reservations", |of| Some(of.held.to_string())),
+        ("account_provisional_credits", "How much of that for attempts that fell silent", |of| {
+            Some(of.provisional.to_string())
+        }),
+        ("account_debt_credits", "What it owes", |of| Some(of.debt.to_string())),
+        ("account_left_credits", "Free and held, less what it owes; none without a limit", |of| {
             of.left.map(|left| left.to_string())
         }),
         ("account_zero_seconds", "When it has nothing left at its present rate, in seconds", seconds_to_zero),
@@ -80,11 +85,13 @@ mod tests {
             held: Nanocredits(2_500_000_000),
             provisional: Nanocredits::ZERO,
             left: Some(Nanocredits(3)),
+            debt: Nanocredits::ZERO,
             burn_per_second: Nanocredits(2),
         };
         let idle = AccountFigures {
             user: "idle".to_owned(),
             left: None,
+            debt: Nanocredits::ZERO,
             burn_per_second: Nanocredits::ZERO,
             ..account.clone()
         };

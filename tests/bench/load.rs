@@ -223,8 +223,7 @@ fn main() {
     let key = std::fs::read_to_string(file("key")).unwrap().trim().to_owned();
     let service = format!("http://{}", replicas[0].1).parse::<Location>().unwrap().with_key(key.parse().ok(), None);
     let mut ledger = service.connect().unwrap();
-    let (user, by, why) = ("load".to_owned(), String::new(), String::new());
-    ledger.change(&Change::SetLimit { user, limit: None, period: PeriodLength::Day, by, why }).expect("a limit");
+    ledger.change(&Change::limit("load", None, PeriodLength::Day, "load")).expect("a limit");
     let (jobs, seconds) = (number("--jobs", 1_000), number("--seconds", 10));
     let connections = number("--connections", jobs).clamp(1, jobs);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();

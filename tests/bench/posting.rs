@@ -102,8 +102,7 @@ fn post<S: Store>(ledger: &mut StoreLedger<S>, group: &mut [Sidecar]) {
 
 fn measure<S: Store>(name: &str, ledger: &mut StoreLedger<S>) {
     let (jobs, group, seconds) = (option("--jobs", 1_000), option("--group", 500), option("--seconds", 5));
-    let (user, why, by) = ("bench".to_owned(), String::new(), "bench".to_owned());
-    ledger.change(&Change::SetLimit { user, limit: None, period: PeriodLength::Day, by, why }).expect("a limit");
+    ledger.change(&Change::limit("bench", None, PeriodLength::Day, "bench")).expect("a limit");
     let requests: Vec<OpenRequest> = (0..jobs).map(request).collect();
     let mut sidecars: Vec<Sidecar> = requests.chunks(500).flat_map(|chunk| open(ledger, chunk)).collect();
     if std::env::args().any(|argument| argument == "--shuffled") {

@@ -152,7 +152,8 @@ fn foul_ledger(path: &std::path::Path) {
     let (user, amount) = ("tester".to_owned(), "5".parse().unwrap());
     ledger.change(&Change::Grant { user, amount, expires_at: None, by, why, key }).unwrap();
     let (by, why) = (foul(), foul());
-    ledger.change(&Change::SetLimit { user: foul(), limit: None, period: PeriodLength::Day, by, why }).unwrap();
+    let (user, limit, period, since, carry_over) = (foul(), None, PeriodLength::Day, None, None);
+    ledger.change(&Change::SetLimit { user, limit, period, since, carry_over, by, why }).unwrap();
     let receipt = json!({ "cpu": { "busiest": [{ "pid": 1, "command": FOUL, "cpu_seconds": 1 }] }, "outcome": { "degraded": [FOUL] } });
     let usage = jobmeter::domain::usage::Usage { cpu_used_seconds: "1".parse().unwrap(), ..Default::default() };
     let period = lease.period;

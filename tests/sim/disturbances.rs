@@ -61,8 +61,8 @@ impl World {
         }
         if self.chance.below(3_000) == 0 {
             let limit = Nanocredits(self.limit.0 / 2 + i64::try_from(self.chance.below(40_000_000)).unwrap());
-            let (user, limit, period) = ("u".into(), Some(limit), PeriodLength::Day);
-            let change = Change::SetLimit { user, limit, period, by: "sim".into(), why: String::new() };
+            let limit = Some(limit);
+            let change = Change::limit("u", limit, PeriodLength::Day, "sim");
             self.ledger.change(&change).expect("a limit");
         }
     }

@@ -86,13 +86,7 @@ impl World {
         let mut ledger =
             SqliteLedger::open_file(&directory.path().join("l.db"), Box::new(wall.clone())).expect("a ledger");
         let limit = Nanocredits(2_000_000 + i64::try_from(chance.below(60_000_000)).unwrap());
-        let change = Change::SetLimit {
-            user: "u".into(),
-            limit: Some(limit),
-            period: PeriodLength::Day,
-            by: "sim".into(),
-            why: String::new(),
-        };
+        let change = Change::limit("u", Some(limit), PeriodLength::Day, "sim");
         ledger.change(&change).expect("a limit");
         let count = 2 + chance.below(14) as usize;
         let jobs = if chance.percent(50) { count } else { 1 + chance.below(count as u64) as usize };
@@ -136,8 +130,7 @@ impl World {
         let mut world = Self::new(seed);
         world.wall.0.fetch_sub(43_200_000_000, Ordering::Relaxed);
         (world.calm, world.life_us, world.chats, world.limit) = (true, 4_000_000_000, Vec::new(), limit);
-        let (user, period, by) = ("u".to_owned(), PeriodLength::Day, "sim".to_owned());
-        let change = Change::SetLimit { user, limit: Some(limit), period, by, why: String::new() };
+        let change = Change::limit("u", Some(limit), PeriodLength::Day, "sim");
         world.ledger.change(&change).expect("a limit");
         let sidecars = (0..count).map(|at| Sidecar {
             load_percent: 100,

@@ -1,17 +1,15 @@
-//! Accounts: limits, periods, and what is free and left.
+//! Accounts and their periods: how one follows the other, and what goes over.
 
 use super::Books;
-use super::rows::{Account, AccountSums, Attempt, Grant, Period};
-use crate::domain::book::{Part, Source};
-use crate::domain::units::Nanocredits;
+use super::holds::Move;
+use super::rows::{Account, Attempt, Entry, Grant, Period};
+use crate::domain::book::Source;
+use crate::domain::units::{NANOCREDITS_MAX, Nanocredits};
 use crate::ledger::LedgerError;
-use crate::ledger::protocol::Balance;
 use crate::ledger::views::PeriodLength;
 
 /// What a user may spend who was never given a limit: five credits a day.
 const LIMIT_DEFAULT: Nanocredits = Nanocredits(5_000_000_000);
-/// Stands for "no limit" where an amount is needed: far beyond every price, far below the end of the range.
-pub(super) const UNLIMITED: Nanocredits = Nanocredits(i64::MAX / 4);
 
 impl Books<'_> {
     /// The account in the period that holds the ledger's time; a user who was never seen gets the default. Periods
@@ -27,19 +25,10 @@ impl Books<'_> {
     fn new_account(&mut self, owner: &str) -> Account {
         let length = PeriodLength::Day;
         let (period, ends) = Period::bounds(length, self.now_s());
-        let account = Account {
-            owner: owner.to_owned(),
-            limit: Some(LIMIT_DEFAULT),
-            length,
-            period,
-            ends,
-            next: None,
-            entries: 0,
-            sums: AccountSums::default(),
-            revision: 0,
-        };
+        let limit = Some(LIMIT_DEFAULT);
+        let account = Account { limit, ..Account::new(owner, length, (period, ends)) };
         self.shelf.put_account(account.clone());
-        self.shelf.put_period(new_period(&account, period, ends, account.limit));
+        self.shelf.put_period(Period::new(owner, (period, ends), limit));
         account
     }
 
@@ -53,29 +42,134 @@ impl Books<'_> {
         if promised && period > account.period { self.next_period(&account, period) } else { Ok(account) }
     }
 
+    /// The account in the period that holds `at_s`, as if each one before it had begun on time.
     fn next_period(&mut self, before: &Account, at_s: i64) -> Result<Account, LedgerError> {
         let (limit, length) = before.next.unwrap_or((before.limit, before.length));
+        let promised_ends = self.shelf.period(&before.owner, before.ends)?.map(|promised| promised.ends);
+        if promised_ends.is_some_and(|ends| ends <= at_s) {
+            let promised = self.next_period(before, before.ends)?;
+            return self.next_period(&promised, at_s);
+        }
         let (start, ends) = Period::bounds(length, at_s);
-        let start = start.max(before.ends);
+        let start = if promised_ends.is_some() { before.ends } else { start.max(before.ends) };
+        let ends = promised_ends.unwrap_or(ends);
+        self.carry_rest(before)?;
         self.shelf.change_account(&before.owner, |account| {
             (account.limit, account.length, account.period, account.ends) = (limit, length, start, ends);
             account.next = None;
         });
         let account = self.shelf.account(&before.owner)?.unwrap_or(before).clone();
+        let given = Period::given(limit, length, (start, ends))?;
         // It is there already where a slice of it was promised.
-        if self.shelf.period(&account.owner, start)?.is_none() {
-            self.shelf.put_period(new_period(&account, start, ends, limit));
+        if self.has_period(&account.owner, start)? {
+            self.shelf.change_period(&account.owner, start, |period| period.limit = given);
+        } else {
+            self.shelf.put_period(Period::new(&account.owner, (start, ends), given));
         }
-        Ok(account)
+        // Who has grants alone is told once how far they are spent, and not each morning.
+        if limit == Some(Nanocredits::ZERO) && before.limit == limit {
+            let alerted = self.period(&account.owner, before.period)?.alerted;
+            self.shelf.change_period(&account.owner, start, |period| period.alerted = alerted);
+        }
+        self.pass_unused(&account, before.ends)?;
+        self.bring_debt(&account.owner)?;
+        Ok(self.shelf.account(&before.owner)?.unwrap_or(&account).clone())
+    }
+
+    /// Periods between `from_s` and the one that the account is in now passed without a look at it: what they gave pays debt, and is
+    /// carried over.
+    fn pass_unused(&mut self, account: &Account, from_s: i64) -> Result<(), LedgerError> {
+        let (limit, debt) = (account.limit, account.debt);
+        if from_s >= account.period || (debt == Nanocredits::ZERO && !(account.carries_over && limit.is_some())) {
+            return Ok(());
+        }
+        let given =
+            limit.map_or(Ok(debt), |limit| Period::given_between(limit, account.length, from_s, account.period));
+        let given = given?;
+        let (paid, rest) = (given.min(debt), given.less(given.min(debt))?);
+        let why = "by periods that passed unused";
+        if paid > Nanocredits::ZERO {
+            self.owe(&account.owner, Nanocredits::ZERO.less(paid)?)?;
+            let entry = self.of_account("unused", account, "ledger", why);
+            self.shelf.append(Entry { source: Source::DEBT.0, amount: paid, ..entry });
+        }
+        let rest = rest.min(self.room_to_carry(&account.owner)?);
+        if account.carries_over && limit.is_some() && rest > Nanocredits::ZERO {
+            let source = self.add_to_carried(account, rest)?;
+            let entry = self.of_account("unused", account, "ledger", why);
+            self.shelf.append(Entry { source, amount: rest, ..entry });
+        }
+        Ok(())
+    }
+
+    /// What is owed when a period begins corrects it; its allowance pays first.
+    fn bring_debt(&mut self, owner: &str) -> Result<(), LedgerError> {
+        let Some(account) = self.shelf.account(owner)?.filter(|account| account.debt > Nanocredits::ZERO).cloned()
+        else {
+            return Ok(());
+        };
+        self.correct_period(&account, Nanocredits::ZERO.less(account.debt)?)?;
+        let entry = self.of_account("brought", &account, "ledger", "owed since an earlier period");
+        self.shelf.append(Entry { source: Source::DEBT.0, amount: account.debt, ..entry });
+        self.pay_debt(owner)
+    }
+
+    /// What the allowance of the account's period leaves is kept.
+    fn carry_rest(&mut self, account: &Account) -> Result<(), LedgerError> {
+        let period = self.period(&account.owner, account.period)?;
+        let rest = period.limit.map_or(Nanocredits::ZERO, |_| period.free());
+        self.carry(account, account.period, rest)
+    }
+
+    /// Where the account carries over, `amount` of what a period's allowance leaves goes to the grant for that.
+    pub(super) fn carry(&mut self, account: &Account, start: i64, amount: Nanocredits) -> Result<(), LedgerError> {
+        let amount = amount.min(self.room_to_carry(&account.owner)?);
+        if !account.carries_over || amount <= Nanocredits::ZERO {
+            return Ok(());
+        }
+        let by = Move { taken: amount, ..Move::default() };
+        self.move_in(&account.owner, start, Source::ALLOWANCE, by)?;
+        let source = self.add_to_carried(account, amount)?;
+        let entry = self.of_account("carry", account, "ledger", "carried over");
+        self.shelf.append(Entry { period: start, source, amount, ..entry });
+        Ok(())
+    }
+
+    /// No grant is more than the largest amount, however long an account carries over.
+    fn room_to_carry(&mut self, owner: &str) -> Result<Nanocredits, LedgerError> {
+        let given = self.carried_grant(owner)?.map(|grant| grant.amount).unwrap_or_default();
+        Ok(Nanocredits(NANOCREDITS_MAX).less(given)?.at_least_zero())
+    }
+
+    /// One that was revoked gets nothing more.
+    fn carried_grant(&mut self, owner: &str) -> Result<Option<Grant>, LedgerError> {
+        let Some(id) = self.shelf.account(owner)?.and_then(|account| account.carried_grant) else { return Ok(None) };
+        Ok(self.shelf.grant(owner, id)?.filter(|grant| grant.revoked_s.is_none()).cloned())
+    }
+
+    /// The number of the grant that has it then.
+    fn add_to_carried(&mut self, account: &Account, amount: Nanocredits) -> Result<i64, LedgerError> {
+        let owner = &account.owner;
+        self.free_up(owner);
+        if let Some(grant) = self.carried_grant(owner)? {
+            let given = grant.amount.plus(amount)?;
+            self.shelf.change_grant(owner, grant.id, |grant| grant.amount = given);
+            return Ok(grant.id);
+        }
+        let id = self.shelf.new_grant_id(owner)?;
+        self.shelf.put_grant(Grant::new(owner, id, amount, None, "carried over"));
+        self.shelf.change_account(owner, |account| account.carried_grant = Some(id));
+        Ok(id)
     }
 
     /// The period after the account's, of which an attempt is promised a slice. It stands there even when a clock that
     /// jumps makes the account skip it.
     pub(super) fn ensure_next_period(&mut self, account: &Account) -> Result<(), LedgerError> {
-        if self.shelf.period(&account.owner, account.ends)?.is_none() {
-            let length = account.next.map_or(account.length, |(_, length)| length);
+        if !self.has_period(&account.owner, account.ends)? {
+            let (limit, length) = account.next.unwrap_or((account.limit, account.length));
             let (_, ends) = Period::bounds(length, account.ends);
-            self.shelf.put_period(new_period(account, account.ends, ends, account.next_limit()));
+            let span = (account.ends, ends);
+            self.shelf.put_period(Period::new(&account.owner, span, Period::given(limit, length, span)?));
         }
         Ok(())
     }
@@ -84,7 +178,7 @@ impl Books<'_> {
     pub(super) fn ensure_past_period(&mut self, account: &Account, at_s: i64) -> Result<(), LedgerError> {
         let (start, ends) = Period::bounds(account.length, at_s);
         if start == at_s && !self.shelf.overlaps(&account.owner, start, ends)? {
-            self.shelf.put_period(new_period(account, start, ends, account.limit));
+            self.shelf.put_period(Period::new(&account.owner, (start, ends), account.limit));
         }
         Ok(())
     }
@@ -98,51 +192,4 @@ impl Books<'_> {
         let missing = || LedgerError::Broken(format!("the books have no period {start} of {owner}"));
         self.shelf.period(owner, start)?.ok_or_else(missing)
     }
-
-    /// What may be held or charged now, in the order in which it is spent.
-    pub(super) fn free(&mut self, account: &Account) -> Result<Vec<Part>, LedgerError> {
-        self.free_in(account, account.period)
-    }
-
-    /// The same for a period that may be over: what it left unspent can still pay for what was burned in it.
-    pub(super) fn free_in(&mut self, account: &Account, period: i64) -> Result<Vec<Part>, LedgerError> {
-        let period = self.period(&account.owner, period)?;
-        let allowance = period.limit.map_or(UNLIMITED, |limit| {
-            let spendable = limit.saturating_add(period.adjusted);
-            spendable.saturating_sub(period.charged).saturating_sub(period.held).at_least_zero()
-        });
-        let mut free = vec![(Source::ALLOWANCE, allowance)];
-        free.extend(self.free_of_grants(account, self.now_s())?);
-        Ok(free)
-    }
-
-    /// What grants leave that are good at this time, those first that expire first.
-    pub(super) fn free_of_grants(&mut self, account: &Account, at_s: i64) -> Result<Vec<Part>, LedgerError> {
-        let mut grants = self.shelf.grants(&account.owner)?;
-        grants.retain(|grant| grant.expires_s.is_none_or(|expires_s| expires_s > at_s));
-        grants.sort_by_key(|grant| (grant.expires_s.is_none(), grant.expires_s, grant.id));
-        let rest = |grant: &Grant| grant.amount.saturating_sub(grant.charged).saturating_sub(grant.held);
-        Ok(grants.iter().map(|grant| (Source(grant.id), rest(grant).at_least_zero())).collect())
-    }
-
-    /// Free and held together: what is not charged yet.
-    pub(super) fn balance(&mut self, account: &Account) -> Result<Balance, LedgerError> {
-        let period = self.period(&account.owner, account.period)?;
-        let Some(limit) = period.limit else { return Ok(Balance { left: None, limit: None }) };
-        let mut all = limit.saturating_add(period.adjusted);
-        let mut left = all.saturating_sub(period.charged);
-        let now_s = self.now_s();
-        for grant in self.shelf.grants(&account.owner)? {
-            if grant.expires_s.is_none_or(|expires_s| expires_s > now_s) {
-                left = left.saturating_add(grant.amount.saturating_sub(grant.charged));
-                all = all.saturating_add(grant.amount);
-            }
-        }
-        Ok(Balance { left: Some(left), limit: Some(all) })
-    }
-}
-
-fn new_period(account: &Account, start: i64, ends: i64, limit: Option<Nanocredits>) -> Period {
-    let (adjusted, charged, held) = (Nanocredits::ZERO, Nanocredits::ZERO, Nanocredits::ZERO);
-    Period { owner: account.owner.clone(), start, ends, limit, adjusted, charged, held, alerted: 0 }
 }

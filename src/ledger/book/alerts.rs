@@ -1,7 +1,7 @@
 //! Alerts: how far an account has come is told once, when it gets there.
 
 use super::Books;
-use super::rows::Alert;
+use super::rows::{Account, Alert};
 use crate::domain::units::Nanocredits;
 use crate::ledger::LedgerError;
 
@@ -38,9 +38,7 @@ impl Books<'_> {
             Some(Touched::Changed(owner)) => (owner, false, true),
         };
         let account = self.account(&owner)?;
-        let balance = self.balance(&account)?;
-        let (Some(left), Some(spendable)) = (balance.left, balance.limit) else { return Ok(()) };
-        let spent = spendable.saturating_sub(left);
+        let Some((spent, spendable)) = self.spent_of(&account)? else { return Ok(()) };
         let percent = if is_out { 100 } else { reached(spent, spendable) };
         let before = self.period(&owner, account.period)?.alerted;
         if percent == before || (percent < before && !is_changed) {
@@ -63,6 +61,25 @@ impl Books<'_> {
             });
         }
         Ok(())
+    }
+}
+
+impl Books<'_> {
+    /// What was spent, and of how much; `None` without a limit. Who has grants alone has them as they stand, whatever the day: each is told
+    /// of once.
+    fn spent_of(&mut self, account: &Account) -> Result<Option<(Nanocredits, Nanocredits)>, LedgerError> {
+        let snapshot = self.snapshot(account)?;
+        let Some((left, limit)) = snapshot.left.zip(snapshot.limit) else { return Ok(None) };
+        if account.limit != Some(Nanocredits::ZERO) {
+            return Ok(Some((limit.less(left)?, limit)));
+        }
+        let now_s = self.now_s();
+        let mut given = Nanocredits::ZERO;
+        for grant in self.grants(&account.owner)?.iter().filter(|grant| grant.is_live(now_s)) {
+            given = given.plus(grant.amount.less(grant.taken)?)?;
+        }
+        let given = given.max(limit);
+        Ok(Some((given.less(left)?, given)))
     }
 }
 

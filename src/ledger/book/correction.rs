@@ -4,6 +4,7 @@
 use super::Books;
 use super::holds::{Move, charge, give_up, unposted};
 use super::rows::{Account, Attempt, Entry};
+use crate::domain::book::Source;
 use crate::domain::calendar::{day_start, month_start};
 use crate::domain::rating::Price;
 use crate::domain::units::Nanocredits;
@@ -29,7 +30,7 @@ impl Books<'_> {
             give_up(attempt, &price);
             self.release_to(attempt, attempt.period, Nanocredits::ZERO)?;
         } else {
-            self.pay_back(attempt, &price)?;
+            self.pay_back(attempt, account, &price)?;
         }
         attempt.reason = Some(finish.reason);
         attempt.told = true;
@@ -39,7 +40,7 @@ impl Books<'_> {
     }
 
     /// `price` is less than what was accounted for: first the overshoot shrinks, which nobody paid, then the charge.
-    fn pay_back(&mut self, attempt: &mut Attempt, price: &Price) -> Result<(), LedgerError> {
+    fn pay_back(&mut self, attempt: &mut Attempt, account: &Account, price: &Price) -> Result<(), LedgerError> {
         let before = attempt.charged;
         let mut left = before.total.saturating_sub(price.total).at_least_zero();
         attempt.accounted = *price;
@@ -62,13 +63,33 @@ impl Books<'_> {
             left = left.saturating_sub(part);
             let amount = Nanocredits::ZERO.saturating_sub(part);
             parts = Price { cpu: amount.saturating_sub(other), total: amount, ..parts };
-            self.move_in(&attempt.owner, paid.period, paid.source, Move { charged: amount, ..Move::default() })?;
             let day = self.open_day(paid.day);
             let entry = charge(attempt, "correct", paid.period, day);
             let why = "charged in full while silent, and settled now".to_owned();
-            self.shelf.append(Entry { source: paid.source.0, amount, parts, time, tokens, why, ..entry });
+            self.post_use(Entry { source: paid.source.0, amount, parts, time, tokens, why, ..entry })?;
+            if paid.source == Source::DEBT {
+                self.forgive(attempt, account, part)?;
+            } else {
+                self.move_in(&attempt.owner, paid.period, paid.source, Move { charged: amount, ..Move::default() })?;
+            }
             (parts, other, tokens) = (Price::default(), Nanocredits::ZERO, 0);
             time = crate::domain::rating::VirtualTime::default();
+        }
+        Ok(())
+    }
+
+    /// What was owed is owed no longer; what of it was paid meanwhile comes back as a grant that ends with the period.
+    fn forgive(&mut self, attempt: &Attempt, account: &Account, amount: Nanocredits) -> Result<(), LedgerError> {
+        let debt = self.shelf.account(&attempt.owner)?.map(|account| account.debt).unwrap_or_default();
+        let owed = amount.min(debt);
+        if owed > Nanocredits::ZERO {
+            let less = Nanocredits::ZERO.less(owed)?;
+            self.change_debt(attempt, account, less, "charged in full while silent, and settled now")?;
+        }
+        let paid = amount.less(owed)?;
+        if paid > Nanocredits::ZERO {
+            let why = "paid back: it was owed, and paid since";
+            self.give(account, "adjust", paid, Some(account.ends), ("ledger", why))?;
         }
         Ok(())
     }

@@ -7,7 +7,7 @@
 
 use uuid::Uuid;
 
-use super::rows::{Account, AccountSums, Attempt, Entry};
+use super::rows::{Account, Attempt, Entry};
 use super::{Books, ms_to_us, unsigned};
 use crate::domain::calendar::{day_end, day_start};
 use crate::domain::lease::LEASE_MS;
@@ -53,17 +53,8 @@ impl Books<'_> {
     pub(super) fn of_ledger(&mut self, kind: &'static str, by: &str, why: &str) -> Result<(), LedgerError> {
         let day = day_start(self.now_s());
         if self.shelf.account("")?.is_none() {
-            self.shelf.put_account(Account {
-                owner: String::new(),
-                limit: Some(Nanocredits::ZERO),
-                length: PeriodLength::Day,
-                period: day,
-                ends: day_end(day),
-                next: None,
-                entries: 0,
-                sums: AccountSums::default(),
-                revision: 0,
-            });
+            let limit = Some(Nanocredits::ZERO);
+            self.shelf.put_account(Account { limit, ..Account::new("", PeriodLength::Day, (day, day_end(day))) });
         }
         let (by, why) = (by.to_owned(), why.to_owned());
         self.shelf.append(Entry { kind, period: day, day, by, why, ..Entry::default() });

@@ -7,7 +7,7 @@ use super::rows::{Account, Attempt, Entry, Hold, JobSums};
 use crate::domain::book::{Part, Source, components, plus, sum, take};
 use crate::domain::calendar::day_start;
 use crate::domain::rating::{Price, VirtualTime};
-use crate::domain::units::Nanocredits;
+use crate::domain::units::{Nanocredits, OutOfRange};
 use crate::ledger::LedgerError;
 
 /// What changes in a period's allowance or a grant.
@@ -15,32 +15,75 @@ use crate::ledger::LedgerError;
 pub(super) struct Move {
     pub(super) held: Nanocredits,
     pub(super) charged: Nanocredits,
+    pub(super) taken: Nanocredits,
 }
 
 impl Move {
-    fn add_to(self, held: &mut Nanocredits, charged: &mut Nanocredits) {
-        *held = held.saturating_add(self.held);
-        *charged = charged.saturating_add(self.charged);
+    /// With this on top.
+    fn onto(self, before: Self) -> Result<Self, OutOfRange> {
+        Ok(Self {
+            held: before.held.plus(self.held)?,
+            charged: before.charged.plus(self.charged)?,
+            taken: before.taken.plus(self.taken)?,
+        })
+    }
+
+    /// What becomes free by it; less than zero where something is used.
+    fn freed(self) -> Result<Nanocredits, OutOfRange> {
+        Nanocredits::ZERO.less(self.held)?.less(self.charged)?.less(self.taken)
     }
 }
 
 impl Books<'_> {
-    /// Adds to what is held of a source and charged to it.
+    /// Adds to what is held of a source, charged to it and taken of it. What becomes free of an earlier period's allowance by that is
+    /// carried over.
     pub(super) fn move_in(&mut self, owner: &str, period: i64, source: Source, by: Move) -> Result<(), LedgerError> {
-        if by.held.saturating_add(by.charged) < Nanocredits::ZERO {
-            self.free_up(owner);
-        }
+        let freed = by.freed()?;
         if by.charged > Nanocredits::ZERO {
             self.touch(Touched::Spent(owner.to_owned()));
         }
         if source == Source::ALLOWANCE {
-            self.period(owner, period)?;
-            self.shelf.change_period(owner, period, |period| by.add_to(&mut period.held, &mut period.charged));
+            let row = self.period(owner, period)?;
+            let Move { held, charged, taken } =
+                by.onto(Move { held: row.held, charged: row.charged, taken: row.taken })?;
+            self.shelf.change_period(owner, period, |row| {
+                (row.held, row.charged, row.taken) = (held, charged, taken);
+            });
+        } else {
+            let missing = || LedgerError::Broken(format!("the books have no grant {} of {owner}", source.0));
+            let row = self.shelf.grant(owner, source.0)?.ok_or_else(missing)?;
+            let Move { held, charged, taken } =
+                by.onto(Move { held: row.held, charged: row.charged, taken: row.taken })?;
+            self.shelf.change_grant(owner, source.0, |row| {
+                (row.held, row.charged, row.taken) = (held, charged, taken);
+            });
+        }
+        if freed > Nanocredits::ZERO { self.use_freed(owner, (source, period), freed) } else { Ok(()) }
+    }
+
+    fn use_freed(
+        &mut self,
+        owner: &str,
+        (source, period): (Source, i64),
+        freed: Nanocredits,
+    ) -> Result<(), LedgerError> {
+        self.free_up(owner);
+        let Some(account) = self.shelf.account(owner)?.filter(|account| account.carries_over).cloned() else {
+            return Ok(());
+        };
+        if source != Source::ALLOWANCE || period >= account.period {
             return Ok(());
         }
-        let missing = || LedgerError::Broken(format!("the books have no grant {} of {owner}", source.0));
-        self.shelf.grant(owner, source.0)?.ok_or_else(missing)?;
-        self.shelf.change_grant(owner, source.0, |grant| by.add_to(&mut grant.held, &mut grant.charged));
+        let row = self.period(owner, period)?;
+        let rest = row.limit.map_or(Nanocredits::ZERO, |_| row.free());
+        self.carry(&account, period, rest.min(freed))
+    }
+
+    /// Posts an entry of what was used, which counts in its period, whatever paid it.
+    pub(super) fn post_use(&mut self, entry: Entry) -> Result<(), LedgerError> {
+        let spent = self.period(&entry.owner, entry.period)?.spent.plus(entry.amount)?;
+        self.shelf.change_period(&entry.owner, entry.period, |period| period.spent = spent);
+        self.shelf.append(entry);
         Ok(())
     }
 
@@ -97,7 +140,7 @@ impl Books<'_> {
         }
         attempt.holds.retain(|hold| hold.amount > Nanocredits::ZERO);
         let held = Nanocredits::ZERO.saturating_sub(part);
-        self.move_in(&attempt.owner, period, source, Move { held, charged })
+        self.move_in(&attempt.owner, period, source, Move { held, charged, ..Move::default() })
     }
 
     /// Gives back what is held beyond `keep`, the last source first.
@@ -141,10 +184,51 @@ impl Books<'_> {
             self.reduce(attempt, period, source, amount, amount)?;
             let parts = cut(&mut left, amount);
             let source = source.0;
-            self.shelf.append(Entry { source, amount, parts, time, tokens, ..charge(attempt, "charge", period, day) });
+            self.post_use(Entry { source, amount, parts, time, tokens, ..charge(attempt, "charge", period, day) })?;
             (time, tokens) = (VirtualTime::default(), 0);
         }
         Ok(())
+    }
+
+    /// What was used late and no source can pay is owed, as far as the job's own limit lets it cost anything.
+    pub(super) fn owe_late(
+        &mut self,
+        attempt: &mut Attempt,
+        account: &Account,
+        price: &Price,
+    ) -> Result<(), LedgerError> {
+        let rest = price.total.saturating_sub(attempt.accounted.total);
+        if attempt.period >= account.period || rest <= Nanocredits::ZERO {
+            return Ok(());
+        }
+        let amount = rest.min(self.job_free(attempt)?);
+        if amount <= Nanocredits::ZERO {
+            return Ok(());
+        }
+        let parts = components(&attempt.accounted, price, amount);
+        attempt.accounted = plus(&attempt.accounted, &parts);
+        attempt.charged = plus(&attempt.charged, &parts);
+        let day = self.day_of(attempt.period, &attempt.owner)?;
+        let (time, tokens) = unposted(attempt);
+        let source = Source::DEBT.0;
+        self.post_use(Entry { source, amount, parts, time, tokens, ..charge(attempt, "charge", attempt.period, day) })?;
+        self.change_debt(attempt, account, amount, "used in an earlier period, and paid by nothing")
+    }
+
+    /// What an attempt used late is owed, or no longer.
+    pub(super) fn change_debt(
+        &mut self,
+        attempt: &Attempt,
+        account: &Account,
+        amount: Nanocredits,
+        why: &str,
+    ) -> Result<(), LedgerError> {
+        self.owe(&attempt.owner, amount)?;
+        self.correct_period(account, Nanocredits::ZERO.less(amount)?)?;
+        let entry = self.of_account("debt", account, "ledger", why);
+        let (job, attempt_id) = (Some(attempt.job.clone()), Some(attempt.id));
+        self.shelf.append(Entry { source: Source::DEBT.0, amount, job, attempt: attempt_id, ..entry });
+        self.pay_debt(&attempt.owner)
     }
 
     /// The UTC day of what was burned in `period` and is posted now: today, but not past the period.

@@ -8,18 +8,22 @@
 
 mod accounts;
 pub(crate) mod alerts;
+mod balance;
 mod changes;
 mod correction;
 mod drawer;
 mod epoch;
+mod grants;
 mod holds;
 mod journal;
 mod kept;
+mod limits;
 mod opening;
 mod reports;
 pub mod rows;
 mod shelf;
 mod silence;
+mod sources;
 mod speaking;
 mod steady;
 mod tokens;
@@ -27,17 +31,17 @@ mod written;
 
 use self::alerts::Touched;
 pub use self::kept::Kept;
-use self::rows::{Account, Attempt, Entry, Grant, Period};
+use self::rows::{Account, Attempt, Entry, Grant};
 use self::shelf::Shelf;
 pub use self::steady::Extent;
 #[cfg(test)]
 pub(crate) use self::steady::Steady;
 pub use self::written::Changes;
 use super::LedgerError;
-use super::protocol::{Balance, Finish, FinishAnswer, OpenAnswer, OpenRequest, Report, ReportAnswer};
+use super::protocol::{Finish, FinishAnswer, OpenAnswer, OpenRequest, Report, ReportAnswer};
 use super::store::Store;
 use super::views::{Change, ChangeAnswer};
-use crate::domain::book::Part;
+use crate::domain::balance::Snapshot;
 
 /// What an attempt paid out of one source of one period.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,13 +111,9 @@ pub enum Outcome {
 pub struct Shown {
     /// In its current period.
     pub account: Account,
-    /// Free and held together.
-    pub balance: Balance,
-    /// By source, in the order in which it is spent.
-    pub free: Vec<Part>,
-    /// The current one.
-    pub period: Period,
-    /// Not expired, in the order in which they are spent.
+    /// As it stands.
+    pub snapshot: Snapshot,
+    /// Live ones, in the order in which they are spent, and those of which something is held.
     pub grants: Vec<Grant>,
 }
 
@@ -145,19 +145,16 @@ impl<'a> Books<'a> {
         Self { shelf: Shelf::new(store, kept), now_us, only: None, freed: Vec::new(), touched: None }
     }
 
-    /// An account as it is shown: with its balance, what is free, its period, and its grants that can be spent.
+    /// An account as it is shown: how it stands, and its grants.
     ///
     /// # Errors
     /// Where the store fails.
     pub fn shown(&mut self, owner: &str) -> Result<Shown, LedgerError> {
         let account = self.account(owner)?;
-        let (balance, free) = (self.balance(&account)?, self.free(&account)?);
-        let period = self.period(owner, account.period)?.clone();
-        let mut grants = self.shelf.grants(owner)?;
-        let now_s = self.now_s();
-        grants.retain(|grant| grant.expires_s.is_none_or(|expires_s| expires_s > now_s));
+        let snapshot = self.snapshot(&account)?;
+        let mut grants = self.grants(owner)?;
         grants.sort_by_key(|grant| (grant.expires_s.is_none(), grant.expires_s, grant.id));
-        Ok(Shown { account, balance, free, period, grants })
+        Ok(Shown { account, snapshot, grants })
     }
 
     /// The id of the one job that a text names: its id, or a beginning of at least four characters that no other has.
@@ -188,7 +185,7 @@ impl<'a> Books<'a> {
             self.shelf.mark();
             self.only = only.map(str::to_owned);
             self.touched = None;
-            let outcome = self.perform(operation).and_then(|outcome| self.watch().map(|()| outcome));
+            let outcome = self.perform(operation).and_then(|outcome| self.pay_and_watch().map(|()| outcome));
             match outcome {
                 // The store itself is out of order: nobody's work can be kept.
                 Err(error @ (LedgerError::Unavailable(_) | LedgerError::Conflict(_))) => return Err(error),
@@ -198,6 +195,14 @@ impl<'a> Books<'a> {
             outcomes.push(outcome);
         }
         Ok(outcomes)
+    }
+
+    /// After an operation: what became free pays what is owed, and thresholds that were reached are told.
+    fn pay_and_watch(&mut self) -> Result<(), LedgerError> {
+        for owner in self.freed.clone() {
+            self.pay_debt(&owner)?;
+        }
+        self.watch()
     }
 
     /// Begins an epoch; see [`super::store`].

@@ -35,7 +35,7 @@ impl Books<'_> {
         let (free, job_free) = (self.free(&account)?, self.job_free(&attempt)?);
         let minimum = attempt.minimum();
         let needed = job.limit.map_or(minimum, |limit| minimum.min(limit));
-        let reason = if job.stopped {
+        let reason = if job.stopped || account.suspended {
             Some(StopReason::OperatorStop)
         } else if job_free < needed {
             Some(StopReason::JobLimit)

@@ -1,11 +1,10 @@
 //! Attempts: charged as they report, told what they may do, and finished.
 
-use super::accounts::UNLIMITED;
 use super::alerts::Touched;
 use super::holds::give_up;
 use super::rows::{Account, Attempt};
 use super::{Books, Outcome, ms_to_us};
-use crate::domain::book::{Part, Source, sum};
+use crate::domain::book::{Part, Source, UNLIMITED, sum};
 use crate::domain::lease::{self, Ask, LEASE_MS, Sized, WAIT_MS};
 use crate::domain::rating::Price;
 use crate::domain::units::Nanocredits;
@@ -91,19 +90,27 @@ impl Books<'_> {
         let price = attempt.rates.price(&attempt.usage);
         self.charge_covered(attempt, account, &price)?;
         let unburned = attempt.ceiling().saturating_sub(attempt.accounted.total);
-        self.release_to(attempt, attempt.period, unburned)
+        self.release_to(attempt, attempt.period, unburned)?;
+        self.pay_debt(&attempt.owner)
     }
 
-    /// Charges up to the price, after raising the ceiling to it as far as something is free.
+    /// Charges up to the price: out of what is held, a ceiling that was lowered or not, and then of what is free.
     pub(super) fn charge_covered(
         &mut self,
         attempt: &mut Attempt,
         account: &Account,
         price: &Price,
     ) -> Result<(), LedgerError> {
+        let held = attempt.accounted.total.plus(attempt.held(attempt.period))?;
+        self.charge_to(attempt, attempt.period, price, price.total.min(held))?;
+        if attempt.accounted.total > attempt.ceiling() {
+            let version = self.next_version(attempt)?;
+            attempt.ceilings.push((version, attempt.accounted.total));
+        }
         self.cover(attempt, account, price.total)?;
         let level = price.total.min(attempt.ceiling());
-        self.charge_to(attempt, attempt.period, price, level)
+        self.charge_to(attempt, attempt.period, price, level)?;
+        self.owe_late(attempt, account, price)
     }
 
     /// From `price` on a later period pays: with the slice that was held in it for this attempt, if there is one.
@@ -121,7 +128,7 @@ impl Books<'_> {
         let version = attempt.newest().0;
         attempt.period = period;
         attempt.ceilings = vec![(version, attempt.accounted.total.saturating_add(amount))];
-        Ok(())
+        self.pay_debt(&attempt.owner)
     }
 
     fn measure_rate(&self, attempt: &mut Attempt) {
@@ -138,7 +145,7 @@ impl Books<'_> {
     }
 
     fn decide(&mut self, attempt: &mut Attempt, account: &Account) -> Result<Decision, LedgerError> {
-        if self.shelf.job(&attempt.job)?.is_some_and(|job| job.stopped) {
+        if account.suspended || self.shelf.job(&attempt.job)?.is_some_and(|job| job.stopped) {
             return Ok(Decision::Stop(StopReason::OperatorStop));
         }
         if attempt.period < account.period && attempt.next.is_none() {
@@ -183,7 +190,7 @@ impl Books<'_> {
         let job =
             self.shelf.job(&attempt.job)?.filter(|job| job.limit.is_some()).map(|job| job.sums).unwrap_or_default();
         let silent = sums.silent.saturating_sub(of_account.silent);
-        let left = self.balance(account)?.left.map_or(UNLIMITED, |left| left.saturating_sub(silent));
+        let left = self.snapshot(account)?.left.map_or(UNLIMITED, |left| left.saturating_sub(silent));
         let available = if self.settles_in_ms()? == 0 { sum(&self.free(account)?) } else { Nanocredits::ZERO };
         Ok(Ask {
             price: attempt.accounted.total,
@@ -265,12 +272,11 @@ impl Books<'_> {
 
     fn hold_next(&mut self, attempt: &mut Attempt, account: &Account) -> Result<(), LedgerError> {
         self.ensure_next_period(account)?;
-        let next = self.period(&account.owner, account.ends)?;
-        let free = account.next_limit().map_or(UNLIMITED, |limit| {
-            limit.saturating_add(next.adjusted).saturating_sub(next.charged).saturating_sub(next.held).at_least_zero()
-        });
+        let debt = self.shelf.account(&account.owner)?.map(|account| account.debt).unwrap_or_default();
+        // What is owed then is paid first.
+        let free = self.period(&account.owner, account.ends)?.free().less(debt)?.at_least_zero();
         let mut parts = vec![(Source::ALLOWANCE, free)];
-        parts.extend(self.free_of_grants(account, account.ends)?);
+        parts.extend(self.free_of_grants(&account.owner, account.ends)?);
         self.hold_slice(attempt, account.ends, &parts)
     }
 
@@ -307,11 +313,13 @@ impl Books<'_> {
     /// Ends it: what no hold covered is given up, and all holds go back.
     pub(super) fn end(&mut self, attempt: &mut Attempt, account: &Account, reason: Reason) -> Result<(), LedgerError> {
         let price = attempt.rates.price(&attempt.usage);
+        self.owe_late(attempt, account, &price)?;
         give_up(attempt, &price);
         self.release_to(attempt, attempt.period, Nanocredits::ZERO)?;
         if let Some((next, _)) = attempt.next.take() {
             self.release_to(attempt, next, Nanocredits::ZERO)?;
         }
+        self.pay_debt(&attempt.owner)?;
         attempt.ended_us = Some(self.now_us);
         attempt.reason = Some(reason);
         attempt.live = false;

@@ -3,7 +3,6 @@
 use uuid::Uuid;
 
 use crate::domain::book::{Source, sum};
-use crate::domain::calendar;
 use crate::domain::lease::{burned_in, minimum_slice};
 use crate::domain::rating::{Price, RateCard, VirtualTime};
 use crate::domain::units::Nanocredits;
@@ -32,6 +31,14 @@ pub struct Account {
     pub entries: i64,
     /// Sums over its attempts.
     pub sums: AccountSums,
+    /// Taken by corrections, or used late, where nothing was free. What becomes free next pays it.
+    pub debt: Nanocredits,
+    /// Nothing starts, and what runs stops, until an operator resumes it.
+    pub suspended: bool,
+    /// What a period's allowance leaves is kept in a grant.
+    pub carries_over: bool,
+    /// That grant's number, once there was something to keep.
+    pub carried_grant: Option<i64>,
     /// Counts up with each transaction that changes the account, one of its attempts or one of its jobs.
     pub revision: i64,
 }
@@ -65,12 +72,17 @@ pub struct Period {
     pub ends: i64,
     /// The allowance.
     pub limit: Option<Nanocredits>,
-    /// Sum of corrections.
-    pub adjusted: Nanocredits,
+    /// Of the allowance, by corrections, for debt, or carried over. Less than zero where a correction of jobmeter before version 6 of the
+    /// tables gave to it.
+    pub taken: Nanocredits,
     /// To the allowance.
     pub charged: Nanocredits,
     /// Of the allowance.
     pub held: Nanocredits,
+    /// Charged for what was used in it, whatever paid.
+    pub spent: Nanocredits,
+    /// Less the debt that was brought into it, or made in it by late usage, and less what corrections took: zero at most.
+    pub corrected: Nanocredits,
     /// How far of what can be spent was told, in percent; zero where nothing was.
     pub alerted: i64,
 }
@@ -109,10 +121,14 @@ pub struct Grant {
     pub amount: Nanocredits,
     /// To it.
     pub charged: Nanocredits,
+    /// Of it, by corrections or for debt.
+    pub taken: Nanocredits,
     /// Of it.
     pub held: Nanocredits,
-    /// In seconds since 1970.
+    /// In seconds since 1970; it is live before that.
     pub expires_s: Option<i64>,
+    /// By an operator, in seconds since 1970.
+    pub revoked_s: Option<i64>,
     /// For the books.
     pub why: String,
 }
@@ -302,31 +318,6 @@ pub struct Entry {
     pub why: String,
     /// The number of the attempt's entry before it; the books set it.
     pub previous: Option<i64>,
-}
-
-impl Account {
-    /// The limit of the next period.
-    #[must_use]
-    pub fn next_limit(&self) -> Option<Nanocredits> {
-        self.next.map_or(self.limit, |(limit, _)| limit)
-    }
-
-    /// Until the reset; a clock that was set back does not make it negative.
-    #[must_use]
-    pub fn resets_in_ms(&self, now_us: i64) -> u64 {
-        u64::try_from(self.ends.saturating_mul(1_000).saturating_sub(now_us / 1_000)).unwrap_or(0)
-    }
-}
-
-impl Period {
-    /// Of `length`, the one that holds `at_s`.
-    #[must_use]
-    pub fn bounds(length: PeriodLength, at_s: i64) -> (i64, i64) {
-        match length {
-            PeriodLength::Day => (calendar::day_start(at_s), calendar::day_end(at_s)),
-            PeriodLength::Month => (calendar::month_start(at_s), calendar::month_end(at_s)),
-        }
-    }
 }
 
 impl Hold {

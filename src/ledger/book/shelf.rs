@@ -243,10 +243,10 @@ impl<'a> Shelf<'a> {
         Ok(self.periods.rows().any(here) || load::overlaps(self.store, owner, start, ends)?)
     }
 
-    /// Those that are not used up, by their numbers.
-    pub(super) fn grants(&mut self, owner: &str) -> Result<Vec<Grant>, LedgerError> {
+    /// Those of which something is held or left at this time, by their numbers.
+    pub(super) fn grants(&mut self, owner: &str, now_s: i64) -> Result<Vec<Grant>, LedgerError> {
         if !self.granted.contains_key(owner) {
-            let found = load::grants(self.store, owner)?;
+            let found = load::grants(self.store, owner, now_s)?;
             let mut ids: Vec<i64> = found.iter().map(|grant| grant.id).collect();
             // Made by this transaction.
             ids.extend(self.grants.keys().filter(|key| key.owner == owner).map(|key| key.number));
@@ -259,7 +259,7 @@ impl<'a> Shelf<'a> {
         }
         let ids = self.granted.get(owner).map(Vec::as_slice).unwrap_or_default();
         let grants = ids.iter().filter_map(|id| self.grants.get(&(owner, *id)));
-        Ok(grants.filter(|grant| grant.charged < grant.amount).cloned().collect())
+        Ok(grants.filter(|grant| grant.held > Nanocredits::ZERO || grant.rest() > Nanocredits::ZERO).cloned().collect())
     }
 
     pub(super) fn grant(&mut self, owner: &str, id: i64) -> Result<Option<&Grant>, LedgerError> {
@@ -267,6 +267,8 @@ impl<'a> Shelf<'a> {
             && let Some(row) = load::grant(self.store, owner, id)?
         {
             self.grants.take_in(OfAccount::new(owner, id), row);
+            // It may become one of those of which something is left.
+            self.granted.remove(owner);
         }
         Ok(self.grants.get(&(owner, id)))
     }
@@ -423,7 +425,6 @@ impl<'a> Shelf<'a> {
         self.once.push((key, body, answer));
     }
 
-    /// The newest first; never empty.
     /// The newest version of the rate card that was made before this time, in µs since 1970.
     pub(super) fn rates_version_before(&mut self, us: i64) -> Result<Option<u64>, LedgerError> {
         load::rates_version_before(self.store, us)

@@ -107,10 +107,10 @@ impl Books<'_> {
         let period = attempt.period;
         if let Some(usage) = usage {
             attempt.usage = attempt.usage.merged(usage);
-            let price = attempt.rates.price(&attempt.usage);
-            let level = price.total.min(attempt.ceiling());
-            self.charge_to(attempt, period, &price, level)?;
-        } else {
+        }
+        let price = attempt.rates.price(&attempt.usage);
+        self.charge_covered(attempt, account, &price)?;
+        if usage.is_none() {
             // All of the hold counts as CPU time, which is what a silent attempt can have burned.
             let (accounted, more) = (attempt.accounted, attempt.held(period));
             let level = accounted.total.saturating_add(more);

@@ -46,7 +46,7 @@ impl Books<'_> {
         let rates = self.rate_card()?;
         let amount = rates.tokens_at_most(count);
         let free = if self.settles_in_ms()? == 0 { self.free(&account)? } else { Vec::new() };
-        let refused = if job.stopped {
+        let refused = if job.stopped || account.suspended {
             Some(StopReason::OperatorStop)
         } else if free_of(&job).is_some_and(|free| free < amount) {
             Some(StopReason::JobLimit)
@@ -125,6 +125,7 @@ impl Books<'_> {
         let Some(mut reservation) = found else { return Ok(()) };
         let account = self.account(&reservation.owner)?;
         let held = self.give_back(&reservation.owner, &reservation.holds)?;
+        self.pay_debt(&reservation.owner)?;
         self.count_in_job(&reservation.job, &JobSums::held(held), &JobSums::default())?;
         let entry = self.of_account("expire", &account, "ledger", &format!("up to {} tokens", reservation.tokens));
         self.shelf.append(Entry { job: Some(reservation.job.clone()), attempt: Some(id), ..entry });
@@ -157,19 +158,18 @@ impl Books<'_> {
         // Priced on the job's total, so that rounding never accumulates; a dearer card does not reprice what was paid.
         let price_of = |tokens: u64| card.price(&Usage { tokens, ..Usage::default() }).total;
         let cost = price_of(total).saturating_sub(price_of(job.tokens)).at_least_zero();
-        let given_back = self.give_back(&account.owner, held)?;
         if job.limit.is_some() {
-            job.sums.held = job.sums.held.saturating_sub(given_back);
+            job.sums.held = job.sums.held.saturating_sub(Hold::sum(held));
         }
         let mut left = cost;
         let mut parts = Vec::new();
         for hold in held {
             let part = left.min(hold.amount);
             left = left.saturating_sub(part);
+            // In one step: what is free for a moment would pay what is owed.
+            let by = Move { held: Nanocredits::ZERO.less(hold.amount)?, charged: part, ..Move::default() };
+            self.move_in(&account.owner, hold.period, hold.source, by)?;
             parts.push((hold.period, hold.source, part));
-        }
-        for (period, source, part) in &parts {
-            self.move_in(&account.owner, *period, *source, Move { charged: *part, ..Move::default() })?;
         }
         let of_job = free_of(&job).map_or(left, |free| left.min(free.saturating_sub(cost.saturating_sub(left))));
         let free = self.free(account)?;
@@ -189,7 +189,7 @@ impl Books<'_> {
             let parts = Price { tokens: amount, total: amount, ..Price::default() };
             let entry = self.of_account("tokens", account, by, "");
             let (job, source, attempt) = (Some(job.id.clone()), source.0, reservation);
-            self.shelf.append(Entry { period, day, source, amount, parts, tokens, job, attempt, ..entry });
+            self.post_use(Entry { period, day, source, amount, parts, tokens, job, attempt, ..entry })?;
             tokens = 0;
         }
         let charged = cost.saturating_sub(left);

@@ -108,9 +108,12 @@ fn concerned<'a>(asked: &[Asked<'a>]) -> Concerned<'a> {
             Operation::Finish(finish) => attempts.push(finish.attempt),
             Operation::Tidy(owner) => owners.push(owner),
             Operation::Change(change) => match change {
-                Change::SetLimit { user, .. } | Change::Grant { user, .. } | Change::Adjust { user, .. } => {
-                    owners.push(user);
-                }
+                Change::SetLimit { user, .. }
+                | Change::Suspend { user, .. }
+                | Change::Resume { user, .. }
+                | Change::Grant { user, .. }
+                | Change::RevokeGrant { user, .. }
+                | Change::Adjust { user, .. } => owners.push(user),
                 Change::Settle { attempt, .. } => attempts.push(*attempt),
                 Change::StopJob { job, .. }
                 | Change::ChargeTokens { job, .. }

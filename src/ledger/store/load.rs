@@ -58,6 +58,10 @@ pub(crate) fn account(store: &mut dyn Store, owner: &str) -> Loaded<Option<Accou
                 waits_until_us: row.int()?,
                 silent_from_us: row.int()?,
             },
+            debt: row.nanocredits()?,
+            suspended: row.flag()?,
+            carries_over: row.flag()?,
+            carried_grant: row.maybe_int()?,
             revision: row.int()?,
         })
     })
@@ -72,9 +76,11 @@ pub(crate) fn period(store: &mut dyn Store, owner: &str, start: i64) -> Loaded<O
             start: row.int()?,
             ends: row.int()?,
             limit: row.maybe_nanocredits()?,
-            adjusted: row.nanocredits()?,
+            taken: row.nanocredits()?,
             charged: row.nanocredits()?,
             held: row.nanocredits()?,
+            spent: row.nanocredits()?,
+            corrected: row.nanocredits()?,
             alerted: row.int()?,
         })
     })
@@ -92,16 +98,19 @@ fn read_grant(mut row: Row) -> Loaded<Grant> {
         id: row.int()?,
         amount: row.nanocredits()?,
         charged: row.nanocredits()?,
+        taken: row.nanocredits()?,
         held: row.nanocredits()?,
         expires_s: row.maybe_int()?,
+        revoked_s: row.maybe_int()?,
         why: row.text()?,
     })
 }
 
-/// Its grants that are not used up, by their numbers.
-pub(crate) fn grants(store: &mut dyn Store, owner: &str) -> Loaded<Vec<Grant>> {
-    let sql = select(&GRANT, "WHERE owner = $1 AND charged < amount ORDER BY id");
-    store.query(&sql, &[owner.into()])?.into_iter().map(read_grant).collect()
+/// Its grants of which something is held, or left at `now_s`, by their numbers.
+pub(crate) fn grants(store: &mut dyn Store, owner: &str, now_s: i64) -> Loaded<Vec<Grant>> {
+    let live = "charged + taken < amount AND revoked_s IS NULL AND (expires_s IS NULL OR expires_s > $2)";
+    let sql = select(&GRANT, &format!("WHERE owner = $1 AND (held > 0 OR {live}) ORDER BY id"));
+    store.query(&sql, &[owner.into(), now_s.into()])?.into_iter().map(read_grant).collect()
 }
 
 /// One grant, used up or not.

@@ -21,12 +21,13 @@ use std::collections::HashMap;
 use uuid::Uuid;
 
 /// What the tables became with each version, for every database.
-const MIGRATIONS: [&str; 5] = [
+const MIGRATIONS: [&str; 6] = [
     include_str!("migrations/1.sql"),
     include_str!("migrations/2.sql"),
     include_str!("migrations/3.sql"),
     include_str!("migrations/4.sql"),
     include_str!("migrations/5.sql"),
+    include_str!("migrations/6.sql"),
 ];
 
 /// Columns that came since, each with its table and its kind. They raise no version: one that does not know them names what
@@ -35,6 +36,10 @@ const ADDED: [(&str, &str, &str); 1] = [
     // Of the secret that whoever opens, reports or finishes the attempt shows. NULL where none was shown yet.
     ("attempt", "secret_hash", "TEXT"),
 ];
+
+/// Whether an operator stopped a job, or suspended its account.
+const STOPPED: &str = "SELECT CASE WHEN j.stopped <> 0 OR a.suspended <> 0 THEN 1 ELSE 0 END FROM job j JOIN account a ON a.owner = \
+                       j.owner WHERE j.id = $1";
 
 pub use self::ledger::StoreLedger;
 pub use self::row::{Row, Value};

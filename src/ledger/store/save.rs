@@ -68,6 +68,10 @@ fn account(account: &Account) -> Vec<Value> {
         account.sums.rate.into(),
         account.sums.waits_until_us.into(),
         account.sums.silent_from_us.into(),
+        account.debt.into(),
+        account.suspended.into(),
+        account.carries_over.into(),
+        account.carried_grant.into(),
         account.revision.into(),
     ]
 }
@@ -78,9 +82,11 @@ fn period(period: &Period) -> Vec<Value> {
         period.start.into(),
         period.ends.into(),
         period.limit.into(),
-        period.adjusted.into(),
+        period.taken.into(),
         period.charged.into(),
         period.held.into(),
+        period.spent.into(),
+        period.corrected.into(),
         period.alerted.into(),
     ]
 }
@@ -91,8 +97,10 @@ fn grant(grant: &Grant) -> Vec<Value> {
         grant.id.into(),
         grant.amount.into(),
         grant.charged.into(),
+        grant.taken.into(),
         grant.held.into(),
         grant.expires_s.into(),
+        grant.revoked_s.into(),
         grant.why.as_str().into(),
     ]
 }

@@ -55,6 +55,10 @@ pub(super) static ACCOUNT: Table = Table {
         "rate",
         "waits_until_us",
         "silent_from_us",
+        "debt",
+        "suspended",
+        "carries_over",
+        "carried_grant",
         "revision",
     ],
     ..UPSERTED
@@ -64,7 +68,7 @@ pub(super) static ACCOUNT: Table = Table {
 pub(super) static PERIOD: Table = Table {
     name: "period",
     key_count: 2,
-    columns: &["owner", "start", "ends", "credit_limit", "adjusted", "charged", "held", "alerted"],
+    columns: &["owner", "start", "ends", "credit_limit", "taken", "charged", "held", "spent", "corrected", "alerted"],
     ..UPSERTED
 };
 
@@ -72,7 +76,7 @@ pub(super) static PERIOD: Table = Table {
 pub(super) static GRANT: Table = Table {
     name: "credit_grant",
     key_count: 2,
-    columns: &["owner", "id", "amount", "charged", "held", "expires_s", "why"],
+    columns: &["owner", "id", "amount", "charged", "taken", "held", "expires_s", "revoked_s", "why"],
     ..UPSERTED
 };
 

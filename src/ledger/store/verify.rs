@@ -1,7 +1,10 @@
 //! `ledger verify`: replays all entries and compares every balance and every sum that is kept beside them.
 
+mod replay;
+
 use std::collections::BTreeMap;
 
+use self::replay::{Held, replay};
 use super::{Row, Store, load};
 use crate::domain::units::Nanocredits;
 use crate::ledger::LedgerError;
@@ -17,7 +20,7 @@ struct Sums {
     accounts: BTreeMap<String, AccountSums>,
     jobs: BTreeMap<String, JobSums>,
     /// By owner, period and source.
-    held: BTreeMap<(String, i64, i64), Nanocredits>,
+    held: Held,
 }
 
 impl Sums {
@@ -39,8 +42,7 @@ pub(super) fn verify(store: &mut dyn Store) -> Result<Verification, LedgerError>
     let mut sums = Sums::default();
     attempts(store, &mut found, &mut sums)?;
     reservations(store, &mut sums)?;
-    periods(store, &mut found, &sums)?;
-    grants(store, &mut found, &sums)?;
+    replay(&mut |sql, parameters| store.query(sql, parameters), &mut found, &sums.held)?;
     accounts(store, &mut found, &sums)?;
     jobs(store, &mut found, &sums)?;
     Ok(found)
@@ -149,70 +151,6 @@ fn compare(store: &mut dyn Store, attempt: &Attempt, problems: &mut Vec<String>)
     };
     if held != unburned {
         wrong(format!("{held} credits are held, its ceiling leaves {unburned}"));
-    }
-    Ok(())
-}
-
-fn periods(store: &mut dyn Store, found: &mut Verification, sums: &Sums) -> Result<(), LedgerError> {
-    let sql = "SELECT p.owner, p.start, p.credit_limit, p.adjusted, p.charged, p.held, \
-               coalesce(e.charged, 0), coalesce(e.adjusted, 0), e.highest, \
-               (SELECT max(ends) FROM period q WHERE q.owner = p.owner AND q.start < p.start) \
-               FROM period p LEFT JOIN (SELECT owner, period, \
-               CAST(sum(CASE WHEN source = 0 AND kind IN ('charge', 'correct', 'tokens') THEN amount END) AS BIGINT) AS charged, \
-               CAST(sum(CASE WHEN kind = 'adjust' THEN amount END) AS BIGINT) AS adjusted, \
-               max(CASE WHEN kind = 'limit' THEN amount END) AS highest FROM entry GROUP BY owner, period) e \
-               ON e.owner = p.owner AND e.period = p.start ORDER BY p.owner, p.start";
-    for mut row in store.query(sql, &[])? {
-        let (owner, start, limit) = (row.text()?, row.int()?, row.maybe_nanocredits()?);
-        let (adjusted, charged, held) = (row.nanocredits()?, row.nanocredits()?, row.nanocredits()?);
-        let (replayed, adjustments) = (row.nanocredits()?, row.nanocredits()?);
-        let (highest, before_ends) = (row.maybe_nanocredits()?, row.maybe_int()?);
-        found.accounts = found.accounts.saturating_add(1);
-        let mut wrong = |what: String| found.problems.push(format!("{owner}, period {start}: {what}"));
-        if charged != replayed {
-            wrong(format!("{charged} credits are booked as charged, the entries say {replayed}"));
-        }
-        if adjusted != adjustments {
-            wrong(format!("{adjusted} credits are booked as adjusted, the entries say {adjustments}"));
-        }
-        let of_attempts = sums.held.get(&(owner.clone(), start, 0)).copied().unwrap_or_default();
-        if held != of_attempts {
-            wrong(format!("{held} credits are booked as held, attempts and reservations hold {of_attempts}"));
-        }
-        if let Some(limit) = limit {
-            let spendable = limit.max(highest.unwrap_or(limit)).saturating_add(adjusted.at_least_zero());
-            if charged.saturating_add(held) > spendable {
-                wrong(format!("{charged} charged and {held} held are more than the {spendable} that could be spent"));
-            }
-        }
-        if before_ends.is_some_and(|ends| ends > start) {
-            wrong("it overlaps the period before it".to_owned());
-        }
-    }
-    Ok(())
-}
-
-fn grants(store: &mut dyn Store, found: &mut Verification, sums: &Sums) -> Result<(), LedgerError> {
-    let sql = "SELECT g.owner, g.id, g.amount, g.charged, g.held, \
-               (SELECT CAST(coalesce(sum(amount), 0) AS BIGINT) FROM entry e WHERE e.owner = g.owner AND e.source = g.id \
-               AND e.kind IN ('charge', 'correct', 'tokens')), \
-               (SELECT CAST(coalesce(sum(amount), 0) AS BIGINT) FROM entry e WHERE e.owner = g.owner AND e.source = g.id \
-               AND e.kind = 'grant') FROM credit_grant g ORDER BY g.owner, g.id";
-    for mut row in store.query(sql, &[])? {
-        let (owner, id, amount) = (row.text()?, row.int()?, row.nanocredits()?);
-        let (charged, held, replayed, granted) =
-            (row.nanocredits()?, row.nanocredits()?, row.nanocredits()?, row.nanocredits()?);
-        let mut wrong = |what: String| found.problems.push(format!("grant {id} of {owner}: {what}"));
-        if charged != replayed || amount != granted {
-            wrong(format!("{charged} of {amount} credits are booked, the entries say {replayed} of {granted}"));
-        }
-        let of_attempts = sums.held.get(&(owner.clone(), 0, id)).copied().unwrap_or_default();
-        if held != of_attempts {
-            wrong(format!("{held} credits are booked as held, the attempts hold {of_attempts}"));
-        }
-        if charged.saturating_add(held) > amount {
-            wrong(format!("{charged} charged and {held} held exceed {amount}"));
-        }
     }
     Ok(())
 }

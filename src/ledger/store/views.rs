@@ -3,7 +3,8 @@
 use super::usage::usage;
 use super::verify::verify;
 use super::{Row, Store, Value, load};
-use crate::domain::book::{plus, sum};
+use crate::domain::balance::Snapshot;
+use crate::domain::book::plus;
 use crate::domain::rating::{Price, RateCard, VirtualTime};
 use crate::domain::units::Nanocredits;
 use crate::ledger::LedgerError;
@@ -13,7 +14,7 @@ use crate::ledger::keys::KeyView;
 use crate::ledger::protocol::{AttemptIdentity, JobKind};
 use crate::ledger::receipt::Credits;
 use crate::ledger::views::{
-    AccountView, AttemptView, BurnPoint, EntryView, GrantView, JobView, Query, RatesView, View,
+    AccountView, AttemptView, BurnPoint, EntryView, GrantView, JobView, PendingLimit, Query, RatesView, View,
 };
 
 /// No page is longer.
@@ -32,7 +33,7 @@ pub(super) fn rfc3339_s(seconds: i64) -> String {
 /// Reads.
 pub(super) fn read(store: &mut dyn Store, now_us: i64, query: &Query) -> Result<View, LedgerError> {
     Ok(match query {
-        Query::Account { user } => View::Account(account(store, now_us, user)?),
+        Query::Account { user } => View::Account(Box::new(account(store, now_us, user)?)),
         Query::Entries { user, count_max } => View::Entries(entries(store, user, *count_max)?),
         Query::Jobs { user, kind, running_only, count_max, before } => {
             let page = Page { count_max: *count_max, before: before.as_deref() };
@@ -42,40 +43,55 @@ pub(super) fn read(store: &mut dyn Store, now_us: i64, query: &Query) -> Result<
         Query::Usage { whose, range } => View::Usage(usage(store, whose, range)?),
         Query::Rates => View::Rates(rates(store)?),
         Query::Keys { id } => View::Keys(keys(store, id.as_deref())?),
-        Query::Figures => View::Figures(Box::new(super::figures::figures(store, now_us)?)),
+        Query::Figures => View::Figures(Box::new(super::figures::figures(store, now_us, snapshot)?)),
         Query::Verify => View::Verified(verify(store)?),
         Query::Stopped { .. } => return Err(LedgerError::unasked()),
     })
 }
 
+fn snapshot(store: &mut dyn Store, now_us: i64, owner: &str) -> Result<Snapshot, LedgerError> {
+    Ok(Books::new(store, now_us).shown(owner)?.snapshot)
+}
+
 /// As of the last time that what fell silent was marked.
 fn account(store: &mut dyn Store, now_us: i64, owner: &str) -> Result<AccountView, LedgerError> {
-    let Shown { account, balance, free, period, grants } = Books::new(store, now_us).shown(owner)?;
-    let in_grants = grants.iter().fold(Nanocredits::ZERO, |sum, grant| sum.saturating_add(grant.held));
-    let all_held = period.held.saturating_add(in_grants);
-    let provisional = account.sums.silent.min(all_held);
+    let Shown { account, snapshot, grants } = Books::new(store, now_us).shown(owner)?;
     let burn_per_second = account.sums.rate;
-    let grants = grants.into_iter().map(|grant| GrantView {
-        amount: grant.amount,
-        left: grant.amount.saturating_sub(grant.charged),
-        expires_at: grant.expires_s.map(rfc3339_s),
-        why: grant.why,
+    let grants = grants.into_iter().map(|grant| {
+        let left = grant.rest().plus(grant.held)?;
+        Ok(GrantView {
+            id: grant.id,
+            amount: grant.amount,
+            left,
+            expires_at: grant.expires_s.map(rfc3339_s),
+            why: grant.why,
+        })
     });
+    let since = || rfc3339_s(account.ends);
+    let pending = account.next.map(|(limit, period)| PendingLimit { limit, period, since: since() });
     Ok(AccountView {
         user: owner.to_owned(),
-        current: period.charged,
-        limit: account.limit,
-        left: balance.left,
-        available: account.limit.is_some().then(|| sum(&free)),
-        held: all_held.saturating_sub(provisional),
-        provisional,
-        grants: grants.collect(),
+        current: snapshot.charged.less(snapshot.corrected)?,
+        limit: snapshot.limit,
+        charged: snapshot.charged,
+        corrected: snapshot.corrected,
+        left: snapshot.left,
+        free: snapshot.free,
+        available: snapshot.free,
+        held: snapshot.held,
+        provisional: account.sums.silent.min(snapshot.held),
+        debt: snapshot.debt,
+        suspended: snapshot.suspended,
+        allowance: account.limit,
+        carries_over: account.carries_over,
+        pending,
+        grants: grants.collect::<Result<_, LedgerError>>()?,
         period: account.length,
         period_start: rfc3339_s(account.period),
         period_end: rfc3339_s(account.ends),
         resets_in_ms: account.resets_in_ms(now_us),
         burn_per_second,
-        exhausted_at: exhausted_at(now_us, &account, balance.left, burn_per_second),
+        exhausted_at: exhausted_at(now_us, &account, snapshot.left, burn_per_second),
         running: u32::try_from(account.sums.live).unwrap_or(0),
     })
 }
@@ -241,7 +257,7 @@ fn completed(
     attempt: &Attempt,
     text: &str,
 ) -> Result<serde_json::Value, LedgerError> {
-    let balance = Books::new(store, now_us).shown(&attempt.owner)?.balance;
+    let balance = Books::new(store, now_us).shown(&attempt.owner)?.snapshot.into();
     let mut receipt: serde_json::Value = serde_json::from_str(text)
         .map_err(|error| LedgerError::Broken(format!("the receipt of {} is damaged: {error}", attempt.id)))?;
     let credits = Credits::new(&attempt.charged, attempt.overshoot, balance, &attempt.rates);

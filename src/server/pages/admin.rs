@@ -20,7 +20,7 @@ use super::session::Visitor;
 use super::{Page, encoded, page_or, rendered};
 use crate::domain::units::Nanocredits;
 use crate::ledger::LedgerError;
-use crate::ledger::views::{Change, PeriodLength, Query, View};
+use crate::ledger::views::{Change, LimitSince, PeriodLength, Query, View};
 
 const ENTRIES: u32 = 20;
 
@@ -37,10 +37,11 @@ struct Action {
     button: &'static str,
 }
 
-const FORMS: [Action; 3] = [
+const FORMS: [Action; 4] = [
     Action { action: "limit", title: "Limit, or none", example: "5", button: "Set the limit" },
     Action { action: "grant", title: "Extra credits", example: "10", button: "Grant" },
     Action { action: "adjust", title: "Give back, or take by a minus", example: "-0.25", button: "Correct" },
+    Action { action: "revoke-grant", title: "End a grant, by its number", example: "1", button: "End the grant" },
 ];
 
 struct Entry {
@@ -66,6 +67,7 @@ struct Admin {
     entries: Vec<Entry>,
     rates: Rates,
     keys: Vec<Key>,
+    suspended: bool,
 }
 
 pub(super) async fn show(
@@ -80,37 +82,60 @@ pub(super) async fn show(
 async fn shown(app: &Arc<App>, visitor: &Visitor, of: ShownOf) -> Result<Response, Problem> {
     visitor.caller.may_administer()?;
     let user = of.user.unwrap_or_default();
-    let (mut facts, mut entries) = (Vec::new(), Vec::new());
+    let (mut facts, mut entries, mut suspended) = (Vec::new(), Vec::new(), false);
     if !user.is_empty() {
         bounds::name("user", &user)?;
-        facts = account(app, &user).await?;
+        (facts, suspended) = account(app, &user).await?;
         entries = newest(app, &user).await?;
     }
     let done = of.done.map(|done| done.chars().take(200).collect());
     let page = Page::new(app, visitor, "admin", format!("/admin?user={}", encoded(&user)), false).await?;
     let (rates, keys, key) = (rates::newest(app).await?.into(), keys::all(app).await?, Uuid::new_v4().to_string());
-    Ok(rendered(&Admin { page, done, user, key, facts, forms: &FORMS, entries, rates, keys }))
+    Ok(rendered(&Admin { page, done, user, key, facts, forms: &FORMS, entries, rates, keys, suspended }))
 }
 
-async fn account(app: &Arc<App>, user: &str) -> Result<Vec<(&'static str, String)>, Problem> {
+/// What stands about an account, and whether it is suspended.
+async fn account(app: &Arc<App>, user: &str) -> Result<(Vec<(&'static str, String)>, bool), Problem> {
     let View::Account(account) = app.readers.read(Query::Account { user: user.to_owned() }).await? else {
         return Err(LedgerError::unasked().into());
     };
     let or_none = |amount: Option<Nanocredits>| amount.map_or_else(|| "no limit".to_owned(), Nanocredits::for_people);
     let mut facts = vec![
-        ("Limit", format!("{} a {}", or_none(account.limit), account.period.as_str())),
+        ("Allowance", format!("{} a {}", or_none(account.allowance), account.period.as_str())),
+        ("Could be spent in it", or_none(account.limit)),
+        ("Charged", account.charged.for_people()),
+        ("Corrected", account.corrected.for_people()),
         ("Left", or_none(account.left)),
-        ("Free for new jobs", or_none(account.available)),
-        ("Charged", account.current.for_people()),
+        ("Free for new jobs", or_none(account.free)),
         ("Held", account.held.for_people()),
-        ("Provisional", account.provisional.for_people()),
+        ("Of that provisional", account.provisional.for_people()),
+        ("Owed", account.debt.for_people()),
         ("Tasks that run", account.running.to_string()),
     ];
+    if let Some(pending) = &account.pending {
+        let since = super::jobs::minute(&pending.since);
+        facts.push(("Next", format!("{} a {} from {since}", or_none(pending.limit), pending.period.as_str())));
+    }
+    if account.carries_over {
+        facts.push(("Carries over", "yes".to_owned()));
+    }
+    if account.suspended {
+        facts.push(("Suspended", "nothing starts, and what runs stops".to_owned()));
+    }
     facts.extend(account.grants.iter().map(|grant| {
         let until = grant.expires_at.as_deref().map(|at| format!(" until {}", super::jobs::minute(at)));
-        ("Grant", format!("{} of {}{}", grant.left.for_people(), grant.amount.for_people(), until.unwrap_or_default()))
+        (
+            "Grant",
+            format!(
+                "{}: {} of {}{}",
+                grant.id,
+                grant.left.for_people(),
+                grant.amount.for_people(),
+                until.unwrap_or_default()
+            ),
+        )
     }));
-    Ok(facts)
+    Ok((facts, account.suspended))
 }
 
 async fn newest(app: &Arc<App>, user: &str) -> Result<Vec<Entry>, Problem> {
@@ -135,6 +160,7 @@ pub(super) struct Given {
     why: String,
     key: String,
     period: Option<String>,
+    since: Option<String>,
     sure: Option<String>,
 }
 
@@ -146,7 +172,20 @@ pub(super) async fn limit(State(app): State<Arc<App>>, visitor: Visitor, Form(gi
         };
         let period = given.period.as_deref().unwrap_or("day");
         let period = PeriodLength::from_str(period).map_err(Problem::malformed)?;
-        Ok(Change::SetLimit { user: given.user.clone(), limit, period, by, why: given.why.clone() })
+        let since = match given.since.as_deref() {
+            Some("now") => Some(LimitSince::Now),
+            Some("next") => Some(LimitSince::NextPeriod),
+            _ => None,
+        };
+        Ok(Change::SetLimit {
+            user: given.user.clone(),
+            limit,
+            period,
+            since,
+            carry_over: None,
+            by,
+            why: given.why.clone(),
+        })
     });
     let made = made.await;
     page_or(&app, &visitor, made).await
@@ -164,7 +203,31 @@ pub(super) async fn grant(State(app): State<Arc<App>>, visitor: Visitor, Form(gi
 pub(super) async fn adjust(State(app): State<Arc<App>>, visitor: Visitor, Form(given): Form<Given>) -> Response {
     let made = changed(&app, &visitor, given, |given, by| {
         let (user, amount, why) = (given.user.clone(), amount(&given.amount)?, given.why.clone());
-        Ok(Change::Adjust { user, amount, by, why, key: format!("page: {}", given.key) })
+        Ok(Change::Adjust { user, amount, grant: None, expires_at: None, by, why, key: format!("page: {}", given.key) })
+    });
+    let made = made.await;
+    page_or(&app, &visitor, made).await
+}
+
+pub(super) async fn suspend(State(app): State<Arc<App>>, visitor: Visitor, Form(given): Form<Given>) -> Response {
+    let made = changed(&app, &visitor, given, |given, by| {
+        let (user, why) = (given.user.clone(), given.why.clone());
+        match given.amount.as_str() {
+            "suspend" => Ok(Change::Suspend { user, by, why }),
+            "resume" => Ok(Change::Resume { user, by, why }),
+            other => Err(Problem::malformed(format!("{other:?} is neither suspend nor resume"))),
+        }
+    });
+    let made = made.await;
+    page_or(&app, &visitor, made).await
+}
+
+pub(super) async fn revoke_grant(State(app): State<Arc<App>>, visitor: Visitor, Form(given): Form<Given>) -> Response {
+    let made = changed(&app, &visitor, given, |given, by| {
+        let number = given.amount.trim();
+        let grant =
+            number.parse().map_err(|_| Problem::malformed(format!("invalid grant {number:?}: expected its number")))?;
+        Ok(Change::RevokeGrant { user: given.user.clone(), grant, by, why: given.why.clone() })
     });
     let made = made.await;
     page_or(&app, &visitor, made).await

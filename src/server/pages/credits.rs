@@ -41,7 +41,7 @@ pub(super) async fn bar(app: &Arc<App>, user: Option<&str>) -> Result<String, Pr
         Some(user) => {
             super::super::bounds::name("user", user)?;
             let account = match app.readers.read(Query::Account { user: user.to_owned() }).await? {
-                View::Account(account) => account,
+                View::Account(account) => *account,
                 _ => return Err(LedgerError::unasked().into()),
             };
             let today = used(app, &account).await?;
@@ -74,32 +74,17 @@ pub(super) fn of(account: &AccountView, used: Option<&UsageRow>) -> Bar {
         PeriodLength::Day => "today",
         PeriodLength::Month => "this month",
     };
-    let mut rows = vec![("Charged", account.current.for_people())];
-    if let Some(used) = used {
-        let of = |credits: Nanocredits, what: String| format!("{} for {what}", credits.for_people());
-        let seconds = |time: Microseconds| format!("{} s", time.for_people());
-        rows.push(("by CPU", of(used.cpu_credits, seconds(used.total_virtual_cpu_time))));
-        if used.total_virtual_gpu_time > Microseconds::ZERO {
-            rows.push(("by GPU", of(used.gpu_credits, seconds(used.total_virtual_gpu_time))));
-        }
-        if used.total_tokens_consumed > 0 {
-            rows.push(("by tokens", of(used.token_credits, format!("{} tokens", used.total_tokens_consumed))));
-        }
-    }
-    rows.push(("Held by running jobs", account.held.for_people()));
-    rows.push(("Burning now", format!("{} a second", account.burn_per_second.for_people())));
-    if let Some(at) = &account.exhausted_at {
-        rows.push(("At zero", super::jobs::minute(at)));
-    }
-    rows.push(("Resets", super::jobs::minute(&account.period_end)));
-    let (Some(left), Some(_)) = (account.left, account.limit) else {
-        let headline = format!("{} credits {period}", account.current.for_people());
+    let rows = rows(account, used);
+    let (Some(left), Some(whole)) = (account.left, account.limit) else {
+        let headline = format!("{} credits {period}", account.charged.for_people());
         let advice = "This account has no limit.".to_owned();
         return Bar { user: account.user.clone(), state: "none", headline, percent: None, advice, rows };
     };
-    let whole = left.at_least_zero().saturating_add(account.current);
     let percent = percent_of(left, whole);
     let (state, advice) = match (percent, reached(account.current, whole)) {
+        _ if account.suspended => {
+            ("red", "Suspended by an operator: nothing starts, and what runs stops, until it is resumed.".to_owned())
+        }
         // What is less than a hundredth is less than a job is started with, as a rule.
         (0, _) | (_, 100) => (
             "red",
@@ -111,6 +96,42 @@ pub(super) fn of(account: &AccountView, used: Option<&UsageRow>) -> Bar {
     };
     let headline = format!("{} of {} credits left", left.for_people(), whole.for_people());
     Bar { user: account.user.clone(), state, headline, percent: Some(percent), advice, rows }
+}
+
+/// What stands behind the headline.
+fn rows(account: &AccountView, used: Option<&UsageRow>) -> Vec<(&'static str, String)> {
+    let mut rows = vec![("Charged", account.charged.for_people())];
+    if let Some(used) = used {
+        let of = |credits: Nanocredits, what: String| format!("{} for {what}", credits.for_people());
+        let seconds = |time: Microseconds| format!("{} s", time.for_people());
+        rows.push(("by CPU", of(used.cpu_credits, seconds(used.total_virtual_cpu_time))));
+        if used.total_virtual_gpu_time > Microseconds::ZERO {
+            rows.push(("by GPU", of(used.gpu_credits, seconds(used.total_virtual_gpu_time))));
+        }
+        if used.total_tokens_consumed > 0 {
+            rows.push(("by tokens", of(used.token_credits, format!("{} tokens", used.total_tokens_consumed))));
+        }
+    }
+    if account.corrected < Nanocredits::ZERO {
+        rows.push(("Corrected", account.corrected.for_people()));
+    }
+    if account.debt > Nanocredits::ZERO {
+        rows.push(("Owed", account.debt.for_people()));
+    }
+    rows.push(("Held by running jobs", account.held.for_people()));
+    rows.push(("Burning now", format!("{} a second", account.burn_per_second.for_people())));
+    if let Some(at) = &account.exhausted_at {
+        rows.push(("At zero", super::jobs::minute(at)));
+    }
+    rows.push(("Resets", super::jobs::minute(&account.period_end)));
+    if let Some(pending) = &account.pending {
+        let limit = pending.limit.map_or_else(|| "no limit".to_owned(), Nanocredits::for_people);
+        rows.push((
+            "Next",
+            format!("{limit} a {} from {}", pending.period.as_str(), super::jobs::minute(&pending.since)),
+        ));
+    }
+    rows
 }
 
 fn percent_of(left: Nanocredits, whole: Nanocredits) -> u64 {
@@ -127,8 +148,16 @@ mod tests {
             user: "<b>ann".to_owned(),
             current: Nanocredits(current),
             limit: limit.map(Nanocredits),
+            charged: Nanocredits(current),
+            corrected: Nanocredits::ZERO,
             left: limit.map(|_| Nanocredits(left)),
+            free: None,
             available: None,
+            debt: Nanocredits::ZERO,
+            suspended: false,
+            allowance: limit.map(Nanocredits),
+            carries_over: false,
+            pending: None,
             held: Nanocredits::ZERO,
             provisional: Nanocredits::ZERO,
             grants: Vec::new(),

@@ -52,6 +52,8 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/admin/limit", post(admin::limit))
         .route("/admin/grant", post(admin::grant))
         .route("/admin/adjust", post(admin::adjust))
+        .route("/admin/revoke-grant", post(admin::revoke_grant))
+        .route("/admin/suspend", post(admin::suspend))
         .route("/admin/revoke", post(keys::revoke))
         .route("/admin/key", post(keys::create))
         .route("/admin/rates", post(rates::set))

@@ -28,7 +28,7 @@ const CONNECT_MAX: Duration = Duration::from_secs(5);
 const MIGRATION_LOCK: i64 = 0x4a42_4d54;
 /// What the tables have on PostgreSQL alone, with each version: entries cannot be changed, rows that are written again and
 /// again find room beside their old versions, and the database knows where it is (see [`place`]).
-const EXTRAS: [&str; 5] = [
+const EXTRAS: [&str; MIGRATIONS.len()] = [
     "
     CREATE FUNCTION entries_are_append_only() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN RAISE EXCEPTION 'entries are append-only'; END $$;
@@ -50,6 +50,7 @@ const EXTRAS: [&str; 5] = [
         WHEN (current_setting('jobmeter.revises', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION account_is_revised();
     CREATE TRIGGER job_revises AFTER INSERT OR UPDATE ON job FOR EACH ROW
         WHEN (current_setting('jobmeter.revises', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION account_is_revised();",
+    "",
 ];
 
 /// A connection to a database.
@@ -357,7 +358,7 @@ impl Store for Postgres {
 
     fn is_stopped(&mut self, job: &str) -> Result<bool, LedgerError> {
         self.connected()?;
-        let found = self.query("SELECT stopped FROM job WHERE id = $1", &[job.into()])?;
+        let found = self.query(super::STOPPED, &[job.into()])?;
         found.into_iter().next().map_or(Ok(false), |mut row| row.flag())
     }
 

@@ -214,7 +214,7 @@ impl Store for Sqlite {
         self.is_there()?;
         let stopped = self
             .db
-            .prepare_cached("SELECT stopped FROM job WHERE id = ?1")
+            .prepare_cached(super::STOPPED)
             .and_then(|mut statement| statement.query_row([job], |row| row.get(0)).optional());
         Ok(self.told(stopped)?.unwrap_or(false))
     }

@@ -44,13 +44,7 @@ fn a_job_that_burns_out_is_told_of_and_so_is_one_that_is_refused() {
     world.burn_out(attempt, lease);
     let told_of = told(&mut world);
     assert_eq!(told_of.last(), Some(&100), "{told_of:?}");
-    let poor = Change::SetLimit {
-        user: "poor".into(),
-        limit: Some(Nanocredits(10)),
-        period: PeriodLength::Day,
-        by: "t".into(),
-        why: String::new(),
-    };
+    let poor = Change::limit("poor", Some(Nanocredits(10)), PeriodLength::Day, "t");
     world.change(poor).unwrap();
     assert_eq!(told(&mut world), [0; 0]);
     for job in ["k", "l"] {

@@ -165,6 +165,8 @@ fn a_correction_moves_the_balance_and_is_an_entry() {
     let adjust = |amount: &str, key: &str| Change::Adjust {
         user: "u".into(),
         amount: amount.parse().unwrap(),
+        grant: None,
+        expires_at: None,
         by: "op".into(),
         why: "refund".into(),
         key: key.into(),

@@ -3,7 +3,10 @@
 
 #![allow(clippy::pedantic, reason = "a test, not an interface")]
 
+mod against_model;
 mod alerts;
+mod balance;
+mod balance_model;
 mod changes;
 mod reading;
 mod rules;
@@ -101,7 +104,7 @@ impl World {
 
     pub(crate) fn limit(&mut self, limit: &str) -> Result<ChangeAnswer, LedgerError> {
         let (limit, period) = (Some(limit.parse().unwrap()), PeriodLength::Day);
-        self.change(Change::SetLimit { user: "u".into(), limit, period, by: "t".into(), why: String::new() })
+        self.change(Change::limit("u", limit, period, "t"))
     }
 
     pub(crate) fn change(&mut self, change: Change) -> Result<ChangeAnswer, LedgerError> {
@@ -158,7 +161,7 @@ impl World {
 
     pub(crate) fn account(&mut self) -> AccountView {
         match self.ledger.read(&Query::Account { user: "u".into() }).unwrap() {
-            View::Account(account) => account,
+            View::Account(account) => *account,
             other => panic!("{other:?}"),
         }
     }
@@ -342,7 +345,7 @@ fn a_silent_attempt_stays_held_until_it_is_settled() {
     let (attempt, lease) = world.open("j", None);
     world.pass_s(31);
     let account = world.account();
-    assert_eq!((account.held.0, account.provisional), (0, lease.ceiling));
+    assert_eq!((account.held, account.provisional), (lease.ceiling, lease.ceiling));
     let why = "host gone".to_owned();
     let settled = world.change(Change::Settle { attempt, usage: Some(seconds("0.1")), by: "op".into(), why }).unwrap();
     assert_eq!(settled.charged.0, 25_000);
@@ -380,7 +383,7 @@ fn a_correction_goes_back_to_where_it_was_paid_from() {
     world.pass_s(31);
     let settle = Change::Settle { attempt, usage: None, by: "op".into(), why: "gone".into() };
     assert_eq!(world.change(settle).unwrap().charged, lease.ceiling);
-    assert_eq!(world.account().current.0, 100_000);
+    assert_eq!(world.account().charged, lease.ceiling);
     world.finish(attempt, &seconds("0.2"), lease.period);
     let account = world.account();
     assert_eq!((account.current.0, account.grants[0].left), (50_000, amount));

@@ -36,7 +36,7 @@ fn what_is_given_can_be_summed_by_every_reader() {
     world.change(grant(NANOCREDITS_MAX - 1, None, "a")).unwrap();
     let adjust = |amount: i64, key: &str| {
         let (user, amount) = ("u".to_owned(), Nanocredits(amount));
-        Change::Adjust { user, amount, by: "t".into(), why: "w".into(), key: key.into() }
+        Change::Adjust { user, amount, grant: None, expires_at: None, by: "t".into(), why: "w".into(), key: key.into() }
     };
     assert!(matches!(world.change(grant(2, None, "b")), Err(LedgerError::Refused(_))));
     for at in 0..12 {

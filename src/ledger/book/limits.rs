@@ -1,0 +1,165 @@
+//! Limits: what an account is given in a period, from when on, and whether it may spend anything at all.
+
+use super::Books;
+use super::alerts::Touched;
+use super::rows::{Account, Entry, Period};
+use crate::domain::calendar::day_end;
+use crate::domain::units::Nanocredits;
+use crate::ledger::LedgerError;
+use crate::ledger::views::{ChangeAnswer, LimitSince, PeriodLength};
+
+/// A month ends early with a day that lasts this much longer: leases that are out know the end that it had.
+const CUT_AFTER_S: i64 = 60;
+
+/// A limit to be set.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct NewLimit {
+    pub(super) limit: Option<Nanocredits>,
+    pub(super) length: PeriodLength,
+    pub(super) since: Option<LimitSince>,
+    pub(super) carry_over: Option<bool>,
+}
+
+impl Books<'_> {
+    /// Sets it: where nothing else is said, at once if it rises or if nothing was spent of the present one.
+    pub(super) fn set_limit(
+        &mut self,
+        user: &str,
+        new: &NewLimit,
+        (by, why): (&str, &str),
+    ) -> Result<ChangeAnswer, LedgerError> {
+        let &NewLimit { limit, length, since, carry_over } = new;
+        if limit.is_some_and(|limit| limit < Nanocredits::ZERO) {
+            return Err(LedgerError::Refused("a limit cannot be negative".to_owned()));
+        }
+        self.free_up(user);
+        self.touch(Touched::Changed(user.to_owned()));
+        let account = self.account(user)?;
+        self.check_given(&account, Nanocredits::ZERO)?;
+        let at_once = self.counts_at_once(&account, new)?;
+        if since == Some(LimitSince::Now) && !at_once {
+            let why =
+                "credits of the present period were used: another length of the period counts from the next day on";
+            return Err(LedgerError::Refused(format!("{why}, so leave out --since now")));
+        }
+        let starts =
+            if at_once { self.set_now(&account, limit, length)? } else { self.set_next(&account, limit, length)? };
+        if let Some(carries_over) = carry_over {
+            self.shelf.change_account(user, |account| account.carries_over = carries_over);
+        }
+        let since =
+            if at_once { "at once".to_owned() } else { format!("from {} on", crate::domain::calendar::date(starts)) };
+        let told = limit.map_or_else(|| "none".to_owned(), |limit| limit.to_string());
+        let carried = carry_over.map_or("", |carried| if carried { ", carried over" } else { ", not carried over" });
+        let why = format!("{told} a {}{carried} {since}: {why}", length.as_str());
+        let amount = limit.unwrap_or(Nanocredits(-1));
+        let entry = self.of_account("limit", &account, by, &why);
+        self.shelf.append(Entry { amount, source: i64::from(at_once), ..entry });
+        self.answer(&account)
+    }
+
+    fn counts_at_once(&mut self, account: &Account, new: &NewLimit) -> Result<bool, LedgerError> {
+        let period = self.period(&account.owner, account.period)?;
+        let used = [period.spent, period.charged, period.held, period.taken];
+        let is_unused = used.iter().all(|part| *part == Nanocredits::ZERO);
+        let falls = match (account.limit, new.limit) {
+            (Some(before), Some(now)) => now < before,
+            (None, Some(_)) => true,
+            (_, None) => false,
+        };
+        let wanted = match new.since {
+            Some(LimitSince::Now) => true,
+            Some(LimitSince::NextPeriod) => false,
+            None => is_unused || !falls,
+        };
+        let may_change_length = is_unused && !self.has_period(&account.owner, account.ends)?;
+        Ok(wanted && (new.length == account.length || may_change_length))
+    }
+
+    /// From now on. A period of another length ends when that ends; one that follows shorter ones of its month has its part of the month.
+    fn set_now(
+        &mut self,
+        account: &Account,
+        limit: Option<Nanocredits>,
+        length: PeriodLength,
+    ) -> Result<i64, LedgerError> {
+        let owner = &account.owner;
+        let (mut ends, mut start) = (account.ends, account.period);
+        if length != account.length {
+            let (from, to) = Period::bounds(length, self.now_s().max(account.period));
+            ends = to;
+            let is_first = from < start && !self.shelf.overlaps(owner, from, start)?;
+            start = if is_first { from } else { start.max(from) };
+        }
+        let given = if length == account.length && self.is_whole(account)? {
+            limit
+        } else {
+            Period::given(limit, length, (start, ends))?
+        };
+        self.shelf.change_account(owner, |account| {
+            (account.limit, account.length, account.ends, account.next) = (limit, length, ends, None);
+        });
+        self.shelf.change_period(owner, account.period, |period| (period.limit, period.ends) = (given, ends));
+        self.set_promised(account, limit, length)?;
+        Ok(account.period)
+    }
+
+    /// The period of which attempts were promised slices has the limit that it will have; its start, where there is one.
+    fn set_promised(
+        &mut self,
+        account: &Account,
+        limit: Option<Nanocredits>,
+        length: PeriodLength,
+    ) -> Result<Option<i64>, LedgerError> {
+        let owner = &account.owner;
+        let Some(promised) = self.shelf.period(owner, account.ends)?.cloned() else { return Ok(None) };
+        let given = Period::given(limit, length, (promised.start, promised.ends))?;
+        self.shelf.change_period(owner, promised.start, |period| period.limit = given);
+        Ok(Some(promised.start))
+    }
+
+    /// Whether the present period has its whole limit, and not a part of a month.
+    fn is_whole(&mut self, account: &Account) -> Result<bool, LedgerError> {
+        Ok(self.period(&account.owner, account.period)?.limit == account.limit)
+    }
+
+    /// From the next period on, which begins with the next day where days follow months. The month that ends with it had its part.
+    fn set_next(
+        &mut self,
+        account: &Account,
+        limit: Option<Nanocredits>,
+        length: PeriodLength,
+    ) -> Result<i64, LedgerError> {
+        let owner = &account.owner;
+        self.shelf.change_account(owner, |account| account.next = Some((limit, length)));
+        if let Some(start) = self.set_promised(account, limit, length)? {
+            return Ok(start);
+        }
+        let ends = day_end(self.now_s().saturating_add(CUT_AFTER_S));
+        if (account.length, length) != (PeriodLength::Month, PeriodLength::Day) || ends >= account.ends {
+            return Ok(account.ends);
+        }
+        let given = Period::given(account.limit, account.length, (account.period, ends))?;
+        self.shelf.change_account(owner, |account| account.ends = ends);
+        self.shelf.change_period(owner, account.period, |period| (period.limit, period.ends) = (given, ends));
+        Ok(ends)
+    }
+
+    /// Nothing of the account starts from now on, and what runs stops at its next word; or it may again.
+    pub(super) fn suspend(
+        &mut self,
+        user: &str,
+        suspended: bool,
+        (by, why): (&str, &str),
+    ) -> Result<ChangeAnswer, LedgerError> {
+        self.free_up(user);
+        let account = self.account(user)?;
+        let again = account.suspended == suspended;
+        if !again {
+            let entry = self.of_account(if suspended { "suspend" } else { "resume" }, &account, by, why);
+            self.shelf.append(entry);
+            self.shelf.change_account(user, |account| account.suspended = suspended);
+        }
+        Ok(ChangeAnswer { again, balance: Some(self.balance(&account)?), ..ChangeAnswer::nothing(again) })
+    }
+}

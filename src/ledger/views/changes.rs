@@ -1,0 +1,178 @@
+//! What people and programs may change in a ledger.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use crate::domain::rating::RateCard;
+use crate::domain::units::Nanocredits;
+use crate::domain::usage::Usage;
+use crate::ledger::keys::Scope;
+use crate::ledger::protocol::{Balance, StopReason};
+
+/// How long a limit counts for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PeriodLength {
+    /// A day in UTC.
+    #[default]
+    Day,
+    /// A month in UTC.
+    Month,
+}
+
+impl PeriodLength {
+    /// The word for it everywhere.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Day => "day",
+            Self::Month => "month",
+        }
+    }
+}
+
+impl std::str::FromStr for PeriodLength {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let known = [Self::Day, Self::Month].into_iter().find(|length| length.as_str() == text);
+        known.ok_or_else(|| format!("{text:?} is no period: use day or month"))
+    }
+}
+
+/// From when on a limit counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LimitSince {
+    /// From this moment on.
+    Now,
+    /// From the next period on.
+    NextPeriod,
+}
+
+/// A change, by whom (`by`, a login name or a key's name).
+#[expect(missing_docs, reason = "the fields are words of the design")]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Change {
+    /// Sets a user's limit per period, from the next period on where the length changes or the limit falls; a higher
+    /// limit counts at once.
+    SetLimit {
+        user: String,
+        limit: Option<Nanocredits>,
+        period: PeriodLength,
+        /// Where it is not said: at once if it rises or nothing was spent yet, else from the next period on.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        since: Option<LimitSince>,
+        /// Whether what a period's allowance leaves is kept in a grant; `None` leaves that as it is.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        carry_over: Option<bool>,
+        by: String,
+        why: String,
+    },
+    /// Nothing of the account starts, and what runs stops, until it is resumed.
+    Suspend { user: String, by: String, why: String },
+    /// Ends a suspension of the account.
+    Resume { user: String, by: String, why: String },
+    /// Ends what is free of a grant.
+    RevokeGrant { user: String, grant: i64, by: String, why: String },
+    /// Extra credits, with an expiry (seconds since the epoch) or without. `key` makes a repeat harmless.
+    Grant { user: String, amount: Nanocredits, expires_at: Option<i64>, by: String, why: String, key: String },
+    /// A correction: a positive one is a grant, which ends with the period where no expiry (seconds since the epoch) is given; a negative
+    /// one takes what is free, of one grant where that is named, and else what it cannot take is owed.
+    Adjust {
+        user: String,
+        amount: Nanocredits,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        grant: Option<i64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        expires_at: Option<i64>,
+        by: String,
+        why: String,
+        key: String,
+    },
+    /// A new version of the rate card, out of the one that `version` in it names, which has to be the newest. Attempts keep the card they
+    /// were opened with.
+    SetRates { rates: RateCard, by: String },
+    /// An operator's stop of all tasks of a job.
+    StopJob { job: String, by: String, why: String },
+    /// Charges tokens to a job at once; what the account cannot cover is overshoot.
+    ChargeTokens { job: String, count: u64, by: String, key: String },
+    /// Sets aside what so many tokens of a job can cost at most, for so long; `new_id` names it from now on.
+    ReserveTokens { job: String, count: u64, lasts_ms: u64, new_id: Uuid, by: String, key: String },
+    /// Charges the tokens that were used of a reservation, none for all that was not needed, and gives the rest back.
+    SettleTokens { job: String, reservation: Uuid, count: u64, by: String, key: String },
+    /// A key of the ledger service, of which only the hash is given.
+    CreateKey { id: String, hash: String, name: String, scope: Scope, user: Option<String>, by: String },
+    /// Makes a key invalid, for good.
+    RevokeKey { id: String, by: String },
+    /// Settles a provisional attempt at `usage`, or at its full hold where that is `None`.
+    Settle { attempt: Uuid, usage: Option<Usage>, by: String, why: String },
+}
+
+impl Change {
+    /// A limit that counts from when it usually does.
+    #[must_use]
+    pub fn limit(user: &str, limit: Option<Nanocredits>, period: PeriodLength, by: &str) -> Self {
+        let (user, by, why) = (user.to_owned(), by.to_owned(), String::new());
+        Self::SetLimit { user, limit, period, since: None, carry_over: None, by, why }
+    }
+}
+
+/// A key to be made, by whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewKey {
+    /// For people.
+    pub name: String,
+    /// What it may do.
+    pub scope: Scope,
+    /// Whose account alone.
+    pub user: Option<String>,
+    /// Who makes it.
+    pub by: String,
+}
+
+/// Answer to a [`Change`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ChangeAnswer {
+    /// Whether the same change with the same key had been made before.
+    pub again: bool,
+    /// The account concerned, after it; `None` for rates and stops.
+    pub balance: Option<Balance>,
+    /// What was charged (tokens, settle), else zero.
+    pub charged: Nanocredits,
+    /// What could not be covered.
+    pub overshoot: Nanocredits,
+    /// What was set aside.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reserved: Option<Reserved>,
+    /// Nothing was set aside, and this is why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<StopReason>,
+}
+
+impl ChangeAnswer {
+    /// Where no account was moved.
+    #[must_use]
+    pub const fn nothing(again: bool) -> Self {
+        let (charged, overshoot) = (Nanocredits::ZERO, Nanocredits::ZERO);
+        Self { again, balance: None, charged, overshoot, reserved: None, refused: None }
+    }
+}
+
+/// How long tokens are reserved for where nothing else is said, in ms.
+pub const RESERVED_MS: u64 = 900_000;
+/// And at most.
+pub const RESERVED_MAX_MS: u64 = 86_400_000;
+
+/// Credits that were set aside for tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Reserved {
+    /// To be settled by this id.
+    pub reservation: Uuid,
+    /// So many.
+    pub held: Nanocredits,
+    /// After this they go back by themselves.
+    pub lasts_ms: u64,
+}
