@@ -320,7 +320,7 @@ impl Ledger for HttpLedger {
                 View::Jobs { jobs, cursor }
             }
             Query::Job { job } => View::Job(Some(self.get(&["jobs", job], &[])?)),
-            Query::Stopped { job } => View::Stopped(self.get(&["jobs", job, "stopped"], &[])?),
+            Query::Stopped { job, .. } => View::Stopped(self.get(&["jobs", job, "stopped"], &[])?),
             Query::Keys { .. } => View::Keys(self.get(&["keys"], &[])?),
             Query::Usage { whose, range } => {
                 let mut parameters = vec![("by", range.by.as_str().to_owned())];

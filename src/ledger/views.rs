@@ -30,8 +30,9 @@ pub enum Query {
     Jobs { user: Option<String>, kind: Option<JobKind>, running_only: bool, count_max: u32, before: Option<String> },
     /// → [`View::Job`]; `None` inside where there is none. `job` may be a unique prefix of at least 4 characters.
     Job { job: String },
-    /// → [`View::Stopped`]: a look that costs next to nothing, for a sidecar between two reports.
-    Stopped { job: String },
+    /// → [`View::Stopped`]: a look that costs next to nothing, for a sidecar between two reports; of a job of `only` where one is given.
+    #[rustfmt::skip] // A relay of an earlier version knows no such field.
+    Stopped { job: String, #[serde(default, skip_serializing_if = "Option::is_none")] only: Option<String> },
     /// → [`View::Keys`]: all of them, or the one of this id.
     Keys { id: Option<String> },
     /// → [`View::Usage`]: days or months.

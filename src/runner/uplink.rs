@@ -141,7 +141,7 @@ impl Line {
                 spool.sync_data().ok();
                 // Where it fails, the next comes in a moment.
                 self.with_ledger(|ledger| ledger.keep(&kept)).ok();
-                let stopped = self.with_ledger(|ledger| ledger.read(&Query::Stopped { job }));
+                let stopped = self.with_ledger(|ledger| ledger.read(&Query::Stopped { job, only: None }));
                 return matches!(stopped, Ok(View::Stopped(true))).then_some(Answer::Stopped);
             }
         })

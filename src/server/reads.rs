@@ -134,11 +134,11 @@ pub(super) async fn job_for(app: &Arc<App>, only: Option<&str>, job: String) -> 
     }
 }
 
-/// Whether an operator stopped it: a sidecar asks between two reports.
+/// Whether an operator stopped it: a sidecar asks between two reports, of a job that its key may see.
 #[utoipa::path(get, path = "/jobs/{job}/stopped", summary = "Whether an operator stopped it.", params(("job" = String, Path, description = "its id")), responses((status = 200, description = "Whether.", body = bool), Refusals))]
 async fn stopped(State(app): State<Arc<App>>, caller: Caller, Path(job): Path<String>) -> Result<Json<bool>, Problem> {
     caller.may_report()?;
-    match app.readers.read(Query::Stopped { job }).await? {
+    match app.readers.read(Query::Stopped { job, only: caller.only() }).await? {
         View::Stopped(stopped) => Ok(Json(stopped)),
         _ => Err(unasked()),
     }

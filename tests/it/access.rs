@@ -245,3 +245,35 @@ fn the_beginning_of_an_id_tells_nothing_of_anothers_jobs() {
     let (status, told) = service.ask(&service.admin, "GET", "/api/v1/jobs/plan", "");
     assert!(status == 409 && told.to_string().contains("plan-2"), "{status} {told}");
 }
+
+/// A sidecar asks between two reports whether its job was stopped. Of whose jobs that is not, it is told nothing, not even that
+/// they are there.
+#[test]
+fn whether_a_job_was_stopped_is_told_of_ones_own() {
+    let service = Service::start();
+    let alice = service.key(&["a", "--only-user", "--user", "alice"]);
+    let (worker, reader) = (service.key(&["w"]), service.key(&["r", "--scope", "read"]));
+    for (user, job) in [("alice", "own"), ("alice", "own-stopped"), ("bob", "others"), ("bob", "others-stopped")] {
+        let called = service.call(&service.admin, &["--user", user, "run", "-q", "--job", job, "--", "true"]);
+        assert_eq!(called.status, 0, "{called:?}");
+        if job.ends_with("-stopped") {
+            service.json(&["jobs", "stop", job, "--why", "test"]);
+        }
+    }
+    let asked = |key: &str, job: &str| service.ask(key, "GET", &format!("/api/v1/jobs/{job}/stopped"), "");
+    for (job, stopped) in [("own", false), ("own-stopped", true)] {
+        assert_eq!(asked(&alice, job), (200, json!(stopped)), "{job}");
+    }
+    let (status, unknown) = asked(&alice, "none-such");
+    assert_eq!(status, 404, "{unknown}");
+    for job in ["others", "others-stopped", "oth"] {
+        let (status, told) = asked(&alice, job);
+        let told_of_unknown = unknown.to_string().replace("none-such", job);
+        assert_eq!((status, told.to_string()), (404, told_of_unknown), "{job}");
+    }
+    // A key of no user serves all of them, and a job that a restored ledger does not know yet.
+    for (job, stopped) in [("own-stopped", true), ("others-stopped", true), ("others", false), ("none-such", false)] {
+        assert_eq!(asked(&worker, job), (200, json!(stopped)), "{job}");
+    }
+    assert_eq!(asked(&reader, "others").0, 403);
+}

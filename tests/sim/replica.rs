@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use jobmeter::ledger::LedgerError;
 use jobmeter::ledger::book::{Asked, Operation, Outcome};
 use jobmeter::ledger::store::sqlite::Sqlite;
-use jobmeter::ledger::store::{Concerned, Locked, Row, Store, StoreLedger, Table, Value};
+use jobmeter::ledger::store::{Concerned, JobStop, Locked, Row, Store, StoreLedger, Table, Value};
 use jobmeter::sys::clock::Clock;
 
 use crate::network::{Message, Packet};
@@ -68,9 +68,9 @@ impl Store for Mortal {
     fn rollback(&mut self) {
         self.store.rollback();
     }
-    fn is_stopped(&mut self, job: &str) -> Result<bool, LedgerError> {
+    fn job_stop(&mut self, job: &str) -> Result<Option<JobStop>, LedgerError> {
         self.lives()?;
-        self.store.is_stopped(job)
+        self.store.job_stop(job)
     }
     fn check(&mut self) -> Result<Vec<String>, LedgerError> {
         self.store.check()

@@ -1,6 +1,6 @@
 //! A ledger on a store: operations in transactions, several in one where they come together.
 
-use super::{Concerned, Locked, Store, save};
+use super::{Concerned, JobStop, Locked, Store, save};
 use crate::ledger::book::rows::Account;
 use crate::ledger::book::{Asked, Books, Changes, Kept, Operation, Outcome};
 use crate::ledger::keys::Secret;
@@ -98,6 +98,17 @@ fn only_of(locked: &Locked, changes: &Changes) -> Result<(), LedgerError> {
     }
 }
 
+/// To who may see the jobs of `only` alone, one of somebody else is as unknown as one that there is not. To others an unknown one
+/// goes on: a ledger that was put back learns of it with the next report.
+fn stopped(found: Option<JobStop>, job: &str, only: Option<&str>) -> Result<View, LedgerError> {
+    let is_seen = |found: &JobStop| only.is_none_or(|only| only == found.owner);
+    match found.filter(is_seen) {
+        Some(found) => Ok(View::Stopped(found.is_stopped)),
+        None if only.is_none() => Ok(View::Stopped(false)),
+        None => Err(LedgerError::Missing(format!("no job {job:?} is known"))),
+    }
+}
+
 /// The accounts that operations will write.
 fn concerned<'a>(asked: &[Asked<'a>]) -> Concerned<'a> {
     let Concerned { mut owners, mut attempts, mut jobs } = Concerned::default();
@@ -169,7 +180,7 @@ impl<S: Store> Ledger for StoreLedger<S> {
     fn read(&mut self, query: &Query) -> Result<View, LedgerError> {
         match query {
             // A look that costs next to nothing, and waits for no writer.
-            Query::Stopped { job } => return self.store.is_stopped(job).map(View::Stopped),
+            Query::Stopped { job, only } => return stopped(self.store.job_stop(job)?, job, only.as_deref()),
             // What fell silent is marked first, so that it is shown as that.
             Query::Account { user } => {
                 self.post_one(Operation::Tidy(user))?;

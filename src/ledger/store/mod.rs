@@ -37,8 +37,8 @@ const ADDED: [(&str, &str, &str); 1] = [
     ("attempt", "secret_hash", "TEXT"),
 ];
 
-/// Whether an operator stopped a job, or suspended its account.
-const STOPPED: &str = "SELECT CASE WHEN j.stopped <> 0 OR a.suspended <> 0 THEN 1 ELSE 0 END FROM job j JOIN account a ON a.owner = \
+/// Whose a job is, and whether an operator stopped it or suspended the account.
+const STOPPED: &str = "SELECT j.owner, CASE WHEN j.stopped <> 0 OR a.suspended <> 0 THEN 1 ELSE 0 END FROM job j JOIN account a ON a.owner = \
                        j.owner WHERE j.id = $1";
 
 pub use self::ledger::StoreLedger;
@@ -65,6 +65,15 @@ pub struct Locked {
     /// An account with the revision that this store gave it last is as this store left it. Where everything is locked,
     /// nobody else has committed anything since.
     pub goes_on: bool,
+}
+
+/// What a sidecar is told between two reports, and whom it may be told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobStop {
+    /// The account that the job is charged to.
+    pub owner: String,
+    /// By an operator; its tasks end with their next report.
+    pub is_stopped: bool,
 }
 
 /// A database with at most one transaction under way.
@@ -109,11 +118,11 @@ pub trait Store: Send {
     /// Nothing of it was.
     fn rollback(&mut self);
 
-    /// Whether an operator stopped a job: a look that waits for no writer.
+    /// Whether an operator stopped a job, `None` where it is not known: a look that waits for no writer.
     ///
     /// # Errors
     /// See [`LedgerError`].
-    fn is_stopped(&mut self, job: &str) -> Result<bool, LedgerError>;
+    fn job_stop(&mut self, job: &str) -> Result<Option<JobStop>, LedgerError>;
 
     /// Damage that the database itself finds, one sentence each.
     ///
@@ -151,8 +160,8 @@ impl Store for Box<dyn Store> {
         self.as_mut().rollback();
     }
 
-    fn is_stopped(&mut self, job: &str) -> Result<bool, LedgerError> {
-        self.as_mut().is_stopped(job)
+    fn job_stop(&mut self, job: &str) -> Result<Option<JobStop>, LedgerError> {
+        self.as_mut().job_stop(job)
     }
 
     fn check(&mut self) -> Result<Vec<String>, LedgerError> {

@@ -195,7 +195,7 @@ fn kept(relay: &Relay, session: Uuid, ask: Ask) -> Result<Ask, LedgerError> {
         Ask::Read(query) => {
             let is_own = match &query {
                 Query::Account { user } => *user == own.user,
-                Query::Stopped { job } => *job == own.job,
+                Query::Stopped { job, .. } => *job == own.job,
                 _ => false,
             };
             if !is_own {

@@ -19,7 +19,7 @@ use tokio_postgres::{Client, Config, NoTls, Statement};
 
 use self::lock::Owners;
 use self::write::Writing;
-use super::{ADDED, Concerned, Locked, MIGRATIONS, Row, Store, Table, Value};
+use super::{ADDED, Concerned, JobStop, Locked, MIGRATIONS, Row, Store, Table, Value};
 use crate::ledger::LedgerError;
 use crate::sys::clock::Clock;
 
@@ -356,10 +356,11 @@ impl Store for Postgres {
         }
     }
 
-    fn is_stopped(&mut self, job: &str) -> Result<bool, LedgerError> {
+    fn job_stop(&mut self, job: &str) -> Result<Option<JobStop>, LedgerError> {
         self.connected()?;
         let found = self.query(super::STOPPED, &[job.into()])?;
-        found.into_iter().next().map_or(Ok(false), |mut row| row.flag())
+        let read = |mut row: Row| Ok(JobStop { owner: row.text()?, is_stopped: row.flag()? });
+        found.into_iter().next().map(read).transpose()
     }
 
     fn check(&mut self) -> Result<Vec<String>, LedgerError> {

@@ -107,8 +107,8 @@ impl<F: FnOnce() + Send> Store for Interrupted<F> {
     fn rollback(&mut self) {
         self.store.rollback();
     }
-    fn is_stopped(&mut self, job: &str) -> Result<bool, LedgerError> {
-        self.store.is_stopped(job)
+    fn job_stop(&mut self, job: &str) -> Result<Option<JobStop>, LedgerError> {
+        self.store.job_stop(job)
     }
     fn check(&mut self) -> Result<Vec<String>, LedgerError> {
         self.store.check()

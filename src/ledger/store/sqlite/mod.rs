@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 pub use self::backup::{backup, restore};
-use super::{Concerned, Locked, Mode, Row, Store, StoreLedger, Table, Value};
+use super::{Concerned, JobStop, Locked, Mode, Row, Store, StoreLedger, Table, Value};
 use crate::ledger::LedgerError;
 use crate::sys::clock::Clock;
 use rusqlite::types::ValueRef;
@@ -210,13 +210,13 @@ impl Store for Sqlite {
         }
     }
 
-    fn is_stopped(&mut self, job: &str) -> Result<bool, LedgerError> {
+    fn job_stop(&mut self, job: &str) -> Result<Option<JobStop>, LedgerError> {
         self.is_there()?;
-        let stopped = self
-            .db
-            .prepare_cached(super::STOPPED)
-            .and_then(|mut statement| statement.query_row([job], |row| row.get(0)).optional());
-        Ok(self.told(stopped)?.unwrap_or(false))
+        let found = self.db.prepare_cached(super::STOPPED).and_then(|mut statement| {
+            let read = |row: &rusqlite::Row<'_>| Ok(JobStop { owner: row.get(0)?, is_stopped: row.get(1)? });
+            statement.query_row([job], read).optional()
+        });
+        self.told(found)
     }
 
     fn check(&mut self) -> Result<Vec<String>, LedgerError> {
