@@ -73,9 +73,11 @@ impl From<LedgerError> for Failure {
     fn from(error: LedgerError) -> Self {
         let failure = Self::new(error.to_string());
         match error {
-            LedgerError::Refused(_) | LedgerError::Missing(_) | LedgerError::Unknown(_) | LedgerError::Foreign => {
-                failure
-            }
+            LedgerError::Refused(_)
+            | LedgerError::Outdated(_)
+            | LedgerError::Missing(_)
+            | LedgerError::Unknown(_)
+            | LedgerError::Foreign => failure,
             LedgerError::Unavailable(_) | LedgerError::Conflict(_) => {
                 Self { status: 75, ..failure }.hint("try again; `jobmeter doctor` looks at the ledger")
             }

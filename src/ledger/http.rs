@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use reqwest::blocking::{Client, RequestBuilder, Response};
-use reqwest::header::HeaderValue;
+use reqwest::header::{HeaderValue, IF_MATCH};
 use reqwest::{Method, Proxy, StatusCode, Url};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -274,7 +274,8 @@ impl Ledger for HttpLedger {
             Change::Adjust { user, key, .. } => self.tell_once(&["users", user, "adjustments"], &body_of(change), key),
             Change::SetRates { rates, .. } => {
                 let body = serde_json::to_value(rates).map_err(|error| LedgerError::Broken(error.to_string()))?;
-                self.tell(Method::PUT, &["rates"], &body)
+                let version = format!("\"{}\"", rates.version);
+                self.ask(self.request(Method::PUT, &["rates"]).header(IF_MATCH, version).json(&body))
             }
             Change::StopJob { job, why, .. } => self.tell(Method::POST, &["jobs", job, "stop"], &json!({ "why": why })),
             Change::ChargeTokens { job, count, key, .. } => {

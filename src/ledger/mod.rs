@@ -76,6 +76,9 @@ pub enum LedgerError {
     /// The ledger said no, and would say so again: a bad value, an unknown job, a key used with another body.
     #[error("{0}")]
     Refused(String),
+    /// What was to be changed is no longer what whoever changes it has seen: look again.
+    #[error("{0}")]
+    Outdated(String),
     /// There is no such job, attempt or key.
     #[error("{0}")]
     Missing(String),
@@ -106,6 +109,15 @@ impl From<OutOfRange> for LedgerError {
 }
 
 impl LedgerError {
+    /// A change of the rate card by somebody who has not seen the newest one, but `seen`.
+    #[must_use]
+    pub fn outdated_rates(newest: u64, seen: impl std::fmt::Display) -> Self {
+        Self::Outdated(format!(
+            "the rate card is at version {newest} by now, and this changes version {seen}: look at it by `jobmeter rates show`, \
+             and make the change again"
+        ))
+    }
+
     /// An answer of another kind than the question's.
     #[must_use]
     pub fn unasked() -> Self {

@@ -219,7 +219,7 @@ pub fn nonce() -> String {
 impl From<LedgerError> for Told {
     fn from(error: LedgerError) -> Self {
         let (family, why) = match error {
-            LedgerError::Refused(why) => (Family::Refused, why),
+            LedgerError::Refused(why) | LedgerError::Outdated(why) => (Family::Refused, why),
             LedgerError::Missing(why) => (Family::Missing, why),
             LedgerError::Unknown(why) => (Family::Unknown, why),
             // A wrapper of an earlier version knows no family of its own for it.

@@ -8,17 +8,20 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, IntoResponses, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::api::{attempt_id, change, idempotency_key};
+use super::api::{attempt_id, change, idempotency_key, try_change};
 use super::auth::Caller;
+use super::if_match::IfMatch;
 use super::problem::{Problem, Refusals};
+use super::reads::newest_rates;
 use super::{App, bounds};
 use crate::domain::rating::RateCard;
 use crate::domain::units::Nanocredits;
 use crate::domain::usage::Usage;
+use crate::ledger::LedgerError;
 use crate::ledger::keys::{Scope, Secret};
 use crate::ledger::views::{Change, ChangeAnswer, LimitSince, PeriodLength};
 
@@ -185,12 +188,48 @@ async fn settle(State(app): State<Arc<App>>, caller: Caller, Path(attempt): Path
     change(&app, &caller, Change::Settle { attempt, usage, by: caller.name(), why }).await
 }
 
-#[utoipa::path(put, path = "/rates", summary = "Makes a new version of the rate card, out of the one whose version the body names, which has to be the newest.", request_body = RateCard, responses((status = 200, description = "Done.", body = ChangeAnswer), Refusals))]
-async fn rates(State(app): State<Arc<App>>, caller: Caller, body: Bytes) -> Answered {
+/// The header that names a version, for the OpenAPI document.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "it only describes a header")]
+struct OfVersion {
+    /// The `ETag` of `GET /rates`: the version that this changes, which has to be the newest. Without it the body says which one.
+    #[param(rename = "if-match", example = "\"3\"", nullable = false)]
+    if_match: Option<String>,
+}
+
+/// What else is answered to who changes the rate card.
+#[derive(IntoResponses)]
+#[expect(dead_code, reason = "it only describes answers")]
+enum RatesRefusals {
+    /// `If-Match` cannot be read.
+    #[response(status = 400, content_type = "application/problem+json")]
+    Malformed(Problem),
+    /// `If-Match` names another version than the newest: look at that, and make the change again.
+    #[response(status = 412, content_type = "application/problem+json")]
+    Outdated(Problem),
+}
+
+#[utoipa::path(put, path = "/rates", summary = "Makes a new version of the rate card, out of the newest one, whose version If-Match or the body names. The same card again makes none.", params(OfVersion), request_body = RateCard, responses((status = 200, description = "Done.", body = ChangeAnswer), RatesRefusals, Refusals))]
+async fn rates(State(app): State<Arc<App>>, caller: Caller, headers: HeaderMap, body: Bytes) -> Answered {
     caller.may_administer()?;
-    let rates: RateCard = bounds::json(&body)?;
+    let mut rates: RateCard = bounds::json(&body)?;
     bounds::rates(&rates)?;
-    change(&app, &caller, Change::SetRates { rates, by: caller.name() }).await
+    let seen = IfMatch::of(&headers)?;
+    let outdated = |error: LedgerError| Problem::precondition_failed(error.to_string());
+    let names_some = matches!(seen, IfMatch::Tags(_));
+    if names_some {
+        let newest = newest_rates(&app).await?.rates.version;
+        if !seen.names(newest) {
+            return Err(outdated(LedgerError::outdated_rates(newest, seen)));
+        }
+        rates.version = newest;
+    }
+    match try_change(&app, &caller, Change::SetRates { rates, by: caller.name() }).await {
+        Ok(answer) => Ok(Json(answer)),
+        Err(error @ LedgerError::Outdated(_)) if names_some => Err(outdated(error)),
+        Err(error) => Err(error.into()),
+    }
 }
 
 #[derive(Deserialize, ToSchema)]

@@ -126,9 +126,14 @@ async fn finish(
 
 /// Makes a change.
 pub(super) async fn change(app: &App, caller: &Caller, change: Change) -> Result<Json<ChangeAnswer>, Problem> {
+    Ok(Json(try_change(app, caller, change).await?))
+}
+
+/// The same, for who has to know why it failed.
+pub(super) async fn try_change(app: &App, caller: &Caller, change: Change) -> Result<ChangeAnswer, LedgerError> {
     match app.poster.ask(Work::Change(Box::new(change)), caller.only()).await? {
-        Outcome::Changed(answer) => Ok(Json(answer)),
-        _ => Err(LedgerError::unasked().into()),
+        Outcome::Changed(answer) => Ok(answer),
+        _ => Err(LedgerError::unasked()),
     }
 }
 

@@ -14,6 +14,7 @@ mod bounds;
 mod connections;
 mod events;
 mod figures;
+mod if_match;
 mod keys;
 mod metrics;
 mod pages;

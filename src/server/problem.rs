@@ -59,6 +59,17 @@ impl Problem {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "malformed", "The request cannot be understood.", detail)
     }
 
+    /// A header is not what its standard says.
+    pub(super) fn bad_header(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "malformed", "The request cannot be understood.", detail)
+    }
+
+    /// What was to be changed is no longer as the request says that it is.
+    pub(super) fn precondition_failed(detail: impl Into<String>) -> Self {
+        let title = "It was changed by somebody else meanwhile.";
+        Self::new(StatusCode::PRECONDITION_FAILED, "precondition-failed", title, detail)
+    }
+
     /// Who asks did not say who they are.
     pub(super) fn unauthorized() -> Self {
         let detail = "send a valid key as `Authorization: Bearer KEY`";
@@ -105,7 +116,9 @@ impl Problem {
 impl From<LedgerError> for Problem {
     fn from(error: LedgerError) -> Self {
         match error {
-            LedgerError::Refused(why) => Self::new(StatusCode::CONFLICT, "refused", "The ledger refused that.", why),
+            LedgerError::Refused(why) | LedgerError::Outdated(why) => {
+                Self::new(StatusCode::CONFLICT, "refused", "The ledger refused that.", why)
+            }
             LedgerError::Missing(why) => Self::missing(why),
             LedgerError::Unknown(why) => {
                 Self::new(StatusCode::NOT_FOUND, "attempt-unknown", "The ledger does not know this attempt.", why)

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use axum::extract::{Path, Query as Parameters, State};
-use axum::response::{IntoResponse, Response};
+use axum::http::header::ETAG;
+use axum::response::{AppendHeaders, IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
@@ -12,6 +13,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::auth::Caller;
+use super::if_match::etag;
 use super::problem::{Problem, Refusals};
 use super::{App, bounds};
 use crate::ledger::LedgerError;
@@ -240,12 +242,26 @@ async fn entries(
     }
 }
 
-#[utoipa::path(get, path = "/rates", summary = "All versions of the rate card.", responses((status = 200, description = "The newest first.", body = Vec<RatesView>), Refusals))]
+#[utoipa::path(get, path = "/rates", summary = "All versions of the rate card.", responses((status = 200, description = "The newest first.", body = Vec<RatesView>, headers(("etag" = String, description = "the newest version in quotes, for the If-Match of who changes it"))), Refusals))]
 async fn rates(State(app): State<Arc<App>>, _caller: Caller) -> Result<Response, Problem> {
+    let versions = rate_cards(&app).await?;
+    let tag = versions.first().map(|newest| etag(newest.rates.version));
+    Ok((AppendHeaders(tag.map(|tag| (ETAG, tag))), Json(versions)).into_response())
+}
+
+/// All versions of the rate card, the newest first.
+async fn rate_cards(app: &App) -> Result<Vec<RatesView>, Problem> {
     match app.readers.read(Query::Rates).await? {
-        View::Rates(rates) => Ok(Json(rates).into_response()),
+        View::Rates(versions) => Ok(versions),
         _ => Err(unasked()),
     }
+}
+
+/// The rate card that counts for what starts now.
+pub(super) async fn newest_rates(app: &App) -> Result<RatesView, Problem> {
+    // The first one is there before anybody has set one.
+    let missing = || LedgerError::Broken("the ledger has no rate card".to_owned());
+    Ok(rate_cards(app).await?.into_iter().next().ok_or_else(missing)?)
 }
 
 #[utoipa::path(get, path = "/keys", summary = "All keys, without the keys themselves.", responses((status = 200, description = "The newest first.", body = Vec<KeyView>), Refusals))]

@@ -20,6 +20,7 @@ mod gpu;
 mod nvml;
 mod nvml_faults;
 mod proxy;
+mod rates;
 mod relay;
 mod run;
 mod secrets;

@@ -91,10 +91,7 @@ impl Books<'_> {
     fn set_rates(&mut self, rates: &RateCard, by: &str) -> Result<ChangeAnswer, LedgerError> {
         let before = self.rate_card()?;
         if rates.version != before.version {
-            return Err(LedgerError::Refused(format!(
-                "the rate card is at version {} by now, and this changes version {}: read it again",
-                before.version, rates.version
-            )));
+            return Err(LedgerError::outdated_rates(before.version, rates.version));
         }
         if *rates == before {
             return Ok(ChangeAnswer::nothing(true));

@@ -13,9 +13,10 @@ use uuid::Uuid;
 
 use super::super::api::change;
 use super::super::problem::Problem;
+use super::super::reads::newest_rates;
 use super::super::{App, bounds};
 use super::keys::{self, Key};
-use super::rates::{self, Rates};
+use super::rates::Rates;
 use super::session::Visitor;
 use super::{Page, encoded, page_or, rendered};
 use crate::domain::units::Nanocredits;
@@ -90,7 +91,7 @@ async fn shown(app: &Arc<App>, visitor: &Visitor, of: ShownOf) -> Result<Respons
     }
     let done = of.done.map(|done| done.chars().take(200).collect());
     let page = Page::new(app, visitor, "admin", format!("/admin?user={}", encoded(&user)), false).await?;
-    let (rates, keys, key) = (rates::newest(app).await?.into(), keys::all(app).await?, Uuid::new_v4().to_string());
+    let (rates, keys, key) = (newest_rates(app).await?.into(), keys::all(app).await?, Uuid::new_v4().to_string());
     Ok(rendered(&Admin { page, done, user, key, facts, forms: &FORMS, entries, rates, keys, suspended }))
 }
 

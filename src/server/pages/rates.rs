@@ -8,8 +8,9 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Redirect, Response};
 use serde::Deserialize;
 
-use super::super::api::change;
+use super::super::api::try_change;
 use super::super::problem::Problem;
+use super::super::reads::newest_rates;
 use super::super::{App, bounds};
 use super::admin::confirmed;
 use super::session::Visitor;
@@ -17,7 +18,7 @@ use super::{encoded, page_or};
 use crate::domain::rating::RateCard;
 use crate::domain::units::{Microseconds, Nanocredits};
 use crate::ledger::LedgerError;
-use crate::ledger::views::{Change, Query, RatesView, View};
+use crate::ledger::views::{Change, RatesView};
 
 /// As it stands on the page.
 pub(super) struct Rates {
@@ -65,13 +66,6 @@ fn word(value: &impl serde::Serialize) -> String {
     serde_json::to_value(value).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
-pub(super) async fn newest(app: &Arc<App>) -> Result<RatesView, Problem> {
-    match app.readers.read(Query::Rates).await? {
-        View::Rates(versions) => versions.into_iter().next().ok_or_else(|| LedgerError::unasked().into()),
-        _ => Err(LedgerError::unasked().into()),
-    }
-}
-
 #[derive(Deserialize)]
 pub(super) struct Given {
     /// Which version was on the page.
@@ -93,15 +87,21 @@ fn parsed<T: FromStr<Err: std::fmt::Display>>(what: &str, text: &str) -> Result<
     text.trim().parse().map_err(|error: T::Err| Problem::malformed(format!("{what}: {error}")))
 }
 
+/// Somebody else has changed it since the page was made.
+fn outdated(newest: &str, seen: u64) -> Problem {
+    Problem::precondition_failed(format!(
+        "nothing was changed: the rate card is at {newest} by now, and the page showed {seen}: open the page again, and repeat \
+         your change"
+    ))
+}
+
 async fn changed(app: &Arc<App>, visitor: &Visitor, given: Given) -> Result<Response, Problem> {
     visitor.caller.may_administer()?;
     confirmed(given.sure.as_deref())?;
-    let before = newest(app).await?.rates;
-    if before.version != given.version {
-        return Err(Problem::malformed(format!(
-            "nothing was changed: the rate card is at version {} by now, and the page showed {}",
-            before.version, given.version
-        )));
+    let before = newest_rates(app).await?.rates;
+    let seen = given.version;
+    if before.version != seen {
+        return Err(outdated(&format!("version {}", before.version), seen));
     }
     let price = |what: &str, text: &str| parsed::<Nanocredits>(what, text);
     let ppm = |what: &str, text: &str| parsed::<Microseconds>(what, text).map(|weight| weight.0);
@@ -114,7 +114,11 @@ async fn changed(app: &Arc<App>, visitor: &Visitor, given: Given) -> Result<Resp
         ..before
     };
     bounds::rates(&rates)?;
-    let _answer = change(app, &visitor.caller, Change::SetRates { rates, by: visitor.caller.name() }).await?;
+    match try_change(app, &visitor.caller, Change::SetRates { rates, by: visitor.caller.name() }).await {
+        // In between.
+        Err(LedgerError::Outdated(_)) => return Err(outdated("a newer version", seen)),
+        made => made?,
+    };
     let done = encoded("A new rate card counts for what starts from now on.");
     Ok(Redirect::to(&format!("/admin?done={done}")).into_response())
 }

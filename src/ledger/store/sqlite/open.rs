@@ -60,6 +60,7 @@ pub(super) fn with_path(path: &Path, error: LedgerError) -> LedgerError {
     match error {
         // These are about a value, which they name.
         error @ (LedgerError::Missing(_)
+        | LedgerError::Outdated(_)
         | LedgerError::Unknown(_)
         | LedgerError::Foreign
         | LedgerError::Conflict(_)) => error,

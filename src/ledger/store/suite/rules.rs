@@ -57,7 +57,7 @@ fn a_rate_card_is_changed_by_who_has_seen_it() {
     // Another administrator has seen the version before.
     let late = RateCard { gpu_per_second: Nanocredits(2), ..RateCard::default() };
     let refused = world.change(set(late.clone()));
-    assert!(matches!(&refused, Err(LedgerError::Refused(why)) if why.contains("version 2")), "{refused:?}");
+    assert!(matches!(&refused, Err(LedgerError::Outdated(why)) if why.contains("version 2")), "{refused:?}");
     let second = RateCard { version: 2, ..first.clone() };
     assert!(world.change(set(second.clone())).unwrap().again, "nothing to change");
     let both = RateCard { gpu_per_second: Nanocredits(2), ..second };
