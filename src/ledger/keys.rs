@@ -76,9 +76,14 @@ impl Secret {
     /// What the ledger keeps of it. A key has more than 200 random bits, so that one round of a plain hash is enough.
     #[must_use]
     pub fn hash(&self) -> String {
-        let digest = Sha256::digest(self.0.as_bytes());
-        digest.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+        hash_of(&self.0)
     }
+}
+
+/// SHA-256, in hexadecimal digits.
+pub(super) fn hash_of(text: &str) -> String {
+    let digest = Sha256::digest(text.as_bytes());
+    digest.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 impl Default for Secret {

@@ -12,6 +12,7 @@ pub mod location;
 pub mod protocol;
 pub mod receipt;
 pub mod relay;
+pub mod session;
 pub mod store;
 pub mod usage_range;
 pub mod views;

@@ -1,4 +1,4 @@
-//! Who asks: a key, what it may do, and for whose account.
+//! Who asks: a key or a browser's session, what it may do, and for whose account.
 
 use std::sync::Arc;
 
@@ -10,14 +10,20 @@ use axum::http::{HeaderMap, Method};
 use super::App;
 use super::problem::Problem;
 use crate::ledger::keys::{KeyView, Scope, Secret};
+use crate::ledger::session::{Session, SessionToken};
 use crate::ledger::views::{Query, View};
 use crate::sys::clock::{Clock, SystemClock};
 
-/// Whoever asks, with a valid key.
+/// Whoever asks, with a valid key or a session that was made with one.
 #[derive(Clone, Debug)]
 pub(super) struct Caller(Arc<KeyView>);
 
 impl Caller {
+    /// What names the key.
+    pub(super) fn key_id(&self) -> &str {
+        &self.0.id
+    }
+
     /// The account to which the key is bound.
     pub(super) fn only(&self) -> Option<String> {
         self.0.user.clone()
@@ -57,30 +63,30 @@ impl Caller {
     }
 }
 
-/// The cookie of the pages.
-pub(super) const COOKIE_NAME: &str = "jobmeter-key";
 /// The header of the platform's own client.
 const PLATFORM_HEADER: &str = "x-mostly-api-key";
 
-/// The key that a request shows. The cookie, which a browser sends by itself, is good for reading alone.
-fn secret_of(parts: &Parts) -> Option<Secret> {
-    let text = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok());
-    let shown = match text(AUTHORIZATION.as_str()) {
-        Some(header) => header.strip_prefix("Bearer "),
-        None => text(PLATFORM_HEADER),
-    };
-    match shown {
-        Some(text) => text.parse().ok(),
-        None if parts.method == Method::GET || parts.method == Method::HEAD => secret_of_cookie(&parts.headers),
-        None => None,
-    }
+/// The name of the cookie with the session. Browsers take one that begins with `__Host-` from this host alone, and only with TLS.
+pub(super) const fn session_cookie(tls: bool) -> &'static str {
+    if tls { "__Host-jobmeter-session" } else { "jobmeter-session" }
 }
 
-/// The key in the cookie of the pages.
-pub(super) fn secret_of_cookie(headers: &HeaderMap) -> Option<Secret> {
+/// The value of a cookie.
+pub(super) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     let cookies = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
     let mut pairs = cookies.flat_map(|text| text.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    pairs.find(|(name, _)| *name == COOKIE_NAME).and_then(|(_, text)| text.parse().ok())
+    pairs.find(|(known, _)| *known == name).map(|(_, text)| text)
+}
+
+/// The session that a browser shows.
+pub(super) fn session_of(headers: &HeaderMap, tls: bool) -> Option<SessionToken> {
+    cookie(headers, session_cookie(tls)).and_then(|text| text.parse().ok())
+}
+
+/// Browsers say what is asked for by a script, as a page does by itself that moves: nobody need be there for that. Older ones say
+/// nothing.
+fn is_by_a_person(headers: &HeaderMap) -> bool {
+    headers.get("sec-fetch-dest").is_none_or(|what| what != "empty")
 }
 
 impl FromRequestParts<Arc<App>> for Caller {
@@ -90,8 +96,19 @@ impl FromRequestParts<Arc<App>> for Caller {
         if let Some(caller) = Self::named_by_proxy(&parts.headers, app)? {
             return Ok(caller);
         }
-        let secret = secret_of(parts).ok_or_else(Problem::unauthorized)?;
-        Self::of(&secret, app).await
+        let text = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok());
+        let shown = match text(AUTHORIZATION.as_str()) {
+            Some(header) => Some(header.strip_prefix("Bearer ").ok_or_else(Problem::unauthorized)?),
+            None => text(PLATFORM_HEADER),
+        };
+        match shown {
+            Some(text) => Self::of(&text.parse().map_err(|_| Problem::unauthorized())?, app).await,
+            // The cookie, which a browser sends by itself, is good for reading alone.
+            None if parts.method == Method::GET || parts.method == Method::HEAD => {
+                Self::signed_in(&parts.headers, app).await
+            }
+            None => Err(Problem::unauthorized()),
+        }
     }
 }
 
@@ -120,10 +137,26 @@ impl Caller {
         }))))
     }
 
+    /// Whoever has signed in with a browser. The session, and whether its key is revoked, is looked up each time: both end at once.
+    pub(super) async fn signed_in(headers: &HeaderMap, app: &Arc<App>) -> Result<Self, Problem> {
+        let token = session_of(headers, app.tls).ok_or_else(Problem::unauthorized)?;
+        let shown = token.clone();
+        let found = app.pools.sessions.with(move |ledger| ledger.session(&shown)).await?;
+        let Session { key, is_due } = found.ok_or_else(Problem::unauthorized)?;
+        if is_due && is_by_a_person(headers) {
+            let written = app.pools.session_writer.with(move |ledger| ledger.session_used(&token)).await;
+            // The session goes on until its time is over, and its next use may be written down.
+            if let Err(error) = written {
+                tracing::warn!(%error, "The use of a session cannot be written down.");
+            }
+        }
+        Ok(Self(Arc::new(key)))
+    }
+
     /// The holder of this key.
     pub(super) async fn of(secret: &Secret, app: &Arc<App>) -> Result<Self, Problem> {
         let look = || async {
-            let found = app.key_readers.read(Query::Keys { id: Some(secret.id().to_owned()) }).await?;
+            let found = app.pools.key_readers.read(Query::Keys { id: Some(secret.id().to_owned()) }).await?;
             let View::Keys(mut found) = found else { return Err(Problem::unauthorized()) };
             found.pop().map(Arc::new).ok_or_else(Problem::unauthorized)
         };
@@ -133,5 +166,41 @@ impl Caller {
             return Err(Problem::unauthorized());
         }
         Ok(Self(key))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        pairs.iter().map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value))).collect()
+    }
+
+    #[test]
+    fn a_session_is_read_from_its_own_cookie_alone() {
+        const TOKEN: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+        for (text, is_read) in [
+            ("a=b; jobmeter-session=0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef; c=d", true),
+            ("__Host-jobmeter-session=0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef", false),
+            ("jobmeter-session=", false),
+            ("jobmeter-session", false),
+            ("", false),
+        ] {
+            let read = session_of(&headers(&[("cookie", text)]), false);
+            assert_eq!(read.map(|token| token.text().to_owned()), is_read.then(|| TOKEN.to_owned()), "{text}");
+        }
+        let two = [("cookie", "x=y"), ("cookie", "__Host-jobmeter-session=z")];
+        assert_eq!(cookie(&headers(&two), session_cookie(true)), Some("z"));
+    }
+
+    #[test]
+    fn a_page_that_moves_by_itself_uses_no_session() {
+        for (what, is_by_one) in [("document", true), ("iframe", true), ("empty", false)] {
+            assert_eq!(is_by_a_person(&headers(&[("sec-fetch-dest", what)])), is_by_one, "{what}");
+        }
+        assert!(is_by_a_person(&HeaderMap::new()));
     }
 }

@@ -137,7 +137,7 @@ impl Watch {
     }
 
     async fn look(&self) -> Result<Seen, LedgerError> {
-        let account = match self.app.readers.read(Query::Account { user: self.user.clone() }).await? {
+        let account = match self.app.pools.readers.read(Query::Account { user: self.user.clone() }).await? {
             View::Account(account) => *account,
             _ => return Err(LedgerError::unasked()),
         };
@@ -146,7 +146,9 @@ impl Watch {
         }
         let user = Some(self.user.clone());
         let query = Query::Jobs { user, kind: None, running_only: true, count_max: JOBS_MAX, before: None };
-        let View::Jobs { jobs, .. } = self.app.readers.read(query).await? else { return Err(LedgerError::unasked()) };
+        let View::Jobs { jobs, .. } = self.app.pools.readers.read(query).await? else {
+            return Err(LedgerError::unasked());
+        };
         let running = jobs.into_iter().map(|job| RunningJob {
             job: job.job,
             name: job.name,

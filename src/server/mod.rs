@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! connections ─▶ auth ─▶ api, pages ─┬─▶ waiting ─▶ poster (one thread, group commit) ─▶ store
-//!                             └─▶ readers (connections of their own) ─▶ store ─▶ webhook
+//!                             └─▶ pools (connections of their own: readers, sessions) ─▶ store ─▶ webhook
 //! ```
 //!
 //! Architecture Invariant: no rule of the books stands here; a handler says who may ask what, and nothing else.
@@ -19,9 +19,9 @@ mod keys;
 mod metrics;
 mod pages;
 mod platform;
+mod pool;
 mod poster;
 mod problem;
-mod readers;
 mod reads;
 mod waiting;
 mod webhook;
@@ -30,6 +30,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use axum::Router;
@@ -49,8 +50,8 @@ pub use self::connections::TlsFiles;
 use self::events::Watched;
 use self::keys::Keys;
 use self::metrics::Metrics;
+use self::pool::Pools;
 use self::poster::Poster;
-use self::readers::Readers;
 use self::waiting::Waiting;
 pub use self::webhook::Webhook;
 use crate::ledger::keys::Secret;
@@ -66,10 +67,6 @@ const BODY_MAX_BYTES: usize = 1 << 20;
 const REQUEST_MAX: Duration = Duration::from_mins(1);
 /// How long a stop waits for requests under way.
 const DRAIN_MAX: Duration = Duration::from_secs(20);
-/// Reads at the same time.
-const READERS_MAX: usize = 4;
-/// Looks for keys at the same time.
-const KEY_READERS_MAX: usize = 2;
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What to serve, and where.
@@ -94,9 +91,7 @@ struct App {
     poster: Poster,
     keys: Keys,
     metrics: Metrics,
-    readers: Arc<Readers>,
-    /// Of their own, since a report must not wait for a page that takes long.
-    key_readers: Arc<Readers>,
+    pools: Pools,
     waiting: Arc<Waiting>,
     watched: Arc<Watched>,
     /// In which a proxy in front names users.
@@ -105,6 +100,22 @@ struct App {
     tls: bool,
     /// True once it stops: streams that never end by themselves end then.
     stopping: watch::Receiver<bool>,
+}
+
+/// Opens the database, makes the first key where there is none, and starts the writer.
+async fn start_poster(
+    options: &Options,
+    metrics: Metrics,
+    waiting: Arc<Waiting>,
+) -> Result<(Poster, JoinHandle<()>), LedgerError> {
+    let (db, key_file) = (options.db.clone(), options.admin_key_file.clone());
+    let started = tokio::task::spawn_blocking(move || {
+        let mut ledger = StoreLedger::new(db.store()?);
+        ensure_admin_key(&mut ledger, &key_file)?;
+        let unable = |error| LedgerError::Unavailable(format!("no thread can be started: {error}"));
+        Poster::start(ledger.into_store(), metrics, waiting).map_err(unable)
+    });
+    started.await.unwrap_or_else(|error| Err(LedgerError::Unavailable(error.to_string())))
 }
 
 /// Serves until `stop` comes, and then until what is under way has been answered. `listening` is called with the address
@@ -117,30 +128,18 @@ pub async fn serve(
     listening: impl FnOnce(SocketAddr),
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), String> {
-    let db = options.db.clone();
-    let (key_file, at) = (options.admin_key_file.clone(), options.db.to_string());
     let metrics = Metrics::new();
-    let counted = metrics.clone();
     let waiting = Arc::new(Waiting::default());
-    let woken = Arc::clone(&waiting);
-    let started = tokio::task::spawn_blocking(move || {
-        let mut ledger = StoreLedger::new(db.store()?);
-        ensure_admin_key(&mut ledger, &key_file)?;
-        let unable = |error| LedgerError::Unavailable(format!("no thread can be started: {error}"));
-        Poster::start(ledger.into_store(), counted, woken).map_err(unable)
-    });
-    let started = started.await.map_err(|error| error.to_string())?;
-    let (poster, thread) = started.map_err(|error: LedgerError| format!("{at}: {error}"))?;
+    let started = start_poster(&options, metrics.clone(), Arc::clone(&waiting)).await;
+    let (poster, thread) = started.map_err(|error| format!("{}: {error}", options.db))?;
     let sending = options.webhook.map(|webhook| webhook.start(options.db.clone(), metrics.clone())).transpose()?;
-    let key_readers = Arc::new(Readers::new(options.db.clone(), KEY_READERS_MAX));
-    let readers = Arc::new(Readers::new(options.db, READERS_MAX));
+    let pools = Pools::new(&options.db);
     let (stopped, stopping) = watch::channel(false);
     let app = Arc::new(App {
         poster,
         keys: Keys::default(),
         metrics,
-        readers: Arc::clone(&readers),
-        key_readers: Arc::clone(&key_readers),
+        pools: pools.clone(),
         waiting,
         watched: Arc::default(),
         tls: options.tls.is_some(),
@@ -159,8 +158,7 @@ pub async fn serve(
         stopped.send(true).ok();
     });
     connections::serve(listener, acceptor, router, stopping, DRAIN_MAX).await;
-    readers.close().await;
-    key_readers.close().await;
+    pools.close().await;
     // The writer ends when nobody can ask it any more, after the last commit.
     drop(app);
     let ended = tokio::task::spawn_blocking(move || {

@@ -155,7 +155,7 @@ def nobody_sees_anothers(browser, service):
     # A cookie alone changes nothing: neither by the API nor by a form of another site.
     for path, body in (("/api/v1/users/bob/limit", '{"limit":9}'), ("/jobs/burner/stop", "why=x")):
         made = urllib.request.Request(service.url + path, data=body.encode(), method="PUT" if "api" in path else "POST")
-        made.add_header("Cookie", f"jobmeter-key={service.keys['admin']}")
+        made.add_header("Cookie", service.session())
         made.add_header("Origin", "https://elsewhere.example")
         try:
             urllib.request.urlopen(made)

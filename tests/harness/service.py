@@ -4,10 +4,19 @@ import json
 import pathlib
 import re
 import subprocess
+import urllib.error
+import urllib.parse
 import urllib.request
 
 from harness.processes import Processes, plain_environment, stop
 from harness.waiting import wait_until
+
+
+class _Staying(urllib.request.HTTPRedirectHandler):
+    """Where an answer leads to is not asked for."""
+
+    def redirect_request(self, *_):
+        return None
 
 
 class LedgerService:
@@ -57,6 +66,17 @@ class LedgerService:
     def job(self, name):
         """What `jobs show` says of it; nothing where there is no such job yet."""
         return json.loads(self.call("--json", "jobs", "show", name, check=False).stdout or "null")
+
+    def session(self, key=None):
+        """The cookie of a browser that has signed in with a key, the administrator's where none is given."""
+        form = urllib.parse.urlencode({"key": key or self.admin_key.read_text().strip()}).encode()
+        asked = urllib.request.Request(f"{self.url}/sign-in", data=form, headers={"Sec-Fetch-Site": "same-origin"})
+        try:
+            urllib.request.build_opener(_Staying).open(asked, timeout=20)
+        except urllib.error.HTTPError as answer:
+            assert answer.code == 303, answer.read()
+            return answer.headers["Set-Cookie"].split(";")[0]
+        raise AssertionError("the key does not sign in")
 
     def key(self, name, *options):
         """The path of a new key."""

@@ -25,6 +25,7 @@ mod relay;
 mod run;
 mod secrets;
 mod service;
+mod sessions;
 mod socket;
 #[path = "../station.rs"]
 mod station;

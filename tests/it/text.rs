@@ -194,6 +194,7 @@ fn a_service_shows_foul_names_in_pages_and_logs_and_obeys_none() {
     shows(&service.call(&service.admin, &["jobs", "list", "--all"]));
     rustls::crypto::ring::default_provider().install_default().ok();
     let client = reqwest::blocking::Client::builder().no_proxy().build().unwrap();
+    let cookie = crate::sessions::sign_in(&service.url, &service.admin);
     let job = service.json(&["jobs", "list", "--all"])["jobs"][0]["job"].as_str().unwrap().to_owned();
     let encoded: String = job.bytes().map(|byte| format!("%{byte:02X}")).collect();
     for url in [
@@ -201,8 +202,7 @@ fn a_service_shows_foul_names_in_pages_and_logs_and_obeys_none() {
         &format!("{}/jobs", service.url),
         &format!("{}/usage.csv", service.url),
     ] {
-        let cookie = format!("jobmeter-key={}", service.admin);
-        let answer = client.get(url).header("cookie", cookie).send().unwrap().error_for_status().unwrap();
+        let answer = client.get(url).header("cookie", &cookie).send().unwrap().error_for_status().unwrap();
         let text = answer.text().unwrap().replace('\r', "");
         clean(&text);
         assert!(text.contains("\\u{202e}"), "{url}: {text}");

@@ -10,9 +10,28 @@ use crate::service::{Ask, Service};
 const FORM: [(&str, &str); 2] =
     [("content-type", "application/x-www-form-urlencoded"), ("sec-fetch-site", "same-origin")];
 
-/// With the cookie of a key, or without one.
+/// The cookie of a session that is made with a key.
+fn signed_in(service: &Service, by: &str) -> String {
+    let body = format!("key={}", service.key(by));
+    let answer = service.send(&Ask { by: "", what: "POST /sign-in", body, headers: &FORM });
+    let cookie = answer.headers().get("set-cookie").expect("a cookie").to_str().expect("a text");
+    cookie.split(';').next().expect("a pair").to_owned()
+}
+
+/// What stands for the token of a session that somebody gets.
+fn without_token(text: &str) -> String {
+    let mut parts = text.split("jobmeter-session=");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |text, part| {
+        let rest = part.trim_start_matches(|letter: char| letter.is_ascii_hexdigit());
+        let token = if rest.len() + 64 == part.len() { "<token>" } else { "" };
+        format!("{text}jobmeter-session={token}{rest}")
+    })
+}
+
+/// By somebody who has signed in with a key, or by nobody.
 fn seen(service: &Service, by: &str, what: &str, form: &str) -> String {
-    let cookie = if by.is_empty() { String::new() } else { format!("jobmeter-key={}", service.key(by)) };
+    let cookie = if by.is_empty() { String::new() } else { signed_in(service, by) };
     let mut headers: Vec<(&str, &str)> = if what.starts_with("POST ") { FORM.to_vec() } else { Vec::new() };
     if !by.is_empty() {
         headers.push(("cookie", &cookie));
@@ -20,7 +39,7 @@ fn seen(service: &Service, by: &str, what: &str, form: &str) -> String {
     let ask = Ask { by: "", what, body: form.to_owned(), headers: &headers };
     let who = if by.is_empty() { "nobody" } else { by };
     let form = if form.is_empty() { String::new() } else { format!("> {form}\n") };
-    let answer = service.answered(service.send(&ask));
+    let answer = without_token(&service.answered(service.send(&ask)));
     service.machine.known.in_text(&format!("> {what}, by {who}\n{form}{answer}"))
 }
 

@@ -65,9 +65,8 @@ def check_focus(work):
         service.call("--user", "ann", "run", "-q", "--job", "costs", "--", "python3", "-c", "sum(range(3000000))")
         service.call("tokens", "costs", "1234")
         report = work.folder / "focus.csv"
-        key = service.admin_key.read_text().strip()
         with open(report, "w") as output:
-            work.call("curl", "-fsS", "--cookie", f"jobmeter-key={key}", f"{service.url}/usage.focus.csv", output=output)
+            work.call("curl", "-fsS", "--cookie", service.session(), f"{service.url}/usage.focus.csv", output=output)
     finally:
         service.stop()
     charges = len(list(csv.reader(open(report)))) - 1

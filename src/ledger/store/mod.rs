@@ -10,6 +10,7 @@ pub(super) mod load;
 pub mod postgres;
 mod row;
 mod save;
+mod sessions;
 pub mod sqlite;
 mod table;
 mod usage;
@@ -21,13 +22,14 @@ use std::collections::HashMap;
 use uuid::Uuid;
 
 /// What the tables became with each version, for every database.
-const MIGRATIONS: [&str; 6] = [
+const MIGRATIONS: [&str; 7] = [
     include_str!("migrations/1.sql"),
     include_str!("migrations/2.sql"),
     include_str!("migrations/3.sql"),
     include_str!("migrations/4.sql"),
     include_str!("migrations/5.sql"),
     include_str!("migrations/6.sql"),
+    include_str!("migrations/7.sql"),
 ];
 
 /// Columns that came since, each with its table and its kind. They raise no version: one that does not know them names what

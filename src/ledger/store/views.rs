@@ -284,7 +284,7 @@ fn burn(store: &mut dyn Store, attempt: &Attempt) -> Result<Vec<BurnPoint>, Ledg
     Ok(points.into_iter().enumerate().filter(|(at, _)| at % step == 0 || *at == last).map(|(_, point)| point).collect())
 }
 
-fn keys(store: &mut dyn Store, id: Option<&str>) -> Result<Vec<KeyView>, LedgerError> {
+pub(super) fn keys(store: &mut dyn Store, id: Option<&str>) -> Result<Vec<KeyView>, LedgerError> {
     let view = |key: Key| KeyView {
         id: key.id,
         name: key.name,

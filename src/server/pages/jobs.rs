@@ -85,7 +85,9 @@ async fn listed(app: &Arc<App>, visitor: &Visitor, of: ListOf) -> Result<Respons
     let kind = kind.transpose().map_err(Problem::malformed)?;
     let (user_of, before) = (user.clone(), of.before.clone());
     let query = Query::Jobs { user: user_of, kind, running_only: of.running, count_max: PAGE_OF, before };
-    let View::Jobs { jobs, cursor } = app.readers.read(query).await? else { return Err(LedgerError::unasked().into()) };
+    let View::Jobs { jobs, cursor } = app.pools.readers.read(query).await? else {
+        return Err(LedgerError::unasked().into());
+    };
     let url = |before: Option<&str>| {
         let mut url = format!("/jobs?running={}", of.running);
         url.extend(kind.iter().map(|kind| format!("&kind={kind}")));

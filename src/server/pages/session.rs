@@ -1,4 +1,4 @@
-//! Who looks at a page: a key in a cookie that no script can read and no other site can send.
+//! Who looks at a page: a session, whose token is in a cookie that no script can read and no form of another site can send.
 
 use std::sync::Arc;
 
@@ -8,17 +8,18 @@ use axum::extract::{FromRequestParts, Query as Parameters, State};
 use axum::http::header::{HOST, ORIGIN, SET_COOKIE};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode};
-use axum::response::{IntoResponse, Redirect, Response};
+use axum::response::{AppendHeaders, IntoResponse, Redirect, Response};
 use serde::Deserialize;
 
 use super::super::App;
-use super::super::auth::{COOKIE_NAME, Caller, secret_of_cookie};
+use super::super::auth::{Caller, cookie, session_cookie, session_of};
 use super::super::problem::Problem;
 use super::{encoded, rendered};
 use crate::ledger::keys::Secret;
+use crate::ledger::session::{SESSION_MAX_US, SessionToken};
 
-/// A month, in seconds.
-const LASTS_S: u32 = 30 * 86_400;
+/// In which earlier versions left the key itself, for a month.
+const OLD_COOKIE: &str = "jobmeter-key";
 
 /// Whoever has signed in.
 pub(super) struct Visitor {
@@ -53,7 +54,7 @@ impl FromRequestParts<Arc<App>> for Visitor {
         let by_proxy = Caller::named_by_proxy(&parts.headers, app).map_err(IntoResponse::into_response)?;
         let known = match by_proxy {
             Some(caller) => Ok(caller),
-            None => Caller::of(&secret_of_cookie(&parts.headers).ok_or_else(sign_in)?, app).await,
+            None => Caller::signed_in(&parts.headers, app).await,
         };
         let caller = match known {
             Ok(caller) => caller,
@@ -98,8 +99,15 @@ fn path_of(next: Option<String>) -> String {
         .unwrap_or_else(|| "/".to_owned())
 }
 
-pub(super) async fn ask(Parameters(next): Parameters<Next>) -> Response {
-    rendered(&SignIn { next: path_of(next.next), wrong: false })
+pub(super) async fn ask(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+    Parameters(next): Parameters<Next>,
+) -> Response {
+    let has_key = cookie(&headers, OLD_COOKIE).is_some();
+    let forgotten = has_key.then(|| (SET_COOKIE, cookie_set(OLD_COOKIE, "", 0, app.tls)));
+    let page = rendered(&SignIn { next: path_of(next.next), wrong: false });
+    (AppendHeaders(forgotten), page).into_response()
 }
 
 #[derive(Deserialize)]
@@ -115,21 +123,42 @@ pub(super) async fn enter(State(app): State<Arc<App>>, headers: HeaderMap, Form(
     }
     let wrong = || (StatusCode::UNAUTHORIZED, rendered(&SignIn { next: next.clone(), wrong: true })).into_response();
     let Ok(secret) = given.key.trim().parse::<Secret>() else { return wrong() };
-    match Caller::of(&secret, &app).await {
-        Ok(_) => ([(SET_COOKIE, cookie(secret.text(), LASTS_S, app.tls))], Redirect::to(&next)).into_response(),
+    match begun(&app, &secret, session_of(&headers, app.tls)).await {
+        Ok(token) => {
+            let lasts_s = SESSION_MAX_US / 1_000_000;
+            let set = cookie_set(session_cookie(app.tls), token.text(), lasts_s, app.tls);
+            ([(SET_COOKIE, set)], Redirect::to(&next)).into_response()
+        }
         Err(problem) if problem.told().0 == StatusCode::UNAUTHORIZED => wrong(),
         Err(problem) => problem.into_response(),
     }
+}
+
+/// A session of whoever has this key, in the place of the one that the browser had.
+async fn begun(app: &Arc<App>, secret: &Secret, before: Option<SessionToken>) -> Result<SessionToken, Problem> {
+    let key_id = Caller::of(secret, app).await?.key_id().to_owned();
+    let token = SessionToken::new();
+    let made = token.clone();
+    app.pools.session_writer.with(move |ledger| ledger.begin_session(&made, &key_id, before.as_ref())).await?;
+    Ok(token)
 }
 
 pub(super) async fn leave(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
     if !is_of_this_site(&headers) {
         return Problem::forbidden("a form of another site may not do that").into_response();
     }
-    ([(SET_COOKIE, cookie("", 0, app.tls))], Redirect::to("/sign-in")).into_response()
+    if let Some(token) = session_of(&headers, app.tls) {
+        let ended = app.pools.session_writer.with(move |ledger| ledger.end_session(&token)).await;
+        // The browser keeps its cookie, to try again.
+        if let Err(error) = ended {
+            return Problem::from(error).into_response();
+        }
+    }
+    let forgotten = cookie_set(session_cookie(app.tls), "", 0, app.tls);
+    ([(SET_COOKIE, forgotten)], Redirect::to("/sign-in")).into_response()
 }
 
-fn cookie(value: &str, lasts_s: u32, tls: bool) -> String {
+fn cookie_set(name: &str, value: &str, lasts_s: i64, tls: bool) -> String {
     let secure = if tls { "; Secure" } else { "" };
-    format!("{COOKIE_NAME}={value}; Path=/; HttpOnly; SameSite=Lax; Max-Age={lasts_s}{secure}")
+    format!("{name}={value}; Path=/; HttpOnly; SameSite=Lax; Max-Age={lasts_s}{secure}")
 }

@@ -51,6 +51,7 @@ const EXTRAS: [&str; MIGRATIONS.len()] = [
     CREATE TRIGGER job_revises AFTER INSERT OR UPDATE ON job FOR EACH ROW
         WHEN (current_setting('jobmeter.revises', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION account_is_revised();",
     "",
+    "",
 ];
 
 /// A connection to a database.

@@ -8,7 +8,7 @@
 use super::Postgres;
 use crate::ledger::LedgerError;
 use crate::ledger::book::Books;
-use crate::ledger::store::{Store, Value, save};
+use crate::ledger::store::{Store, Value, save, sessions};
 
 const WHERE_WE_ARE: &str = "SELECT CAST(system_identifier AS TEXT) || '/' || \
                             substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8) || '/' || \
@@ -57,6 +57,7 @@ impl Postgres {
         let mut books = Books::new(self, now_us);
         books.restored(0, by, why)?;
         let changes = books.changes()?;
+        sessions::remove_all(self)?;
         save::save(self, &changes)
     }
 

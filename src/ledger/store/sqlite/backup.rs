@@ -8,7 +8,7 @@ use rusqlite::Connection;
 use super::{SqliteLedger, open};
 use crate::ledger::LedgerError;
 use crate::ledger::book::Books;
-use crate::ledger::store::save;
+use crate::ledger::store::{save, sessions};
 use crate::sys::clock::Clock;
 use crate::sys::identity::FileIdentity;
 
@@ -59,6 +59,7 @@ pub fn restore(path: &Path, from: &Path, by: &str, why: &str, clock: Box<dyn Clo
             let mut books = Books::new(store, now_us);
             books.restored(before, by, why)?;
             let changes = books.changes()?;
+            sessions::remove_all(store)?;
             save::save(store, &changes)
         })?;
         drop(open::open(path)?);

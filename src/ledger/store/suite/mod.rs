@@ -11,6 +11,7 @@ mod changes;
 mod reading;
 mod rules;
 mod secrets;
+mod sessions;
 mod sharing;
 mod tokens;
 

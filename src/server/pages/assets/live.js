@@ -23,4 +23,10 @@ if (bar && bar.dataset.user) {
   const stream = new EventSource("/api/v1/events?user=" + encodeURIComponent(bar.dataset.user));
   let first = true;
   stream.addEventListener("account", () => { if (!first) refresh(); first = false; });
+  // A session that has ended leads to where one signs in: what stands still must not look as if it moved.
+  stream.addEventListener("error", async () => {
+    if (stream.readyState !== EventSource.CLOSED) return;
+    const answer = await fetch(location.href, { credentials: "same-origin", redirect: "manual" }).catch(() => null);
+    if (answer && answer.type === "opaqueredirect") location.reload();
+  });
 }

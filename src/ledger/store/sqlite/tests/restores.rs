@@ -12,7 +12,9 @@ use crate::domain::rating::RateCard;
 use crate::domain::units::Nanocredits;
 use crate::ledger::Ledger;
 use crate::ledger::attempt_secret::AttemptSecret;
+use crate::ledger::keys::Scope;
 use crate::ledger::protocol::{ClosedPeriod, Decision, Finish, Lease, OpenAnswer, OpenRequest, Report, Resume};
+use crate::ledger::session::SessionToken;
 use crate::ledger::views::{Change, Query, View};
 
 impl World {
@@ -245,4 +247,19 @@ fn what_a_restore_forgot_is_priced_by_the_newest_card_it_knew() {
     world.finish(request.identity.attempt, &seconds("1"), lease.period);
     assert_eq!(world.account().current.0, 400_000);
     world.check();
+}
+
+/// A copy may have a session that was ended after it was made.
+#[test]
+fn a_restore_ends_every_session() {
+    let mut world = World::new();
+    let (id, name, hash, by) = ("k".to_owned(), "n".to_owned(), "h".to_owned(), "t".to_owned());
+    world.change(Change::CreateKey { id, hash, name, scope: Scope::Read, user: None, by }).unwrap();
+    let token = SessionToken::new();
+    world.ledger.begin_session(&token, "k", None).unwrap();
+    world.copy();
+    world.ledger.end_session(&token).unwrap();
+    assert!(opened(&world.path("copy.db"), &world.clock).session(&token).unwrap().is_some());
+    world.restore();
+    assert_eq!(opened(&world.path("l.db"), &world.clock).session(&token).unwrap(), None);
 }
