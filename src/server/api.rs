@@ -98,7 +98,7 @@ async fn report(
     let report = Report { secret: secret(&headers)?, ..bounds::json(&body)? };
     same(attempt_id(&attempt)?, report.attempt)?;
     bounds::report(&report)?;
-    let answer = super::waiting::report(&app, &report, caller.only().as_deref()).await?;
+    let answer = super::waiting::report(&app, &report, &caller).await?;
     app.metrics.reported();
     Ok(Json(answer).into_response())
 }

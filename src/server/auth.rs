@@ -8,6 +8,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method};
 
 use super::App;
+use super::doors::Door;
 use super::problem::Problem;
 use crate::ledger::keys::{KeyView, Scope, Secret};
 use crate::ledger::session::{Session, SessionToken};
@@ -16,33 +17,54 @@ use crate::sys::clock::{Clock, SystemClock};
 
 /// Whoever asks, with a valid key or a session that was made with one.
 #[derive(Clone, Debug)]
-pub(super) struct Caller(Arc<KeyView>);
+pub(super) struct Caller {
+    key: Arc<KeyView>,
+    by: By,
+}
+
+/// What was shown, for whoever has to know when it ends.
+#[derive(Clone, Debug)]
+enum By {
+    Key,
+    Session(SessionToken),
+    /// A header of the proxy in front.
+    Proxy,
+}
 
 impl Caller {
+    /// For whoever stays (see [`super::doors`]).
+    pub(super) fn door(&self) -> Option<Door> {
+        match &self.by {
+            By::Key => Some(Door::Key(self.key.id.clone())),
+            By::Session(token) => Some(Door::Session(token.hash())),
+            By::Proxy => None,
+        }
+    }
+
     /// What names the key.
     pub(super) fn key_id(&self) -> &str {
-        &self.0.id
+        &self.key.id
     }
 
     /// The account to which the key is bound.
     pub(super) fn only(&self) -> Option<String> {
-        self.0.user.clone()
+        self.key.user.clone()
     }
 
     /// For the books.
     pub(super) fn name(&self) -> String {
-        format!("key {} ({})", self.0.id, self.0.name)
+        format!("key {} ({})", self.key.id, self.key.name)
     }
 
     /// Everything.
     pub(super) fn may_administer(&self) -> Result<(), Problem> {
-        let may = self.0.scope == Scope::Admin && self.0.user.is_none();
+        let may = self.key.scope == Scope::Admin && self.key.user.is_none();
         if may { Ok(()) } else { Err(Problem::forbidden("this needs a key of the scope admin")) }
     }
 
     /// Attempts and tokens.
     pub(super) fn may_report(&self) -> Result<(), Problem> {
-        match self.0.scope {
+        match self.key.scope {
             Scope::Admin | Scope::Report => Ok(()),
             Scope::Read => Err(Problem::forbidden("this needs a key of the scope report")),
         }
@@ -50,7 +72,7 @@ impl Caller {
 
     /// This account. To who may not, it is as if it were not there.
     pub(super) fn may_see(&self, user: &str) -> Result<(), Problem> {
-        match &self.0.user {
+        match &self.key.user {
             Some(own) if own != user => Err(Problem::missing(format!("no account {user:?} is known to this key"))),
             _ => Ok(()),
         }
@@ -58,7 +80,7 @@ impl Caller {
 
     /// Every account.
     pub(super) fn may_see_all(&self) -> Result<(), Problem> {
-        let own = self.0.user.is_some();
+        let own = self.key.user.is_some();
         if own { Err(Problem::forbidden("this key sees its own account alone")) } else { Ok(()) }
     }
 }
@@ -126,7 +148,7 @@ impl Caller {
         };
         let user = value.to_str().map_err(|_| Problem::unauthorized())?.to_owned();
         super::bounds::name("user", &user)?;
-        Ok(Some(Self(Arc::new(KeyView {
+        let key = KeyView {
             id: "proxy".to_owned(),
             name: name.to_string(),
             scope: Scope::Read,
@@ -134,7 +156,8 @@ impl Caller {
             created_at: String::new(),
             revoked_at: None,
             hash: String::new(),
-        }))))
+        };
+        Ok(Some(Self { key: Arc::new(key), by: By::Proxy }))
     }
 
     /// Whoever has signed in with a browser. The session, and whether its key is revoked, is looked up each time: both end at once.
@@ -144,13 +167,14 @@ impl Caller {
         let found = app.pools.sessions.with(move |ledger| ledger.session(&shown)).await?;
         let Session { key, is_due } = found.ok_or_else(Problem::unauthorized)?;
         if is_due && is_by_a_person(headers) {
-            let written = app.pools.session_writer.with(move |ledger| ledger.session_used(&token)).await;
+            let used = token.clone();
+            let written = app.pools.session_writer.with(move |ledger| ledger.session_used(&used)).await;
             // The session goes on until its time is over, and its next use may be written down.
             if let Err(error) = written {
                 tracing::warn!(%error, "The use of a session cannot be written down.");
             }
         }
-        Ok(Self(Arc::new(key)))
+        Ok(Self { key: Arc::new(key), by: By::Session(token) })
     }
 
     /// The holder of this key.
@@ -165,7 +189,7 @@ impl Caller {
         if key.hash != secret.hash() || key.revoked_at.is_some() {
             return Err(Problem::unauthorized());
         }
-        Ok(Self(key))
+        Ok(Self { key, by: By::Key })
     }
 }
 

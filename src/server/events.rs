@@ -1,4 +1,5 @@
-//! Server-sent events for whoever watches an account: its balance and what runs in it, each second in which they change.
+//! Server-sent events for whoever watches an account: its balance and what runs in it, each second in which they change. A stream
+//! ends with the key or the session that it was opened with, and with the service.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -7,8 +8,8 @@ use std::time::Duration;
 
 use axum::extract::{Query as Parameters, State};
 use axum::response::sse::{Event, KeepAlive, Sse};
-use futures_util::Stream;
 use futures_util::stream::unfold;
+use futures_util::{Stream, StreamExt};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -105,11 +106,13 @@ async fn events(
     let user = watched.user.or_else(|| caller.only()).ok_or_else(missing)?;
     caller.may_see(&user)?;
     super::bounds::name("user", &user)?;
+    let mut inside = app.doors.enter(caller.door());
     *app.watched.0.lock().unwrap_or_else(PoisonError::into_inner).entry(user.clone()).or_default() += 1;
     let stream = unfold(Watch { app, user, last: None }, |mut watch| async move {
         let event = watch.next().await?;
         Some((Ok(event), watch))
     });
+    let stream = stream.take_until(async move { inside.ended().await });
     Ok(Sse::new(stream).keep_alive(KeepAlive::new().interval(ALIVE_EACH)))
 }
 

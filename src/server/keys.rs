@@ -10,8 +10,9 @@ use tokio::sync::OnceCell;
 use super::problem::Problem;
 use crate::ledger::keys::KeyView;
 
-/// A key that was looked up is believed for so long: that is how soon a revocation counts.
-const FRESH_US: u64 = 1_000_000;
+/// A key that was looked up is believed for so long, in µs: that is how soon a revocation counts for requests. Streams end within a
+/// second, of which this is a part (see [`super::doors`]).
+const FRESH_US: u64 = 500_000;
 /// No more are remembered; what anybody may send cannot fill the memory.
 const REMEMBERED_MAX: usize = 10_000;
 

@@ -12,6 +12,7 @@ mod api;
 mod auth;
 mod bounds;
 mod connections;
+mod doors;
 mod events;
 mod figures;
 mod if_match;
@@ -47,6 +48,7 @@ use utoipa_axum::router::OpenApiRouter;
 use uuid::Uuid;
 
 pub use self::connections::TlsFiles;
+use self::doors::Doors;
 use self::events::Watched;
 use self::keys::Keys;
 use self::metrics::Metrics;
@@ -94,6 +96,7 @@ struct App {
     pools: Pools,
     waiting: Arc<Waiting>,
     watched: Arc<Watched>,
+    doors: Arc<Doors>,
     /// In which a proxy in front names users.
     trust_header: Option<HeaderName>,
     /// Whether cookies are for encrypted connections alone.
@@ -135,6 +138,7 @@ pub async fn serve(
     let sending = options.webhook.map(|webhook| webhook.start(options.db.clone(), metrics.clone())).transpose()?;
     let pools = Pools::new(&options.db);
     let (stopped, stopping) = watch::channel(false);
+    let doors = Arc::new(Doors::default());
     let app = Arc::new(App {
         poster,
         keys: Keys::default(),
@@ -142,6 +146,7 @@ pub async fn serve(
         pools: pools.clone(),
         waiting,
         watched: Arc::default(),
+        doors: Arc::clone(&doors),
         tls: options.tls.is_some(),
         trust_header: options.trust_header,
         stopping: stopping.clone(),
@@ -157,7 +162,10 @@ pub async fn serve(
         stop.await;
         stopped.send(true).ok();
     });
+    let looking = tokio::spawn(doors.watch(Arc::clone(&pools.sessions), stopping.clone()));
     connections::serve(listener, acceptor, router, stopping, DRAIN_MAX).await;
+    // It ends with `stopping`.
+    looking.await.ok();
     pools.close().await;
     // The writer ends when nobody can ask it any more, after the last commit.
     drop(app);

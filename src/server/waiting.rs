@@ -8,7 +8,9 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use super::App;
+use super::auth::Caller;
 use super::poster::Work;
+use super::problem::Problem;
 use crate::domain::lease::REPORT_SOON_MS;
 use crate::ledger::LedgerError;
 use crate::ledger::book::Outcome;
@@ -44,20 +46,23 @@ impl Waiting {
     }
 }
 
-/// Asks, and where the answer is to wait, again when something has become free.
-pub(super) async fn report(app: &App, report: &Report, only: Option<&str>) -> Result<ReportAnswer, LedgerError> {
+/// Asks, and where the answer is to wait, again when something has become free; unless the caller's key has ended meanwhile.
+pub(super) async fn report(app: &App, report: &Report, caller: &Caller) -> Result<ReportAnswer, Problem> {
     let asked_us = SystemClock.boottime_us();
     let mut stopping = app.stopping.clone();
+    let mut inside = None;
     loop {
         let work = Work::Report(Box::new(report.clone()));
-        let Outcome::Reported { mut answer, owner } = app.poster.ask(work, only.map(str::to_owned)).await? else {
-            return Err(LedgerError::unasked());
+        let Outcome::Reported { mut answer, owner } = app.poster.ask(work, caller.only()).await? else {
+            return Err(LedgerError::unasked().into());
         };
         let kept_us = SystemClock.boottime_us().saturating_sub(asked_us);
         match &mut answer.decision {
             Decision::Wait { .. } if kept_us < KEPT_MAX_US && !*stopping.borrow() => {
                 let freed = app.waiting.of(&owner);
+                let inside = inside.get_or_insert_with(|| app.doors.enter(caller.door()));
                 tokio::select! {
+                    () = inside.ended() => return Err(Problem::unauthorized()),
                     () = freed.notified() => tokio::time::sleep(PACE).await,
                     () = tokio::time::sleep(LOOK) => {}
                     _ = stopping.changed() => {}

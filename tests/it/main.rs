@@ -29,5 +29,6 @@ mod sessions;
 mod socket;
 #[path = "../station.rs"]
 mod station;
+mod streams;
 mod text;
 mod webhook;

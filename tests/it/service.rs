@@ -347,7 +347,7 @@ fn put(service: &Service, path: &str, body: &Value) -> Value {
 }
 
 /// The lease of an attempt that only says what it is told to say.
-fn opened(service: &Service, attempt: uuid::Uuid, user: &str) -> Value {
+pub(crate) fn opened(service: &Service, attempt: uuid::Uuid, user: &str) -> Value {
     let identity = json!({
         "attempt": attempt, "job": attempt.to_string(), "task": "0", "user": user, "kind": "training", "command": [], "host": "h",
     });

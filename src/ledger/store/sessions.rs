@@ -11,6 +11,9 @@ const SESSIONS_OF_KEY_MAX: i64 = 1_000;
 /// little ends nothing.
 const AHEAD_MAX_US: i64 = 300 * 1_000_000;
 
+/// Ids of keys, and hashes of tokens.
+type KeysAndSessions = (Vec<String>, Vec<String>);
+
 /// When what has not ended was made and used: after the first two times, and not after the third.
 fn limits(now_us: i64) -> [Value; 3] {
     let ago = |us: i64| now_us.checked_sub(us).unwrap_or(i64::MIN).into();
@@ -43,7 +46,30 @@ fn found(store: &mut dyn Store, now_us: i64, token: &SessionToken) -> Result<Opt
     Ok(key.map(|key| Session { key, is_due }))
 }
 
+fn lasting(store: &mut dyn Store, now_us: i64, of: KeysAndSessions) -> Result<KeysAndSessions, LedgerError> {
+    let mut texts = |sql: &str, parameters: &[Value]| -> Result<Vec<String>, LedgerError> {
+        store.query(sql, parameters)?.into_iter().map(|mut row| row.text()).collect()
+    };
+    let (keys, hashes) = of;
+    let keys = texts("SELECT id FROM api_key WHERE revoked_us IS NULL AND id = ANY($1)", &[Value::Texts(keys)])?;
+    let sql = "SELECT s.hash FROM session s JOIN api_key k ON k.id = s.key_id WHERE k.revoked_us IS NULL \
+               AND s.made_us > $1 AND s.seen_us > $2 AND s.made_us <= $3 AND s.seen_us <= $3 AND s.hash = ANY($4)";
+    let [made, seen, ahead] = limits(now_us);
+    Ok((keys, texts(sql, &[made, seen, ahead, Value::Texts(hashes)])?))
+}
+
 impl<S: Store> StoreLedger<S> {
+    /// Which of these keys (by their ids) and sessions (by the hashes of their tokens) have not ended.
+    ///
+    /// # Errors
+    /// Where the store fails.
+    pub fn lasting(&mut self, keys: Vec<String>, hashes: Vec<String>) -> Result<KeysAndSessions, LedgerError> {
+        let now_us = self.store.begin_reading()?;
+        let found = lasting(&mut self.store, now_us, (keys, hashes));
+        self.store.rollback();
+        found
+    }
+
     /// Begins a session of a key, in the place of another one where one is given.
     ///
     /// # Errors

@@ -79,6 +79,15 @@ fn a_session_ends_with_its_key_and_for_every_replica() {
     assert_eq!((replica.session(&of_a).unwrap(), world.session(&of_b).is_some()), (None, true));
     world.ledger.session_used(&of_a).unwrap();
     assert_eq!((world.session(&of_a), world.rows()), (None, 1));
+    // The same is said of all at once.
+    let hashes = [&of_a, &left, &of_b].map(SessionToken::hash);
+    let keys = ["a", "b", "none"].map(str::to_owned);
+    let lasting = replica.lasting(keys.to_vec(), hashes.to_vec()).unwrap();
+    assert_eq!(lasting, (vec!["b".to_owned()], vec![of_b.hash()]));
+    assert_eq!(replica.lasting(Vec::new(), Vec::new()).unwrap(), (Vec::new(), Vec::new()));
+    world.pass_s(HOUR_S);
+    let lasting = replica.lasting(keys.to_vec(), hashes.to_vec()).unwrap();
+    assert_eq!(lasting, (vec!["b".to_owned()], Vec::new()));
     // Nobody signs in with a key that is revoked meanwhile, or that there is not.
     for key in ["a", "none"] {
         let token = world.signed_in(key);
