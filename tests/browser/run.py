@@ -169,6 +169,26 @@ def nobody_sees_anothers(browser, service):
     assert "/sign-in?next=" in reader.page.url
 
 
+def a_page_whose_session_has_ended_leads_to_the_sign_in(browser, service):
+    reader = Reader(browser, service)
+    reader.sign_in("ann")
+    page = reader.page
+    cookie, = reader.context.cookies()
+    assert (cookie["name"], cookie["httpOnly"], cookie["sameSite"]) == ("jobmeter-session", True, "Lax"), cookie
+    assert service.keys["ann"] not in json.dumps(cookie)
+    # A link from another site keeps it; a form of another site does not send it.
+    page.goto(f"data:text/html,<a href='{service.url}/usage'>Usage</a>")
+    page.get_by_role("link", name="Usage").click()
+    expect(page.get_by_role("heading", name="Usage")).to_be_visible()
+    with page.expect_response(lambda answer: "/api/v1/events" in answer.url):
+        page.reload()
+    # Elsewhere, with the same session; the page itself does nothing.
+    ended = urllib.request.Request(service.url + "/sign-out", data=b"", headers={"Sec-Fetch-Site": "same-origin"})
+    ended.add_header("Cookie", f"{cookie['name']}={cookie['value']}")
+    urllib.request.urlopen(ended)
+    page.wait_for_url("**/sign-in?next=*", timeout=PATIENCE_MS)
+
+
 def an_administrator_stops_a_job(browser, service):
     reader = Reader(browser, service)
     reader.sign_in("admin")
@@ -252,8 +272,8 @@ def the_books_are_right(browser, service):
     return service.call("ledger", "verify").stdout.strip()
 
 
-SCENES = (a_job_burns_to_zero_before_their_eyes, the_report_is_what_the_ledger_says, nobody_sees_anothers, an_administrator_stops_a_job,
-          an_administrator_changes_an_account, the_books_are_right)
+SCENES = (a_job_burns_to_zero_before_their_eyes, the_report_is_what_the_ledger_says, nobody_sees_anothers,
+          a_page_whose_session_has_ended_leads_to_the_sign_in, an_administrator_stops_a_job, an_administrator_changes_an_account, the_books_are_right)
 
 
 def main():
