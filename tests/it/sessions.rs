@@ -91,6 +91,9 @@ fn a_session_is_a_token_of_its_own() {
     assert_eq!(status("GET", &format!("{}/api/v1/users/alice/credits", service.url), pair), 200);
     assert_eq!(status("GET", &format!("{}/api/v1/users/bob/credits", service.url), pair), 404);
     assert_eq!(status("GET", &format!("{}/admin", service.url), pair), 403);
+    // What a browser shows to a proxy in front is none of our business.
+    let rates = client().get(format!("{}/api/v1/rates", service.url)).header("cookie", pair);
+    assert_eq!(rates.basic_auth("alice", Some("word")).send().unwrap().status().as_u16(), 200);
     // Neither does the key open pages as a cookie, nor the token anything as a key.
     for other in [format!("jobmeter-session={alice}"), format!("jobmeter-key={alice}"), "jobmeter-session=".to_owned()]
     {
