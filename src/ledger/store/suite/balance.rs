@@ -243,7 +243,8 @@ fn a_suspended_account_starts_nothing_and_stops_what_runs() {
     let answer = world.change(suspend.clone()).unwrap();
     assert!(!answer.again && answer.balance.unwrap().suspended);
     assert!(world.change(suspend).unwrap().again);
-    let stopped = |world: &mut World| match world.ledger.read(&Query::Stopped { job: "j".into() }).unwrap() {
+    let stopped = |world: &mut World| match world.ledger.read(&Query::Stopped { job: "j".into(), only: None }).unwrap()
+    {
         View::Stopped(stopped) => stopped,
         other => panic!("{other:?}"),
     };
