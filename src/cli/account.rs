@@ -22,6 +22,7 @@ pub(super) fn account(account: Account, settings: &Settings, out: &Output) -> Re
             Change::SetLimit { user, limit: limit.0, period, since: since.map(Into::into), carry_over, by, why }
         }
         Account::Suspend { why } => Change::Suspend { user, by, why },
+        Account::Repair { why } => Change::RepairPeriod { user, by, why },
         Account::Resume { why } => Change::Resume { user, by, why },
         Account::Revoke { grant, why } => Change::RevokeGrant { user, grant, by, why },
         Account::Grant { credits, expires_in, reason } => {

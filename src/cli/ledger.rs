@@ -27,6 +27,12 @@ pub(super) fn ledger(ledger: Ledger, settings: &Settings, out: &Output) -> Resul
                 format!("attempt {attempt} is settled: {} credits charged\n", credits(answer.charged))
             })
         }
+        Ledger::TrustClock { why } => {
+            settings.ledger.trust_clock(&settings.by, &why)?;
+            out.print(&serde_json::json!({ "trusted": true }), |_| {
+                format!("{}: its clock is believed from now on\n", settings.ledger)
+            })
+        }
         Ledger::Backup { to } => {
             backup(settings.ledger.file()?, &to)?;
             out.print(&serde_json::json!({ "backup": to }), |_| {

@@ -263,6 +263,9 @@ impl Ledger for HttpLedger {
             Change::Resume { user, why, .. } => {
                 self.tell(Method::POST, &["users", user, "resume"], &json!({ "why": why }))
             }
+            Change::RepairPeriod { user, why, .. } => {
+                self.tell(Method::POST, &["users", user, "repair"], &json!({ "why": why }))
+            }
             Change::RevokeGrant { user, grant, why, .. } => {
                 let path = ["users", user, "grants", &grant.to_string(), "revoke"];
                 self.tell(Method::POST, &path, &json!({ "why": why }))

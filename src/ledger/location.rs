@@ -77,6 +77,18 @@ impl Location {
         }
     }
 
+    /// From now on the clock of the ledger is believed, which was not before, since it had jumped.
+    ///
+    /// # Errors
+    /// Where it is a service, whose database has to be named, and else see [`LedgerError`].
+    pub fn trust_clock(&self, by: &str, why: &str) -> Result<(), LedgerError> {
+        match self {
+            Self::File(path) => StoreLedger::new(Sqlite::open(path, Box::new(SystemClock))?).trust_clock(by, why),
+            Self::Postgres(url) => StoreLedger::new(Postgres::open(url, None)?).trust_clock(by, why),
+            other => Err(LedgerError::Refused(format!("{other} is not the database itself: name that by --ledger"))),
+        }
+    }
+
     /// What a `jobmeter` within a job may be told, so that it asks the same ledger: no password, no key. A relay is no
     /// ledger to a program that has no session with it.
     #[must_use]

@@ -34,6 +34,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(limit))
         .routes(routes!(suspend))
         .routes(routes!(resume))
+        .routes(routes!(repair))
         .routes(routes!(grant))
         .routes(routes!(revoke_grant))
         .routes(routes!(adjust))
@@ -92,6 +93,12 @@ async fn suspend(State(app): State<Arc<App>>, caller: Caller, Path(user): Path<S
 async fn resume(State(app): State<Arc<App>>, caller: Caller, Path(user): Path<String>, body: Bytes) -> Answered {
     let why = why_of(&caller, &user, &body)?;
     change(&app, &caller, Change::Resume { user, by: caller.name(), why }).await
+}
+
+#[utoipa::path(post, path = "/users/{user}/repair", summary = "Puts an account back into the period of now, after a clock was years ahead.", params(("user" = String, Path, description = "a name")), request_body = Why, responses((status = 200, description = "Done.", body = ChangeAnswer), Refusals))]
+async fn repair(State(app): State<Arc<App>>, caller: Caller, Path(user): Path<String>, body: Bytes) -> Answered {
+    let why = why_of(&caller, &user, &body)?;
+    change(&app, &caller, Change::RepairPeriod { user, by: caller.name(), why }).await
 }
 
 #[utoipa::path(post, path = "/users/{user}/grants/{grant}/revoke", summary = "Ends what is free of a grant; what jobs hold of it stays good.", params(("user" = String, Path, description = "a name"), ("grant" = i64, Path, description = "its number")), request_body = Why, responses((status = 200, description = "Done.", body = ChangeAnswer), Refusals))]

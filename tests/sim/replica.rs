@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use jobmeter::ledger::LedgerError;
 use jobmeter::ledger::book::{Asked, Operation, Outcome};
 use jobmeter::ledger::store::sqlite::Sqlite;
-use jobmeter::ledger::store::{Concerned, JobStop, Locked, Row, Store, StoreLedger, Table, Value};
+use jobmeter::ledger::store::{Concerned, JobStop, Locked, Monotonic, Row, Store, StoreLedger, Table, Value};
 use jobmeter::sys::clock::Clock;
 
 use crate::network::{Message, Packet};
@@ -40,6 +40,10 @@ impl Store for Mortal {
         self.lives()?;
         self.store.begin()
     }
+    fn monotonic(&self) -> Monotonic {
+        self.store.monotonic()
+    }
+
     fn begin_reading(&mut self) -> Result<i64, LedgerError> {
         self.lives()?;
         self.store.begin_reading()

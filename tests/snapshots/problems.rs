@@ -188,6 +188,7 @@ fn changing() -> Vec<Ask<'static>> {
         ask(adjustments, json!({ "amount": 1, "why": "w", "grant": 1 })),
         ask("POST /api/v1/users/ann/suspend", json!({})),
         ask("POST /api/v1/users/ann/resume", json!({ "why": "a\nb" })),
+        ask("POST /api/v1/users/nobody-yet/repair", why.clone()),
         ask("POST /api/v1/users/ann/grants/9/revoke", why.clone()),
         ask("POST /api/v1/users/ann/grants/first/revoke", why.clone()),
         ask(settle, json!({ "usage": null, "why": "w" })),

@@ -177,7 +177,7 @@ impl Books<'_> {
     /// A period before the account's that the books do not have, where none of those that they have overlaps it.
     pub(super) fn ensure_past_period(&mut self, account: &Account, at_s: i64) -> Result<(), LedgerError> {
         let (start, ends) = Period::bounds(account.length, at_s);
-        if start == at_s && !self.shelf.overlaps(&account.owner, start, ends)? {
+        if start == at_s && self.shelf.spans(&account.owner, start, ends)?.is_empty() {
             self.shelf.put_period(Period::new(&account.owner, (start, ends), account.limit));
         }
         Ok(())

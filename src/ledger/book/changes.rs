@@ -21,6 +21,7 @@ impl Books<'_> {
             }
             Change::Suspend { user, by, why } => self.suspend(user, true, (by, why)),
             Change::Resume { user, by, why } => self.suspend(user, false, (by, why)),
+            Change::RepairPeriod { user, by, why } => self.repair_period(user, (by, why)),
             Change::RevokeGrant { user, grant, by, why } => self.revoke_grant(user, *grant, (by, why)),
             Change::Grant { user, amount, expires_at, by, why, key } => {
                 self.once(key, change, |books| books.grant(user, *amount, *expires_at, (by, why)))

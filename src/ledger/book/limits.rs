@@ -88,7 +88,7 @@ impl Books<'_> {
         if length != account.length {
             let (from, to) = Period::bounds(length, self.now_s().max(account.period));
             ends = to;
-            let is_first = from < start && !self.shelf.overlaps(owner, from, start)?;
+            let is_first = from < start && self.shelf.spans(owner, from, start)?.is_empty();
             start = if is_first { from } else { start.max(from) };
         }
         let given = if length == account.length && self.is_whole(account)? {

@@ -19,6 +19,7 @@ mod journal;
 mod kept;
 mod limits;
 mod opening;
+mod repair;
 mod reports;
 pub mod rows;
 mod shelf;
@@ -211,6 +212,14 @@ impl<'a> Books<'a> {
     /// Where the store fails.
     pub fn restored(&mut self, before: u64, by: &str, why: &str) -> Result<(), LedgerError> {
         self.begin_epoch(before, by, why)
+    }
+
+    /// An operator says that the ledger's clock is right.
+    ///
+    /// # Errors
+    /// Where the store fails.
+    pub fn clock_is_trusted(&mut self, by: &str, why: &str) -> Result<(), LedgerError> {
+        self.of_ledger("clock", by, why)
     }
 
     /// The accounts in which something became free, or the state of a job changed.

@@ -209,7 +209,6 @@ impl<'a> Shelf<'a> {
         self.accounts.get(owner)
     }
 
-    /// A new one.
     pub(super) fn put_account(&mut self, account: Account) {
         self.accounts.put(account.owner.clone(), account);
     }
@@ -228,7 +227,6 @@ impl<'a> Shelf<'a> {
         Ok(self.periods.get(&(owner, start)))
     }
 
-    /// A new one.
     pub(super) fn put_period(&mut self, period: Period) {
         self.periods.put(OfAccount::new(&period.owner, period.start), period);
     }
@@ -238,9 +236,12 @@ impl<'a> Shelf<'a> {
         self.periods.change(&(owner, start), change);
     }
 
-    pub(super) fn overlaps(&mut self, owner: &str, start: i64, ends: i64) -> Result<bool, LedgerError> {
-        let here = |period: &Period| period.owner == owner && period.start < ends && period.ends > start;
-        Ok(self.periods.rows().any(here) || load::overlaps(self.store, owner, start, ends)?)
+    /// From when to when the periods of an account last that overlap these seconds.
+    pub(super) fn spans(&mut self, owner: &str, start: i64, ends: i64) -> Result<Vec<(i64, i64)>, LedgerError> {
+        let mut spans = load::spans(self.store, owner, start, ends)?;
+        let here = self.periods.rows().filter(|of| of.owner == owner && of.start < ends && of.ends > start);
+        spans.extend(here.map(|period| (period.start, period.ends)));
+        Ok(spans)
     }
 
     /// Those of which something is held or left at this time, by their numbers.
@@ -273,7 +274,6 @@ impl<'a> Shelf<'a> {
         Ok(self.grants.get(&(owner, id)))
     }
 
-    /// A new one.
     pub(super) fn put_grant(&mut self, grant: Grant) {
         self.granted.remove(&grant.owner);
         self.grants.put(OfAccount::new(&grant.owner, grant.id), grant);
@@ -393,7 +393,7 @@ impl<'a> Shelf<'a> {
         load::unsettled(self.store, owner, before_s)
     }
 
-    /// Entries that are not written yet count as well.
+    /// Also by entries that are not written yet.
     pub(super) fn paid(&mut self, attempt: &Attempt) -> Result<Vec<Paid>, LedgerError> {
         let mut paid = load::paid(self.store, attempt)?;
         for entry in self.journal.of(attempt.id).filter(|entry| matches!(entry.kind, "charge" | "correct")) {

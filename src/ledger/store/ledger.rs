@@ -1,5 +1,7 @@
 //! A ledger on a store: operations in transactions, several in one where they come together.
 
+use super::plausible::{self, Plausible, SEEN, Seen};
+use super::table::CLOCK;
 use super::{Concerned, JobStop, Locked, Store, save};
 use crate::ledger::book::rows::Account;
 use crate::ledger::book::{Asked, Books, Changes, Kept, Operation, Outcome};
@@ -18,12 +20,13 @@ pub struct StoreLedger<S> {
     freed: Vec<String>,
     /// As the last transaction left them; none after whatever else wrote, or failed.
     kept: Kept,
+    clock: Plausible,
 }
 
 impl<S: Store> StoreLedger<S> {
     /// On an open store.
     pub fn new(store: S) -> Self {
-        Self { store, freed: Vec::new(), kept: Kept::default() }
+        Self { store, freed: Vec::new(), kept: Kept::default(), clock: Plausible::default() }
     }
 
     /// Accounts in which the last transaction made something free, for who waits for that.
@@ -64,11 +67,53 @@ impl<S: Store> StoreLedger<S> {
         &mut self,
         mut act: impl FnMut(&mut dyn Store, i64) -> Result<T, LedgerError>,
     ) -> Result<T, LedgerError> {
+        self.transact(|store, clock, now_us| {
+            believe(store, clock, now_us)?;
+            let done = act(store, now_us)?;
+            if let Some(row) = clock.take_row() {
+                store.write(&CLOCK, vec![row])?;
+            }
+            Ok(done)
+        })
+    }
+
+    /// The same by an operator's word, which the clock is believed for.
+    pub(super) fn as_told<T>(
+        &mut self,
+        mut act: impl FnMut(&mut dyn Store, i64) -> Result<T, LedgerError>,
+    ) -> Result<T, LedgerError> {
+        self.transact(|store, _, now_us| {
+            let at = store.monotonic();
+            store.write(&CLOCK, vec![plausible::row(now_us, &at)])?;
+            act(store, now_us)
+        })
+    }
+
+    /// From now on the ledger's clock is believed, which was not before.
+    ///
+    /// # Errors
+    /// Where the store fails.
+    pub fn trust_clock(&mut self, by: &str, why: &str) -> Result<(), LedgerError> {
+        let concerned = Concerned { owners: vec![""], ..Concerned::default() };
+        self.as_told(|store, now_us| {
+            store.lock(&concerned)?;
+            let mut books = Books::new(store, now_us);
+            books.clock_is_trusted(by, why)?;
+            let changes = books.changes()?;
+            save::save(store, &changes)
+        })
+    }
+
+    fn transact<T>(
+        &mut self,
+        mut act: impl FnMut(&mut dyn Store, &mut Plausible, i64) -> Result<T, LedgerError>,
+    ) -> Result<T, LedgerError> {
         self.kept = Kept::default();
         let mut tries = 0;
         loop {
             let now_us = self.store.begin()?;
-            match act(&mut self.store, now_us).and_then(|done| self.store.commit().map(|()| done)) {
+            let done = act(&mut self.store, &mut self.clock, now_us);
+            match done.and_then(|done| self.store.commit().map(|()| done)) {
                 Ok(done) => return Ok(done),
                 Err(error) => {
                     self.store.rollback();
@@ -86,6 +131,12 @@ impl<S: Store> StoreLedger<S> {
     fn post_one(&mut self, operation: Operation<'_>) -> Result<Outcome, LedgerError> {
         self.post(&[operation.into()])?.pop().unwrap_or_else(|| Err(LedgerError::unasked()))
     }
+}
+
+/// An error where the time is not believed.
+fn believe(store: &mut dyn Store, clock: &mut Plausible, now_us: i64) -> Result<(), LedgerError> {
+    let at = store.monotonic();
+    clock.check((now_us, at), || store.query(SEEN, &[])?.into_iter().next().map(Seen::read).transpose())
 }
 
 /// What is written must have been locked before it was read. An attempt of which nothing was known at the lock may have come
@@ -122,6 +173,7 @@ fn concerned<'a>(asked: &[Asked<'a>]) -> Concerned<'a> {
                 Change::SetLimit { user, .. }
                 | Change::Suspend { user, .. }
                 | Change::Resume { user, .. }
+                | Change::RepairPeriod { user, .. }
                 | Change::Grant { user, .. }
                 | Change::RevokeGrant { user, .. }
                 | Change::Adjust { user, .. } => owners.push(user),
@@ -188,7 +240,8 @@ impl<S: Store> Ledger for StoreLedger<S> {
             _ => {}
         }
         let now_us = self.store.begin_reading()?;
-        let view = super::views::read(&mut self.store, now_us, query);
+        let view = believe(&mut self.store, &mut self.clock, now_us);
+        let view = view.and_then(|()| super::views::read(&mut self.store, now_us, query));
         self.store.rollback();
         view
     }

@@ -86,10 +86,11 @@ pub(crate) fn period(store: &mut dyn Store, owner: &str, start: i64) -> Loaded<O
     })
 }
 
-/// Whether the account has a period that overlaps these seconds.
-pub(crate) fn overlaps(store: &mut dyn Store, owner: &str, start: i64, ends: i64) -> Loaded<bool> {
-    let sql = "SELECT start FROM period WHERE owner = $1 AND ends > $2 AND start < $3 LIMIT 1";
-    Ok(!store.query(sql, &[owner.into(), start.into(), ends.into()])?.is_empty())
+/// From when to when the periods of an account last that overlap these seconds.
+pub(crate) fn spans(store: &mut dyn Store, owner: &str, start: i64, ends: i64) -> Loaded<Vec<(i64, i64)>> {
+    let sql = "SELECT start, ends FROM period WHERE owner = $1 AND ends > $2 AND start < $3 ORDER BY start";
+    let rows = store.query(sql, &[owner.into(), start.into(), ends.into()])?;
+    rows.into_iter().map(|mut row| Ok((row.int()?, row.int()?))).collect()
 }
 
 fn read_grant(mut row: Row) -> Loaded<Grant> {

@@ -7,6 +7,7 @@ mod alerts;
 mod figures;
 mod ledger;
 pub(super) mod load;
+mod plausible;
 pub mod postgres;
 mod row;
 mod save;
@@ -44,6 +45,7 @@ const STOPPED: &str = "SELECT j.owner, CASE WHEN j.stopped <> 0 OR a.suspended <
                        j.owner WHERE j.id = $1";
 
 pub use self::ledger::StoreLedger;
+pub use self::plausible::Monotonic;
 pub use self::row::{Row, Value};
 pub use self::table::{Mode, Table};
 use super::LedgerError;
@@ -85,6 +87,9 @@ pub trait Store: Send {
     /// # Errors
     /// See [`LedgerError`], as of all others.
     fn begin(&mut self) -> Result<i64, LedgerError>;
+
+    /// The clock that nobody sets, of this machine.
+    fn monotonic(&self) -> Monotonic;
 
     /// Begins a transaction that sees one state of the books, and neither waits for writers nor keeps them waiting.
     ///
@@ -136,6 +141,10 @@ pub trait Store: Send {
 impl Store for Box<dyn Store> {
     fn begin(&mut self) -> Result<i64, LedgerError> {
         self.as_mut().begin()
+    }
+
+    fn monotonic(&self) -> Monotonic {
+        self.as_ref().monotonic()
     }
 
     fn begin_reading(&mut self) -> Result<i64, LedgerError> {

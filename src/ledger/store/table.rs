@@ -248,6 +248,10 @@ pub(super) static KEY: Table = Table {
 /// Each restore of a copy begins one.
 pub(super) static EPOCH: Table = Table { name: "epoch", columns: &["number", "settles_until_us"], ..APPENDED };
 
+/// The time that was believed last, see [`super::plausible`].
+pub(super) static CLOCK: Table =
+    Table { name: "clock", columns: &["one", "seen_us", "boot", "boottime_us"], ..UPSERTED };
+
 impl Table {
     /// The names of all columns, for a statement.
     #[must_use]

@@ -75,6 +75,8 @@ pub enum Change {
     Suspend { user: String, by: String, why: String },
     /// Ends a suspension of the account.
     Resume { user: String, by: String, why: String },
+    /// Puts an account back into the period that holds the ledger's time, after a clock was years ahead.
+    RepairPeriod { user: String, by: String, why: String },
     /// Ends what is free of a grant.
     RevokeGrant { user: String, grant: i64, by: String, why: String },
     /// Extra credits, with an expiry (seconds since the epoch) or without. `key` makes a repeat harmless.

@@ -19,3 +19,5 @@ UPDATE period SET spent = e.spent, corrected = e.corrected FROM (SELECT owner, p
 -- What was burned and charged to nobody, for a figure: few have any.
 CREATE INDEX attempt_overshoot ON attempt (overshoot) WHERE overshoot > 0;
 CREATE INDEX job_overshoot ON job (tokens_overshoot) WHERE tokens_overshoot > 0;
+-- The newest time that was believed, and what the clock that nobody sets said then on the machine that saw it.
+CREATE TABLE clock (one BIGINT PRIMARY KEY, seen_us BIGINT NOT NULL, boot TEXT NOT NULL, boottime_us BIGINT NOT NULL) /* by key */;

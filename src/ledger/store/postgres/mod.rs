@@ -19,9 +19,10 @@ use tokio_postgres::{Client, Config, NoTls, Statement};
 
 use self::lock::Owners;
 use self::write::Writing;
-use super::{ADDED, Concerned, JobStop, Locked, MIGRATIONS, Row, Store, Table, Value};
+use super::{ADDED, Concerned, JobStop, Locked, MIGRATIONS, Monotonic, Row, Store, Table, Value};
 use crate::ledger::LedgerError;
-use crate::sys::clock::Clock;
+use crate::sys::clock::{Clock, SystemClock};
+use crate::sys::process::boot_id;
 
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 /// "JBMT": whoever migrates holds this lock.
@@ -311,6 +312,11 @@ impl Store for Postgres {
             }
             self.rollback();
         }
+    }
+
+    fn monotonic(&self) -> Monotonic {
+        let us = self.clock.as_ref().map_or_else(|| SystemClock.boottime_us(), |clock| clock.boottime_us());
+        Monotonic { boot: boot_id(), us }
     }
 
     fn begin_reading(&mut self) -> Result<i64, LedgerError> {

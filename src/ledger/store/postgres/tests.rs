@@ -84,6 +84,10 @@ impl<F: FnOnce() + Send> Store for Interrupted<F> {
     fn begin(&mut self) -> Result<i64, LedgerError> {
         self.store.begin()
     }
+    fn monotonic(&self) -> crate::ledger::store::Monotonic {
+        self.store.monotonic()
+    }
+
     fn begin_reading(&mut self) -> Result<i64, LedgerError> {
         self.store.begin_reading()
     }

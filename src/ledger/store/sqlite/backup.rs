@@ -55,7 +55,7 @@ pub fn restore(path: &Path, from: &Path, by: &str, why: &str, clock: Box<dyn Clo
     let restored = (|| {
         duplicate(from, &scratch)?;
         let mut ledger = SqliteLedger::open_file(&scratch, clock)?;
-        ledger.within(|store, now_us| {
+        ledger.as_told(|store, now_us| {
             let mut books = Books::new(store, now_us);
             books.restored(before, by, why)?;
             let changes = books.changes()?;

@@ -13,9 +13,10 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 pub use self::backup::{backup, restore};
-use super::{Concerned, JobStop, Locked, Mode, Row, Store, StoreLedger, Table, Value};
+use super::{Concerned, JobStop, Locked, Mode, Monotonic, Row, Store, StoreLedger, Table, Value};
 use crate::ledger::LedgerError;
 use crate::sys::clock::Clock;
+use crate::sys::process::boot_id;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, params_from_iter};
 
@@ -172,6 +173,10 @@ impl Sqlite {
 impl Store for Sqlite {
     fn begin(&mut self) -> Result<i64, LedgerError> {
         self.begin_by("BEGIN IMMEDIATE")
+    }
+
+    fn monotonic(&self) -> Monotonic {
+        Monotonic { boot: boot_id(), us: self.clock.boottime_us() }
     }
 
     fn begin_reading(&mut self) -> Result<i64, LedgerError> {

@@ -8,6 +8,7 @@ mod alerts;
 mod balance;
 mod balance_model;
 mod changes;
+mod clocks;
 mod reading;
 mod rules;
 mod secrets;
