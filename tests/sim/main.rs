@@ -1,6 +1,7 @@
-//! A seeded world: many attempts of one account on several hosts, chats that reserve tokens, replicas of the ledger on one
+//! A seeded world: many attempts of three accounts on several hosts, chats that reserve tokens, operators, replicas of the ledger on one
 //! real file, and between them a network that loses, repeats, delays, reorders and is cut; attempts crash, replicas crash
-//! between any two statements, the ledger falls silent, is put back from a copy, and its clock is set forward and back.
+//! between any two statements, the ledger falls silent, is put back from a copy, and its clock is set forward and back, by
+//! years as well. What an account has spent, or owes, an operator changes meanwhile.
 //! After every step the invariants of the design hold.
 //!
 //! `SEEDS=10000 cargo test --release --test sim` runs more worlds, `SEED=7` one of them, which is the same each time.
@@ -20,6 +21,7 @@ mod enough;
 #[path = "../janitor.rs"]
 mod janitor;
 mod network;
+mod operators;
 mod replica;
 mod sidecar;
 mod sums;

@@ -13,6 +13,7 @@ use jobmeter::runner::origin::Origin;
 use uuid::Uuid;
 
 use crate::network::Chance;
+use crate::world::user;
 
 pub const CPUS: u64 = 2;
 /// Tick, floor between looks, and freeze.
@@ -32,6 +33,8 @@ pub enum Stage {
 pub struct Sidecar {
     pub id: Uuid,
     pub job: usize,
+    /// Whose credits it burns.
+    pub user: String,
     /// That it brings its job, which others of the same job may run without.
     pub limit: Option<Nanocredits>,
     pub stage: Stage,
@@ -85,6 +88,7 @@ impl Sidecar {
         Self {
             id: Uuid::from_u128(u128::from(seed) << 64 | at as u128),
             job: at,
+            user: user(0),
             limit: None,
             stage: Stage::Opening,
             cpu_us: 0,
@@ -113,7 +117,7 @@ impl Sidecar {
             attempt: self.id,
             job: self.job_id(),
             task: "0".into(),
-            user: "u".into(),
+            user: self.user.clone(),
             kind: JobKind::Training,
             name: None,
             labels: BTreeMap::new(),

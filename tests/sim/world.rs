@@ -28,6 +28,12 @@ const LATENESS_MAX_US: u64 = 4_000;
 const TIMEOUT_US: u64 = 2_000_000;
 const LIFE_US: u64 = 120_000_000;
 pub(crate) const HOSTS: usize = 4;
+pub(crate) const USERS: usize = 3;
+
+/// Whose accounts there are.
+pub(crate) fn user(at: usize) -> String {
+    format!("u{at}")
+}
 
 #[derive(Clone, Debug)]
 pub(crate) struct LedgerClock(pub(crate) Arc<AtomicI64>);
@@ -56,6 +62,10 @@ pub(crate) struct World {
     pub(crate) network: Network,
     pub(crate) sidecars: Vec<Sidecar>,
     pub(crate) silent_until_us: u64,
+    /// The ledger's clock is years ahead until then; zero where it is not.
+    pub(crate) ahead_until_us: u64,
+    /// That operators have made so far.
+    pub(crate) changes: u64,
     pub(crate) life_us: u64,
     /// Nothing happens but what the network does to messages.
     pub(crate) calm: bool,
@@ -76,6 +86,13 @@ fn directory() -> tempfile::TempDir {
     directory
 }
 
+fn set_limits(ledger: &mut SqliteLedger, limit: Nanocredits) {
+    for at in 0..USERS {
+        let change = Change::limit(&user(at), Some(limit), PeriodLength::Day, "sim");
+        ledger.change(&change).expect("a limit");
+    }
+}
+
 impl World {
     pub(crate) fn new(seed: u64) -> Self {
         let mut chance = Chance::new(seed);
@@ -86,15 +103,15 @@ impl World {
         let mut ledger =
             SqliteLedger::open_file(&directory.path().join("l.db"), Box::new(wall.clone())).expect("a ledger");
         let limit = Nanocredits(2_000_000 + i64::try_from(chance.below(60_000_000)).unwrap());
-        let change = Change::limit("u", Some(limit), PeriodLength::Day, "sim");
-        ledger.change(&change).expect("a limit");
+        set_limits(&mut ledger, limit);
         let count = 2 + chance.below(14) as usize;
         let jobs = if chance.percent(50) { count } else { 1 + chance.below(count as u64) as usize };
         let of_job = |_| Nanocredits(500_000 + i64::try_from(chance.below(20_000_000)).unwrap());
         let limits: Vec<Nanocredits> = (0..jobs).map(of_job).collect();
         let mut sidecar = |at| {
             let (job, brings) = (at % jobs, chance.percent([0, 40, 100][at % jobs % 3]));
-            Sidecar { job, limit: limits.get(job).copied().filter(|_| brings), ..Sidecar::new(seed, at, &mut chance) }
+            let limit = limits.get(job).copied().filter(|_| brings);
+            Sidecar { job, user: user(job % USERS), limit, ..Sidecar::new(seed, at, &mut chance) }
         };
         let sidecars: Vec<Sidecar> = (0..count).map(&mut sidecar).collect();
         let replica = |_| Replica::new(&directory.path().join("l.db"), Box::new(wall.clone()));
@@ -114,6 +131,8 @@ impl World {
             network: Network::default(),
             sidecars,
             silent_until_us: 0,
+            ahead_until_us: 0,
+            changes: 0,
             life_us: LIFE_US,
             calm: false,
             limit,
@@ -130,7 +149,7 @@ impl World {
         let mut world = Self::new(seed);
         world.wall.0.fetch_sub(43_200_000_000, Ordering::Relaxed);
         (world.calm, world.life_us, world.chats, world.limit) = (true, 4_000_000_000, Vec::new(), limit);
-        let change = Change::limit("u", Some(limit), PeriodLength::Day, "sim");
+        let change = Change::limit(&user(0), Some(limit), PeriodLength::Day, "sim");
         world.ledger.change(&change).expect("a limit");
         let sidecars = (0..count).map(|at| Sidecar {
             load_percent: 100,

@@ -171,6 +171,8 @@ impl Play<'_> {
             }
             reserved.until_us >= now_us
         });
+        // The books go through them by their ids.
+        self.runs.sort_by_key(|run| run.number);
         for run in &mut self.runs {
             let is_over = run.until_us < now_us && now_us / 1_000_000 >= run.period + 2 * DAY_S;
             if is_over && !run.is_posted {
