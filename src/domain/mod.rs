@@ -20,6 +20,7 @@
 pub mod balance;
 pub mod book;
 pub mod calendar;
+pub mod capacity;
 pub mod deadline;
 pub mod job;
 pub mod lease;

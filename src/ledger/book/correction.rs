@@ -22,7 +22,8 @@ impl Books<'_> {
         if attempt.reason != Some(Reason::MeterLost) || attempt.told {
             return Ok(());
         }
-        attempt.usage = attempt.usage.merged(&finish.usage);
+        attempt.grow(self.now_us);
+        attempt.believe(&finish.usage);
         let price = attempt.rates.price(&attempt.usage);
         if price.total >= attempt.accounted.total {
             attempt.ceilings = vec![(attempt.newest().0, attempt.accounted.total)];

@@ -7,9 +7,10 @@
 
 use uuid::Uuid;
 
-use super::rows::{Account, Attempt, Entry};
+use super::rows::{Account, Attempt, Entry, Epoch, Period};
 use super::{Books, ms_to_us, unsigned};
-use crate::domain::calendar::{day_end, day_start};
+use crate::domain::calendar::{DAY_S, day_end, day_start};
+use crate::domain::capacity::Capacity;
 use crate::domain::lease::LEASE_MS;
 use crate::domain::rating::RateCard;
 use crate::domain::units::Nanocredits;
@@ -19,6 +20,11 @@ use crate::ledger::views::PeriodLength;
 
 /// Versions of one epoch begin at its number times this; an epoch's number is the second of the restore.
 const VERSIONS_PER_EPOCH: u64 = 1_000_000;
+
+/// Spools keep what was acknowledged for seven days, and no reservation lasts longer than one.
+const FORGOTTEN_FOR_US: i64 = 8 * DAY_S * 1_000_000;
+/// The newest time that a copy knows is written so often.
+const SEEN_STALE_US: i64 = 120_000_000;
 
 /// How long a lease that is out may last yet. One that was granted near a period's end, which is always an end of a UTC
 /// day, goes on for a second time with the slice of the next period.
@@ -33,19 +39,34 @@ fn longest_lease_us(now_us: i64) -> i64 {
 impl Books<'_> {
     /// Zero for a ledger that was never restored.
     pub(super) fn epoch_number(&mut self) -> Result<u64, LedgerError> {
-        Ok(self.shelf.epoch()?.0)
+        Ok(self.shelf.epoch()?.number)
     }
 
     /// Whether a lease that was out when the books were put back can have held a slice of the period that begins at `start_s`.
     pub(super) fn may_have_been_promised(&mut self, start_s: i64) -> Result<bool, LedgerError> {
-        let (number, until_us) = self.shelf.epoch()?;
-        Ok(number > 0 && start_s <= until_us.div_euclid(1_000_000))
+        let Epoch { number, settles_until_us, .. } = self.shelf.epoch()?;
+        Ok(number > 0 && start_s <= settles_until_us.div_euclid(1_000_000))
+    }
+
+    /// Whether something may still turn up that a restore forgot: until no spool keeps it, and no reservation lasts, any longer.
+    pub(super) fn may_have_forgotten(&mut self) -> Result<bool, LedgerError> {
+        let number = self.epoch_number()?;
+        Ok(number > 0 && self.now_us <= ms_to_us(number * 1_000) + FORGOTTEN_FOR_US)
+    }
+
+    /// The newest time that the copy knew; where it does not say so, a day before it took the ledger's place.
+    fn known_us(&mut self) -> Result<i64, LedgerError> {
+        let Epoch { number, known_us, .. } = self.shelf.epoch()?;
+        let day_before_us = ms_to_us(number * 1_000) - DAY_S * 1_000_000;
+        Ok(if known_us > 0 { known_us - SEEN_STALE_US } else { day_before_us })
     }
 
     /// Begins one, after `before`.
     pub(super) fn begin_epoch(&mut self, before: u64, by: &str, why: &str) -> Result<(), LedgerError> {
         let number = unsigned(self.now_s()).max(before.max(self.epoch_number()?).saturating_add(1));
-        self.shelf.put_epoch(number, self.now_us.saturating_add(longest_lease_us(self.now_us)));
+        let settles_until_us = self.now_us.saturating_add(longest_lease_us(self.now_us));
+        let known_us = self.shelf.seen_us()?.unwrap_or(0);
+        self.shelf.put_epoch(Epoch { number, settles_until_us, known_us });
         self.of_ledger("restore", by, why)
     }
 
@@ -63,7 +84,7 @@ impl Books<'_> {
 
     /// How long nothing new may be leased yet; zero where it may.
     pub(super) fn settles_in_ms(&mut self) -> Result<u64, LedgerError> {
-        let (_, until_us) = self.shelf.epoch()?;
+        let until_us = self.shelf.epoch()?.settles_until_us;
         Ok(unsigned(until_us.saturating_sub(self.now_us)).div_ceil(1_000))
     }
 
@@ -116,13 +137,16 @@ impl Books<'_> {
         resume: &Resume,
         account: &Account,
     ) -> Result<OpenAnswer, LedgerError> {
-        if self.epoch_number()? == 0 {
+        if !self.may_have_forgotten()? {
             return Err(never_opened(request.identity.attempt));
         }
         self.join_job(request)?;
         let rates = self.rates_of_resumed(resume.rates_version)?;
         let mut attempt = self.new_attempt(request, account, rates);
-        attempt.started_us = self.now_us.saturating_sub(ms_to_us(resume.started_ms_ago));
+        // It was opened after the copy was made, or the copy would know it.
+        let started_us = self.now_us.saturating_sub(ms_to_us(resume.started_ms_ago)).max(self.known_us()?);
+        attempt.started_us = started_us;
+        attempt.capacity = Some(Capacity::since(started_us, self.now_us, attempt.pace.cpus_ppm));
         attempt.period = self.period_of_resumed(account, resume.period)?;
         self.obeys(&mut attempt, account, resume.ceiling_version, resume.ceiling)?;
         self.opened(request, attempt, account, "forgotten by a restore, and opened again", true)
@@ -144,7 +168,9 @@ impl Books<'_> {
         if period >= account.period {
             return Ok(account.period);
         }
-        if !self.has_period(&account.owner, period)? {
+        let (_, ends) = Period::bounds(account.length, period);
+        let was_over = ends <= self.known_us()?.div_euclid(1_000_000);
+        if !was_over && !self.has_period(&account.owner, period)? {
             self.ensure_past_period(account, period)?;
         }
         Ok(if self.has_period(&account.owner, period)? { period } else { account.period })

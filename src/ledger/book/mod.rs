@@ -9,6 +9,7 @@
 mod accounts;
 pub(crate) mod alerts;
 mod balance;
+mod believed;
 mod changes;
 mod correction;
 mod drawer;
@@ -27,6 +28,7 @@ mod silence;
 mod sources;
 mod speaking;
 mod steady;
+mod sums;
 mod tokens;
 mod written;
 

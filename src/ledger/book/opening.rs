@@ -6,6 +6,7 @@ use super::Books;
 use super::alerts::{Touched, reached};
 use super::rows::{Account, Attempt, Entry, Job, JobSums};
 use crate::domain::book::sum;
+use crate::domain::capacity::Capacity;
 use crate::domain::lease;
 use crate::domain::rating::RateCard;
 use crate::domain::units::Nanocredits;
@@ -158,6 +159,7 @@ impl Books<'_> {
             started_us: self.now_us,
             lease_until_us: self.now_us,
             pace: request.resources.pace(&rates),
+            capacity: Some(Capacity::since(self.now_us, self.now_us, request.resources.cpus_ppm)),
             rates,
             rate_since_us: self.now_us,
             secret: request.secret.as_ref().map(AttemptSecret::hash),

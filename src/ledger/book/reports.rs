@@ -50,7 +50,11 @@ impl Books<'_> {
         let newer = report.seq > attempt.seq;
         if newer {
             attempt.seq = report.seq;
-            attempt.pace = report.resources.pace(&attempt.rates);
+            let pace = report.resources.pace(&attempt.rates);
+            // By the faster of both: nobody knows when it became another.
+            attempt.pace.cpus_ppm = attempt.pace.cpus_ppm.max(pace.cpus_ppm);
+            attempt.grow(self.now_us);
+            attempt.pace = pace;
             confirm(&mut attempt, report.ceiling_version);
             self.remember_ceiling(&mut attempt, &account, report)?;
         }
@@ -81,12 +85,12 @@ impl Books<'_> {
         if let Some(closed) = closed
             && self.has_period(&attempt.owner, period)?
         {
-            attempt.usage = attempt.usage.merged(&closed.usage);
+            attempt.believe(&closed.usage);
             let price = attempt.rates.price(&attempt.usage);
             self.charge_covered(attempt, account, &price)?;
             self.enter_period(attempt, period, &price)?;
         }
-        attempt.usage = attempt.usage.merged(usage);
+        attempt.believe(usage);
         let price = attempt.rates.price(&attempt.usage);
         self.charge_covered(attempt, account, &price)?;
         let unburned = attempt.ceiling().saturating_sub(attempt.accounted.total);
@@ -300,14 +304,25 @@ impl Books<'_> {
         if again {
             self.correct(&mut attempt, &account, finish)?;
         } else {
+            attempt.grow(self.now_us);
             self.take_usage(&mut attempt, &account, &finish.usage, finish.period, finish.closed.as_ref())?;
             self.end(&mut attempt, &account, finish.reason)?;
+            self.note_unbelieved(&attempt, &account, &finish.usage);
             attempt.told = true;
             self.shelf.put_receipt(attempt.id, finish.receipt.clone());
         }
         let (charged, overshoot) = (attempt.charged, attempt.overshoot);
         self.keep(attempt)?;
         Ok(FinishAnswer { charged, overshoot, balance: self.balance(&account)?, again })
+    }
+
+    /// What its resources cannot have done is charged to nobody, and said.
+    fn note_unbelieved(&mut self, attempt: &Attempt, account: &Account, said: &Usage) {
+        let (said, believed) = (said.cpu_used_seconds, attempt.usage.cpu_used_seconds);
+        if said > believed {
+            let why = format!("it said {said} s of CPU time, and its resources can have used {believed} s");
+            self.note("unbelieved", account, attempt, "ledger", &why);
+        }
     }
 
     /// Ends it: what no hold covered is given up, and all holds go back.

@@ -3,6 +3,7 @@
 use uuid::Uuid;
 
 use crate::domain::book::{Source, sum};
+use crate::domain::capacity::Capacity;
 use crate::domain::lease::{burned_in, minimum_slice};
 use crate::domain::rating::{Price, RateCard, VirtualTime};
 use crate::domain::units::Nanocredits;
@@ -211,6 +212,8 @@ pub struct Attempt {
     pub rates: RateCard,
     /// How fast at most, as last declared.
     pub pace: Pace,
+    /// What it can have used at most; `None` where it was opened by a jobmeter that did not know.
+    pub capacity: Option<Capacity>,
     /// Merged.
     pub usage: Usage,
     /// What the usage so far was priced at: charged or given up.
@@ -266,6 +269,17 @@ pub struct Reservation {
     pub settled_us: Option<i64>,
     /// Tokens at which it was settled.
     pub used: u64,
+}
+
+/// The ledger's epoch, which a restore begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Epoch {
+    /// The second of the restore; zero for a ledger that was never restored.
+    pub number: u64,
+    /// Nothing new is leased until then, in µs since 1970.
+    pub settles_until_us: i64,
+    /// The newest time that the copy knew, in µs since 1970; zero where nobody knows.
+    pub known_us: i64,
 }
 
 /// A key of the ledger service.
@@ -408,41 +422,5 @@ impl Attempt {
     #[must_use]
     pub fn job_sums(&self) -> JobSums {
         JobSums { charged: self.charged.total, held: self.held_in_all(), beyond: self.beyond() }
-    }
-}
-
-fn exchanged(sum: Nanocredits, before: Nanocredits, after: Nanocredits) -> Nanocredits {
-    sum.saturating_sub(before).saturating_add(after)
-}
-
-impl AccountSums {
-    /// With one attempt's part exchanged.
-    #[must_use]
-    pub fn exchanged(self, before: &Self, after: &Self) -> Self {
-        Self {
-            live: self.live - before.live + after.live,
-            beyond: exchanged(self.beyond, before.beyond, after.beyond),
-            silent: exchanged(self.silent, before.silent, after.silent),
-            rate: exchanged(self.rate, before.rate, after.rate),
-            ..self
-        }
-    }
-}
-
-impl JobSums {
-    /// Of what is set aside for tokens.
-    #[must_use]
-    pub fn held(amount: Nanocredits) -> Self {
-        Self { held: amount, ..Self::default() }
-    }
-
-    /// With one attempt's part exchanged.
-    #[must_use]
-    pub fn exchanged(self, before: &Self, after: &Self) -> Self {
-        Self {
-            charged: exchanged(self.charged, before.charged, after.charged),
-            held: exchanged(self.held, before.held, after.held),
-            beyond: exchanged(self.beyond, before.beyond, after.beyond),
-        }
     }
 }

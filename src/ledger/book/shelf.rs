@@ -8,7 +8,7 @@ use super::Paid;
 use super::drawer::{Drawer, OfAccount};
 use super::journal::Journal;
 use super::kept::Kept;
-use super::rows::{Account, Alert, Attempt, Entry, Grant, Hold, Job, JobSums, Key, Period, Reservation};
+use super::rows::{Account, Alert, Attempt, Entry, Epoch, Grant, Hold, Job, JobSums, Key, Period, Reservation};
 use super::steady::Steady;
 use super::written::Changes;
 use crate::domain::book::Source;
@@ -42,8 +42,8 @@ pub(super) struct Shelf<'a> {
     new_cards: Vec<(RateCard, String)>,
     keys: Drawer<String, Key>,
     /// Zeros for a ledger that was never restored.
-    epoch: Option<(u64, i64)>,
-    new_epoch: Option<(u64, i64)>,
+    epoch: Option<Epoch>,
+    new_epoch: Option<Epoch>,
     /// How much of the lists above belongs to operations before the one under way.
     marks: [usize; 5],
 }
@@ -204,7 +204,6 @@ impl<'a> Shelf<'a> {
         Ok(self.accounts.get(owner))
     }
 
-    /// As it stands, if it was read.
     pub(super) fn kept_account(&self, owner: &str) -> Option<&Account> {
         self.accounts.get(owner)
     }
@@ -231,7 +230,6 @@ impl<'a> Shelf<'a> {
         self.periods.put(OfAccount::new(&period.owner, period.start), period);
     }
 
-    /// One that was read.
     pub(super) fn change_period(&mut self, owner: &str, start: i64, change: impl FnOnce(&mut Period)) {
         self.periods.change(&(owner, start), change);
     }
@@ -279,7 +277,6 @@ impl<'a> Shelf<'a> {
         self.grants.put(OfAccount::new(&grant.owner, grant.id), grant);
     }
 
-    /// One that was read.
     pub(super) fn change_grant(&mut self, owner: &str, id: i64, change: impl FnOnce(&mut Grant)) {
         self.grants.change(&(owner, id), change);
     }
@@ -324,7 +321,6 @@ impl<'a> Shelf<'a> {
         self.jobs.put(job.id.clone(), Box::new(job));
     }
 
-    /// One that was read.
     pub(super) fn change_job(&mut self, id: &str, change: impl FnOnce(&mut Job)) {
         self.jobs.change(id, |job| change(job));
     }
@@ -448,7 +444,7 @@ impl<'a> Shelf<'a> {
     }
 
     /// Its number, and until when it settles; zeros for a ledger that was never restored.
-    pub(super) fn epoch(&mut self) -> Result<(u64, i64), LedgerError> {
+    pub(super) fn epoch(&mut self) -> Result<Epoch, LedgerError> {
         if let Some(known) = self.new_epoch.or(self.epoch) {
             return Ok(known);
         }
@@ -468,8 +464,12 @@ impl<'a> Shelf<'a> {
         self.keys.put(key.id.clone(), key);
     }
 
-    pub(super) fn put_epoch(&mut self, number: u64, settles_until_us: i64) {
-        self.new_epoch = Some((number, settles_until_us));
+    pub(super) fn put_epoch(&mut self, epoch: Epoch) {
+        self.new_epoch = Some(epoch);
+    }
+
+    pub(super) fn seen_us(&mut self) -> Result<Option<i64>, LedgerError> {
+        load::seen_us(self.store)
     }
 
     /// Appends an entry, with the next number of its account, which must have been read, behind the last one of its

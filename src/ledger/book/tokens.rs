@@ -100,7 +100,7 @@ impl Books<'_> {
         let reservation = self.shelf.reservation(id)?.filter(|reservation| reservation.job == job.id);
         let Some(reservation) = reservation else {
             // A restore forgot it; what was used is owed all the same.
-            if self.epoch_number()? > 0 {
+            if self.may_have_forgotten()? {
                 let card = self.rate_card()?;
                 return self.pay(job, &account, &Bill { count, card: &card, held: &[], reservation: Some(id), by });
             }

@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use super::kept::Kept;
-use super::rows::{Account, Alert, Attempt, Entry, Grant, Job, Key, Period, Reservation};
+use super::rows::{Account, Alert, Attempt, Entry, Epoch, Grant, Job, Key, Period, Reservation};
 use super::steady::Extent;
 
 /// What a transaction writes.
@@ -40,7 +40,7 @@ pub struct Changes {
     /// Changed or new.
     pub keys: Vec<Key>,
     /// New: its number, and until when it settles.
-    pub epoch: Option<(u64, i64)>,
+    pub epoch: Option<Epoch>,
 }
 
 impl Changes {

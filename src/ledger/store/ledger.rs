@@ -83,9 +83,10 @@ impl<S: Store> StoreLedger<S> {
         mut act: impl FnMut(&mut dyn Store, i64) -> Result<T, LedgerError>,
     ) -> Result<T, LedgerError> {
         self.transact(|store, _, now_us| {
+            let done = act(store, now_us)?;
             let at = store.monotonic();
             store.write(&CLOCK, vec![plausible::row(now_us, &at)])?;
-            act(store, now_us)
+            Ok(done)
         })
     }
 

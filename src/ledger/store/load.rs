@@ -5,12 +5,15 @@ use uuid::Uuid;
 use super::table::{ACCOUNT, ATTEMPT, GRANT, JOB, KEY, PERIOD, RESERVATION};
 use super::{Row, Store, Table, Value};
 use crate::domain::book::Source;
+use crate::domain::capacity::Capacity;
 use crate::domain::rating::{Price, RateCard, VirtualTime};
 use crate::domain::units::{Microseconds, Nanocredits};
 use crate::domain::usage::Usage;
 use crate::ledger::LedgerError;
 use crate::ledger::book::Paid;
-use crate::ledger::book::rows::{Account, AccountSums, Attempt, Grant, Hold, Job, JobSums, Key, Period, Reservation};
+use crate::ledger::book::rows::{
+    Account, AccountSums, Attempt, Epoch, Grant, Hold, Job, JobSums, Key, Period, Reservation,
+};
 use crate::ledger::protocol::{Pace, Reason};
 
 type Loaded<T> = Result<T, LedgerError>;
@@ -197,6 +200,18 @@ fn price(row: &mut Row) -> Loaded<Price> {
     Ok(Price { cpu, gpu, tokens, total: cpu.saturating_add(gpu).saturating_add(tokens) })
 }
 
+fn virtual_time(row: &mut Row) -> Loaded<VirtualTime> {
+    let (cpu_seconds, gpu_seconds): (Microseconds, Microseconds) = (row.microseconds()?, row.microseconds()?);
+    Ok(VirtualTime { cpu_seconds, gpu_seconds, total_seconds: cpu_seconds.saturating_add(gpu_seconds) })
+}
+
+fn capacity(row: &mut Row) -> Loaded<Option<Capacity>> {
+    let (cpu_us, alive_us, heard_us) = (row.maybe_int()?, row.maybe_int()?, row.maybe_int()?);
+    let count = |us: Option<i64>| us.and_then(|us| u64::try_from(us).ok());
+    let known = count(cpu_us).zip(count(alive_us)).zip(heard_us);
+    Ok(known.map(|((cpu_us, alive_us), heard_us)| Capacity { cpu_us, alive_us, heard_us }))
+}
+
 /// All but its card, of which the row has the version.
 fn read_attempt(mut row: Row, cards: &[RateCard]) -> Loaded<Attempt> {
     let row = &mut row;
@@ -211,12 +226,10 @@ fn read_attempt(mut row: Row, cards: &[RateCard]) -> Loaded<Attempt> {
         Some(text) => serde_json::from_str(&text).map_err(|_| damaged("the GPU usage"))?,
         None => std::collections::BTreeMap::new(),
     };
-    let usage = Usage { cpu_used_seconds, cpu_allocated_seconds, gpus, tokens: row.count()? };
-    let told_tokens = row.count()?;
+    let (tokens, told_tokens) = (row.count()?, row.count()?);
+    let usage = Usage { cpu_used_seconds, cpu_allocated_seconds, gpus, tokens };
     let accounted = price(row)?;
-    let (cpu_seconds, gpu_seconds): (Microseconds, Microseconds) = (row.microseconds()?, row.microseconds()?);
-    let accounted_time =
-        VirtualTime { cpu_seconds, gpu_seconds, total_seconds: cpu_seconds.saturating_add(gpu_seconds) };
+    let accounted_time = virtual_time(row)?;
     let charged = price(row)?;
     let overshoot = row.nanocredits()?;
     let ceilings = read_ceilings(&row.text()?).ok_or_else(|| damaged("the ceilings"))?;
@@ -251,6 +264,7 @@ fn read_attempt(mut row: Row, cards: &[RateCard]) -> Loaded<Attempt> {
         rate_from: row.nanocredits()?,
         last_entry: row.int()?,
         secret: row.maybe_text()?.map(|text| text.parse().map_err(|_| damaged("the secret"))).transpose()?,
+        capacity: capacity(row)?,
     })
 }
 
@@ -416,8 +430,15 @@ pub(crate) fn keys(store: &mut dyn Store, id: Option<&str>) -> Loaded<Vec<Key>> 
     rows.into_iter().map(read).collect()
 }
 
-/// The newest epoch: its number, and until when it settles, in µs since 1970.
-pub(crate) fn epoch(store: &mut dyn Store) -> Loaded<Option<(u64, i64)>> {
-    let sql = "SELECT number, settles_until_us FROM epoch ORDER BY number DESC LIMIT 1";
-    one(store.query(sql, &[])?, |mut row| Ok((row.count()?, row.int()?)))
+/// The newest epoch, `None` where nothing was ever restored.
+pub(crate) fn epoch(store: &mut dyn Store) -> Loaded<Option<Epoch>> {
+    let sql = "SELECT number, settles_until_us, known_us FROM epoch ORDER BY number DESC LIMIT 1";
+    one(store.query(sql, &[])?, |mut row| {
+        Ok(Epoch { number: row.count()?, settles_until_us: row.int()?, known_us: row.int()? })
+    })
+}
+
+/// The time that was believed last, in µs since 1970.
+pub(crate) fn seen_us(store: &mut dyn Store) -> Loaded<Option<i64>> {
+    one(store.query("SELECT seen_us FROM clock", &[])?, |mut row| row.int())
 }

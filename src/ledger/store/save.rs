@@ -10,7 +10,7 @@ use super::table::{
 use super::{Store, Value};
 use crate::domain::rating::{Price, VirtualTime};
 use crate::ledger::LedgerError;
-use crate::ledger::book::rows::{Account, Attempt, Entry, Grant, Hold, Job, Key, Period, Reservation};
+use crate::ledger::book::rows::{Account, Attempt, Entry, Epoch, Grant, Hold, Job, Key, Period, Reservation};
 use crate::ledger::book::{Changes, Extent};
 use crate::ledger::protocol::Reason;
 use crate::ledger::views::PeriodLength;
@@ -47,7 +47,8 @@ pub(crate) fn save(store: &mut dyn Store, changes: &Changes) -> Result<(), Ledge
         .map(|(version, card, since_us, by)| vec![(*version).into(), text(card), (*since_us).into(), text(by)]);
     write(&RATES, cards.collect())?;
     write(&KEY, changes.keys.iter().map(key).collect())?;
-    write(&EPOCH, changes.epoch.iter().map(|(number, until_us)| vec![(*number).into(), (*until_us).into()]).collect())
+    let epoch = |epoch: &Epoch| vec![epoch.number.into(), epoch.settles_until_us.into(), epoch.known_us.into()];
+    write(&EPOCH, changes.epoch.iter().map(epoch).collect())
 }
 
 fn account(account: &Account) -> Vec<Value> {
@@ -190,6 +191,9 @@ fn attempt_that_burns(attempt: &Attempt) -> Vec<Value> {
         attempt.rate_since_us.into(),
         attempt.rate_from.into(),
         attempt.last_entry.into(),
+        attempt.capacity.map(|capacity| capacity.cpu_us).into(),
+        attempt.capacity.map(|capacity| capacity.alive_us).into(),
+        attempt.capacity.map(|capacity| capacity.heard_us).into(),
     ]
 }
 
@@ -237,6 +241,9 @@ pub(super) fn attempt(attempt: &Attempt) -> Vec<Value> {
         attempt.rate_from.into(),
         attempt.last_entry.into(),
         attempt.secret.map(|hash| hash.text()).into(),
+        attempt.capacity.map(|capacity| capacity.cpu_us).into(),
+        attempt.capacity.map(|capacity| capacity.alive_us).into(),
+        attempt.capacity.map(|capacity| capacity.heard_us).into(),
     ]
 }
 

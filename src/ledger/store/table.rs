@@ -142,6 +142,9 @@ pub(super) static ATTEMPT_BURNS: Table = Table {
         "rate_since_us",
         "rate_from",
         "last_entry",
+        "could_cpu_us",
+        "alive_us",
+        "heard_us",
     ],
     ..UPSERTED
 };
@@ -187,6 +190,9 @@ const ATTEMPT_COLUMNS: &[&str] = &[
     "rate_from",
     "last_entry",
     "secret_hash",
+    "could_cpu_us",
+    "alive_us",
+    "heard_us",
 ];
 
 /// See [`crate::ledger::book::rows::Reservation`].
@@ -246,7 +252,8 @@ pub(super) static KEY: Table = Table {
 };
 
 /// Each restore of a copy begins one.
-pub(super) static EPOCH: Table = Table { name: "epoch", columns: &["number", "settles_until_us"], ..APPENDED };
+pub(super) static EPOCH: Table =
+    Table { name: "epoch", columns: &["number", "settles_until_us", "known_us"], ..APPENDED };
 
 /// The time that was believed last, see [`super::plausible`].
 pub(super) static CLOCK: Table =

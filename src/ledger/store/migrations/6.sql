@@ -21,3 +21,9 @@ CREATE INDEX attempt_overshoot ON attempt (overshoot) WHERE overshoot > 0;
 CREATE INDEX job_overshoot ON job (tokens_overshoot) WHERE tokens_overshoot > 0;
 -- The newest time that was believed, and what the clock that nobody sets said then on the machine that saw it.
 CREATE TABLE clock (one BIGINT PRIMARY KEY, seen_us BIGINT NOT NULL, boot TEXT NOT NULL, boottime_us BIGINT NOT NULL) /* by key */;
+-- What an attempt's declared resources can have done up to its last word: CPU time, time, and when that was. NULL where nobody knows.
+ALTER TABLE attempt ADD COLUMN could_cpu_us BIGINT;
+ALTER TABLE attempt ADD COLUMN alive_us BIGINT;
+ALTER TABLE attempt ADD COLUMN heard_us BIGINT;
+-- The newest time that the copy knew which a restore put in the ledger's place; 0 where nobody knows.
+ALTER TABLE epoch ADD COLUMN known_us BIGINT NOT NULL DEFAULT 0;

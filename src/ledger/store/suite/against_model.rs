@@ -1,10 +1,12 @@
 //! The books beside a model of the one rule that knows nothing of them: whatever is done, both stand the same.
 
+mod runs;
 mod steps;
 
 use proptest::prelude::*;
 use proptest::test_runner::{TestCaseError, TestRunner};
 
+use self::runs::{Reserved, Run};
 use self::steps::{Step, steps};
 use super::balance_model::Model;
 use super::*;
@@ -17,32 +19,6 @@ const MINIMUM: i128 = 256_000;
 const SEQUENCES: u32 = 48;
 
 type Checked = Result<(), TestCaseError>;
-
-/// An attempt as its sidecar knows it, in nanocredits.
-#[derive(Debug)]
-struct Run {
-    number: usize,
-    attempt: Uuid,
-    period: i64,
-    lease: Lease,
-    ceilings: Vec<(u64, i128)>,
-    seq: u64,
-    burned: i64,
-    charged: i128,
-    until_us: i64,
-    next: Option<(i64, i128)>,
-    /// Posted as charged in full, since it was silent for a day.
-    is_posted: bool,
-}
-
-#[derive(Debug)]
-struct Reserved {
-    number: usize,
-    id: Uuid,
-    period: i64,
-    held: i128,
-    until_us: i64,
-}
 
 struct Play<'a> {
     world: &'a mut World,
@@ -58,16 +34,6 @@ fn same<T: PartialEq + std::fmt::Debug>(book: T, model: T, what: &str) -> Checke
         Ok(())
     } else {
         Err(TestCaseError::fail(format!("{what}: the book says {book:?}, the model {model:?}")))
-    }
-}
-
-impl Run {
-    fn ceiling(&self) -> i128 {
-        self.ceilings.iter().map(|(_, ceiling)| *ceiling).max().unwrap_or(0)
-    }
-
-    fn held(&self) -> i128 {
-        self.ceiling() - self.charged
     }
 }
 
@@ -218,9 +184,21 @@ impl Play<'_> {
                 let attempt = request.identity.attempt;
                 let ceilings = Vec::new();
                 let (period, seq, burned, charged) = (lease.period, 0, 0, 0);
-                let (until_us, next, is_posted) = (0, None, false);
-                let mut run =
-                    Run { number, attempt, period, lease, ceilings, seq, burned, charged, until_us, next, is_posted };
+                let (opened_us, until_us, next, is_posted) = (self.now_us(), 0, None, false);
+                let mut run = Run {
+                    number,
+                    attempt,
+                    period,
+                    lease,
+                    ceilings,
+                    seq,
+                    burned,
+                    charged,
+                    opened_us,
+                    until_us,
+                    next,
+                    is_posted,
+                };
                 self.leased(&mut run, lease)?;
                 self.runs.push(run);
                 Ok(())
@@ -256,9 +234,16 @@ impl Play<'_> {
         Ok(())
     }
 
+    /// Nothing is believed beyond what two CPUs can do in the time, and in ten seconds more.
+    fn can_burn(&self, run: &Run) -> i64 {
+        let passed_us = self.now_us() - run.opened_us;
+        (2 * (passed_us + 10_000_000) / 4 - run.burned).max(0)
+    }
+
     /// Charges what was burned so far, after the sidecar went over to the next period where it has a slice of it: what it says of the end
     /// of the earlier one.
     fn burn(&mut self, run: &mut Run, more: i64, confirms: bool) -> Option<ClosedPeriod> {
+        let more = more.min(self.can_burn(run));
         let at_the_end = run.burned + more / 2;
         let mut held = run.held();
         run.burned += more;
@@ -326,7 +311,7 @@ impl Play<'_> {
 
     /// What was posted in full was less or more than that.
     fn correct(&mut self, run: &mut Run, more: i64) -> Option<ClosedPeriod> {
-        run.burned += more;
+        run.burned += more.min(self.can_burn(run));
         let wanted = i128::from(run.burned) - run.charged;
         if wanted < 0 {
             self.model.pay_back(run.number, -wanted);

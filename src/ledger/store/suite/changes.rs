@@ -181,19 +181,19 @@ fn a_correction_moves_the_balance_and_is_an_entry() {
 /// overshoot; nobody else loses what they hold.
 #[test]
 fn a_task_that_lies_about_its_rate_takes_nothing_from_others() {
-    let mut world = World::with_limit("0.01");
+    let mut world = World::with_limit("0.001");
     let (honest, held) = world.open("honest", None);
     let mut request = World::request("liar", None);
     request.resources.cpus_ppm = 1;
     let OpenAnswer::Opened { lease, .. } = world.ledger.open(&request).unwrap() else { panic!() };
     let liar = request.identity.attempt;
-    let mut told = report(liar, 1, &seconds("1000"), &lease, false);
+    let mut told = report(liar, 1, &seconds("9"), &lease, false);
     told.resources = request.resources;
     world.ledger.report(&told).unwrap();
     world.check();
-    let answer = world.finish(liar, &seconds("1000"), lease.period);
-    assert_eq!(answer.charged.total.saturating_add(answer.overshoot).0, 250_000_000);
-    assert_eq!(answer.charged.total, Nanocredits(10_000_000).saturating_sub(held.ceiling));
+    let answer = world.finish(liar, &seconds("9"), lease.period);
+    assert_eq!(answer.charged.total.saturating_add(answer.overshoot).0, 2_250_000);
+    assert_eq!(answer.charged.total, Nanocredits(1_000_000).saturating_sub(held.ceiling));
     let charged =
         world.finish(honest, &Usage { cpu_used_seconds: cpu_at(held.ceiling), ..Usage::default() }, held.period);
     assert_eq!(charged.overshoot, Nanocredits::ZERO);

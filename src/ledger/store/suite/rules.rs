@@ -66,3 +66,24 @@ fn a_rate_card_is_changed_by_who_has_seen_it() {
     let prices = versions.iter().map(|of| (of.rates.version, of.rates.cpu_per_second.0, of.rates.gpu_per_second.0));
     assert_eq!(prices.collect::<Vec<_>>()[..2], [(3, 1, 2), (2, 1, 2_500_000)]);
 }
+
+/// What two CPUs cannot do in the time is nobody's usage, and the books can be read afterwards.
+#[test]
+fn usage_is_bounded_by_what_the_resources_can_do_in_the_time() {
+    let mut world = World::with_limit("5");
+    let (attempt, lease) = world.open("j", None);
+    world.pass_s(16);
+    let absurd = Usage { cpu_used_seconds: Microseconds(u64::MAX), ..Usage::default() };
+    world.report(attempt, 1, &absurd, &lease, false);
+    // 16 s of two CPUs, a sixteenth more, and ten seconds of both.
+    let believed_us = 32_000_000 + 2_000_000 + 20_000_000;
+    assert_eq!(world.job("j").charged.total.0, believed_us / 4);
+    world.pass_s(16);
+    let answer = world.finish(attempt, &absurd, lease.period);
+    assert_eq!(answer.charged.total.0, (believed_us + 34_000_000) / 4);
+    world.check();
+    let View::Entries(entries) = world.ledger.read(&Query::Entries { user: "u".into(), count_max: 1 }).unwrap() else {
+        panic!()
+    };
+    assert_eq!(entries[0].kind, "unbelieved");
+}

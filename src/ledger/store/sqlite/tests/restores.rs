@@ -263,3 +263,64 @@ fn a_restore_ends_every_session() {
     world.restore();
     assert_eq!(opened(&world.path("l.db"), &world.clock).session(&token).unwrap(), None);
 }
+
+/// Days that were over when the copy was made were forgotten by nobody: no attempt comes back to one of them, however many there are.
+#[test]
+fn a_recovery_opens_no_day_that_was_over_before_the_copy() {
+    let mut world = World::with_limit("0.01");
+    world.open("j", None);
+    world.copy();
+    world.pass_s(1);
+    world.restore();
+    let before = world.account();
+    let today = super::suite::NOON_S - DAY_S / 2;
+    for days in 1..20 {
+        let request = World::request(&format!("past-{days}"), None);
+        let resume = Resume {
+            started_ms_ago: 1 << 40,
+            rates_version: 1,
+            period: today - days * DAY_S,
+            ceiling: Nanocredits(10_000_000),
+            ceiling_version: 1,
+        };
+        let answer = world.ledger.open(&OpenRequest { resume: Some(resume), ..request.clone() }).unwrap();
+        let OpenAnswer::Opened { lease, .. } = answer else { panic!("{answer:?}") };
+        assert_eq!(lease.period, today, "{days}");
+        // Nor can it have run since before the copy.
+        let absurd = seconds("1000000");
+        let charged = world.finish(request.identity.attempt, &absurd, today).charged.total;
+        assert!(charged.0 <= 10_000_000, "{charged}");
+    }
+    let after = world.account();
+    assert!(after.charged.0 <= 10_000_000 && after.debt.0 == 0, "{before:?} {after:?}");
+    world.check();
+}
+
+#[test]
+fn nothing_turns_up_for_ever_after_a_restore() {
+    let mut world = World::with_limit("0.01");
+    let (attempt, lease) = world.open("j", None);
+    world.finish(attempt, &seconds("0"), lease.period);
+    world.copy();
+    world.pass_s(1);
+    world.restore();
+    let settle = |key: &str| Change::SettleTokens {
+        job: "j".into(),
+        reservation: Uuid::now_v7(),
+        count: 10,
+        by: "b".into(),
+        key: key.into(),
+    };
+    assert_eq!(world.change(settle("a")).unwrap().charged.0, 50_000);
+    world.pass_s(9 * DAY_S);
+    assert!(matches!(world.change(settle("b")), Err(LedgerError::Missing(_))));
+    let request = World::request("late", None);
+    let resume = Resume {
+        started_ms_ago: 5_000,
+        rates_version: 1,
+        period: lease.period,
+        ceiling: lease.ceiling,
+        ceiling_version: lease.version,
+    };
+    unknown(world.ledger.open(&OpenRequest { resume: Some(resume), ..request }));
+}
