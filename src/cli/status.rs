@@ -115,19 +115,23 @@ fn charged(account: &AccountView) -> Nanocredits {
     }
 }
 
-/// What stands in the way, and what is to come.
+/// What stands in the way, and what is to come: a line each.
 fn notes(account: &AccountView, style: &Style) -> String {
-    let mut text = String::new();
+    let mut lines = Vec::new();
     if account.suspended {
-        text.push_str(&style.bad("suspended by an operator: nothing starts, and what runs stops\n"));
+        lines.push(style.bad("suspended by an operator: nothing starts, and what runs stops"));
     }
     if account.debt > Nanocredits::ZERO {
         let debt = credits(account.debt);
-        text.push_str(&style.warning(&format!("{debt} credits are owed: what becomes free next pays them\n")));
+        lines.push(style.warning(&format!("{debt} credits are owed: what becomes free next pays them")));
     }
     if let Some(pending) = &account.pending {
         let limit = pending.limit.map_or_else(|| "no limit".to_owned(), credits);
-        text.push_str(&format!("from {} on: {limit} a {}\n", pending.since, pending.period.as_str()));
+        let since = pending.since.split('T').next().unwrap_or_default();
+        lines.push(format!("from {since} on: {limit} a {}", pending.period.as_str()));
     }
-    text
+    if account.carries_over {
+        lines.push("what a period leaves is carried over".to_owned());
+    }
+    lines.into_iter().map(|line| line + "\n").collect()
 }

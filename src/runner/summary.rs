@@ -40,7 +40,7 @@ fn left(balance: Balance) -> String {
 
 /// The ledger has taken the end.
 pub(super) fn ended(options: &RunOptions, receipt: &Receipt, answer: &FinishAnswer, lines: &mut Vec<String>) {
-    lines.extend(stopped(receipt));
+    lines.extend(stopped(receipt, answer.balance.suspended));
     if options.quiet {
         return;
     }
@@ -60,13 +60,14 @@ pub(super) fn ended(options: &RunOptions, receipt: &Receipt, answer: &FinishAnsw
 
 /// The ledger has not.
 pub(super) fn ended_unacknowledged(receipt: &Receipt, lines: &mut Vec<String>) {
-    lines.extend(stopped(receipt));
+    lines.extend(stopped(receipt, false));
 }
 
-fn stopped(receipt: &Receipt) -> Option<String> {
+fn stopped(receipt: &Receipt, is_suspended: bool) -> Option<String> {
     let what = match receipt.outcome.reason {
         Reason::CreditsExhausted => "credits exhausted",
         Reason::JobLimit => "the job's own limit is reached",
+        Reason::OperatorStop if is_suspended => "by an operator, who has suspended the account,",
         Reason::OperatorStop => "by an operator",
         Reason::LeaseExpired => "the ledger did not answer until the lease and the hold were over",
         Reason::Oom => "out of memory",
@@ -112,10 +113,13 @@ pub(super) fn waits(retry_in_ms: u64) -> String {
 
 /// Nothing was started.
 pub(super) fn refused(options: &RunOptions, reason: StopReason, balance: Balance, resets_in_ms: u64) -> String {
+    if balance.suspended && reason == StopReason::OperatorStop {
+        let user = &options.user;
+        return format!("jobmeter: refused: an operator has suspended the account of {user}; nothing was started");
+    }
     let why = match reason {
         StopReason::CreditsExhausted => "credits exhausted",
         StopReason::JobLimit => "the job's own limit is reached",
-        StopReason::OperatorStop if balance.suspended => "the account is suspended by an operator",
         StopReason::OperatorStop => "the job was stopped by an operator",
     };
     let minutes = resets_in_ms / 60_000;

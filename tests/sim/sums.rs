@@ -36,8 +36,10 @@ impl World {
 
     /// Everything that can still be said is said, and the sums are compared.
     pub(crate) fn end(&mut self) -> String {
-        self.ahead_until_us = self.ahead_until_us.min(self.now_us);
-        self.jump_ahead();
+        if self.is_ahead() {
+            self.ahead_until_us = self.now_us;
+            self.jump_ahead();
+        }
         for at in 0..self.sidecars.len() {
             if let Stage::Running(_) = self.sidecars[at].stage {
                 self.ended_by_operator(at);

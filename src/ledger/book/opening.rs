@@ -176,6 +176,7 @@ impl Books<'_> {
         let why = match reason {
             StopReason::CreditsExhausted => "credits exhausted",
             StopReason::JobLimit => "the job's own limit is reached",
+            StopReason::OperatorStop if account.suspended => "the account is suspended by an operator",
             StopReason::OperatorStop => "the job was stopped by an operator",
         };
         let entry = Entry {
