@@ -226,7 +226,16 @@ def an_administrator_changes_an_account(browser, service):
         expect(page.get_by_text("It stands in the entries")).to_be_visible()
     reader.accessible()
     account = json.loads(service.call("--user", "carol", "--json", "status").stdout)
-    assert (account["limit"], account["left"]) == (2.5, 3.75), account
+    assert (account["allowance"], account["limit"], account["left"]) == (2.5, 4.0, 3.75), account
+    for name, button in (("Suspend", "Suspend the account"), ("Resume", "Resume the account")):
+        form = page.get_by_role("form", name=name)
+        form.get_by_label("Why").fill("agreed")
+        form.get_by_label("I am sure").check()
+        form.get_by_role("button", name=button).click()
+        expect(page.get_by_text("It stands in the entries")).to_be_visible()
+        reader.accessible()
+        account = json.loads(service.call("--user", "carol", "--json", "status").stdout)
+        assert account["suspended"] == (name == "Suspend"), account
     # A key is told once, and works; the next page does not know it any more.
     form = page.get_by_role("form", name="New key")
     form.get_by_label("Name").fill("node-7")
