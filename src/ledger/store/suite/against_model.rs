@@ -61,6 +61,10 @@ impl Play<'_> {
         let (by, why, user) = ("t".to_owned(), String::new(), self.owner.clone());
         match *step {
             Step::Pass(seconds) => self.pass(seconds),
+            Step::Midnight(after_s) => {
+                let now_s = self.now_us() / 1_000_000;
+                self.pass(((now_s / DAY_S + 1) * DAY_S + after_s - now_s).max(2));
+            }
             Step::Open => self.open()?,
             Step::Report(which, more, confirms, waits) => self.report(which, more, confirms, waits)?,
             Step::Finish(which, more) => self.finish(which, more)?,

@@ -154,10 +154,11 @@ impl Account {
         sums.taken += moved.taken;
     }
 
-    /// The highest limit that counted in a period.
-    fn highest(&self, period: i64) -> i128 {
-        let before = self.limits.iter().rfind(|(since, _)| *since < period).map_or(LIMIT_DEFAULT, |(_, limit)| *limit);
-        self.limits.iter().filter(|(since, _)| *since == period).map(|(_, limit)| *limit).fold(before, i128::max)
+    /// The highest limit that counted in a period, or was to count in it while slices of it were promised in the one before.
+    fn highest(&self, before: i64, period: i64) -> i128 {
+        let first = self.limits.iter().rfind(|(since, _)| *since < before).map_or(LIMIT_DEFAULT, |(_, limit)| *limit);
+        let later = self.limits.iter().filter(|(since, _)| (before..=period).contains(since));
+        later.map(|(_, limit)| *limit).fold(first, i128::max)
     }
 }
 
@@ -191,7 +192,7 @@ fn compare(
 fn periods(query: &mut Query<'_>, account: &Account, found: &mut Verification, held: &Held) -> Result<(), LedgerError> {
     let owner = account.owner.as_str();
     let sql = "SELECT start, ends, credit_limit, taken, charged, held, spent, corrected FROM period WHERE owner = $1 ORDER BY start";
-    let mut before_ends = None;
+    let mut before: Option<(i64, i64)> = None;
     for mut row in query(sql, &[owner.into()])? {
         let (start, ends, limit) = (row.int()?, row.int()?, row.maybe_int()?);
         let mut next = || row.int().map(i128::from);
@@ -206,17 +207,18 @@ fn periods(query: &mut Query<'_>, account: &Account, found: &mut Verification, h
             let (booked, of_attempts) = (told(booked), told(of_attempts));
             wrong(format!("{booked} credits are booked as held, attempts and reservations hold {of_attempts}"));
         }
-        let spendable = limit.map_or(UNLIMITED, i128::from).max(account.highest(start));
+        let spendable =
+            limit.map_or(UNLIMITED, i128::from).max(account.highest(before.map_or(start, |(start, _)| start), start));
         if charged + taken + booked > spendable {
             let [charged, taken, booked, spendable] = [charged, taken, booked, spendable].map(told);
             wrong(format!(
                 "{charged} charged, {taken} taken and {booked} held are more than the {spendable} that it had"
             ));
         }
-        if before_ends.is_some_and(|before| before > start) {
+        if before.is_some_and(|(_, ends)| ends > start) {
             wrong("it overlaps the period before it".to_owned());
         }
-        before_ends = Some(ends);
+        before = Some((start, ends));
     }
     Ok(())
 }

@@ -10,6 +10,8 @@ const STEPS_MAX: usize = 119;
 pub(super) enum Step {
     /// Seconds.
     Pass(i64),
+    /// To so many seconds after the next midnight, or before it.
+    Midnight(i64),
     Open,
     /// Which, how much more was burned, whether the newest ceiling is confirmed, and whether it is frozen.
     Report(usize, i64, bool, bool),
@@ -33,13 +35,14 @@ pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
         4 => (2..40_i64).prop_map(Step::Pass),
         2 => (40..40_000_i64).prop_map(Step::Pass),
         1 => (40_000..400_000_i64).prop_map(Step::Pass),
+        3 => (-28..10_i64).prop_map(Step::Midnight),
         4 => Just(Step::Open),
         12 => (which(), 0..400_000_i64, any::<bool>(), any::<bool>()).prop_map(|(a, b, c, d)| Step::Report(a, b, c, d)),
         3 => (which(), 0..400_000_i64).prop_map(|(a, b)| Step::Finish(a, b)),
-        2 => (amount(), proptest::option::of(2..200_000_i64)).prop_map(|(a, b)| Step::Grant(a, b)),
+        3 => (prop_oneof![3 => amount(), 1 => 3_000_000..60_000_000_i64], proptest::option::of(2..200_000_i64)).prop_map(|(a, b)| Step::Grant(a, b)),
         1 => (1..6_u32).prop_map(Step::Revoke),
         3 => (-4_000_000..2_000_000_i64, proptest::option::weighted(0.2, 1..6_u32)).prop_map(|(a, b)| Step::Correct(a, b)),
-        2 => (proptest::option::weighted(0.9, 0..3_000_000_i64), any::<bool>()).prop_map(|(a, b)| Step::Limit(a, b)),
+        2 => (proptest::option::weighted(0.9, prop_oneof![3 => 0..3_000_000_i64, 1 => 3_000_000..60_000_000_i64]), any::<bool>()).prop_map(|(a, b)| Step::Limit(a, b)),
         1 => any::<bool>().prop_map(Step::CarryOver),
         2 => (0..300_u64).prop_map(Step::Tokens),
         2 => (0..300_u64, 2..200_000_u64).prop_map(|(a, b)| Step::Reserve(a, b)),
