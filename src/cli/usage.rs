@@ -27,8 +27,10 @@ fn text(rows: &[UsageRow], by_day: bool, style: &Style) -> String {
     }
     let start = |row: &UsageRow| row.period_start.get(..if by_day { 10 } else { 7 }).unwrap_or_default().to_owned();
     let mut table: Vec<Vec<String>> = rows.iter().map(|row| cells(start(row), row)).collect();
-    let total = rows.iter().fold(UsageRow::default(), UsageRow::plus);
-    table.push(cells("total".to_owned(), &total));
+    match UsageRow::sum(rows) {
+        Ok(total) => table.push(cells("total".to_owned(), &total)),
+        Err(why) => table.push(vec!["total".to_owned(), why.to_string()]),
+    }
     style.table(&[if by_day { "DAY" } else { "MONTH" }, "CREDITS", "VIRTUAL CPU S", "VIRTUAL GPU S", "TOKENS"], &table)
 }
 

@@ -29,4 +29,5 @@ pub mod rating;
 pub mod redaction;
 pub mod units;
 pub mod usage;
+pub mod user_name;
 pub mod weight;

@@ -162,10 +162,26 @@ impl FromStr for Nanocredits {
     type Err = AmountError;
 
     fn from_str(text: &str) -> Result<Self, AmountError> {
-        let (negative, digits) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
-        let value = parse_decimal(digits, 9, NANOCREDITS_MAX.unsigned_abs())?;
-        let value = i64::try_from(value).map_err(|_| AmountError::TooLarge { text: text.to_owned() })?;
-        Ok(Self(if negative { value.saturating_neg() } else { value }))
+        signed(text, NANOCREDITS_MAX.unsigned_abs())
+    }
+}
+
+/// An amount of at most `most` nanocredits, more or less.
+fn signed(text: &str, most: u64) -> Result<Nanocredits, AmountError> {
+    let (negative, digits) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
+    let value = parse_decimal(digits, 9, most)?;
+    let value = i64::try_from(value).map_err(|_| AmountError::TooLarge { text: text.to_owned() })?;
+    Ok(Nanocredits(if negative { value.saturating_neg() } else { value }))
+}
+
+/// An amount in the whole range of the books.
+struct Whole(Nanocredits);
+
+impl FromStr for Whole {
+    type Err = AmountError;
+
+    fn from_str(text: &str) -> Result<Self, AmountError> {
+        signed(text, i64::MAX.unsigned_abs()).map(Self)
     }
 }
 
@@ -179,6 +195,22 @@ impl FromStr for Microseconds {
 
 /// All nine digits, as programs want it: `0.000250000`.
 impl fmt::Display for Nanocredits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sign = if self.0 < 0 { "-" } else { "" };
+        let value = self.0.unsigned_abs();
+        let (whole, fraction) =
+            (value.checked_div(1_000_000_000).unwrap_or(0), value.checked_rem(1_000_000_000).unwrap_or(0));
+        f.pad(&format!("{sign}{whole}.{fraction:09}"))
+    }
+}
+
+/// A sum over all accounts in units of 10⁻⁹ credits, which 64 bits may not hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Total(pub i128);
+
+/// All nine digits, as of one amount.
+impl fmt::Display for Total {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sign = if self.0 < 0 { "-" } else { "" };
         let value = self.0.unsigned_abs();
@@ -234,9 +266,10 @@ impl Serialize for Nanocredits {
     }
 }
 
+/// Reads whatever the books can say: sums are beyond the largest amount that people may give, which is asked where they give it.
 impl<'de> Deserialize<'de> for Nanocredits {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserialize_decimal(deserializer)
+        deserialize_decimal::<D, Whole>(deserializer).map(|whole| whole.0)
     }
 }
 
@@ -311,6 +344,17 @@ mod tests {
         assert!(serde_json::from_str::<Microseconds>("1e99").is_err());
         let through_value = serde_json::to_value(Microseconds(1)).unwrap();
         assert_eq!(serde_json::from_value::<Microseconds>(through_value).unwrap(), Microseconds(1));
+    }
+
+    #[test]
+    fn programs_read_sums_that_people_may_not_give() {
+        for text in ["9223372036.854775807", "-9223372036.854775807", "1000000000.000000001"] {
+            assert!(text.parse::<Nanocredits>().is_err(), "{text}");
+            assert_eq!(serde_json::from_str::<Nanocredits>(text).unwrap().to_string(), text);
+        }
+        assert!(serde_json::from_str::<Nanocredits>("9223372036.854775808").is_err());
+        assert_eq!(Total(i128::from(i64::MAX) * -3).to_string(), "-27670116110.564327421");
+        assert_eq!(Total(5).to_string(), Nanocredits(5).to_string());
     }
 
     proptest! {

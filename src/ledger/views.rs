@@ -13,7 +13,7 @@ use super::keys::KeyView;
 use super::protocol::{AttemptIdentity, JobKind, Reason};
 use super::usage_range::UsageRange;
 use crate::domain::rating::{Price, RateCard, VirtualTime};
-use crate::domain::units::Nanocredits;
+use crate::domain::units::{Microseconds, Nanocredits, OutOfRange, Total};
 use crate::domain::usage::Usage;
 
 /// What to read.
@@ -283,10 +283,10 @@ pub struct UsageRow {
     pub total_credits: Nanocredits,
     /// Seconds.
     #[serde(rename = "totalVirtualCPUTime")]
-    pub total_virtual_cpu_time: crate::domain::units::Microseconds,
+    pub total_virtual_cpu_time: Microseconds,
     /// Seconds.
     #[serde(rename = "totalVirtualGPUTime")]
-    pub total_virtual_gpu_time: crate::domain::units::Microseconds,
+    pub total_virtual_gpu_time: Microseconds,
     /// Tokens.
     pub total_tokens_consumed: u64,
     /// What of the credits was for CPU time.
@@ -302,18 +302,32 @@ pub struct UsageRow {
 
 impl UsageRow {
     /// Both together, at the place of this one.
-    #[must_use]
-    pub fn plus(self, other: &Self) -> Self {
-        Self {
-            total_credits: self.total_credits.saturating_add(other.total_credits),
-            total_virtual_cpu_time: self.total_virtual_cpu_time.saturating_add(other.total_virtual_cpu_time),
-            total_virtual_gpu_time: self.total_virtual_gpu_time.saturating_add(other.total_virtual_gpu_time),
-            total_tokens_consumed: self.total_tokens_consumed.saturating_add(other.total_tokens_consumed),
-            cpu_credits: self.cpu_credits.saturating_add(other.cpu_credits),
-            gpu_credits: self.gpu_credits.saturating_add(other.gpu_credits),
-            token_credits: self.token_credits.saturating_add(other.token_credits),
+    ///
+    /// # Errors
+    /// Where a sum of them leaves its range, which those of one account never do.
+    pub fn plus(self, other: &Self) -> Result<Self, OutOfRange> {
+        let time = |one: Microseconds, more: Microseconds| one.0.checked_add(more.0).map(Microseconds);
+        let cpu_time = time(self.total_virtual_cpu_time, other.total_virtual_cpu_time);
+        let gpu_time = time(self.total_virtual_gpu_time, other.total_virtual_gpu_time);
+        let tokens = self.total_tokens_consumed.checked_add(other.total_tokens_consumed);
+        Ok(Self {
+            total_credits: self.total_credits.plus(other.total_credits)?,
+            total_virtual_cpu_time: cpu_time.ok_or(OutOfRange)?,
+            total_virtual_gpu_time: gpu_time.ok_or(OutOfRange)?,
+            total_tokens_consumed: tokens.ok_or(OutOfRange)?,
+            cpu_credits: self.cpu_credits.plus(other.cpu_credits)?,
+            gpu_credits: self.gpu_credits.plus(other.gpu_credits)?,
+            token_credits: self.token_credits.plus(other.token_credits)?,
             ..self
-        }
+        })
+    }
+
+    /// All of them together.
+    ///
+    /// # Errors
+    /// As of [`Self::plus`].
+    pub fn sum(rows: &[Self]) -> Result<Self, OutOfRange> {
+        rows.iter().try_fold(Self::default(), Self::plus)
     }
 }
 
@@ -342,10 +356,10 @@ pub struct Figures {
     pub overspent: u64,
     /// Owed by all accounts together.
     #[serde(default)]
-    pub debt: Nanocredits,
+    pub debt: Total,
     /// Used by all attempts together, and charged to nobody.
     #[serde(default)]
-    pub overshoot: Nanocredits,
+    pub overshoot: Total,
     /// Alerts that wait for the webhook.
     pub alerts_unsent: u64,
     /// Those that burn or hold something, at most some hundred.

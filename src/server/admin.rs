@@ -191,6 +191,7 @@ async fn settle(State(app): State<Arc<App>>, caller: Caller, Path(attempt): Path
     caller.may_administer()?;
     let Settle { usage, why } = bounds::json(&body)?;
     bounds::text("why", &why)?;
+    usage.as_ref().map_or(Ok(()), bounds::usage)?;
     let attempt = attempt_id(&attempt)?;
     change(&app, &caller, Change::Settle { attempt, usage, by: caller.name(), why }).await
 }

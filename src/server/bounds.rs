@@ -77,7 +77,8 @@ fn resources(resources: &Resources) -> Checked {
     within(resources.stop_us <= STOP_US_MAX, "stop_us", "600 s at most")
 }
 
-fn usage(usage: &Usage) -> Checked {
+/// What was used, and what an operator settles an attempt at.
+pub(super) fn usage(usage: &Usage) -> Checked {
     let seconds = |what: &str, time: Microseconds| count(what, time.0);
     seconds("cpu_used_seconds", usage.cpu_used_seconds)?;
     seconds("cpu_allocated_seconds", usage.cpu_allocated_seconds)?;
@@ -101,7 +102,8 @@ fn closed(closed: Option<&ClosedPeriod>) -> Checked {
 
 fn ceiling(version: u64, ceiling: Nanocredits) -> Checked {
     count("ceiling_version", version)?;
-    within(ceiling >= Nanocredits::ZERO, "ceiling", "not negative")
+    within(ceiling >= Nanocredits::ZERO, "ceiling", "not negative")?;
+    amount("ceiling", ceiling)
 }
 
 fn identity(identity: &AttemptIdentity) -> Checked {

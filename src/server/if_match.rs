@@ -30,7 +30,7 @@ impl IfMatch {
     /// 400 where it is not what RFC 9110 says.
     pub(super) fn of(headers: &HeaderMap) -> Result<Self, Problem> {
         let malformed =
-            || Problem::bad_header("the header If-Match must be * or names of versions in quotes, such as \"3\"");
+            || Problem::bad_request("the header If-Match must be * or names of versions in quotes, such as \"3\"");
         let values = headers.get_all(IF_MATCH).iter().map(|value| value.to_str().map_err(|_| malformed()));
         let values = values.collect::<Result<Vec<_>, _>>()?;
         match values[..] {

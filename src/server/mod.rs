@@ -105,6 +105,30 @@ struct App {
     stopping: watch::Receiver<bool>,
 }
 
+impl App {
+    /// Opens what the handlers share, and starts the writer.
+    async fn start(
+        options: &Options,
+        stopping: watch::Receiver<bool>,
+    ) -> Result<(Arc<Self>, JoinHandle<()>), LedgerError> {
+        let (metrics, waiting) = (Metrics::new(), Arc::new(Waiting::default()));
+        let (poster, thread) = start_poster(options, metrics.clone(), Arc::clone(&waiting)).await?;
+        let app = Self {
+            poster,
+            keys: Keys::default(),
+            metrics,
+            pools: Pools::new(&options.db),
+            waiting,
+            watched: Arc::default(),
+            doors: Arc::default(),
+            tls: options.tls.is_some(),
+            trust_header: options.trust_header.clone(),
+            stopping,
+        };
+        Ok((Arc::new(app), thread))
+    }
+}
+
 /// Opens the database, makes the first key where there is none, and starts the writer.
 async fn start_poster(
     options: &Options,
@@ -131,26 +155,11 @@ pub async fn serve(
     listening: impl FnOnce(SocketAddr),
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), String> {
-    let metrics = Metrics::new();
-    let waiting = Arc::new(Waiting::default());
-    let started = start_poster(&options, metrics.clone(), Arc::clone(&waiting)).await;
-    let (poster, thread) = started.map_err(|error| format!("{}: {error}", options.db))?;
-    let sending = options.webhook.map(|webhook| webhook.start(options.db.clone(), metrics.clone())).transpose()?;
-    let pools = Pools::new(&options.db);
     let (stopped, stopping) = watch::channel(false);
-    let doors = Arc::new(Doors::default());
-    let app = Arc::new(App {
-        poster,
-        keys: Keys::default(),
-        metrics,
-        pools: pools.clone(),
-        waiting,
-        watched: Arc::default(),
-        doors: Arc::clone(&doors),
-        tls: options.tls.is_some(),
-        trust_header: options.trust_header,
-        stopping: stopping.clone(),
-    });
+    let started = App::start(&options, stopping.clone()).await;
+    let (app, thread) = started.map_err(|error| format!("{}: {error}", options.db))?;
+    let (pools, doors, metrics) = (app.pools.clone(), Arc::clone(&app.doors), app.metrics.clone());
+    let sending = options.webhook.map(|webhook| webhook.start(options.db.clone(), metrics)).transpose()?;
     let listener = TcpListener::bind(options.listen)
         .await
         .map_err(|error| format!("cannot listen on {}: {error}", options.listen))?;
@@ -213,16 +222,24 @@ fn router(app: Arc<App>) -> Router {
         .with_state(app)
 }
 
+/// The answer, which comes within a time. No name, id or cursor has a NUL character, and not every database has a text with one.
+async fn answered(request: Request, next: Next) -> Response {
+    if request.uri().path_and_query().is_some_and(|address| address.as_str().contains("%00")) {
+        return problem::Problem::malformed("the address may hold no NUL character (%00)").into_response();
+    }
+    let answered = tokio::time::timeout(REQUEST_MAX, next.run(request)).await;
+    answered.unwrap_or_else(|_| {
+        let late = LedgerError::Unavailable("the ledger took too long".to_owned());
+        problem::Problem::from(late).into_response()
+    })
+}
+
 /// Gives a request its id, bounds its time, counts it and logs it. Neither bodies nor keys are ever logged.
 async fn logged(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let given = request.headers().get(REQUEST_ID).and_then(|id| id.to_str().ok()).filter(|id| id.len() <= 64);
     let id = given.map_or_else(|| Uuid::now_v7().to_string(), str::to_owned);
     let (method, path) = (request.method().to_string(), request.uri().path().to_owned());
-    let answered = tokio::time::timeout(REQUEST_MAX, next.run(request)).await;
-    let mut response = answered.unwrap_or_else(|_| {
-        let late = LedgerError::Unavailable("the ledger took too long".to_owned());
-        problem::Problem::from(late).into_response()
-    });
+    let mut response = answered(request, next).await;
     // What the framework refused by itself is told as everything else is.
     let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     let is_problem = kind == "application/problem+json" || kind.starts_with("text/html");
@@ -280,3 +297,6 @@ fn ensure_admin_key(ledger: &mut dyn Ledger, file: &Path) -> Result<(), LedgerEr
     })?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -112,7 +112,12 @@ fn post(ledger: &mut StoreLedger<Box<dyn Store>>, group: &mut Vec<Posted>) {
         }
         Err(error) if group.len() == 1 => {
             for posted in group.drain(..) {
-                posted.answer.send(Err(LedgerError::Broken(error.to_string()))).ok();
+                let told = match &error {
+                    // No database has a text with that, which is the asker's fault.
+                    LedgerError::Refused(why) => LedgerError::Refused(why.clone()),
+                    broken => LedgerError::Broken(broken.to_string()),
+                };
+                posted.answer.send(Err(told)).ok();
             }
         }
         Err(_) => {

@@ -59,8 +59,8 @@ impl Problem {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "malformed", "The request cannot be understood.", detail)
     }
 
-    /// A header is not what its standard says.
-    pub(super) fn bad_header(detail: impl Into<String>) -> Self {
+    /// A header is not what its standard says, or a cursor was never given.
+    pub(super) fn bad_request(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "malformed", "The request cannot be understood.", detail)
     }
 

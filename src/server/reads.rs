@@ -94,7 +94,7 @@ struct JobsPage {
     before: Option<String>,
 }
 
-#[utoipa::path(get, path = "/jobs", summary = "Jobs, the newest first.", params(JobsPage), responses((status = 200, description = "A page, and the cursor of the next.", body = JobsFound), Refusals))]
+#[utoipa::path(get, path = "/jobs", summary = "Jobs, the newest first.", params(JobsPage), responses((status = 200, description = "A page, and the cursor of the next.", body = JobsFound), (status = 400, description = "`before` came with no page of these jobs.", body = Problem, content_type = "application/problem+json"), Refusals))]
 async fn jobs(
     State(app): State<Arc<App>>,
     caller: Caller,
@@ -107,9 +107,18 @@ async fn jobs(
     }
     let count_max = page.count.unwrap_or(20);
     let query = Query::Jobs { user, kind: page.kind, running_only: page.running, count_max, before: page.before };
-    match app.pools.readers.read(query).await? {
-        View::Jobs { jobs, cursor } => Ok(Json(serde_json::json!({ "jobs": jobs, "cursor": cursor })).into_response()),
-        _ => Err(unasked()),
+    let (jobs, cursor) = page_of_jobs(&app, query).await?;
+    Ok(Json(serde_json::json!({ "jobs": jobs, "cursor": cursor })).into_response())
+}
+
+/// A page of jobs, and the cursor of the next. What a page was asked for by is missing only where it is no cursor: it tells of no
+/// job whether it is there.
+pub(super) async fn page_of_jobs(app: &App, query: Query) -> Result<(Vec<JobView>, Option<String>), Problem> {
+    match app.pools.readers.read(query).await {
+        Ok(View::Jobs { jobs, cursor }) => Ok((jobs, cursor)),
+        Err(LedgerError::Missing(why)) => Err(Problem::bad_request(why)),
+        Err(error) => Err(error.into()),
+        Ok(_) => Err(unasked()),
     }
 }
 
@@ -243,8 +252,14 @@ async fn entries(
 }
 
 #[utoipa::path(get, path = "/rates", summary = "All versions of the rate card.", responses((status = 200, description = "The newest first.", body = Vec<RatesView>, headers(("etag" = String, description = "the newest version in quotes, for the If-Match of who changes it"))), Refusals))]
-async fn rates(State(app): State<Arc<App>>, _caller: Caller) -> Result<Response, Problem> {
-    let versions = rate_cards(&app).await?;
+async fn rates(State(app): State<Arc<App>>, caller: Caller) -> Result<Response, Problem> {
+    let mut versions = rate_cards(&app).await?;
+    if caller.only().is_some() {
+        // The keys of administrators are no user's business.
+        for version in &mut versions {
+            "an administrator".clone_into(&mut version.by);
+        }
+    }
     let tag = versions.first().map(|newest| etag(newest.rates.version));
     Ok((AppendHeaders(tag.map(|tag| (ETAG, tag))), Json(versions)).into_response())
 }

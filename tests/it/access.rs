@@ -90,6 +90,29 @@ fn keys_open_what_they_are_for_and_nothing_else() {
     service.verify();
 }
 
+/// What a user's key reads names neither others' jobs nor the keys of administrators.
+#[test]
+fn a_users_key_reads_nothing_about_others() {
+    let service = Service::start();
+    let alice = service.key(&["a", "--only-user", "--user", "alice"]);
+    let node = service.key(&["w"]);
+    assert_eq!(service.call(&node, &["run", "-q", "--user", "bob", "--job", "bobs-job", "--", "true"]).status, 0);
+    for before in ["bobs-job", "nobodys-job"] {
+        let (status, told) = service.ask(&alice, "GET", &format!("/api/v1/jobs?before={before}"), "");
+        assert!(status == 400 && told["detail"].as_str().unwrap().contains("no cursor"), "{before}: {told}");
+    }
+    assert_eq!(service.ask(&node, "GET", "/api/v1/jobs?before=nobodys-job", "").0, 400);
+    assert_eq!(service.ask(&node, "GET", "/api/v1/jobs?before=bobs-job", "").0, 200);
+    service.json(&["rates", "set", "--cpu-per-second", "0.001"]);
+    let by = |key: &str| service.ask(key, "GET", "/api/v1/rates", "").1[0]["by"].as_str().unwrap().to_owned();
+    assert!(by(&node).starts_with("key "), "{}", by(&node));
+    assert_eq!(by(&alice), "an administrator");
+    for path in ["users/a%00b/credits", "jobs/a%00b", "jobs?before=%00", "jobs?user=%00", "users/a%00/entries"] {
+        assert_eq!(service.ask(&node, "GET", &format!("/api/v1/{path}"), "").0, 422, "{path}");
+    }
+    service.verify();
+}
+
 #[test]
 fn what_cannot_be_understood_is_said_and_changes_nothing() {
     let service = Service::start();

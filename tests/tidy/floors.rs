@@ -30,7 +30,7 @@ const fn room(name: &'static str, imports: &'static [&'static str], crates: &'st
 /// The three rooms behind the store are PLAN's `client`, and `server::pages` is its `web`.
 #[rustfmt::skip]
 pub const ROOMS: &[Room] = &[
-    room("domain", &[], &["serde"]),
+    room("domain", &[], &["serde", "unicode_normalization"]),
     room("sys", &["domain"], &["libc", "nix", "nvml_wrapper", "nvml_wrapper_sys", "serde", "thiserror"]),
     room("meter", &["domain", "sys"], &["nix", "serde", "serde_json", "thiserror", "uuid"]),
     room("ledger", &["domain"], &["jiff", "serde", "serde_json", "sha2", "thiserror", "utoipa", "uuid"]),

@@ -5,6 +5,7 @@ use super::holds::Move;
 use super::rows::{Account, Attempt, Entry, Grant, Period};
 use crate::domain::book::Source;
 use crate::domain::units::{NANOCREDITS_MAX, Nanocredits};
+use crate::domain::user_name;
 use crate::ledger::LedgerError;
 use crate::ledger::views::PeriodLength;
 
@@ -18,18 +19,40 @@ impl Books<'_> {
         match self.shelf.account(owner)?.cloned() {
             Some(account) if self.now_s() < account.ends => Ok(account),
             Some(account) => self.next_period(&account, self.now_s()),
-            None => Ok(self.new_account(owner)),
+            None => self.new_account(owner),
         }
     }
 
-    fn new_account(&mut self, owner: &str) -> Account {
-        let length = PeriodLength::Day;
-        let (period, ends) = Period::bounds(length, self.now_s());
-        let limit = Some(LIMIT_DEFAULT);
-        let account = Account { limit, ..Account::new(owner, length, (period, ends)) };
+    /// Whether this can be the name of a user: of one who has an account, or of somebody new. An account of before goes on
+    /// under any name.
+    pub(super) fn check_user(&mut self, name: &str) -> Result<(), LedgerError> {
+        if self.shelf.account(name)?.is_some() {
+            return Ok(());
+        }
+        user_name::check(name).map_err(|why| LedgerError::Refused(why.to_string()))?;
+        match self.shelf.owner_named(name)?.filter(|owner| owner != name) {
+            Some(meant) => Err(LedgerError::Refused(format!(
+                "there is an account {meant:?}, and {name:?} differs from it by case, form or spaces alone: say {meant:?}"
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    fn new_account(&mut self, owner: &str) -> Result<Account, LedgerError> {
+        self.check_user(owner)?;
+        if self.shelf.owner_named(owner)?.is_none() {
+            self.shelf.put_name(owner);
+        }
+        let account = self.unused_account(owner);
         self.shelf.put_account(account.clone());
-        self.shelf.put_period(Period::new(owner, (period, ends), limit));
-        account
+        self.shelf.put_period(Period::new(owner, (account.period, account.ends), account.limit));
+        Ok(account)
+    }
+
+    /// As that of a user who was never seen is.
+    pub(super) fn unused_account(&self, owner: &str) -> Account {
+        let length = PeriodLength::Day;
+        Account { limit: Some(LIMIT_DEFAULT), ..Account::new(owner, length, Period::bounds(length, self.now_s())) }
     }
 
     /// The account in the period in which an attempt runs. A slice of the next period was promised to it by a duration,

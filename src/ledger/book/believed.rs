@@ -9,9 +9,8 @@ impl Attempt {
         self.capacity = self.capacity.map(|capacity| capacity.grown(now_us, self.pace.cpus_ppm));
     }
 
-    /// Takes a usage as far as it can be.
-    pub(super) fn believe(&mut self, usage: &Usage) {
-        let bounded = self.capacity.map(|capacity| capacity.bounded(usage, self.pace.cpus_ppm));
-        self.usage = self.usage.merged(bounded.as_ref().unwrap_or(usage));
+    /// As much of a usage as it can have used.
+    pub(super) fn believed(&self, usage: &Usage) -> Usage {
+        self.capacity.map_or_else(|| usage.clone(), |capacity| capacity.bounded(usage, self.pace.cpus_ppm))
     }
 }

@@ -1,6 +1,7 @@
 //! What people change; each change is an entry with who and why. Limits and grants have files of their own.
 
 use serde::Serialize;
+use serde_json::Value;
 
 use super::Books;
 use super::grants::Correction;
@@ -24,24 +25,28 @@ impl Books<'_> {
             Change::RepairPeriod { user, by, why } => self.repair_period(user, (by, why)),
             Change::RevokeGrant { user, grant, by, why } => self.revoke_grant(user, *grant, (by, why)),
             Change::Grant { user, amount, expires_at, by, why, key } => {
-                self.once(key, change, |books| books.grant(user, *amount, *expires_at, (by, why)))
+                self.once(user, key, change, |books| books.grant(user, *amount, *expires_at, (by, why)))
             }
             Change::Adjust { user, amount, grant, expires_at, by, why, key } => {
                 let correction = Correction { amount: *amount, grant: *grant, expires_s: *expires_at };
-                self.once(key, change, |books| books.adjust(user, &correction, (by, why)))
+                self.once(user, key, change, |books| books.adjust(user, &correction, (by, why)))
             }
             Change::SetRates { rates, by } => self.set_rates(rates, by),
             Change::StopJob { job, by, why } => self.stop_job(job, by, why),
             Change::ChargeTokens { job, count, by, key } => {
-                self.once(key, change, |books| books.charge_tokens(job, *count, by))
+                let owner = self.known_job(job)?.owner;
+                self.once(&owner, key, change, |books| books.charge_tokens(job, *count, by))
             }
             Change::ReserveTokens { job, count, lasts_ms, new_id, by, key } => {
-                self.once(key, change, |books| books.reserve_tokens(job, *count, *lasts_ms, *new_id, by))
+                let owner = self.known_job(job)?.owner;
+                self.once(&owner, key, change, |books| books.reserve_tokens(job, *count, *lasts_ms, *new_id, by))
             }
             Change::SettleTokens { job, reservation, count, by, key } => {
-                self.once(key, change, |books| books.settle_tokens(job, *reservation, *count, by))
+                let owner = self.known_job(job)?.owner;
+                self.once(&owner, key, change, |books| books.settle_tokens(job, *reservation, *count, by))
             }
             Change::CreateKey { id, hash, name, scope, user, by } => {
+                user.as_deref().map_or(Ok(()), |user| self.check_user(user))?;
                 let user = user.clone();
                 let (created_us, revoked_us) = (self.now_us, None);
                 let (id, hash, name) = (id.clone(), hash.clone(), name.clone());
@@ -54,17 +59,21 @@ impl Books<'_> {
         }
     }
 
-    /// Makes a change once for its key; again, it answers what it answered.
+    /// Makes a change of an account once for its key; again, it answers what it answered. Each account has keys of its own: what
+    /// another one's were used for is told to nobody.
     pub(super) fn once(
         &mut self,
+        owner: &str,
         key: &str,
         body: &impl Serialize,
         act: impl FnOnce(&mut Self) -> Result<ChangeAnswer, LedgerError>,
     ) -> Result<ChangeAnswer, LedgerError> {
+        if !self.may(owner) {
+            return Err(LedgerError::Missing(format!("no account {owner:?} is known to this key")));
+        }
         let text = |error: serde_json::Error| LedgerError::Broken(error.to_string());
         let body = serde_json::to_value(body).map_err(text)?;
-        if let Some((before, answer)) = self.shelf.once(key)? {
-            let before: serde_json::Value = serde_json::from_str(&before).map_err(text)?;
+        if let Some((before, answer)) = self.done_before(owner, key)? {
             if without_who(before) != without_who(body) {
                 return Err(LedgerError::Refused(format!(
                     "the key {key:?} was used before for something else: take a new one by --key"
@@ -79,8 +88,29 @@ impl Books<'_> {
             return Ok(answer);
         }
         let kept = serde_json::to_string(&answer).map_err(text)?;
-        self.shelf.put_once(key.to_owned(), body.to_string(), kept);
+        self.shelf.put_once(key_of(owner, key), body.to_string(), kept);
         Ok(answer)
+    }
+
+    /// The change that was made under this key of an account, and its answer. Those of before stand under the key alone, whoever's
+    /// they are, and say whom or which job they concern.
+    fn done_before(&mut self, owner: &str, key: &str) -> Result<Option<(Value, String)>, LedgerError> {
+        let read = |(body, answer): (String, String)| {
+            let body = serde_json::from_str(&body).map_err(|error| LedgerError::Broken(error.to_string()))?;
+            Ok::<(Value, String), LedgerError>((body, answer))
+        };
+        if let Some(found) = self.shelf.once(&key_of(owner, key))? {
+            return read(found).map(Some);
+        }
+        let Some(found) = self.shelf.once(key)?.map(read).transpose()? else { return Ok(None) };
+        let fields = found.0.as_object().and_then(|variant| variant.values().next());
+        let field = |name: &str| fields.and_then(|fields| fields.get(name)?.as_str());
+        let is_owners = match (field("user"), field("job")) {
+            (Some(user), _) => user == owner,
+            (None, Some(job)) => self.shelf.job(job)?.is_some_and(|job| job.owner == owner),
+            (None, None) => false,
+        };
+        Ok(Some(found).filter(|_| is_owners))
     }
 
     pub(super) fn answer(&mut self, account: &Account) -> Result<ChangeAnswer, LedgerError> {
@@ -140,9 +170,14 @@ impl Books<'_> {
     }
 }
 
+/// A key as it is kept: with whose it is. No key that a service or a command takes begins with a control character.
+fn key_of(owner: &str, key: &str) -> String {
+    format!("\u{1f}{owner}\u{1f}{key}")
+}
+
 /// A repeat is the same whoever sends it, since the key with which a service is asked may have been exchanged in between;
 /// and whatever id was thought of for what it makes.
-fn without_who(mut change: serde_json::Value) -> serde_json::Value {
+fn without_who(mut change: Value) -> Value {
     for fields in change.as_object_mut().into_iter().flat_map(|variant| variant.values_mut()) {
         for who in ["by", "new_id"] {
             fields.as_object_mut().map(|fields| fields.remove(who));

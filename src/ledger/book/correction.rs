@@ -23,7 +23,8 @@ impl Books<'_> {
             return Ok(());
         }
         attempt.grow(self.now_us);
-        attempt.believe(&finish.usage);
+        let believed = attempt.believed(&finish.usage);
+        self.take_in(attempt, &believed)?;
         let price = attempt.rates.price(&attempt.usage);
         if price.total >= attempt.accounted.total {
             attempt.ceilings = vec![(attempt.newest().0, attempt.accounted.total)];

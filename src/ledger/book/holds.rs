@@ -266,9 +266,9 @@ impl Books<'_> {
             before.map(|before| (before.account_sums(), before.job_sums())).unwrap_or_default();
         let (account_after, job_after) = (attempt.account_sums(), attempt.job_sums());
         if account_before != account_after {
-            self.shelf.change_account(&attempt.owner, |account| {
-                account.sums = account.sums.exchanged(&account_before, &account_after);
-            });
+            let sums = self.shelf.account(&attempt.owner)?.map(|account| account.sums).unwrap_or_default();
+            let sums = sums.exchanged(&account_before, &account_after)?;
+            self.shelf.change_account(&attempt.owner, |account| account.sums = sums);
         }
         self.count_in_job(&attempt.job, &job_before, &job_after)?;
         self.shelf.put_attempt(attempt);
@@ -278,8 +278,12 @@ impl Books<'_> {
     /// Counts what changed in an attempt of a job, or is set aside for its tokens, where the job has a limit of its own:
     /// nobody asks for the sums of others.
     pub(super) fn count_in_job(&mut self, job: &str, before: &JobSums, after: &JobSums) -> Result<(), LedgerError> {
-        if before != after && self.shelf.job(job)?.is_some_and(|job| job.limit.is_some()) {
-            self.shelf.change_job(job, |job| job.sums = job.sums.exchanged(before, after));
+        if before == after {
+            return Ok(());
+        }
+        if let Some(sums) = self.shelf.job(job)?.filter(|job| job.limit.is_some()).map(|job| job.sums) {
+            let sums = sums.exchanged(before, after)?;
+            self.shelf.change_job(job, |job| job.sums = sums);
         }
         Ok(())
     }

@@ -28,8 +28,8 @@ mod silence;
 mod sources;
 mod speaking;
 mod steady;
-mod sums;
 mod tokens;
+mod turnover;
 mod written;
 
 use self::alerts::Touched;
@@ -250,7 +250,7 @@ impl<'a> Books<'a> {
             Operation::Report(report) => self.report(report)?,
             Operation::Finish(finish) => Outcome::Finished(self.finish(finish)?),
             Operation::Change(change) => Outcome::Changed(self.change(change)?),
-            Operation::Tidy(owner) => Outcome::Tidied(Box::new(self.tidy(owner)?)),
+            Operation::Tidy(owner) => Outcome::Tidied(Box::new(self.looked_at(owner)?)),
         })
     }
 

@@ -30,7 +30,7 @@ impl Books<'_> {
         let Some(limit) = job.limit else { return Ok(UNLIMITED) };
         let (sums, tokens) = (job.sums, job.tokens_charged);
         let kept = self.shelf.kept(attempt.id).map(Attempt::job_sums).unwrap_or_default();
-        let sums = sums.exchanged(&kept, &attempt.job_sums());
+        let sums = sums.exchanged(&kept, &attempt.job_sums())?;
         let used = sums.charged.saturating_add(sums.held).saturating_add(tokens);
         Ok(limit.saturating_sub(used).at_least_zero())
     }
@@ -85,12 +85,14 @@ impl Books<'_> {
         if let Some(closed) = closed
             && self.has_period(&attempt.owner, period)?
         {
-            attempt.believe(&closed.usage);
+            let believed = attempt.believed(&closed.usage);
+            self.take_in(attempt, &believed)?;
             let price = attempt.rates.price(&attempt.usage);
             self.charge_covered(attempt, account, &price)?;
             self.enter_period(attempt, period, &price)?;
         }
-        attempt.believe(usage);
+        let believed = attempt.believed(usage);
+        self.take_in(attempt, &believed)?;
         let price = attempt.rates.price(&attempt.usage);
         self.charge_covered(attempt, account, &price)?;
         let unburned = attempt.ceiling().saturating_sub(attempt.accounted.total);

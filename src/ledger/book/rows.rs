@@ -40,6 +40,8 @@ pub struct Account {
     pub carries_over: bool,
     /// That grant's number, once there was something to keep.
     pub carried_grant: Option<i64>,
+    /// Counts up with all that is used, so that its sums stay within their range: see `turnover.rs`.
+    pub turnover: i64,
     /// Counts up with each transaction that changes the account, one of its attempts or one of its jobs.
     pub revision: i64,
 }

@@ -1,5 +1,7 @@
 //! The rows that a transaction has taken out of the store, what became of them, and how an operation that fails is undone.
 
+mod claims;
+
 use std::collections::{BTreeSet, HashMap};
 
 use uuid::Uuid;
@@ -22,6 +24,8 @@ use crate::ledger::store::{Store, load};
 pub(super) struct Shelf<'a> {
     store: &'a mut dyn Store,
     accounts: Drawer<String, Account>,
+    /// New ones, and whose they are: see [`crate::domain::user_name::folded`].
+    names: Vec<(String, String)>,
     periods: Drawer<OfAccount, Period>,
     grants: Drawer<OfAccount, Grant>,
     granted: HashMap<String, Vec<i64>>,
@@ -45,7 +49,7 @@ pub(super) struct Shelf<'a> {
     epoch: Option<Epoch>,
     new_epoch: Option<Epoch>,
     /// How much of the lists above belongs to operations before the one under way.
-    marks: [usize; 5],
+    marks: [usize; 6],
 }
 
 impl<'a> Shelf<'a> {
@@ -53,6 +57,7 @@ impl<'a> Shelf<'a> {
         Self {
             store,
             accounts: Drawer::default(),
+            names: Vec::new(),
             periods: Drawer::default(),
             grants: Drawer::default(),
             granted: HashMap::new(),
@@ -72,7 +77,7 @@ impl<'a> Shelf<'a> {
             keys: Drawer::default(),
             epoch: None,
             new_epoch: None,
-            marks: [0; 5],
+            marks: [0; 6],
         }
     }
 
@@ -87,7 +92,7 @@ impl<'a> Shelf<'a> {
         self.keys.mark();
         self.journal.mark();
         let [identities, receipts, once] = [self.identities.len(), self.receipts.len(), self.once.len()];
-        self.marks = [identities, receipts, once, self.new_cards.len(), self.alerts.len()];
+        self.marks = [identities, receipts, once, self.new_cards.len(), self.alerts.len(), self.names.len()];
     }
 
     /// Forgets what the operation under way has done.
@@ -100,11 +105,12 @@ impl<'a> Shelf<'a> {
         self.reservations.undo();
         self.keys.undo();
         self.journal.undo();
-        let [identities, receipts, once, cards, alerts] = self.marks;
+        let [identities, receipts, once, cards, alerts, names] = self.marks;
         self.identities.truncate(identities);
         self.receipts.truncate(receipts);
         self.once.truncate(once);
         self.alerts.truncate(alerts);
+        self.names.truncate(names);
         self.new_cards.truncate(cards);
         self.cards = None;
         self.granted.clear();
@@ -180,6 +186,7 @@ impl<'a> Shelf<'a> {
             identities: self.identities.iter().map(identity).collect::<Result<_, LedgerError>>()?,
             rate_cards: cards.map(card).collect::<Result<_, LedgerError>>()?,
             accounts: self.accounts.into_changed(),
+            names: self.names,
             periods: self.periods.into_changed(),
             grants: self.grants.into_changed(),
             jobs,
@@ -304,7 +311,7 @@ impl<'a> Shelf<'a> {
         let reserved = self.reservations.rows().filter(|reserved| reserved.open && reserved.job == job.id);
         let reserved = reserved.map(|reserved| JobSums::held(Hold::sum(&reserved.holds)));
         let none = JobSums::default();
-        Ok(attempts.chain(reserved).fold(none, |sums, more| sums.exchanged(&none, &more)))
+        Ok(attempts.chain(reserved).try_fold(none, |sums, more| sums.exchanged(&none, &more))?)
     }
 
     /// The id of the one job that the text names.
@@ -405,20 +412,8 @@ impl<'a> Shelf<'a> {
         Ok(paid)
     }
 
-    pub(super) fn once(&mut self, key: &str) -> Result<Option<(String, String)>, LedgerError> {
-        let here = self.once.iter().find(|(known, _, _)| known == key);
-        match here {
-            Some((_, body, answer)) => Ok(Some((body.clone(), answer.clone()))),
-            None => load::once(self.store, key),
-        }
-    }
-
     pub(super) fn put_alert(&mut self, alert: Alert) {
         self.alerts.push(alert);
-    }
-
-    pub(super) fn put_once(&mut self, key: String, body: String, answer: String) {
-        self.once.push((key, body, answer));
     }
 
     /// The newest version of the rate card that was made before this time, in µs since 1970.

@@ -46,6 +46,15 @@ impl Books<'_> {
         }
     }
 
+    /// Before an account is shown. Who looks makes none: it would take the name from whoever differs by case alone.
+    pub(super) fn looked_at(&mut self, owner: &str) -> Result<Account, LedgerError> {
+        if self.shelf.account(owner)?.is_some() {
+            return self.tidy(owner);
+        }
+        self.check_user(owner)?;
+        Ok(self.unused_account(owner))
+    }
+
     /// Before an account is shown or something is opened in it.
     pub(super) fn tidy(&mut self, owner: &str) -> Result<Account, LedgerError> {
         let account = self.account(owner)?;
@@ -106,13 +115,16 @@ impl Books<'_> {
     ) -> Result<(), LedgerError> {
         let period = attempt.period;
         if let Some(usage) = usage {
-            attempt.usage = attempt.usage.merged(usage);
+            self.take_in(attempt, usage)?;
         }
         let price = attempt.rates.price(&attempt.usage);
         self.charge_covered(attempt, account, &price)?;
         if usage.is_none() {
-            // All of the hold counts as CPU time, which is what a silent attempt can have burned.
-            let (accounted, more) = (attempt.accounted, attempt.held(period));
+            // All of the hold counts as CPU time, which is what a silent attempt can have burned. It ends, whatever the account has
+            // come to.
+            let more = attempt.held(period).min(self.room_to_use(&attempt.owner)?);
+            self.take_in_credits(&attempt.owner, more, 0)?;
+            let accounted = attempt.accounted;
             let level = accounted.total.saturating_add(more);
             let price = Price { cpu: accounted.cpu.saturating_add(more), total: level, ..accounted };
             self.charge_to(attempt, period, &price, level)?;

@@ -23,6 +23,7 @@ impl Account {
             suspended: false,
             carries_over: false,
             carried_grant: None,
+            turnover: 0,
             revision: 0,
         }
     }
@@ -99,7 +100,10 @@ impl Period {
     /// free, and no debt.
     #[must_use]
     pub fn free(&self) -> Nanocredits {
-        let Some(limit) = self.limit else { return UNLIMITED };
+        // Without a limit as well, no more is held at a time than a sum can hold.
+        let Some(limit) = self.limit else {
+            return UNLIMITED.saturating_sub(self.held.at_least_zero()).at_least_zero();
+        };
         let used = [self.charged, self.taken, self.held].map(|part| i128::from(part.0)).iter().sum::<i128>();
         let free = i128::from(limit.0) - used;
         Nanocredits(i64::try_from(free.max(0)).unwrap_or(UNLIMITED.0))

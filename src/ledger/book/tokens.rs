@@ -158,6 +158,7 @@ impl Books<'_> {
         // Priced on the job's total, so that rounding never accumulates; a dearer card does not reprice what was paid.
         let price_of = |tokens: u64| card.price(&Usage { tokens, ..Usage::default() }).total;
         let cost = price_of(total).saturating_sub(price_of(job.tokens)).at_least_zero();
+        self.take_in_credits(&account.owner, cost, count)?;
         if job.limit.is_some() {
             job.sums.held = job.sums.held.saturating_sub(Hold::sum(held));
         }

@@ -13,6 +13,8 @@ pub struct Changes {
     pub now_us: i64,
     /// Changed or new.
     pub accounts: Vec<Account>,
+    /// New: names as [`crate::domain::user_name::folded`] makes them, and whose they are.
+    pub names: Vec<(String, String)>,
     /// Changed or new.
     pub periods: Vec<Period>,
     /// Changed or new.

@@ -1,7 +1,8 @@
 //! Figures of the books for whoever looks after the service.
 
-use super::{Row, Store};
+use super::{Row, Store, read_wide, wide_sum};
 use crate::domain::balance::Snapshot;
+use crate::domain::units::Total;
 use crate::ledger::LedgerError;
 use crate::ledger::views::{AccountFigures, Figures};
 
@@ -31,11 +32,10 @@ pub(super) fn figures(store: &mut dyn Store, now_us: i64, snapshot: Snapshots) -
     for mut row in store.query(sql, &[])? {
         figures.overspent = row.count()?;
     }
-    let sql = "SELECT (SELECT CAST(coalesce(sum(debt), 0) AS BIGINT) FROM account), (SELECT CAST(coalesce(sum(overshoot), 0) AS BIGINT) \
-               FROM attempt WHERE overshoot > 0) + (SELECT CAST(coalesce(sum(tokens_overshoot), 0) AS BIGINT) FROM job WHERE tokens_overshoot > 0)";
-    for mut row in store.query(sql, &[])? {
-        (figures.debt, figures.overshoot) = (row.nanocredits()?, row.nanocredits()?);
-    }
+    figures.debt = total(store, "debt", "account WHERE debt > 0")?;
+    let of_attempts = total(store, "overshoot", "attempt WHERE overshoot > 0")?;
+    let of_jobs = total(store, "tokens_overshoot", "job WHERE tokens_overshoot > 0")?;
+    figures.overshoot = Total(of_attempts.0 + of_jobs.0);
     let sql = "SELECT count(*) FROM alert WHERE sent_us IS NULL";
     for mut row in store.query(sql, &[])? {
         figures.alerts_unsent = row.count()?;
@@ -45,6 +45,13 @@ pub(super) fn figures(store: &mut dyn Store, now_us: i64, snapshot: Snapshots) -
         figures.accounts.push(account(row, |user| snapshot(store, now_us, user))?);
     }
     Ok(figures)
+}
+
+/// Of all accounts together, which 64 bits may not hold.
+fn total(store: &mut dyn Store, column: &str, rows: &str) -> Result<Total, LedgerError> {
+    let sql = format!("SELECT {} FROM {rows}", wide_sum(column));
+    let sum = store.query(&sql, &[])?.iter_mut().map(read_wide).sum::<Result<i128, LedgerError>>();
+    sum.map(Total)
 }
 
 fn account(

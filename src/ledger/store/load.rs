@@ -65,9 +65,15 @@ pub(crate) fn account(store: &mut dyn Store, owner: &str) -> Loaded<Option<Accou
             suspended: row.flag()?,
             carries_over: row.flag()?,
             carried_grant: row.maybe_int()?,
+            turnover: row.int()?,
             revision: row.int()?,
         })
     })
+}
+
+/// Whose a name is, as [`crate::domain::user_name::folded`] makes it.
+pub(crate) fn owner_named(store: &mut dyn Store, folded: &str) -> Loaded<Option<String>> {
+    one(store.query("SELECT owner FROM account_name WHERE folded = $1", &[folded.into()])?, |mut row| row.text())
 }
 
 /// One of its periods.

@@ -22,6 +22,18 @@ pub enum Value {
 #[derive(Debug)]
 pub struct Row(std::vec::IntoIter<Value>);
 
+impl Value {
+    /// Whether a text holds a NUL character.
+    #[must_use]
+    pub fn has_nul(&self) -> bool {
+        match self {
+            Self::Text(text) => text.contains('\0'),
+            Self::Texts(texts) => texts.iter().any(|text| text.contains('\0')),
+            Self::Null | Self::Int(_) => false,
+        }
+    }
+}
+
 impl From<i64> for Value {
     fn from(number: i64) -> Self {
         Self::Int(number)

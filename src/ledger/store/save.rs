@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use super::table::{
-    ACCOUNT, ALERT, ATTEMPT, ATTEMPT_BURNS, ATTEMPT_GOES_ON, ENTRY, EPOCH, GRANT, IDENTITY, JOB, KEY, ONCE, PERIOD,
-    RATES, RECEIPT, RESERVATION, USAGE_DAY,
+    ACCOUNT, ALERT, ATTEMPT, ATTEMPT_BURNS, ATTEMPT_GOES_ON, ENTRY, EPOCH, GRANT, IDENTITY, JOB, KEY, NAME, ONCE,
+    PERIOD, RATES, RECEIPT, RESERVATION, USAGE_DAY,
 };
 use super::{Store, Value};
 use crate::domain::rating::{Price, VirtualTime};
@@ -23,6 +23,8 @@ pub(crate) fn save(store: &mut dyn Store, changes: &Changes) -> Result<(), Ledge
     let now_us = changes.now_us;
     let mut write = |table, rows: Vec<Vec<Value>>| if rows.is_empty() { Ok(()) } else { store.write(table, rows) };
     write(&ACCOUNT, changes.accounts.iter().map(account).collect())?;
+    let name = |(folded, owner): &(String, String)| vec![folded.as_str().into(), owner.as_str().into()];
+    write(&NAME, changes.names.iter().map(name).collect())?;
     write(&PERIOD, changes.periods.iter().map(period).collect())?;
     write(&GRANT, changes.grants.iter().map(grant).collect())?;
     write(&JOB, changes.jobs.iter().map(|row| job(row)).collect())?;
@@ -73,6 +75,7 @@ fn account(account: &Account) -> Vec<Value> {
         account.suspended.into(),
         account.carries_over.into(),
         account.carried_grant.into(),
+        account.turnover.into(),
         account.revision.into(),
     ]
 }

@@ -59,6 +59,7 @@ pub(super) static ACCOUNT: Table = Table {
         "suspended",
         "carries_over",
         "carried_grant",
+        "turnover",
         "revision",
     ],
     ..UPSERTED
@@ -240,6 +241,9 @@ pub(super) static USAGE_DAY: Table = Table {
 
 /// A key and its effect are one transaction; the same key with another body is refused.
 pub(super) static ONCE: Table = Table { name: "once", columns: &["key", "body", "answer"], ..APPENDED };
+
+/// Whose each name is, see [`crate::domain::user_name::folded`].
+pub(super) static NAME: Table = Table { name: "account_name", columns: &["folded", "owner"], ..APPENDED };
 
 /// Versions of the rate card; JSON.
 pub(super) static RATES: Table = Table { name: "rates", columns: &["version", "card", "since_us", "by"], ..APPENDED };

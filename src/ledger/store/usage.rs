@@ -1,9 +1,9 @@
 //! The usage report, out of the sums of days.
 
 use super::views::rfc3339_s;
-use super::{Row, Store, Value};
+use super::{Row, Store, Value, read_wide, wide_sum};
 use crate::domain::calendar::{day_end, month_end, month_start};
-use crate::domain::units::Microseconds;
+use crate::domain::units::{Microseconds, Nanocredits};
 use crate::ledger::LedgerError;
 use crate::ledger::usage_range::UsageRange;
 use crate::ledger::views::{PeriodLength, UsageRow, Whose};
@@ -11,7 +11,7 @@ use crate::ledger::views::{PeriodLength, UsageRow, Whose};
 /// By days or by months, the oldest first; of each account, its rows one after the other.
 pub(super) fn usage(store: &mut dyn Store, whose: &Whose, range: &UsageRange) -> Result<Vec<UsageRow>, LedgerError> {
     let sums: String = ["amount", "cpu", "gpu", "token", "cpu_us", "gpu_us", "tokens"]
-        .map(|column| format!(", CAST(sum({column}) AS BIGINT)"))
+        .map(|column| format!(", {}", wide_sum(column)))
         .concat();
     let (owner, condition, by) = match whose {
         Whose::User(_) => ("''", " AND owner = $3", "day"),
@@ -29,7 +29,7 @@ pub(super) fn usage(store: &mut dyn Store, whose: &Whose, range: &UsageRange) ->
     for row in store.query(&sql, &parameters)? {
         let of_day = read(row, range.by, matches!(whose, Whose::Each))?;
         match rows.last_mut().filter(|last| last.period_start == of_day.period_start && last.user == of_day.user) {
-            Some(last) => *last = std::mem::take(last).plus(&of_day),
+            Some(last) => *last = std::mem::take(last).plus(&of_day).map_err(|_| too_much(&of_day))?,
             None => rows.push(of_day),
         }
     }
@@ -42,16 +42,42 @@ fn read(mut row: Row, by: PeriodLength, is_named: bool) -> Result<UsageRow, Ledg
         PeriodLength::Day => (day, day_end(day)),
         PeriodLength::Month => (month_start(day), month_end(day)),
     };
-    Ok(UsageRow {
+    let mut of_day = UsageRow {
         user: is_named.then_some(owner),
         period_start: rfc3339_s(start),
         period_end: rfc3339_s(end),
-        total_credits: row.nanocredits()?,
-        cpu_credits: row.nanocredits()?,
-        gpu_credits: row.nanocredits()?,
-        token_credits: row.nanocredits()?,
-        total_virtual_cpu_time: Microseconds(row.count()?),
-        total_virtual_gpu_time: Microseconds(row.count()?),
-        total_tokens_consumed: row.count()?,
-    })
+        ..UsageRow::default()
+    };
+    let [credits, cpu, gpu, token, cpu_us, gpu_us, tokens] = sums_of(&mut row)?.ok_or_else(|| too_much(&of_day))?;
+    let count = |sum: i64| {
+        u64::try_from(sum).map_err(|_| LedgerError::Broken(format!("the books are damaged: {sum} was used")))
+    };
+    [of_day.total_credits, of_day.cpu_credits, of_day.gpu_credits, of_day.token_credits] =
+        [credits, cpu, gpu, token].map(Nanocredits);
+    [of_day.total_virtual_cpu_time, of_day.total_virtual_gpu_time] =
+        [Microseconds(count(cpu_us)?), Microseconds(count(gpu_us)?)];
+    of_day.total_tokens_consumed = count(tokens)?;
+    Ok(of_day)
+}
+
+/// `None` where one of them is no number that a program could read.
+fn sums_of(row: &mut Row) -> Result<Option<[i64; 7]>, LedgerError> {
+    let mut sums = [0; 7];
+    let mut fit = true;
+    for sum in &mut sums {
+        match i64::try_from(read_wide(row)?) {
+            Ok(wide) => *sum = wide,
+            Err(_) => fit = false,
+        }
+    }
+    Ok(fit.then_some(sums))
+}
+
+/// What one account uses can be summed up for ever, see the book's `turnover.rs`; of many accounts it need not be.
+fn too_much(row: &UsageRow) -> LedgerError {
+    LedgerError::Refused(format!(
+        "what all accounts together used in the period from {} is more than a sum can hold: ask for shorter periods (by day), or for \
+         each account (each=true)",
+        row.period_start
+    ))
 }

@@ -113,9 +113,9 @@ fn attempts(store: &mut dyn Store, found: &mut Verification, sums: &mut Sums) ->
             found.attempts = found.attempts.saturating_add(1);
             compare(store, attempt, &mut found.problems)?;
             let account = sums.accounts.entry(attempt.owner.clone()).or_default();
-            *account = account.exchanged(&AccountSums::default(), &attempt.account_sums());
+            *account = account.exchanged(&AccountSums::default(), &attempt.account_sums())?;
             let job = sums.jobs.entry(attempt.job.clone()).or_default();
-            *job = job.exchanged(&JobSums::default(), &attempt.job_sums());
+            *job = job.exchanged(&JobSums::default(), &attempt.job_sums())?;
             sums.hold(&attempt.owner, &attempt.holds);
         }
     }

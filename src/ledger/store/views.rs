@@ -36,7 +36,7 @@ pub(super) fn read(store: &mut dyn Store, now_us: i64, query: &Query) -> Result<
         Query::Account { user } => View::Account(Box::new(account(store, now_us, user)?)),
         Query::Entries { user, count_max } => View::Entries(entries(store, user, *count_max)?),
         Query::Jobs { user, kind, running_only, count_max, before } => {
-            let page = Page { count_max: *count_max, before: before.as_deref() };
+            let page = Page { owner: user.as_deref(), count_max: *count_max, before: before.as_deref() };
             jobs(store, now_us, conditions(user.as_deref(), *kind, *running_only), &page)?
         }
         Query::Job { job } => View::Job(Some(Box::new(one_job(store, now_us, job)?))),
@@ -123,6 +123,8 @@ fn entries(store: &mut dyn Store, owner: &str, count_max: u32) -> Result<Vec<Ent
 
 /// Which page.
 struct Page<'a> {
+    /// Whose jobs alone: one of another is no cursor.
+    owner: Option<&'a str>,
     count_max: u32,
     before: Option<&'a str>,
 }
@@ -150,7 +152,7 @@ fn jobs(
 ) -> Result<View, LedgerError> {
     let count = page.count_max.clamp(1, ROWS_MAX);
     if let Some(before) = page.before {
-        let last = load::job(store, before)?;
+        let last = load::job(store, before)?.filter(|job| page.owner.is_none_or(|owner| owner == job.owner));
         let last = last.ok_or_else(|| LedgerError::Missing(format!("{before:?} is no cursor of a page of jobs")))?;
         parameters.extend([last.started_us.into(), last.id.into()]);
         conditions.push(format!("(started_us, id) < (${}, ${})", parameters.len() - 1, parameters.len()));

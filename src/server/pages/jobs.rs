@@ -12,13 +12,12 @@ use serde_json::Value;
 use super::super::App;
 use super::super::api::change;
 use super::super::problem::Problem;
-use super::super::reads::job_for;
+use super::super::reads::{job_for, page_of_jobs};
 use super::session::Visitor;
 use super::{Page, encoded, page_or, rendered};
 use crate::domain::units::{Microseconds, Nanocredits};
-use crate::ledger::LedgerError;
 use crate::ledger::protocol::{JobKind, Reason};
-use crate::ledger::views::{AttemptView, BurnPoint, Change, JobView, Query, View};
+use crate::ledger::views::{AttemptView, BurnPoint, Change, JobView, Query};
 
 /// Width and height of a chart.
 const CHART: (u64, u64) = (600, 80);
@@ -85,9 +84,7 @@ async fn listed(app: &Arc<App>, visitor: &Visitor, of: ListOf) -> Result<Respons
     let kind = kind.transpose().map_err(Problem::malformed)?;
     let (user_of, before) = (user.clone(), of.before.clone());
     let query = Query::Jobs { user: user_of, kind, running_only: of.running, count_max: PAGE_OF, before };
-    let View::Jobs { jobs, cursor } = app.pools.readers.read(query).await? else {
-        return Err(LedgerError::unasked().into());
-    };
+    let (jobs, cursor) = page_of_jobs(app, query).await?;
     let url = |before: Option<&str>| {
         let mut url = format!("/jobs?running={}", of.running);
         url.extend(kind.iter().map(|kind| format!("&kind={kind}")));

@@ -127,9 +127,23 @@ fn the_report() {
         from_s: 1_793_491_200,
     };
     let days = [day("2026-11-02", 1_000_000_000), day("2026-11-26", 3_800_000_000)];
-    let text = usage::page_of(page("usage", "/usage", false), asked(Some("ann")), &days, Vec::new()).render().unwrap();
+    let text = usage::page_of(
+        page("usage", "/usage", false),
+        asked(Some("ann")),
+        (&days, &UsageRow::sum(&days).unwrap()),
+        Vec::new(),
+    )
+    .render()
+    .unwrap();
     insta::assert_snapshot!("report", text);
     let each = ["bob", "ann"].map(|user| UsageRow { user: Some(user.to_owned()), ..day("2026-11-01", 2_400_000_000) });
-    let text = usage::page_of(page("usage", "/usage", true), asked(None), &days, each.into()).render().unwrap();
+    let text = usage::page_of(
+        page("usage", "/usage", true),
+        asked(None),
+        (&days, &UsageRow::sum(&days).unwrap()),
+        each.into(),
+    )
+    .render()
+    .unwrap();
     insta::assert_snapshot!("report_of_all", text);
 }

@@ -123,10 +123,16 @@ async fn reported(app: &Arc<App>, visitor: &Visitor, of: ReportOf) -> Result<Res
         None => rows(app, &asked, PeriodLength::Month, true).await?,
     };
     let page = Page::new(app, visitor, "usage", format!("/usage{}", asked.query(&asked.month)), false).await?;
-    Ok(rendered(&page_of(page, asked, &found, of_each)))
+    let total = UsageRow::sum(&found).map_err(LedgerError::from)?;
+    Ok(rendered(&page_of(page, asked, (&found, &total), of_each)))
 }
 
-pub(super) fn page_of(page: Page, asked: Asked, found: &[UsageRow], of_each: Vec<UsageRow>) -> impl Template {
+pub(super) fn page_of(
+    page: Page,
+    asked: Asked,
+    (found, total): (&[UsageRow], &UsageRow),
+    of_each: Vec<UsageRow>,
+) -> impl Template {
     let (here, before_s, after_s) = (asked.query(&asked.month), day_start(asked.from_s - 1), month_end(asked.from_s));
     let highest = found.iter().map(|row| row.total_credits.at_least_zero().0.unsigned_abs()).max().unwrap_or(0);
     let heights: Vec<(u64, String)> = days(&asked, found);
@@ -135,7 +141,7 @@ pub(super) fn page_of(page: Page, asked: Asked, found: &[UsageRow], of_each: Vec
         before: format!("/usage{}", asked.query(&month_of(before_s))),
         after: format!("/usage{}", asked.query(&month_of(after_s))),
         rows: found.iter().map(row).collect(),
-        total: row(&found.iter().fold(UsageRow::default(), UsageRow::plus)),
+        total: row(total),
         bars: bars(&heights, highest, (620, 100)),
         accounts: accounts(of_each, &asked.month),
         downloads: [("CSV", "csv"), ("JSON", "json"), ("FOCUS 1.2", "focus.csv")]

@@ -19,7 +19,8 @@ use tokio_postgres::{Client, Config, NoTls, Statement};
 
 use self::lock::Owners;
 use self::write::Writing;
-use super::{ADDED, Concerned, JobStop, Locked, MIGRATIONS, Monotonic, Row, Store, Table, Value};
+use super::{ADDED, Concerned, JobStop, Locked, MIGRATIONS, Monotonic, NAMES_VERSION, Row, Store, Table, Value};
+use crate::domain::user_name::folded;
 use crate::ledger::LedgerError;
 use crate::sys::clock::{Clock, SystemClock};
 use crate::sys::process::boot_id;
@@ -51,6 +52,8 @@ const EXTRAS: [&str; MIGRATIONS.len()] = [
         WHEN (current_setting('jobmeter.revises', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION account_is_revised();
     CREATE TRIGGER job_revises AFTER INSERT OR UPDATE ON job FOR EACH ROW
         WHEN (current_setting('jobmeter.revises', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION account_is_revised();",
+    "",
+    "",
     "",
     "",
 ];
@@ -223,6 +226,9 @@ impl Postgres {
         for (at, (migration, extras)) in (1_u64..).zip(migrations).filter(|(at, _)| *at > version) {
             self.batch(migration)?;
             self.batch(extras)?;
+            if at == NAMES_VERSION {
+                self.know_names()?;
+            }
             self.batch(&format!("INSERT INTO jobmeter_schema VALUES ({at})"))?;
         }
         for (table, column, kind) in ADDED {
@@ -233,6 +239,16 @@ impl Postgres {
             }
         }
         Ok(())
+    }
+
+    /// Whose each name is, of those that are there before the table of names.
+    fn know_names(&mut self) -> Result<(), LedgerError> {
+        let owners = self.query("SELECT owner FROM account WHERE owner <> '' ORDER BY owner", &[])?;
+        let owners = owners.into_iter().map(|mut row| row.text()).collect::<Result<Vec<_>, _>>()?;
+        let names = owners.iter().map(|owner| folded(owner)).collect();
+        let sql = "INSERT INTO account_name (folded, owner) SELECT folded, owner FROM \
+                   UNNEST(CAST($1 AS TEXT[]), CAST($2 AS TEXT[])) AS known (folded, owner) ON CONFLICT DO NOTHING";
+        self.query(sql, &[Value::Texts(names), Value::Texts(owners)]).map(|_| ())
     }
 
     fn prepared(&mut self, sql: &str) -> Result<Statement, LedgerError> {
@@ -329,6 +345,10 @@ impl Store for Postgres {
 
     fn query(&mut self, sql: &str, parameters: &[Value]) -> Result<Vec<Row>, LedgerError> {
         self.wait_for_writes()?;
+        // The one character that PostgreSQL has no text with. Asked, it would take the whole transaction down.
+        if parameters.iter().any(Value::has_nul) {
+            return Err(LedgerError::Refused("a text may hold no NUL character".to_owned()));
+        }
         let statement = self.prepared(sql)?;
         let Some(client) = &self.client else {
             return Err(LedgerError::Unavailable("there is no connection".to_owned()));
@@ -377,4 +397,4 @@ impl Store for Postgres {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

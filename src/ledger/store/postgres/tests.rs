@@ -20,14 +20,20 @@ use crate::ledger::views::{Change, Query, View};
 #[derive(Debug)]
 struct Place(String);
 
-fn store_for_tests(clock: Box<dyn Clock>) -> (Place, Box<dyn Store>) {
+/// The name of a new database, and its URL.
+pub(crate) fn new_database() -> (String, String) {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let directory = cluster::start(|url| Postgres::open(url, None).is_ok());
     let name = format!("world_{}", COUNT.fetch_add(1, Ordering::Relaxed));
     let mut first = Postgres::open(&cluster::url(directory, "postgres"), None).unwrap();
     first.batch(&format!("CREATE DATABASE {name}")).unwrap();
-    let place = Place(name.clone());
-    (place, Box::new(Postgres::open(&cluster::url(directory, &name), Some(clock)).unwrap()))
+    let url = cluster::url(directory, &name);
+    (name, url)
+}
+
+fn store_for_tests(clock: Box<dyn Clock>) -> (Place, Box<dyn Store>) {
+    let (name, url) = new_database();
+    (Place(name), Box::new(Postgres::open(&url, Some(clock)).unwrap()))
 }
 
 fn another_store(place: &Place, clock: Box<dyn Clock>) -> Box<dyn Store> {

@@ -5,11 +5,12 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 
 use super::{network, upgrade};
+use crate::domain::user_name::folded;
 use crate::ledger::LedgerError;
-use crate::ledger::store::{ADDED, MIGRATIONS};
+use crate::ledger::store::{ADDED, MIGRATIONS, NAMES_VERSION};
 use crate::sys::clock::{Clock, SystemClock, pause};
 use crate::sys::trust;
 
@@ -17,9 +18,11 @@ use crate::sys::trust;
 const APPLICATION_ID: i64 = 0x4a42_4d54;
 /// The version of files as the first migration makes them.
 const SCHEMA_FIRST: i64 = 3;
+/// The version of files from which on the table of names is there.
+const SCHEMA_NAMES: i64 = SCHEMA_FIRST - 1 + NAMES_VERSION.cast_signed();
 /// The version of the tables as they are now; forward only. Those before [`SCHEMA_FIRST`] are taken over by [`upgrade`].
-const SCHEMA_VERSION: i64 = 9;
-const _: () = assert!(MIGRATIONS.len() == 7, "each migration raises the version");
+const SCHEMA_VERSION: i64 = 11;
+const _: () = assert!(MIGRATIONS.len() == 9, "each migration raises the version");
 /// What the tables have on SQLite alone.
 const TRIGGERS: &str = "
     CREATE TRIGGER entry_no_update BEFORE UPDATE ON entry BEGIN SELECT RAISE(ABORT, 'entries are append-only'); END;
@@ -183,6 +186,9 @@ fn migrate(db: &mut Connection) -> Result<(), LedgerError> {
         if at == SCHEMA_FIRST {
             tx.execute_batch(TRIGGERS)?;
         }
+        if at == SCHEMA_NAMES {
+            know_names(&tx)?;
+        }
     }
     for addition in missing_columns(&tx)? {
         tx.execute_batch(&addition)?;
@@ -192,4 +198,13 @@ fn migrate(db: &mut Connection) -> Result<(), LedgerError> {
         tx.pragma_update(None, "user_version", SCHEMA_VERSION)?;
     }
     Ok(tx.commit()?)
+}
+
+/// Whose each name is, of those that are there before the table of names.
+fn know_names(tx: &Transaction<'_>) -> Result<(), LedgerError> {
+    let mut owners = tx.prepare("SELECT owner FROM account WHERE owner <> '' ORDER BY owner")?;
+    let owners = owners.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<Vec<String>>>()?;
+    let mut put = tx.prepare("INSERT INTO account_name (folded, owner) VALUES (?1, ?2) ON CONFLICT DO NOTHING")?;
+    owners.iter().try_for_each(|owner| put.execute([&folded(owner), owner]).map(|_| ()))?;
+    Ok(())
 }

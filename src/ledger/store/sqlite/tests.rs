@@ -65,6 +65,12 @@ fn a_file_of_the_version_before_is_brought_forward() {
         let mut ledger = SqliteLedger::open_file(&path, Box::new(clock)).unwrap();
         let View::Verified(found) = ledger.read(&Query::Verify).unwrap() else { panic!() };
         assert_eq!((found.problems, found.entries), (Vec::new(), 1));
+        // Names of before are somebody's, and what was used before counts.
+        let another = ledger.read(&Query::Account { user: "U".into() });
+        assert!(matches!(another, Err(crate::ledger::LedgerError::Refused(_))), "{another:?}");
+        let db = Connection::open(&path).unwrap();
+        let turnover: i64 = db.query_row("SELECT turnover FROM account", [], |row| row.get(0)).unwrap();
+        assert!(turnover >= 4 * 7 + 28, "{turnover}");
         let View::Account(account) = ledger.read(&Query::Account { user: "u".into() }).unwrap() else { panic!() };
         assert_eq!(account.current.0, 7);
         let range = UsageRange::new(Some("2026-11"), None, None, None).unwrap();

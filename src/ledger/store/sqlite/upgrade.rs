@@ -147,9 +147,9 @@ fn attempts(tx: &Transaction<'_>) -> Result<(), LedgerError> {
             tx.execute("INSERT INTO receipt (attempt, body) VALUES (?1, ?2)", (&id, receipt))?;
         }
         let account = accounts.entry(attempt.owner.clone()).or_default();
-        *account = account.exchanged(&AccountSums::default(), &attempt.account_sums());
+        *account = account.exchanged(&AccountSums::default(), &attempt.account_sums())?;
         let job = jobs.entry(attempt.job.clone()).or_default();
-        *job = job.exchanged(&JobSums::default(), &attempt.job_sums());
+        *job = job.exchanged(&JobSums::default(), &attempt.job_sums())?;
     }
     for (owner, sums) in accounts {
         tx.execute(

@@ -9,6 +9,7 @@ mod balance;
 mod balance_model;
 mod changes;
 mod clocks;
+mod names;
 mod reading;
 mod rules;
 mod secrets;
@@ -107,6 +108,11 @@ impl World {
     pub(crate) fn limit(&mut self, limit: &str) -> Result<ChangeAnswer, LedgerError> {
         let (limit, period) = (Some(limit.parse().unwrap()), PeriodLength::Day);
         self.change(Change::limit("u", limit, period, "t"))
+    }
+
+    pub(crate) fn unlimited(&mut self, user: &str) {
+        let (user, period, by, why) = (user.to_owned(), PeriodLength::Day, "t".to_owned(), String::new());
+        self.change(Change::SetLimit { user, limit: None, period, since: None, carry_over: None, by, why }).unwrap();
     }
 
     pub(crate) fn change(&mut self, change: Change) -> Result<ChangeAnswer, LedgerError> {

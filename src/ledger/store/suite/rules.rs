@@ -87,3 +87,77 @@ fn usage_is_bounded_by_what_the_resources_can_do_in_the_time() {
     };
     assert_eq!(entries[0].kind, "unbelieved");
 }
+
+/// What was taken in can be read and verified for ever, however dear it is; what could not be is refused, and changes nothing.
+#[test]
+fn absurd_usages_break_no_sum() {
+    let mut world = World::new();
+    let dear = RateCard { cpu_per_second: Nanocredits(NANOCREDITS_MAX), ..RateCard::default() };
+    let heavy = RateCard { cpu_per_second: Nanocredits(0), cpu_weight_ppm: 1_000_000_000, ..RateCard::default() };
+    for (version, card) in [(1, dear), (2, heavy)] {
+        // Of the second card only the time is too much.
+        world.change(Change::SetRates { rates: RateCard { version, ..card }, by: "t".into() }).unwrap();
+        world.unlimited("u");
+        let mut taken = 0;
+        for at in 0..4 {
+            let mut request = World::request(&format!("j{version}-{at}"), None);
+            request.resources.cpus_ppm = 0;
+            let OpenAnswer::Opened { lease, .. } = world.ledger.open(&request).unwrap() else { panic!("not opened") };
+            let attempt = request.identity.attempt;
+            world.pass_s(1);
+            for (seq, us) in [(1, u64::MAX), (2, 1 << 62), (3, 1 << 53), (4, 2_000_000_000_000_000), (5, 500_000)] {
+                let usage = Usage { cpu_used_seconds: Microseconds(us), ..Usage::default() };
+                let resources = Resources { cpus_ppm: 0, ..RESOURCES };
+                let report = Report { resources, ..report(attempt, seq, &usage, &lease, false) };
+                match world.ledger.report(&report) {
+                    Ok(_) => taken += 1,
+                    Err(LedgerError::Refused(why)) => assert!(why.contains("sums can hold"), "{why}"),
+                    Err(other) => panic!("{other:?}"),
+                }
+                world.check();
+            }
+            let most = Usage { cpu_used_seconds: Microseconds(u64::MAX), ..Usage::default() };
+            if let Err(error) = world.ledger.finish(&finish(attempt, &most, lease.period)) {
+                assert!(matches!(error, LedgerError::Refused(_)), "{error:?}");
+                world.finish(attempt, &Usage::default(), lease.period);
+            }
+        }
+        assert!(taken > 0, "what is possible is taken");
+        world.check();
+        assert!(!world.usage_of_days().is_empty());
+        assert!(matches!(world.ledger.read(&Query::Figures), Ok(View::Figures(_))));
+        let charged = Change::ChargeTokens {
+            job: format!("j{version}-0"),
+            count: 1 << 62,
+            by: "t".into(),
+            key: format!("{version}"),
+        };
+        assert!(matches!(world.change(charged), Err(LedgerError::Refused(_))));
+    }
+}
+
+/// Each account can be summed up; all together may be more than 64 bits hold, which is said, and each is told all the same.
+#[test]
+fn the_sum_of_all_accounts_is_exact_or_refused() {
+    let mut world = World::new();
+    let card = RateCard { cpu_per_second: Nanocredits(NANOCREDITS_MAX), ..RateCard::default() };
+    world.change(Change::SetRates { rates: card, by: "t".into() }).unwrap();
+    for at in 0..10 {
+        let user = format!("u{at}");
+        world.unlimited(&user);
+        let mut request = World::request(&format!("j{at}"), None);
+        (request.identity.user, request.resources.cpus_ppm) = (user, 0);
+        let OpenAnswer::Opened { lease, .. } = world.ledger.open(&request).unwrap() else { panic!("not opened") };
+        // One CPU second each: a thousand million credits.
+        world.finish(request.identity.attempt, &seconds("1"), lease.period);
+    }
+    use crate::ledger::usage_range::UsageRange;
+    use crate::ledger::views::Whose;
+    let range = UsageRange::new(Some("2026-11"), None, None, None).unwrap();
+    let View::Usage(each) = world.ledger.read(&Query::Usage { whose: Whose::Each, range }).unwrap() else { panic!() };
+    assert!(each.len() == 10 && each.iter().all(|row| row.total_credits.0 == NANOCREDITS_MAX), "{each:?}");
+    let all = world.ledger.read(&Query::Usage { whose: Whose::All, range });
+    assert!(matches!(&all, Err(LedgerError::Refused(why)) if why.contains("each=true")), "{all:?}");
+    assert!(matches!(world.ledger.read(&Query::Figures), Ok(View::Figures(_))));
+    world.check();
+}

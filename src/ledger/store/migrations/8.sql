@@ -1,0 +1,1 @@
+-- Taken by what is written at the same time as version 9.
