@@ -1,8 +1,8 @@
 //! What an attempt can have used: what its declared resources can do in the time since it began. No report, honest or not, is believed
 //! beyond that.
 //!
-//! Time is added up from report to report, so that a clock which is set back takes nothing away, and CPUs that go away later do not lower
-//! what was possible before.
+//! Time is added up from report to report, so that CPUs that go away later do not lower what was possible before. Where a clock is set
+//! back, nothing is known of it any more, and nothing is bounded.
 
 #![expect(clippy::arithmetic_side_effects, reason = "sums and products of 64-bit numbers, in 128 bits")]
 
@@ -102,13 +102,6 @@ mod tests {
         // Three of the four go away: what was possible before stays so.
         let fewer = later.grown(320 * SECOND, pace(1));
         assert_eq!(believed(fewer, pace(1)).0, 640 + 160 + 50 + 10);
-    }
-
-    #[test]
-    fn a_clock_that_is_set_back_takes_nothing_away() {
-        let begun = Capacity::since(0, 160 * SECOND, pace(1));
-        let back = begun.grown(-3_600 * SECOND, pace(1)).grown(-3_440 * SECOND, pace(1));
-        assert_eq!((back.cpu_us, back.alive_us), (320_000_000, 320_000_000));
     }
 
     #[test]

@@ -75,7 +75,11 @@ impl Books<'_> {
         }
         let (start, ends) = Period::bounds(length, at_s);
         let start = if promised_ends.is_some() { before.ends } else { start.max(before.ends) };
-        let ends = promised_ends.unwrap_or(ends);
+        let mut ends = promised_ends.unwrap_or(ends);
+        // A clock that was ahead may have left a period within it.
+        for (from, _) in self.shelf.spans(&before.owner, start, ends)? {
+            ends = if from > start { ends.min(from) } else { ends };
+        }
         self.carry_rest(before)?;
         self.shelf.change_account(&before.owner, |account| {
             (account.limit, account.length, account.period, account.ends) = (limit, length, start, ends);

@@ -6,7 +6,9 @@ use crate::domain::usage::Usage;
 impl Attempt {
     /// Time has passed at the pace that it declared last.
     pub(super) fn grow(&mut self, now_us: i64) {
-        self.capacity = self.capacity.map(|capacity| capacity.grown(now_us, self.pace.cpus_ppm));
+        // Where the clock was set back nobody knows how much time has passed.
+        let known = self.capacity.filter(|capacity| now_us >= capacity.heard_us);
+        self.capacity = known.map(|capacity| capacity.grown(now_us, self.pace.cpus_ppm));
     }
 
     /// As much of a usage as it can have used.

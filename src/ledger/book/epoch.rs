@@ -104,7 +104,9 @@ impl Books<'_> {
         let version = report.ceiling_version;
         let known = attempt.ceilings.iter().any(|(known, _)| *known == version);
         let of_earlier_epoch = version < self.epoch_number()?.saturating_mul(VERSIONS_PER_EPOCH);
-        if known || !of_earlier_epoch {
+        // Nobody obeys one that was forgotten who began after that, or for ever.
+        let began_later = attempt.started_us >= ms_to_us(self.epoch_number()? * 1_000);
+        if known || !of_earlier_epoch || began_later || !self.may_have_forgotten()? {
             return Ok(());
         }
         self.obeys(attempt, account, version, report.ceiling)
@@ -170,7 +172,8 @@ impl Books<'_> {
         }
         let (_, ends) = Period::bounds(account.length, period);
         let was_over = ends <= self.known_us()?.div_euclid(1_000_000);
-        if !was_over && !self.has_period(&account.owner, period)? {
+        // What days that nobody saw gave was carried over.
+        if !was_over && !account.carries_over && !self.has_period(&account.owner, period)? {
             self.ensure_past_period(account, period)?;
         }
         Ok(if self.has_period(&account.owner, period)? { period } else { account.period })

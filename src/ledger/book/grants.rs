@@ -9,6 +9,9 @@ use crate::domain::units::{NANOCREDITS_MAX, Nanocredits};
 use crate::ledger::LedgerError;
 use crate::ledger::views::ChangeAnswer;
 
+/// What every reader can show as a time, in seconds since 1970.
+const EXPIRES_MAX_S: i64 = 9_000_000_000;
+
 /// A correction to be made.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Correction {
@@ -47,6 +50,11 @@ impl Books<'_> {
     ) -> Result<i64, LedgerError> {
         if expires_s.is_some_and(|expires| expires <= self.now_s()) {
             return Err(LedgerError::Refused("the grant would have expired already".to_owned()));
+        }
+        if expires_s.is_some_and(|expires| expires > EXPIRES_MAX_S) {
+            return Err(LedgerError::Refused(
+                "the grant would expire after the year 2255: leave out its expiry".to_owned(),
+            ));
         }
         let owner = &account.owner;
         self.check_given(account, amount)?;

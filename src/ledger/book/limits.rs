@@ -35,7 +35,7 @@ impl Books<'_> {
         self.free_up(user);
         self.touch(Touched::Changed(user.to_owned()));
         let account = self.account(user)?;
-        self.check_given(&account, Nanocredits::ZERO)?;
+        let account = self.uncut(&account, length)?;
         let at_once = self.counts_at_once(&account, new)?;
         if since == Some(LimitSince::Now) && !at_once {
             let why =
@@ -56,6 +56,22 @@ impl Books<'_> {
         let entry = self.of_account("limit", &account, by, &why);
         self.shelf.append(Entry { amount, source: i64::from(at_once), ..entry });
         self.answer(&account)
+    }
+
+    /// A month that was to end early, for days to follow, goes on to its end where it is to be months after all.
+    fn uncut(&mut self, account: &Account, length: PeriodLength) -> Result<Account, LedgerError> {
+        let (_, ends) = Period::bounds(account.length, account.period);
+        let is_cut = account.ends < ends && account.next.is_some() && !self.has_period(&account.owner, account.ends)?;
+        if !is_cut || length != account.length {
+            return Ok(account.clone());
+        }
+        let given = Period::given(account.limit, account.length, (account.period, ends))?;
+        let of_month = Period::bounds(account.length, account.period).0;
+        let is_first = self.shelf.spans(&account.owner, of_month, account.period)?.is_empty();
+        let given = if is_first { account.limit } else { given };
+        self.shelf.change_account(&account.owner, |account| (account.ends, account.next) = (ends, None));
+        self.shelf.change_period(&account.owner, account.period, |period| (period.limit, period.ends) = (given, ends));
+        Ok(Account { ends, next: None, ..account.clone() })
     }
 
     fn counts_at_once(&mut self, account: &Account, new: &NewLimit) -> Result<bool, LedgerError> {
@@ -84,18 +100,12 @@ impl Books<'_> {
         length: PeriodLength,
     ) -> Result<i64, LedgerError> {
         let owner = &account.owner;
-        let (mut ends, mut start) = (account.ends, account.period);
-        if length != account.length {
-            let (from, to) = Period::bounds(length, self.now_s().max(account.period));
-            ends = to;
-            let is_first = from < start && self.shelf.spans(owner, from, start)?.is_empty();
-            start = if is_first { from } else { start.max(from) };
-        }
-        let given = if length == account.length && self.is_whole(account)? {
-            limit
-        } else {
-            Period::given(limit, length, (start, ends))?
-        };
+        let (from, to) = Period::bounds(length, self.now_s().max(account.period));
+        let ends = if length == account.length { account.ends } else { to };
+        // One that begins within a month, behind shorter ones, has its part of it.
+        let is_first = from < account.period && self.shelf.spans(owner, from, account.period)?.is_empty();
+        let start = if is_first { from } else { account.period };
+        let given = Period::given(limit, length, (start, ends))?;
         self.shelf.change_account(owner, |account| {
             (account.limit, account.length, account.ends, account.next) = (limit, length, ends, None);
         });
@@ -113,14 +123,11 @@ impl Books<'_> {
     ) -> Result<Option<i64>, LedgerError> {
         let owner = &account.owner;
         let Some(promised) = self.shelf.period(owner, account.ends)?.cloned() else { return Ok(None) };
-        let given = Period::given(limit, length, (promised.start, promised.ends))?;
-        self.shelf.change_period(owner, promised.start, |period| period.limit = given);
+        // Nobody is in it yet: where days are to follow, it is one.
+        let ends = promised.ends.min(Period::bounds(length, promised.start).1);
+        let given = Period::given(limit, length, (promised.start, ends))?;
+        self.shelf.change_period(owner, promised.start, |period| (period.limit, period.ends) = (given, ends));
         Ok(Some(promised.start))
-    }
-
-    /// Whether the present period has its whole limit, and not a part of a month.
-    fn is_whole(&mut self, account: &Account) -> Result<bool, LedgerError> {
-        Ok(self.period(&account.owner, account.period)?.limit == account.limit)
     }
 
     /// From the next period on, which begins with the next day where days follow months. The month that ends with it had its part.

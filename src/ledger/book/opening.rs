@@ -105,6 +105,9 @@ impl Books<'_> {
             return Err(LedgerError::Refused(format!("the attempt {} has ended", attempt.id)));
         }
         let account = self.account(&attempt.owner)?;
+        if account.suspended || self.shelf.job(&attempt.job)?.is_some_and(|job| job.stopped) {
+            return self.refuse(&account, request, StopReason::OperatorStop);
+        }
         let lease = self.lease(&mut attempt, &account, lease::REPORT_SOON_MS)?;
         let rates = attempt.rates.clone();
         self.keep(attempt)?;

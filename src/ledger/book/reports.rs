@@ -81,7 +81,9 @@ impl Books<'_> {
         period: i64,
         closed: Option<&ClosedPeriod>,
     ) -> Result<(), LedgerError> {
-        let closed = closed.filter(|closed| closed.period == attempt.period && period > attempt.period);
+        // A period that a clock which was ahead has left in the books is nobody's to enter.
+        let may_enter = period > attempt.period && period <= account.period;
+        let closed = closed.filter(|closed| closed.period == attempt.period && may_enter);
         if let Some(closed) = closed
             && self.has_period(&attempt.owner, period)?
         {

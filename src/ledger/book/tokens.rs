@@ -102,7 +102,11 @@ impl Books<'_> {
             // A restore forgot it; what was used is owed all the same.
             if self.may_have_forgotten()? {
                 let card = self.rate_card()?;
-                return self.pay(job, &account, &Bill { count, card: &card, held: &[], reservation: Some(id), by });
+                let (of_job, owner) = (job.id.clone(), job.owner.clone());
+                let answer =
+                    self.pay(job, &account, &Bill { count, card: &card, held: &[], reservation: Some(id), by })?;
+                self.remember_settled(id, (of_job, owner), (count, card));
+                return Ok(answer);
             }
             return Err(LedgerError::Missing(format!("the job {} has no reservation {id}", job.id)));
         };
@@ -116,6 +120,24 @@ impl Books<'_> {
         let over = Reservation { holds: Vec::new(), open: false, settled_us, used: count, ..reservation };
         self.shelf.put_reservation(over);
         Ok(answer)
+    }
+
+    /// One that a restore forgot, so that it is settled once.
+    fn remember_settled(&mut self, id: Uuid, (job, owner): (String, String), (count, rates): (u64, RateCard)) {
+        let (until_us, settled_us, holds, open) = (self.now_us, Some(self.now_us), Vec::new(), false);
+        let (tokens, used) = (count, count);
+        self.shelf.put_reservation(Reservation {
+            id,
+            job,
+            owner,
+            tokens,
+            rates,
+            until_us,
+            holds,
+            open,
+            settled_us,
+            used,
+        });
     }
 
     /// Its time is over, by the ledger's clock: what it held goes back. What is settled late is paid out of what is free, so

@@ -5,6 +5,7 @@
 
 mod against_model;
 mod alerts;
+mod attacked;
 mod balance;
 mod balance_model;
 mod changes;

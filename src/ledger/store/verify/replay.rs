@@ -29,6 +29,8 @@ struct Sums {
     taken: i128,
     spent: i128,
     corrected: i128,
+    /// Of what was taken, by corrections of the allowance: before there was a rule they took more than it had.
+    adjusted: i128,
 }
 
 /// An account, as far as it was replayed.
@@ -109,7 +111,9 @@ impl Account {
                 moved.charged = amount;
             }
             "adjust" if amount < 0 => {
-                self.periods.entry(period).or_default().corrected += amount;
+                let of_period = self.periods.entry(period).or_default();
+                of_period.corrected += amount;
+                of_period.adjusted += if source == Source::ALLOWANCE { -amount } else { 0 };
                 moved.taken = -amount;
             }
             // What gave to the allowance itself, before a correction was a grant.
@@ -200,7 +204,7 @@ fn periods(query: &mut Query<'_>, account: &Account, found: &mut Verification, h
         found.accounts += 1;
         let mut wrong = |what: String| found.problems.push(format!("{owner}, period {start}: {what}"));
         let said = account.periods.get(&start).copied().unwrap_or_default();
-        let kept = Sums { given: said.given, charged, taken, spent, corrected };
+        let kept = Sums { charged, taken, spent, corrected, ..said };
         differences(&kept, &said, &mut wrong);
         let of_attempts = held.get(&(owner.to_owned(), start, 0)).map_or(0, |held| i128::from(held.0));
         if booked != of_attempts {
@@ -209,7 +213,7 @@ fn periods(query: &mut Query<'_>, account: &Account, found: &mut Verification, h
         }
         let spendable =
             limit.map_or(UNLIMITED, i128::from).max(account.highest(before.map_or(start, |(start, _)| start), start));
-        if charged + taken + booked > spendable {
+        if charged + taken + booked - said.adjusted > spendable {
             let [charged, taken, booked, spendable] = [charged, taken, booked, spendable].map(told);
             wrong(format!(
                 "{charged} charged, {taken} taken and {booked} held are more than the {spendable} that it had"

@@ -311,7 +311,11 @@ fn nothing_turns_up_for_ever_after_a_restore() {
         by: "b".into(),
         key: key.into(),
     };
-    assert_eq!(world.change(settle("a")).unwrap().charged.0, 50_000);
+    let first = settle("a");
+    assert_eq!(world.change(first.clone()).unwrap().charged.0, 50_000);
+    let Change::SettleTokens { job, reservation, count, by, .. } = first else { panic!() };
+    let again = Change::SettleTokens { job, reservation, count, by, key: "another".into() };
+    assert!(matches!(world.change(again), Err(LedgerError::Refused(_))), "it is settled once");
     world.pass_s(9 * DAY_S);
     assert!(matches!(world.change(settle("b")), Err(LedgerError::Missing(_))));
     let request = World::request("late", None);
