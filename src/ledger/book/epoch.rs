@@ -147,8 +147,10 @@ impl Books<'_> {
         let mut attempt = self.new_attempt(request, account, rates);
         // It was opened after the copy was made, or the copy would know it.
         let started_us = self.now_us.saturating_sub(ms_to_us(resume.started_ms_ago)).max(self.known_us()?);
-        attempt.started_us = started_us;
-        attempt.capacity = Some(Capacity::since(started_us, self.now_us, attempt.pace.cpus_ppm));
+        attempt.started_us = started_us.min(self.now_us);
+        // Where the clock was set back since the copy was made, nobody knows how long it has run.
+        let is_known = started_us <= self.now_us;
+        attempt.capacity = is_known.then(|| Capacity::since(started_us, self.now_us, attempt.pace.cpus_ppm));
         attempt.period = self.period_of_resumed(account, resume.period)?;
         self.obeys(&mut attempt, account, resume.ceiling_version, resume.ceiling)?;
         self.opened(request, attempt, account, "forgotten by a restore, and opened again", true)
