@@ -127,6 +127,20 @@ fn errors_repeat_what_they_are_about_so_that_it_shows() {
     shows(&station.command(&["--help"]).env("JOBMETER_SPOOL", FOUL.replace('\n', "")).output().unwrap().into());
 }
 
+/// Whose name is made foul afterwards: a ledger takes none, and one of before may have some.
+const USER: &str = "foul-user";
+
+fn make_name_foul(path: &std::path::Path) {
+    let db = rusqlite::Connection::open(path).unwrap();
+    db.execute_batch("DROP TRIGGER entry_no_update").unwrap();
+    for table in ["account", "period", "job", "attempt", "entry", "usage_day", "account_name"] {
+        db.execute(&format!("UPDATE {table} SET owner = ?1 WHERE owner = ?2"), [FOUL, USER]).unwrap();
+    }
+    let escaped = serde_json::to_string(FOUL).unwrap();
+    let quoted = format!("\"{USER}\"");
+    db.execute("UPDATE identity SET body = replace(body, ?1, ?2)", [&quoted, &escaped]).unwrap();
+}
+
 /// A ledger whose every text is foul, as a service of somebody else's might answer.
 fn foul_ledger(path: &std::path::Path) {
     let mut ledger = Location::File(path.to_owned()).connect().unwrap();
@@ -135,7 +149,7 @@ fn foul_ledger(path: &std::path::Path) {
         attempt: Uuid::now_v7(),
         job: format!("jobs{FOUL}"),
         task: foul(),
-        user: foul(),
+        user: USER.to_owned(),
         kind: JobKind::Training,
         name: Some(foul()),
         labels: [(foul(), foul())].into(),
@@ -152,7 +166,7 @@ fn foul_ledger(path: &std::path::Path) {
     let (user, amount) = ("tester".to_owned(), "5".parse().unwrap());
     ledger.change(&Change::Grant { user, amount, expires_at: None, by, why, key }).unwrap();
     let (by, why) = (foul(), foul());
-    let (user, limit, period, since, carry_over) = (foul(), None, PeriodLength::Day, None, None);
+    let (user, limit, period, since, carry_over) = (USER.to_owned(), None, PeriodLength::Day, None, None);
     ledger.change(&Change::SetLimit { user, limit, period, since, carry_over, by, why }).unwrap();
     let receipt = json!({ "cpu": { "busiest": [{ "pid": 1, "command": FOUL, "cpu_seconds": 1 }] }, "outcome": { "degraded": [FOUL] } });
     let usage = jobmeter::domain::usage::Usage { cpu_used_seconds: "1".parse().unwrap(), ..Default::default() };
@@ -160,6 +174,8 @@ fn foul_ledger(path: &std::path::Path) {
     ledger
         .finish(&Finish { attempt, usage, period, closed: None, reason: Reason::Failed, receipt, secret: None })
         .unwrap();
+    drop(ledger);
+    make_name_foul(path);
 }
 
 #[test]

@@ -69,12 +69,14 @@ fn gpu() -> Value {
 /// Without a limit, and stopped; and more than an account had, so that a part of it is not charged.
 fn generation(service: &Service) {
     opening(service, 3, "gen-1", "bob", json!({ "kind": "generation" }));
+    began_long_ago(service, 3);
     let mut stopped = receipt(3);
     stopped["outcome"]["reason"] = json!("operator_stop");
     stopped["outcome"]["exit_code"] = Value::Null;
     finished(service, 3, &last_word(3, "1000", json!({}), "operator_stop", &stopped));
     service.does("operator", "POST /api/v1/jobs/gen-1/stop", &json!({ "why": "wrong data" }));
     opening(service, 8, "gen-2", "carl", json!({ "kind": "generation" }));
+    began_long_ago(service, 8);
     finished(service, 8, &last_word(8, "30000", json!({}), "completed", &receipt(8)));
 }
 
@@ -99,6 +101,14 @@ fn refusal(service: &Service) {
 fn silence(service: &Service) {
     opening(service, 6, "quiet-1", "silent", json!({}));
     forget_lease(service, 6);
+}
+
+/// Or nobody would believe what it used.
+fn began_long_ago(service: &Service, number: u32) {
+    let db = rusqlite::Connection::open(service.machine.path("service.db")).expect("the ledger");
+    db.busy_timeout(std::time::Duration::from_secs(60)).expect("a timeout");
+    let sql = "UPDATE attempt SET alive_us = 36000000000, could_cpu_us = 36000000000 WHERE id = ?1";
+    assert_eq!(db.execute(sql, [&crate::attempts::id(number)]).expect("a change"), 1);
 }
 
 /// As if the sidecar had said nothing for longer than its lease.

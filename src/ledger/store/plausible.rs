@@ -1,16 +1,16 @@
 //! Whether the ledger's clock can be believed. One that is years ahead for a moment would move each account that is looked at into a
 //! period years ahead, and lock it there.
 //!
-//! A time is believed that is no more than a day ahead of what a clock which nobody sets makes of the last one: a wrong time zone, or the
+//! A time is believed that is no more than a day and a half ahead of what a clock which nobody sets makes of the last one: a wrong time zone, or the
 //! first step after a start without a battery, is less than that. Where the machine was started anew since, or another one asks, only a
 //! time far beyond the last is not believed. A clock that was set back is believed: periods never move backwards.
 
 use super::row::{Row, Value};
 use crate::ledger::LedgerError;
 
-/// So far ahead is believed, in µs: a day.
-const AHEAD_US: i64 = 86_400_000_000;
-/// And where no clock says how much time has passed: a hundred days.
+/// So far ahead is believed, in µs: a day that was set wrong, and half of one more.
+const AHEAD_US: i64 = 129_600_000_000;
+/// And where no clock says how much time has passed: a hundred and fifty days.
 const AHEAD_UNKNOWN_US: i64 = 100 * AHEAD_US;
 /// What was seen is written so often at most, in µs.
 const WRITE_US: i64 = 60_000_000;
