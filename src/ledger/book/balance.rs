@@ -22,21 +22,22 @@ impl From<Snapshot> for Balance {
 impl Books<'_> {
     /// The account as it stands.
     pub(super) fn snapshot(&mut self, account: &Account) -> Result<Snapshot, LedgerError> {
-        // As it is in the books now: what an operation was begun with may be old.
         self.pay_debt(&account.owner)?;
-        let account = self.shelf.account(&account.owner)?.unwrap_or(account).clone();
-        let period = self.period(&account.owner, account.period)?.clone();
-        let mut held = period.held;
-        for grant in self.grants(&account.owner)? {
+        // As it is in the books now: what an operation was begun with may be old.
+        let current = self.shelf.account(&account.owner)?.unwrap_or(account);
+        let (start, debt, suspended) = (current.period, current.debt, current.suspended);
+        let period = self.period(&account.owner, start)?;
+        let (limit, allowance, mut held) = (period.limit, period.free(), period.held);
+        let (charged, corrected) = (period.spent, period.corrected);
+        let grants = self.grants(&account.owner)?;
+        for grant in &grants {
             held = held.plus(grant.held)?;
         }
-        let (debt, suspended) = (account.debt, account.suspended);
-        let (charged, corrected) = (period.spent, period.corrected);
         let unlimited = Snapshot { limit: None, charged, corrected, left: None, free: None, held, debt, suspended };
-        if period.limit.is_none() {
+        if limit.is_none() {
             return Ok(unlimited);
         }
-        let free = sum(&self.free(&account)?);
+        let free = sum(&spendable(allowance, &grants, self.now_s()));
         let left = free.plus(held)?.less(debt)?;
         let limit = left.plus(charged)?.less(corrected)?;
         Ok(Snapshot { limit: Some(limit), left: Some(left), free: Some(free), ..unlimited })
@@ -54,23 +55,20 @@ impl Books<'_> {
     /// The same for a period that may be over: what it left unspent can still pay for what was burned in it.
     pub(super) fn free_in(&mut self, account: &Account, period: i64) -> Result<Vec<Part>, LedgerError> {
         self.pay_debt(&account.owner)?;
-        let allowance = self.period(&account.owner, period)?.free();
-        let mut free = vec![(Source::ALLOWANCE, allowance)];
-        free.extend(self.free_of_grants(&account.owner, self.now_s())?);
-        Ok(free)
+        self.unspent(&account.owner, period)
     }
 
-    /// What grants leave that are good at this time, those first that expire first.
-    pub(super) fn free_of_grants(&mut self, owner: &str, at_s: i64) -> Result<Vec<Part>, LedgerError> {
-        let mut grants = self.grants(owner)?;
-        grants.retain(|grant| grant.is_live(at_s));
-        grants.sort_by_key(|grant| (grant.expires_s.is_none(), grant.expires_s, grant.id));
-        Ok(grants.iter().map(|grant| (Source(grant.id), grant.rest())).collect())
+    /// The same, whatever is owed.
+    fn unspent(&mut self, owner: &str, period: i64) -> Result<Vec<Part>, LedgerError> {
+        let allowance = self.period(owner, period)?.free();
+        Ok(spendable(allowance, &self.grants(owner)?, self.now_s()))
     }
 
-    /// Those of which something is held or left.
+    /// Those of which something is held or left, in the order in which they are spent.
     pub(super) fn grants(&mut self, owner: &str) -> Result<Vec<Grant>, LedgerError> {
-        self.shelf.grants(owner, self.now_s())
+        let mut grants = self.shelf.grants(owner, self.now_s())?;
+        grants.sort_by_key(|grant| (grant.expires_s.is_none(), grant.expires_s, grant.id));
+        Ok(grants)
     }
 
     /// What is owed is paid by whatever is free: at the end of an operation, or as soon as somebody looks at what is free. So nothing is
@@ -80,8 +78,7 @@ impl Books<'_> {
         else {
             return Ok(());
         };
-        let mut free = vec![(Source::ALLOWANCE, self.period(owner, account.period)?.free())];
-        free.extend(self.free_of_grants(owner, self.now_s())?);
+        let free = self.unspent(owner, account.period)?;
         for (source, amount) in take(&free, account.debt) {
             self.take_out(&account, source, amount)?;
             let entry = self.of_account("repay", &account, "ledger", "paid what was owed");
@@ -114,4 +111,10 @@ impl Books<'_> {
     ) -> Result<(), LedgerError> {
         self.move_in(&account.owner, account.period, source, Move { taken, ..Move::default() })
     }
+}
+
+/// What is left of an allowance and of the grants that are good at this time, in the order in which they are spent.
+pub(super) fn spendable(allowance: Nanocredits, grants: &[Grant], at_s: i64) -> Vec<Part> {
+    let live = grants.iter().filter(|grant| grant.is_live(at_s)).map(|grant| (Source(grant.id), grant.rest()));
+    std::iter::once((Source::ALLOWANCE, allowance)).chain(live).collect()
 }

@@ -127,6 +127,8 @@ pub struct Books<'a> {
     only: Option<String>,
     /// Accounts in which something became free, for who waits for that.
     freed: Vec<String>,
+    /// Those of the operation under way: what is owed there is paid at its end.
+    freed_now: Vec<String>,
     /// By the operation under way.
     touched: Option<Touched>,
 }
@@ -145,7 +147,14 @@ impl<'a> Books<'a> {
 
     /// The same, with rows that the store would give as they are.
     pub fn with(store: &'a mut dyn Store, now_us: i64, kept: Kept) -> Self {
-        Self { shelf: Shelf::new(store, kept), now_us, only: None, freed: Vec::new(), touched: None }
+        Self {
+            shelf: Shelf::new(store, kept),
+            now_us,
+            only: None,
+            freed: Vec::new(),
+            freed_now: Vec::new(),
+            touched: None,
+        }
     }
 
     /// An account as it is shown: how it stands, and its grants.
@@ -155,8 +164,7 @@ impl<'a> Books<'a> {
     pub fn shown(&mut self, owner: &str) -> Result<Shown, LedgerError> {
         let account = self.account(owner)?;
         let snapshot = self.snapshot(&account)?;
-        let mut grants = self.grants(owner)?;
-        grants.sort_by_key(|grant| (grant.expires_s.is_none(), grant.expires_s, grant.id));
+        let grants = self.grants(owner)?;
         Ok(Shown { account, snapshot, grants })
     }
 
@@ -188,6 +196,7 @@ impl<'a> Books<'a> {
             self.shelf.mark();
             self.only = only.map(str::to_owned);
             self.touched = None;
+            self.freed_now.clear();
             let outcome = self.perform(operation).and_then(|outcome| self.pay_and_watch().map(|()| outcome));
             match outcome {
                 // The store itself is out of order: nobody's work can be kept.
@@ -202,7 +211,7 @@ impl<'a> Books<'a> {
 
     /// After an operation: what became free pays what is owed, and thresholds that were reached are told.
     fn pay_and_watch(&mut self) -> Result<(), LedgerError> {
-        for owner in self.freed.clone() {
+        for owner in std::mem::take(&mut self.freed_now) {
             self.pay_debt(&owner)?;
         }
         self.watch()
@@ -231,8 +240,10 @@ impl<'a> Books<'a> {
 
     /// Something became free.
     fn free_up(&mut self, owner: &str) {
-        if !self.freed.iter().any(|known| known == owner) {
-            self.freed.push(owner.to_owned());
+        for freed in [&mut self.freed, &mut self.freed_now] {
+            if !freed.iter().any(|known| known == owner) {
+                freed.push(owner.to_owned());
+            }
         }
     }
 

@@ -1,10 +1,11 @@
 //! Attempts: charged as they report, told what they may do, and finished.
 
 use super::alerts::Touched;
+use super::balance::spendable;
 use super::holds::give_up;
 use super::rows::{Account, Attempt};
 use super::{Books, Outcome, ms_to_us};
-use crate::domain::book::{Part, Source, UNLIMITED, sum};
+use crate::domain::book::{Part, UNLIMITED, sum};
 use crate::domain::lease::{self, Ask, LEASE_MS, Sized, WAIT_MS};
 use crate::domain::rating::Price;
 use crate::domain::units::Nanocredits;
@@ -283,8 +284,7 @@ impl Books<'_> {
         let debt = self.shelf.account(&account.owner)?.map(|account| account.debt).unwrap_or_default();
         // What is owed then is paid first.
         let free = self.period(&account.owner, account.ends)?.free().less(debt)?.at_least_zero();
-        let mut parts = vec![(Source::ALLOWANCE, free)];
-        parts.extend(self.free_of_grants(&account.owner, account.ends)?);
+        let parts = spendable(free, &self.grants(&account.owner)?, account.ends);
         self.hold_slice(attempt, account.ends, &parts)
     }
 
