@@ -97,18 +97,10 @@ impl Books<'_> {
         by: &str,
     ) -> Result<ChangeAnswer, LedgerError> {
         let (job, account) = self.job_and_account(job)?;
-        let reservation = self.shelf.reservation(id)?.filter(|reservation| reservation.job == job.id);
-        let Some(reservation) = reservation else {
-            // A restore forgot it; what was used is owed all the same.
-            if self.may_have_forgotten()? {
-                let card = self.rate_card()?;
-                let (of_job, owner) = (job.id.clone(), job.owner.clone());
-                let answer =
-                    self.pay(job, &account, &Bill { count, card: &card, held: &[], reservation: Some(id), by })?;
-                self.remember_settled(id, (of_job, owner), (count, card));
-                return Ok(answer);
-            }
-            return Err(LedgerError::Missing(format!("the job {} has no reservation {id}", job.id)));
+        let known = self.shelf.reservation(id)?.filter(|reservation| reservation.job == job.id);
+        let reservation = match known {
+            Some(known) => known,
+            None => self.forgotten_reservation(&job, id, count)?,
         };
         if reservation.settled_us.is_some() {
             let used = reservation.used;
@@ -122,22 +114,14 @@ impl Books<'_> {
         Ok(answer)
     }
 
-    /// One that a restore forgot, so that it is settled once.
-    fn remember_settled(&mut self, id: Uuid, (job, owner): (String, String), (count, rates): (u64, RateCard)) {
-        let (until_us, settled_us, holds, open) = (self.now_us, Some(self.now_us), Vec::new(), false);
-        let (tokens, used) = (count, count);
-        self.shelf.put_reservation(Reservation {
-            id,
-            job,
-            owner,
-            tokens,
-            rates,
-            until_us,
-            holds,
-            open,
-            settled_us,
-            used,
-        });
+    /// One that a restore may have forgotten: nothing is held for it any more, and what was used is owed all the same.
+    fn forgotten_reservation(&mut self, job: &Job, id: Uuid, tokens: u64) -> Result<Reservation, LedgerError> {
+        if !self.may_have_forgotten()? {
+            return Err(LedgerError::Missing(format!("the job {} has no reservation {id}", job.id)));
+        }
+        let (rates, until_us, holds, open) = (self.rate_card()?, self.now_us, Vec::new(), false);
+        let (job, owner, settled_us, used) = (job.id.clone(), job.owner.clone(), None, 0);
+        Ok(Reservation { id, job, owner, tokens, rates, until_us, holds, open, settled_us, used })
     }
 
     /// Its time is over, by the ledger's clock: what it held goes back. What is settled late is paid out of what is free, so
