@@ -65,13 +65,30 @@ impl Books<'_> {
         if !is_cut || length != account.length {
             return Ok(account.clone());
         }
-        let given = Period::given(account.limit, account.length, (account.period, ends))?;
-        let of_month = Period::bounds(account.length, account.period).0;
-        let is_first = self.shelf.spans(&account.owner, of_month, account.period)?.is_empty();
-        let given = if is_first { account.limit } else { given };
-        self.shelf.change_account(&account.owner, |account| (account.ends, account.next) = (ends, None));
-        self.shelf.change_period(&account.owner, account.period, |period| (period.limit, period.ends) = (given, ends));
+        let given = self.given_until(account, (account.limit, account.length), ends)?;
+        self.shelf.change_account(&account.owner, |account| account.next = None);
+        self.end_at(account, given, ends);
         Ok(Account { ends, next: None, ..account.clone() })
+    }
+
+    /// What a limit gives in the account's period, where that lasts until `ends`: one that begins within a month, behind shorter ones,
+    /// has its part of it.
+    fn given_until(
+        &mut self,
+        account: &Account,
+        (limit, length): (Option<Nanocredits>, PeriodLength),
+        ends: i64,
+    ) -> Result<Option<Nanocredits>, LedgerError> {
+        let (from, _) = Period::bounds(length, self.now_s().max(account.period));
+        let is_first = from < account.period && self.shelf.spans(&account.owner, from, account.period)?.is_empty();
+        let start = if is_first { from } else { account.period };
+        Ok(Period::given(limit, length, (start, ends))?)
+    }
+
+    /// The account's period gives so much, and lasts until then.
+    fn end_at(&mut self, account: &Account, given: Option<Nanocredits>, ends: i64) {
+        self.shelf.change_account(&account.owner, |account| account.ends = ends);
+        self.shelf.change_period(&account.owner, account.period, |period| (period.limit, period.ends) = (given, ends));
     }
 
     fn counts_at_once(&mut self, account: &Account, new: &NewLimit) -> Result<bool, LedgerError> {
@@ -92,24 +109,20 @@ impl Books<'_> {
         Ok(wanted && (new.length == account.length || may_change_length))
     }
 
-    /// From now on. A period of another length ends when that ends; one that follows shorter ones of its month has its part of the month.
+    /// From now on. A period of another length ends when that ends.
     fn set_now(
         &mut self,
         account: &Account,
         limit: Option<Nanocredits>,
         length: PeriodLength,
     ) -> Result<i64, LedgerError> {
-        let owner = &account.owner;
-        let (from, to) = Period::bounds(length, self.now_s().max(account.period));
+        let (_, to) = Period::bounds(length, self.now_s().max(account.period));
         let ends = if length == account.length { account.ends } else { to };
-        // One that begins within a month, behind shorter ones, has its part of it.
-        let is_first = from < account.period && self.shelf.spans(owner, from, account.period)?.is_empty();
-        let start = if is_first { from } else { account.period };
-        let given = Period::given(limit, length, (start, ends))?;
-        self.shelf.change_account(owner, |account| {
-            (account.limit, account.length, account.ends, account.next) = (limit, length, ends, None);
+        let given = self.given_until(account, (limit, length), ends)?;
+        self.shelf.change_account(&account.owner, |account| {
+            (account.limit, account.length, account.next) = (limit, length, None);
         });
-        self.shelf.change_period(owner, account.period, |period| (period.limit, period.ends) = (given, ends));
+        self.end_at(account, given, ends);
         self.set_promised(account, limit, length)?;
         Ok(account.period)
     }
@@ -137,8 +150,7 @@ impl Books<'_> {
         limit: Option<Nanocredits>,
         length: PeriodLength,
     ) -> Result<i64, LedgerError> {
-        let owner = &account.owner;
-        self.shelf.change_account(owner, |account| account.next = Some((limit, length)));
+        self.shelf.change_account(&account.owner, |account| account.next = Some((limit, length)));
         if let Some(start) = self.set_promised(account, limit, length)? {
             return Ok(start);
         }
@@ -147,8 +159,7 @@ impl Books<'_> {
             return Ok(account.ends);
         }
         let given = Period::given(account.limit, account.length, (account.period, ends))?;
-        self.shelf.change_account(owner, |account| account.ends = ends);
-        self.shelf.change_period(owner, account.period, |period| (period.limit, period.ends) = (given, ends));
+        self.end_at(account, given, ends);
         Ok(ends)
     }
 
