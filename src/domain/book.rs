@@ -14,6 +14,9 @@ impl Source {
     pub const DEBT: Self = Self(-1);
 }
 
+/// What a user may spend a day who was never given a limit.
+pub const LIMIT_DEFAULT: Nanocredits = Nanocredits(5_000_000_000);
+
 /// Stands for "no limit" where an amount is needed: far beyond every price, far below the end of the range.
 pub const UNLIMITED: Nanocredits = Nanocredits(i64::MAX / 4);
 

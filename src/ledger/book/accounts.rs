@@ -3,14 +3,11 @@
 use super::Books;
 use super::holds::Move;
 use super::rows::{Account, Attempt, Entry, Grant, Period};
-use crate::domain::book::Source;
+use crate::domain::book::{LIMIT_DEFAULT, Source};
 use crate::domain::units::{NANOCREDITS_MAX, Nanocredits};
 use crate::domain::user_name;
 use crate::ledger::LedgerError;
 use crate::ledger::views::PeriodLength;
-
-/// What a user may spend who was never given a limit: five credits a day.
-const LIMIT_DEFAULT: Nanocredits = Nanocredits(5_000_000_000);
 
 impl Books<'_> {
     /// The account in the period that holds the ledger's time; a user who was never seen gets the default. Periods

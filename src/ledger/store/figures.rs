@@ -2,6 +2,7 @@
 
 use super::{Row, Store, read_wide, wide_sum};
 use crate::domain::balance::Snapshot;
+use crate::domain::book::LIMIT_DEFAULT;
 use crate::domain::units::Total;
 use crate::ledger::LedgerError;
 use crate::ledger::views::{AccountFigures, Figures};
@@ -26,10 +27,10 @@ pub(super) fn figures(store: &mut dyn Store, now_us: i64, snapshot: Snapshots) -
     // Of all accounts, whether they burn or not: as `verify` asks it. The entries are looked at for those alone that have more
     // than the limit of today.
     let sql = "SELECT count(*) FROM account a JOIN (SELECT owner, start, credit_limit, charged + held + taken AS used FROM period) p \
-               ON p.owner = a.owner AND p.start = a.period WHERE p.used > p.credit_limit AND p.used > 5000000000 AND p.used > (SELECT \
+               ON p.owner = a.owner AND p.start = a.period WHERE p.used > p.credit_limit AND p.used > $1 AND p.used > (SELECT \
                coalesce(max(CASE WHEN e.amount < 0 THEN p.used ELSE e.amount END), 0) FROM entry e \
                WHERE e.owner = p.owner AND e.kind = 'limit')";
-    for mut row in store.query(sql, &[])? {
+    for mut row in store.query(sql, &[LIMIT_DEFAULT.into()])? {
         figures.overspent = row.count()?;
     }
     figures.debt = total(store, "debt", "account WHERE debt > 0")?;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::domain::book::Source;
+use crate::domain::book::{LIMIT_DEFAULT, Source};
 use crate::domain::units::Nanocredits;
 use crate::ledger::LedgerError;
 use crate::ledger::store::row::{Row, Value};
@@ -10,8 +10,6 @@ use crate::ledger::views::Verification;
 
 /// Entries are read so many at a time.
 const PAGE: i64 = 10_000;
-/// What a user may spend who was never given a limit.
-const LIMIT_DEFAULT: i128 = 5_000_000_000;
 /// Where an account has no limit.
 const UNLIMITED: i128 = i128::MAX;
 
@@ -160,7 +158,8 @@ impl Account {
 
     /// The highest limit that counted in a period, or was to count in it while slices of it were promised in the one before.
     fn highest(&self, before: i64, period: i64) -> i128 {
-        let first = self.limits.iter().rfind(|(since, _)| *since < before).map_or(LIMIT_DEFAULT, |(_, limit)| *limit);
+        let first =
+            self.limits.iter().rfind(|(since, _)| *since < before).map_or(LIMIT_DEFAULT.0.into(), |(_, limit)| *limit);
         let later = self.limits.iter().filter(|(since, _)| (before..=period).contains(since));
         later.map(|(_, limit)| *limit).fold(first, i128::max)
     }

@@ -31,15 +31,19 @@ impl World {
     }
 
     fn reopen(&mut self, request: &OpenRequest, lease: &Lease) {
-        let resume = Resume {
-            started_ms_ago: 5_000,
-            rates_version: 1,
-            period: lease.period,
-            ceiling: lease.ceiling,
-            ceiling_version: lease.version,
-        };
-        let answer = self.ledger.open(&OpenRequest { resume: Some(resume), ..request.clone() }).unwrap();
+        let answer = self.ledger.open(&OpenRequest { resume: Some(resume_of(lease)), ..request.clone() }).unwrap();
         assert!(matches!(answer, OpenAnswer::Opened { again: true, .. }), "{answer:?}");
+    }
+}
+
+/// Of an attempt that began five seconds ago and obeys this lease.
+fn resume_of(lease: &Lease) -> Resume {
+    Resume {
+        started_ms_ago: 5_000,
+        rates_version: 1,
+        period: lease.period,
+        ceiling: lease.ceiling,
+        ceiling_version: lease.version,
     }
 }
 
@@ -319,12 +323,5 @@ fn nothing_turns_up_for_ever_after_a_restore() {
     world.pass_s(9 * DAY_S);
     assert!(matches!(world.change(settle("b")), Err(LedgerError::Missing(_))));
     let request = World::request("late", None);
-    let resume = Resume {
-        started_ms_ago: 5_000,
-        rates_version: 1,
-        period: lease.period,
-        ceiling: lease.ceiling,
-        ceiling_version: lease.version,
-    };
-    unknown(world.ledger.open(&OpenRequest { resume: Some(resume), ..request }));
+    unknown(world.ledger.open(&OpenRequest { resume: Some(resume_of(&lease)), ..request }));
 }
