@@ -196,11 +196,7 @@ impl FromStr for Microseconds {
 /// All nine digits, as programs want it: `0.000250000`.
 impl fmt::Display for Nanocredits {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let sign = if self.0 < 0 { "-" } else { "" };
-        let value = self.0.unsigned_abs();
-        let (whole, fraction) =
-            (value.checked_div(1_000_000_000).unwrap_or(0), value.checked_rem(1_000_000_000).unwrap_or(0));
-        f.pad(&format!("{sign}{whole}.{fraction:09}"))
+        Total(self.0.into()).fmt(f)
     }
 }
 
