@@ -143,7 +143,8 @@ impl Books<'_> {
         Ok(Some(promised.start))
     }
 
-    /// From the next period on, which begins with the next day where days follow months. The month that ends with it had its part.
+    /// From the next period on, which begins with a day where days follow months: the first one for which the part of the month before it
+    /// covers what was used of the month.
     fn set_next(
         &mut self,
         account: &Account,
@@ -154,13 +155,21 @@ impl Books<'_> {
         if let Some(start) = self.set_promised(account, limit, length)? {
             return Ok(start);
         }
-        let ends = day_end(self.now_s().saturating_add(CUT_AFTER_S));
-        if (account.length, length) != (PeriodLength::Month, PeriodLength::Day) || ends >= account.ends {
+        if (account.length, length) != (PeriodLength::Month, PeriodLength::Day) {
             return Ok(account.ends);
         }
-        let given = Period::given(account.limit, account.length, (account.period, ends))?;
-        self.end_at(account, given, ends);
-        Ok(ends)
+        let period = self.period(&account.owner, account.period)?;
+        let used = period.charged.plus(period.taken)?.plus(period.held)?;
+        let mut ends = day_end(self.now_s().saturating_add(CUT_AFTER_S));
+        while ends < account.ends {
+            let given = Period::given(account.limit, account.length, (account.period, ends))?;
+            if given.is_none_or(|given| given >= used) {
+                self.end_at(account, given, ends);
+                return Ok(ends);
+            }
+            ends = day_end(ends);
+        }
+        Ok(account.ends)
     }
 
     /// Nothing of the account starts from now on, and what runs stops at its next word; or it may again.

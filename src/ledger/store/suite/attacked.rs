@@ -44,13 +44,31 @@ fn a_length_that_is_set_back_gives_nothing_twice() {
     set(&mut world, "30", PeriodLength::Month, None);
     let (attempt, lease) = world.open("j", None);
     world.finish(attempt, &Usage::default(), lease.period);
-    spend(&mut world, 30);
+    spend(&mut world, 5);
     set(&mut world, "1", PeriodLength::Day, None);
-    assert_eq!(world.account().period_end, "2026-11-25T00:00:00Z");
+    // A credit a day: its part covers five of them when five days have passed.
+    assert_eq!(world.account().period_end, "2026-11-29T00:00:00Z");
     set(&mut world, "30", PeriodLength::Month, None);
     world.pass_s(2 * DAY_S);
     let account = world.account();
+    assert_eq!((account.period_end.as_str(), account.free.unwrap().0), ("2026-12-01T00:00:00Z", 25_000_000_000));
+    world.check();
+}
+
+/// Who has spent a month's credits gets those of its days when the month is over.
+#[test]
+fn days_that_follow_a_spent_month_give_nothing_of_it_again() {
+    let mut world = World::with_limit("5");
+    set(&mut world, "30", PeriodLength::Month, None);
+    let (attempt, lease) = world.open("j", None);
+    world.finish(attempt, &Usage::default(), lease.period);
+    spend(&mut world, 30);
+    set(&mut world, "1", PeriodLength::Day, None);
+    let account = world.account();
     assert_eq!((account.period_end.as_str(), account.free), ("2026-12-01T00:00:00Z", Some(Nanocredits::ZERO)));
+    world.pass_s(7 * DAY_S);
+    let account = world.account();
+    assert_eq!((account.period, account.free.unwrap().0), (PeriodLength::Day, 1_000_000_000));
     world.check();
 }
 

@@ -294,6 +294,9 @@ fn another_length_of_the_period_gives_nothing_twice_and_starves_nobody() {
     world.spend("2");
     world.set_limit("5", None, PeriodLength::Day, None);
     assert_eq!(world.stands(), "2 2 0 0 0");
+    // A credit of the month for each of two days.
+    world.pass_s(DAY_S);
+    assert_eq!(world.stands(), "2 2 0 0 0");
     world.pass_s(DAY_S);
     assert_eq!(world.stands(), "5 0 0 5 5");
 }
