@@ -1,9 +1,14 @@
-//! An account that a clock which was years ahead has moved into a period years ahead: put back by an operator.
+//! An account that a clock which was ahead has moved into a period that has not come: put back by an operator. What it was given for
+//! that period, and for those before it, is taken back.
 
-use super::rows::{Account, Period};
+use std::collections::BTreeSet;
+
+use super::rows::{Account, Entry, Period};
 use super::{Books, ms_to_us};
+use crate::domain::book::Source;
 use crate::domain::calendar::date;
 use crate::domain::lease::LEASE_MS;
+use crate::domain::units::Nanocredits;
 use crate::ledger::LedgerError;
 use crate::ledger::views::ChangeAnswer;
 
@@ -33,9 +38,61 @@ impl Books<'_> {
         }
         let account = self.shelf.account(user)?.unwrap_or(&before).clone();
         let told = format!("from {} to {}: {why}", date(before.period), date(start));
+        let (gained, owed) = self.booked_ahead(&account)?;
         let entry = self.of_account("repair", &account, by, &told);
         self.shelf.append(entry);
+        self.enter("brought", &account, owed, "owed in a period that has not come")?;
+        self.owe(user, gained)?;
+        self.enter("debt", &account, gained, "given for periods that have not come")?;
         self.answer(&account)
+    }
+
+    /// Part of what is owed, which corrects the account's period.
+    fn enter(
+        &mut self,
+        kind: &'static str,
+        account: &Account,
+        amount: Nanocredits,
+        why: &str,
+    ) -> Result<(), LedgerError> {
+        if amount > Nanocredits::ZERO {
+            self.correct_period(account, Nanocredits::ZERO.less(amount)?)?;
+            let entry = self.of_account(kind, account, "ledger", why);
+            self.shelf.append(Entry { source: Source::DEBT.0, amount, ..entry });
+        }
+        Ok(())
+    }
+
+    /// Of periods that have not come: what the account has had of them, and how much of its debt was made in them. Each of them
+    /// has again all that it gives, for when it comes.
+    fn booked_ahead(&mut self, account: &Account) -> Result<(Nanocredits, Nanocredits), LedgerError> {
+        let owner = account.owner.as_str();
+        let (unused, owed) = self.shelf.booked_ahead(owner, account.ends)?;
+        let mut gained = unused.less(self.passed_unused(account)?)?.at_least_zero();
+        let ahead: BTreeSet<_> = self.shelf.spans(owner, account.ends, i64::MAX)?.into_iter().collect();
+        for (start, _) in ahead {
+            let period = self.period(owner, start)?;
+            let (limit, charged) = (period.limit, period.charged);
+            let used = charged.plus(period.taken)?;
+            if limit.is_none() || used <= Nanocredits::ZERO {
+                continue;
+            }
+            gained = gained.plus(used)?;
+            let returned = Nanocredits::ZERO.less(charged)?;
+            self.shelf.change_period(owner, start, |period| period.taken = returned);
+            let entry = self.of_account("adjust", account, "ledger", "given for a period that has not come");
+            self.shelf.append(Entry { period: start, source: Source::ALLOWANCE.0, amount: used, ..entry });
+        }
+        Ok((gained, owed))
+    }
+
+    /// What periods gave that have passed unused before the account's.
+    fn passed_unused(&mut self, account: &Account) -> Result<Nanocredits, LedgerError> {
+        let Some(limit) = account.limit else { return Ok(Nanocredits::ZERO) };
+        let before = self.shelf.spans(&account.owner, i64::MIN, account.period)?;
+        let last = before.into_iter().map(|(_, ends)| ends).filter(|ends| *ends <= account.period).max();
+        let from_s = last.unwrap_or(account.period);
+        Ok(Period::given_between(limit, account.length, from_s, account.period)?)
     }
 
     /// The period that holds the ledger's time, made where there is none.

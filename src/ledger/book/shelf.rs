@@ -1,6 +1,6 @@
 //! The rows that a transaction has taken out of the store, what became of them, and how an operation that fails is undone.
 
-mod claims;
+mod lookups;
 
 use std::collections::{BTreeSet, HashMap};
 

@@ -3,6 +3,7 @@
 use uuid::Uuid;
 
 use super::table::{ACCOUNT, ATTEMPT, GRANT, JOB, KEY, PERIOD, RESERVATION};
+pub(crate) use super::usage::booked_ahead;
 use super::{Row, Store, Table, Value};
 use crate::domain::book::Source;
 use crate::domain::capacity::Capacity;
@@ -212,10 +213,10 @@ fn virtual_time(row: &mut Row) -> Loaded<VirtualTime> {
 }
 
 fn capacity(row: &mut Row) -> Loaded<Option<Capacity>> {
-    let (cpu_us, alive_us, heard_us) = (row.maybe_int()?, row.maybe_int()?, row.maybe_int()?);
+    let [cpu_us, gpu_us, alive_us, heard_us] = [row.maybe_int()?, row.maybe_int()?, row.maybe_int()?, row.maybe_int()?];
     let count = |us: Option<i64>| us.and_then(|us| u64::try_from(us).ok());
-    let known = count(cpu_us).zip(count(alive_us)).zip(heard_us);
-    Ok(known.map(|((cpu_us, alive_us), heard_us)| Capacity { cpu_us, alive_us, heard_us }))
+    let known = count(cpu_us).zip(count(gpu_us)).zip(count(alive_us)).zip(heard_us);
+    Ok(known.map(|(((cpu_us, gpu_us), alive_us), heard_us)| Capacity { cpu_us, gpu_us, alive_us, heard_us }))
 }
 
 /// All but its card, of which the row has the version.
@@ -399,9 +400,8 @@ pub(crate) fn paid(store: &mut dyn Store, attempt: &Attempt) -> Loaded<Vec<Paid>
 
 /// The body and the answer under an idempotency key.
 pub(crate) fn once(store: &mut dyn Store, key: &str) -> Loaded<Option<(String, String)>> {
-    one(store.query("SELECT body, answer FROM once WHERE key = $1", &[key.into()])?, |mut row| {
-        Ok((row.text()?, row.text()?))
-    })
+    let found = store.query("SELECT body, answer FROM once WHERE key = $1", &[key.into()])?;
+    one(found, |mut row| Ok((row.text()?, row.text()?)))
 }
 
 /// Rate cards, the newest first; none before the first change.

@@ -1,7 +1,8 @@
-//! The usage report, out of the sums of days.
+//! Sums over days and entries: the usage report, and what an account had of periods that have not come.
 
 use super::views::rfc3339_s;
 use super::{Row, Store, Value, read_wide, wide_sum};
+use crate::domain::book::Source;
 use crate::domain::calendar::{day_end, month_end, month_start};
 use crate::domain::units::{Microseconds, Nanocredits};
 use crate::ledger::LedgerError;
@@ -80,4 +81,22 @@ fn too_much(row: &UsageRow) -> LedgerError {
          each account (each=true)",
         row.period_start
     ))
+}
+
+/// Of an account in periods that begin at `from_s` or later, since it was repaired last: what those that passed unused have given, and
+/// the debt that was made in them.
+pub(crate) fn booked_ahead(
+    store: &mut dyn Store,
+    owner: &str,
+    from_s: i64,
+) -> Result<(Nanocredits, Nanocredits), LedgerError> {
+    let sql = "SELECT CAST(coalesce(sum(CASE WHEN kind = 'unused' THEN amount END), 0) AS BIGINT), \
+               CAST(coalesce(sum(CASE WHEN kind = 'debt' THEN amount WHEN kind = 'adjust' AND source = $3 AND amount < 0 THEN \
+               -amount END), 0) AS BIGINT) FROM entry WHERE owner = $1 AND period >= $2 AND number > \
+               (SELECT coalesce(max(number), 0) FROM entry WHERE owner = $1 AND kind = 'repair')";
+    let mut sums = (Nanocredits::ZERO, Nanocredits::ZERO);
+    for mut row in store.query(sql, &[owner.into(), from_s.into(), Source::DEBT.0.into()])? {
+        sums = (row.nanocredits()?, row.nanocredits()?);
+    }
+    Ok(sums)
 }

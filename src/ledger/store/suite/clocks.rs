@@ -105,3 +105,120 @@ fn an_account_that_is_years_ahead_is_put_back() {
     world.open("l", None);
     world.check();
 }
+
+impl Both {
+    /// The clock goes years ahead, is believed, and the account is looked at; then it is set back.
+    fn go_ahead(&self, world: &mut World, days: i64, meanwhile: impl FnOnce(&mut World)) {
+        self.jump_s(days * DAY_S);
+        world.ledger.trust_clock("op", "w").unwrap();
+        world.account();
+        meanwhile(world);
+        self.jump_s(-days * DAY_S);
+        world.ledger.trust_clock("op", "w").unwrap();
+    }
+}
+
+fn repair(world: &mut World) -> AccountView {
+    world.change(Change::RepairPeriod { user: "u".into(), by: "op".into(), why: "w".into() }).unwrap();
+    world.check();
+    world.account()
+}
+
+fn spend(world: &mut World, credits: u64) {
+    let (by, key) = (String::new(), Uuid::now_v7().to_string());
+    world.change(Change::ChargeTokens { job: "j".into(), count: credits * 200_000, by, key }).unwrap();
+}
+
+fn adjust(world: &mut World, credits: i64) {
+    let (by, why, key) = ("t".to_owned(), String::new(), Uuid::now_v7().to_string());
+    let amount = Nanocredits(credits * 1_000_000_000);
+    world.change(Change::Adjust { user: "u".into(), amount, grant: None, expires_at: None, by, why, key }).unwrap();
+}
+
+/// `left debt corrected`, in credits.
+fn stands(account: &AccountView) -> String {
+    let left = account.left.map_or("none".to_owned(), |left| left.for_people().to_string());
+    assert_eq!(account.limit.map(|limit| limit.0 - account.current.0), account.left.map(|left| left.0));
+    format!("{left} {} {}", account.debt.for_people(), account.corrected.for_people())
+}
+
+fn with_job() -> (World, Both) {
+    let (mut world, clock) = world();
+    let (attempt, lease) = world.open("j", None);
+    world.finish(attempt, &Usage::default(), lease.period);
+    (world, clock)
+}
+
+/// Ten years of allowances, carried over in a moment.
+#[test]
+fn a_repair_takes_back_what_was_carried_over_ahead_of_time() {
+    let (mut world, clock) = with_job();
+    let (by, why) = ("t".to_owned(), String::new());
+    let (limit, period) = (Some(Nanocredits(5_000_000_000)), PeriodLength::Day);
+    world
+        .change(Change::SetLimit { user: "u".into(), limit, period, since: None, carry_over: Some(true), by, why })
+        .unwrap();
+    spend(&mut world, 2);
+    clock.go_ahead(&mut world, 3_650, |world| assert!(world.account().left.unwrap().0 > 18_000_000_000_000));
+    assert_eq!(stands(&repair(&mut world)), "3 0 -18245");
+    // The days that did pass unused count: the first of them was moved into, and the last one is today.
+    let (mut world, clock) = with_job();
+    let (by, why) = ("t".to_owned(), String::new());
+    world
+        .change(Change::SetLimit { user: "u".into(), limit, period, since: None, carry_over: Some(true), by, why })
+        .unwrap();
+    clock.pass_s(3 * DAY_S);
+    clock.go_ahead(&mut world, 365, |_| ());
+    assert_eq!(repair(&mut world).left, Some(Nanocredits(20_000_000_000)));
+    clock.pass_s(DAY_S);
+    assert_eq!(world.account().left, Some(Nanocredits(25_000_000_000)));
+    world.check();
+}
+
+#[test]
+fn a_repair_brings_back_a_debt_that_was_paid_ahead_of_time() {
+    let (mut world, clock) = with_job();
+    adjust(&mut world, -105);
+    clock.go_ahead(&mut world, 3_650, |world| assert_eq!(world.account().debt, Nanocredits::ZERO));
+    assert_eq!(repair(&mut world).debt.0, 100_000_000_000);
+    clock.pass_s(20 * DAY_S);
+    assert_eq!(stands(&world.account()), "0 0 -5");
+    clock.pass_s(DAY_S);
+    assert_eq!(stands(&world.account()), "5 0 0");
+    world.check();
+}
+
+/// What was used and corrected ahead of time is paid by the period of now, and the one that was ahead gives all that it has once it comes.
+#[test]
+fn a_repair_charges_now_what_was_used_ahead_of_time() {
+    let (mut world, clock) = with_job();
+    spend(&mut world, 1);
+    clock.go_ahead(&mut world, 1, |world| {
+        spend(world, 3);
+        adjust(world, -4);
+    });
+    // Of 5 credits 1 is charged today; 3 were tomorrow, and 2 of the correction; the rest of it, 2, was owed there.
+    assert_eq!(stands(&repair(&mut world)), "-3 3 -7");
+    clock.pass_s(DAY_S);
+    let account = world.account();
+    assert_eq!((account.left, account.debt.0), (Some(Nanocredits(2_000_000_000)), 0));
+    world.check();
+    let again = world.change(Change::RepairPeriod { user: "u".into(), by: "op".into(), why: "w".into() }).unwrap();
+    assert!(again.again);
+}
+
+#[test]
+fn a_limit_that_was_raised_ahead_of_time_is_no_fault() {
+    let (mut world, clock) = with_job();
+    clock.go_ahead(&mut world, 3_650, |world| {
+        world.limit("100").unwrap();
+    });
+    repair(&mut world);
+    clock.pass_s(DAY_S);
+    spend(&mut world, 50);
+    world.limit("1").unwrap();
+    let (user, period, by, why) = ("u".to_owned(), PeriodLength::Day, "t".to_owned(), String::new());
+    let (limit, since) = (Some(Nanocredits(1_000_000_000)), Some(crate::ledger::views::LimitSince::Now));
+    world.change(Change::SetLimit { user, limit, period, since, carry_over: None, by, why }).unwrap();
+    world.check();
+}

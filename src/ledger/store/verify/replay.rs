@@ -132,6 +132,8 @@ impl Account {
                 self.debt += amount;
             }
             "brought" => self.periods.entry(period).or_default().corrected -= amount,
+            // The limit that was set while the account was ahead counts from here on.
+            "repair" => self.limits.extend(self.limits.last().map(|(_, limit)| (period, *limit))),
             "limit" => self.limits.push((period, if amount < 0 { UNLIMITED } else { amount })),
             _ => return,
         }

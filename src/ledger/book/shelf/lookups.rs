@@ -1,6 +1,7 @@
-//! What is somebody's from its first use on: names of accounts, and keys that make a repeat harmless.
+//! What is looked up beside the rows: whose a name is, what was answered under a key, and what entries say.
 
 use super::{Shelf, load};
+use crate::domain::units::Nanocredits;
 use crate::domain::user_name::folded;
 use crate::ledger::LedgerError;
 
@@ -29,5 +30,15 @@ impl Shelf<'_> {
 
     pub(in crate::ledger::book) fn put_once(&mut self, key: String, body: String, answer: String) {
         self.once.push((key, body, answer));
+    }
+
+    /// Of periods that begin at `from_s` or later, since the account was repaired last: what those that passed unused have given, and
+    /// the debt that was made in them. Of this transaction there is nothing: its clock is not ahead.
+    pub(in crate::ledger::book) fn booked_ahead(
+        &mut self,
+        owner: &str,
+        from_s: i64,
+    ) -> Result<(Nanocredits, Nanocredits), LedgerError> {
+        load::booked_ahead(self.store, owner, from_s)
     }
 }
