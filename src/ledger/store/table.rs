@@ -144,6 +144,7 @@ pub(super) static ATTEMPT_BURNS: Table = Table {
         "rate_from",
         "last_entry",
         "could_cpu_us",
+        "could_gpu_us",
         "alive_us",
         "heard_us",
     ],
@@ -192,6 +193,7 @@ const ATTEMPT_COLUMNS: &[&str] = &[
     "last_entry",
     "secret_hash",
     "could_cpu_us",
+    "could_gpu_us",
     "alive_us",
     "heard_us",
 ];
