@@ -90,11 +90,11 @@ impl Capacity {
         let heaviest = usage.gpus.iter().map(|(uuid, gpu)| weight(uuid, gpu)).max().unwrap_or(0);
         let used: u128 = before.gpus.iter().map(|(uuid, gpu)| u128::from(known(uuid)) * weight(uuid, gpu)).sum();
         let could = (u128::from(weighted_us) * PPM).max(u128::from(most) * heaviest);
-        let mut left = could.checked_sub(used).unwrap_or_default();
+        let mut left = could.max(used) - used;
         for (uuid, gpu) in &mut usage.gpus {
             let (known_us, weight) = (known(uuid), weight(uuid, gpu));
             let said = of(gpu);
-            let more = u128::from(said.0.min(most).checked_sub(known_us).unwrap_or_default());
+            let more = u128::from(said.0.min(most).max(known_us) - known_us);
             let more = left.checked_div(weight).map_or(more, |of_left| more.min(of_left));
             left -= more * weight;
             said.0 = said.0.min(narrowed(u128::from(known_us) + more));

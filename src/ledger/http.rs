@@ -31,7 +31,7 @@ pub struct Service {
 }
 
 /// A connection to a service. It is kept between questions.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct HttpLedger {
     client: Client,
     base: Url,
@@ -303,6 +303,10 @@ impl Ledger for HttpLedger {
         }
     }
 
+    fn second_line(&self) -> Option<Box<dyn Ledger>> {
+        Some(Box::new(self.clone()))
+    }
+
     fn read(&mut self, query: &Query) -> Result<View, LedgerError> {
         /// A page of jobs.
         #[derive(Deserialize)]
@@ -325,6 +329,11 @@ impl Ledger for HttpLedger {
             }
             Query::Job { job } => View::Job(Some(self.get(&["jobs", job], &[])?)),
             Query::Stopped { job, .. } => View::Stopped(self.get(&["jobs", job, "stopped"], &[])?),
+            Query::AttemptStop { attempt, wait_ms } => {
+                let asked = self.request(Method::GET, &["attempts", &attempt.to_string(), "stopped"]);
+                let most = ANSWER_MAX + Duration::from_millis(*wait_ms);
+                View::Stopped(self.ask(asked.query(&[("waitMs", wait_ms)]).timeout(most))?)
+            }
             Query::Keys { .. } => View::Keys(self.get(&["keys"], &[])?),
             Query::Usage { whose, range } => {
                 let mut parameters = vec![("by", range.by.as_str().to_owned())];

@@ -64,6 +64,11 @@ pub trait Ledger: Send {
     /// See [`LedgerError`].
     fn new_key(&mut self, key: &NewKey) -> Result<Secret, LedgerError>;
 
+    /// Another line to the same ledger, for a question that is kept there. `None` where none is: a look costs next to nothing.
+    fn second_line(&self) -> Option<Box<dyn Ledger>> {
+        None
+    }
+
     /// Reads.
     ///
     /// # Errors

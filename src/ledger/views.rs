@@ -33,6 +33,9 @@ pub enum Query {
     /// → [`View::Stopped`]: a look that costs next to nothing, for a sidecar between two reports; of a job of `only` where one is given.
     #[rustfmt::skip] // A relay of an earlier version knows no such field.
     Stopped { job: String, #[serde(default, skip_serializing_if = "Option::is_none")] only: Option<String> },
+    /// → [`View::Stopped`]: for the sidecar of an attempt, between two reports. A service keeps the question until the job is stopped, for
+    /// `wait_ms` at most; others answer at once, and at next to no cost.
+    AttemptStop { attempt: Uuid, wait_ms: u64 },
     /// → [`View::Keys`]: all of them, or the one of this id.
     Keys { id: Option<String> },
     /// → [`View::Usage`]: days or months.

@@ -387,11 +387,8 @@ impl Keeper<'_> {
     fn keep_spool(&mut self, running: &mut Running, now_us: u64) {
         if running.figures.spool_is_due(now_us, micros(self.options.interval)) {
             self.write_spool(&running.job);
-            if let Ok(handle) = self.spool.handle() {
-                let (attempt, job) = (self.attempt.identity.attempt, self.attempt.identity.job.clone());
-                let kept = Box::new(super::leases::kept(attempt, &running.job));
-                running.uplink.ask(Question::Keep { spool: handle, job, kept });
-            }
+            let kept = super::leases::kept(self.attempt.identity.attempt, &running.job);
+            running.uplink.keep(|| self.spool.handle(), kept);
             self.recapture_strays(running);
             running.members = self.plan.containment().members();
             running.figures.sample(&self.plan);

@@ -31,6 +31,7 @@ pub mod relay;
 mod socket;
 pub mod spool;
 mod stand_in;
+mod stops;
 pub mod summary;
 pub mod task;
 mod termination;

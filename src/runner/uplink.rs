@@ -5,9 +5,12 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::Builder;
 use std::time::Duration;
+
+use uuid::Uuid;
 
 use super::origin::Origin;
 use crate::ledger::location::{Connect, Location};
@@ -20,6 +23,8 @@ use crate::sys::clock::{Clock, SystemClock};
 use crate::sys::process::schedule_first;
 
 const STACK_BYTES: usize = 512 * 1024;
+/// So often is looked whether an operator stopped the job, where the ledger keeps no question about that.
+const LOOK_US: u64 = 1_000_000;
 
 /// What the thread is to do.
 #[derive(Debug)]
@@ -27,10 +32,9 @@ pub(super) enum Question {
     Open(Box<OpenRequest>),
     Report(Box<Report>),
     Finish(Box<Finish>),
-    /// Make what was written to the spool survive a power cut, and look whether an operator stopped the job meanwhile.
+    /// Make what was written to the spool survive a power cut.
     Keep {
         spool: File,
-        job: String,
         kept: Box<Kept>,
     },
 }
@@ -62,6 +66,8 @@ pub(super) struct Uplink {
     questions: Sender<Question>,
     answers: Receiver<Answered>,
     bell: Arc<Bell>,
+    /// The thread has something to keep. While the disk is slow, nothing more is piled up in front of reports.
+    is_keeping: Arc<AtomicBool>,
 }
 
 impl Uplink {
@@ -70,22 +76,39 @@ impl Uplink {
         let (questions, inbox) = channel::<Question>();
         let (outbox, answers) = channel::<Answered>();
         let bell = Arc::new(Bell::new()?);
-        let ring = Arc::clone(&bell);
+        let is_keeping = Arc::new(AtomicBool::new(false));
+        let answering = Answering { outbox, bell: Arc::clone(&bell) };
+        let kept = Arc::clone(&is_keeping);
         Builder::new().name("uplink".to_owned()).stack_size(STACK_BYTES).spawn(move || {
             // The job's own threads must not keep its answers waiting.
             schedule_first();
-            let mut line = Line { location, connect, ledger: None, started_at_us, origin: None };
-            while let Ok(question) = inbox.recv() {
+            let mut line =
+                Line { location, connect, ledger: None, started_at_us, origin: None, answering, look_at_us: None };
+            while let Some(question) = line.next(&inbox) {
+                let is_keep = matches!(question, Question::Keep { .. });
                 let sent_us = SystemClock.boottime_us();
-                let Some(answer) = line.ask(question) else { continue };
-                let took_us = SystemClock.boottime_us().saturating_sub(sent_us);
-                if outbox.send(Answered { sent_us, took_us, answer }).is_err() {
+                let answer = line.ask(question);
+                if is_keep {
+                    kept.store(false, Ordering::Release);
+                }
+                if answer.is_some_and(|answer| !line.answering.answer(sent_us, answer)) {
                     return;
                 }
-                ring.ring();
             }
         })?;
-        Ok(Self { questions, answers, bell })
+        Ok(Self { questions, answers, bell, is_keeping })
+    }
+
+    /// Keeps what was written to the spool, unless that of before is still being kept.
+    pub(super) fn keep(&self, spool: impl FnOnce() -> io::Result<File>, kept: Kept) {
+        if self.is_keeping.load(Ordering::Acquire) {
+            return;
+        }
+        // Where the file has no other handle now, it has one in a moment.
+        if let Ok(spool) = spool() {
+            self.is_keeping.store(true, Ordering::Release);
+            self.ask(Question::Keep { spool, kept: Box::new(kept) });
+        }
     }
 
     /// Asks; the answer rings the bell.
@@ -111,6 +134,23 @@ impl Uplink {
     }
 }
 
+/// The way back to the keeper.
+#[derive(Clone)]
+struct Answering {
+    outbox: Sender<Answered>,
+    bell: Arc<Bell>,
+}
+
+impl Answering {
+    /// Whether somebody is there to take it.
+    fn answer(&self, sent_us: u64, answer: Answer) -> bool {
+        let took_us = SystemClock.boottime_us().saturating_sub(sent_us);
+        let is_sent = self.outbox.send(Answered { sent_us, took_us, answer }).is_ok();
+        self.bell.ring();
+        is_sent
+    }
+}
+
 struct Line {
     location: Location,
     connect: Connect,
@@ -118,9 +158,45 @@ struct Line {
     started_at_us: i64,
     /// Once it is open.
     origin: Option<Origin>,
+    answering: Answering,
+    /// When it looks next whether the job was stopped; `None` where a question about that is kept.
+    look_at_us: Option<u64>,
 }
 
 impl Line {
+    /// The next question; meanwhile it looks whether the job was stopped, with nothing else to ask.
+    fn next(&mut self, inbox: &Receiver<Question>) -> Option<Question> {
+        loop {
+            let Some(at_us) = self.look_at_us else { return inbox.recv().ok() };
+            let wait = Duration::from_micros(at_us.saturating_sub(SystemClock.boottime_us()));
+            match inbox.recv_timeout(wait) {
+                Ok(question) => return Some(question),
+                Err(RecvTimeoutError::Disconnected) => return None,
+                Err(RecvTimeoutError::Timeout) => self.look(),
+            }
+        }
+    }
+
+    fn look(&mut self) {
+        let Some(attempt) = self.origin.as_ref().map(|origin| origin.identity.attempt) else { return };
+        let sent_us = SystemClock.boottime_us();
+        let found = self.with_ledger(|ledger| ledger.read(&Query::AttemptStop { attempt, wait_ms: 0 }));
+        self.look_at_us = Some(SystemClock.boottime_us().saturating_add(LOOK_US));
+        if matches!(found, Ok(View::Stopped(true))) {
+            self.look_at_us = None;
+            self.answering.answer(sent_us, Answer::Stopped);
+        }
+    }
+
+    /// Once the attempt is open: a service keeps a question whether its job was stopped, of others it is asked again and again.
+    fn watch_stops(&mut self, attempt: Uuid) {
+        let second = self.ledger.as_ref().and_then(|ledger| ledger.second_line());
+        let answering = self.answering.clone();
+        let told = move || _ = answering.answer(SystemClock.boottime_us(), Answer::Stopped);
+        let is_watched = second.is_some_and(|ledger| super::stops::watch(ledger, attempt, || true, told).is_ok());
+        self.look_at_us = (!is_watched).then(|| SystemClock.boottime_us().saturating_add(LOOK_US));
+    }
+
     fn ask(&mut self, question: Question) -> Option<Answer> {
         let now_us = SystemClock.realtime_us();
         let origin = self.origin.clone();
@@ -137,12 +213,11 @@ impl Line {
                 Some(origin) => origin.finish(ledger, &finish, now_us),
                 None => ledger.finish(&finish),
             })),
-            Question::Keep { spool, job, kept } => {
+            Question::Keep { spool, kept } => {
                 spool.sync_data().ok();
                 // Where it fails, the next comes in a moment.
                 self.with_ledger(|ledger| ledger.keep(&kept)).ok();
-                let stopped = self.with_ledger(|ledger| ledger.read(&Query::Stopped { job, only: None }));
-                return matches!(stopped, Ok(View::Stopped(true))).then_some(Answer::Stopped);
+                return None;
             }
         })
     }
@@ -152,7 +227,9 @@ impl Line {
         if let OpenAnswer::Opened { rates, .. } = &answer {
             let OpenRequest { identity, resources, limit, secret, .. } = request;
             let (rates_version, started_at_us) = (rates.version, self.started_at_us);
+            let attempt = identity.attempt;
             self.origin = Some(Origin { identity, resources, limit, secret, rates_version, started_at_us });
+            self.watch_stops(attempt);
         }
         Ok(answer)
     }

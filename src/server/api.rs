@@ -1,10 +1,11 @@
 //! What sidecars and the assistant's backend say: attempts and tokens.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query as Parameters, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
@@ -25,7 +26,12 @@ use crate::ledger::views::{Change, ChangeAnswer, RESERVED_MS};
 
 /// Its routes.
 pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
-    OpenApiRouter::new().routes(routes!(open)).routes(routes!(report)).routes(routes!(finish)).routes(routes!(tokens))
+    OpenApiRouter::new()
+        .routes(routes!(open))
+        .routes(routes!(report))
+        .routes(routes!(finish))
+        .routes(routes!(attempt_stopped))
+        .routes(routes!(tokens))
 }
 
 pub(super) fn attempt_id(text: &str) -> Result<Uuid, Problem> {
@@ -124,6 +130,44 @@ async fn finish(
     }
 }
 
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct Kept {
+    /// How long the question may be kept, in ms: 55000 at most.
+    #[serde(default)]
+    wait_ms: u64,
+}
+
+#[utoipa::path(get, path = "/attempts/{attempt}/stopped", summary = "Whether an operator stopped the job of an attempt. Kept until it is so, for waitMs at most.", params(("attempt" = Uuid, Path, description = "a UUIDv7"), Kept), responses((status = 200, description = "True where it was.", body = bool), Refusals))]
+async fn attempt_stopped(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Path(attempt): Path<String>,
+    kept: Result<Parameters<Kept>, axum::extract::rejection::QueryRejection>,
+) -> Result<Json<bool>, Problem> {
+    caller.may_report()?;
+    let attempt = attempt_id(&attempt)?;
+    let Parameters(Kept { wait_ms }) = kept.map_err(|error| Problem::malformed(error.body_text()))?;
+    bounds::kept_ms(wait_ms)?;
+    // Asked before it is looked at, so that no stop falls in between.
+    let mut told = app.stops.ask(attempt);
+    let found = app.pools.stops.with(move |ledger| ledger.attempt_stops(&[attempt])).await?;
+    // To who may not see it, an attempt is as unknown as one that there is not: it goes on.
+    let found = found.into_iter().find(|stop| caller.may_see(&stop.owner).is_ok());
+    if found.as_ref().is_some_and(|stop| stop.is_stopped) {
+        return Ok(Json(true));
+    }
+    let mut stopping = app.stopping.clone();
+    let mut inside = app.doors.enter(caller.door());
+    tokio::select! {
+        is_told = told.wait_for(|stopped| *stopped), if found.is_some() => Ok(Json(is_told.is_ok())),
+        () = inside.ended() => Err(Problem::unauthorized()),
+        () = tokio::time::sleep(Duration::from_millis(wait_ms)) => Ok(Json(false)),
+        _ = stopping.wait_for(|stopped| *stopped) => Ok(Json(false)),
+    }
+}
+
 /// Makes a change.
 pub(super) async fn change(app: &App, caller: &Caller, change: Change) -> Result<Json<ChangeAnswer>, Problem> {
     Ok(Json(try_change(app, caller, change).await?))
@@ -131,7 +175,12 @@ pub(super) async fn change(app: &App, caller: &Caller, change: Change) -> Result
 
 /// The same, for who has to know why it failed.
 pub(super) async fn try_change(app: &App, caller: &Caller, change: Change) -> Result<ChangeAnswer, LedgerError> {
-    match app.poster.ask(Work::Change(Box::new(change)), caller.only()).await? {
+    let stops = matches!(change, Change::StopJob { .. } | Change::Suspend { .. });
+    let outcome = app.poster.ask(Work::Change(Box::new(change)), caller.only()).await?;
+    if stops {
+        app.stops.look();
+    }
+    match outcome {
         Outcome::Changed(answer) => Ok(answer),
         _ => Err(LedgerError::unasked()),
     }

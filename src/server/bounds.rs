@@ -156,6 +156,11 @@ pub(super) fn tokens(what: &str, tokens: u64) -> Checked {
     count(what, tokens)
 }
 
+/// How long a question is kept. A request that takes a minute is given up.
+pub(super) fn kept_ms(ms: u64) -> Checked {
+    within(ms <= 55_000, "waitMs", "55000 at most")
+}
+
 /// How long tokens are reserved for.
 pub(super) fn reserved_ms(ms: u64) -> Checked {
     within((1..=RESERVED_MAX_MS).contains(&ms), "lastsMs", "from 1 to 86400000, a day")

@@ -24,6 +24,7 @@ mod pool;
 mod poster;
 mod problem;
 mod reads;
+mod stops;
 mod waiting;
 mod webhook;
 
@@ -54,6 +55,7 @@ use self::keys::Keys;
 use self::metrics::Metrics;
 use self::pool::Pools;
 use self::poster::Poster;
+use self::stops::Stops;
 use self::waiting::Waiting;
 pub use self::webhook::Webhook;
 use crate::ledger::keys::Secret;
@@ -97,6 +99,7 @@ struct App {
     waiting: Arc<Waiting>,
     watched: Arc<Watched>,
     doors: Arc<Doors>,
+    stops: Arc<Stops>,
     /// In which a proxy in front names users.
     trust_header: Option<HeaderName>,
     /// Whether cookies are for encrypted connections alone.
@@ -121,6 +124,7 @@ impl App {
             waiting,
             watched: Arc::default(),
             doors: Arc::default(),
+            stops: Arc::default(),
             tls: options.tls.is_some(),
             trust_header: options.trust_header.clone(),
             stopping,
@@ -158,7 +162,8 @@ pub async fn serve(
     let (stopped, stopping) = watch::channel(false);
     let started = App::start(&options, stopping.clone()).await;
     let (app, thread) = started.map_err(|error| format!("{}: {error}", options.db))?;
-    let (pools, doors, metrics) = (app.pools.clone(), Arc::clone(&app.doors), app.metrics.clone());
+    let (pools, doors, stops) = (app.pools.clone(), Arc::clone(&app.doors), Arc::clone(&app.stops));
+    let metrics = app.metrics.clone();
     let sending = options.webhook.map(|webhook| webhook.start(options.db.clone(), metrics)).transpose()?;
     let listener = TcpListener::bind(options.listen)
         .await
@@ -172,9 +177,10 @@ pub async fn serve(
         stopped.send(true).ok();
     });
     let looking = tokio::spawn(doors.watch(Arc::clone(&pools.sessions), stopping.clone()));
+    let watching = tokio::spawn(stops.watch(Arc::clone(&pools.stops), stopping.clone()));
     connections::serve(listener, acceptor, router, stopping, DRAIN_MAX).await;
-    // It ends with `stopping`.
-    looking.await.ok();
+    // They end with `stopping`.
+    let _ended = tokio::join!(looking, watching);
     pools.close().await;
     // The writer ends when nobody can ask it any more, after the last commit.
     drop(app);

@@ -32,6 +32,8 @@ pub(super) struct Pools {
     pub(super) sessions: Arc<Sessions>,
     /// Of its own, since it may have to wait for the poster.
     pub(super) session_writer: Arc<Sessions>,
+    /// For sidecars that ask whether their job was stopped: they wait for nobody else.
+    pub(super) stops: Arc<Sessions>,
 }
 
 impl Pools {
@@ -42,6 +44,7 @@ impl Pools {
             key_readers: Readers::of(db, KEY_READERS_MAX),
             sessions: Sessions::of(db, SESSION_READERS_MAX),
             session_writer: Sessions::of(db, 1),
+            stops: Sessions::of(db, 1),
         }
     }
 
@@ -50,6 +53,7 @@ impl Pools {
         self.key_readers.close().await;
         self.sessions.close().await;
         self.session_writer.close().await;
+        self.stops.close().await;
     }
 }
 

@@ -29,6 +29,7 @@ mod sessions;
 mod socket;
 #[path = "../station.rs"]
 mod station;
+mod stops;
 mod streams;
 mod text;
 mod webhook;

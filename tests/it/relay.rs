@@ -13,7 +13,7 @@ use jobmeter::ledger::protocol::{
     AttemptIdentity, Finish, JobKind, Lease, OpenAnswer, OpenRequest, Reason, Report, Resources,
 };
 use jobmeter::ledger::relay::{Kept, RelayLedger, Session, begin};
-use jobmeter::ledger::views::{Change, Query};
+use jobmeter::ledger::views::{Change, Query, View};
 use jobmeter::ledger::{Ledger, LedgerError};
 use uuid::Uuid;
 
@@ -245,4 +245,23 @@ fn what_a_lost_wrapper_had_burned_is_charged() {
     let job = station.json(&["jobs", "show", "pod"]);
     assert_eq!((job["state"].as_str(), micros(&job["virtual"]["cpu_seconds"])), (Some("ended"), 500_000));
     station.verify();
+}
+
+/// The relay keeps the question at the ledger, and the wrapper is answered at once.
+#[test]
+fn a_wrapper_is_told_of_a_stop_by_its_relay() {
+    let station = Station::new();
+    let relay = Relay::start(&station);
+    let session = begun(&relay.socket);
+    let mut ledger = RelayLedger::resume(&relay.socket, &session).unwrap();
+    let (attempt, _) = opened(&mut ledger);
+    let asked = Query::AttemptStop { attempt, wait_ms: 50_000 };
+    assert_eq!(ledger.read(&asked).unwrap(), View::Stopped(false));
+    let others = ledger.read(&Query::AttemptStop { attempt: Uuid::now_v7(), wait_ms: 0 });
+    assert!(matches!(others, Err(LedgerError::Refused(_))), "{others:?}");
+    station.ok(&["jobs", "stop", "pod", "--why", "test"]);
+    awaited(|| match ledger.read(&asked).unwrap() {
+        View::Stopped(true) => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
 }

@@ -132,6 +132,8 @@ fn reading() -> Vec<Ask<'static>> {
         ("reader", "GET /api/v1/jobs/job-"),
         ("reader", "GET /api/v1/jobs/%ff"),
         ("reader", "GET /api/v1/jobs/job-1/stopped"),
+        ("node", "GET /api/v1/attempts/none-such/stopped"),
+        ("node", "GET /api/v1/attempts/0199f2a0-0000-7000-8000-000000000001/stopped?waitMs=60000"),
         ("node", "GET /api/v1/jobs/none-such/stopped"),
         ("reader", "GET /api/v1/users/a%1bb/credits"),
         ("reader", "GET /api/v1/users/ann/usage?month=2001-13"),

@@ -1,5 +1,7 @@
 //! A ledger on a store: operations in transactions, several in one where they come together.
 
+use uuid::Uuid;
+
 use super::plausible::{self, Plausible, SEEN, Seen};
 use super::table::CLOCK;
 use super::{Concerned, JobStop, Locked, Store, save};
@@ -21,12 +23,14 @@ pub struct StoreLedger<S> {
     /// As the last transaction left them; none after whatever else wrote, or failed.
     kept: Kept,
     clock: Plausible,
+    /// Whose job was not stopped when it was asked for last.
+    pub(super) unstopped: Option<Uuid>,
 }
 
 impl<S: Store> StoreLedger<S> {
     /// On an open store.
     pub fn new(store: S) -> Self {
-        Self { store, freed: Vec::new(), kept: Kept::default(), clock: Plausible::default() }
+        Self { store, freed: Vec::new(), kept: Kept::default(), clock: Plausible::default(), unstopped: None }
     }
 
     /// Accounts in which the last transaction made something free, for who waits for that.
@@ -233,6 +237,7 @@ impl<S: Store> Ledger for StoreLedger<S> {
     fn read(&mut self, query: &Query) -> Result<View, LedgerError> {
         match query {
             // A look that costs next to nothing, and waits for no writer.
+            Query::AttemptStop { attempt, .. } => return self.attempt_stop(*attempt).map(View::Stopped),
             Query::Stopped { job, only } => return stopped(self.store.job_stop(job)?, job, only.as_deref()),
             // What fell silent is marked first, so that it is shown as that.
             Query::Account { user } => {

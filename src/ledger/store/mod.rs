@@ -13,6 +13,7 @@ mod row;
 mod save;
 mod sessions;
 pub mod sqlite;
+mod stops;
 mod table;
 mod usage;
 mod verify;
@@ -98,6 +99,17 @@ pub struct JobStop {
     pub is_stopped: bool,
 }
 
+/// The same of an attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AttemptStop {
+    /// The one that was asked about.
+    pub attempt: Uuid,
+    /// The account that it is charged to.
+    pub owner: String,
+    /// An operator stopped its job or suspended the account, or it was ended without its sidecar.
+    pub is_stopped: bool,
+}
+
 /// A database with at most one transaction under way.
 pub trait Store: Send {
     /// Begins a transaction that may write; the ledger's time in it, in µs since 1970.
@@ -143,6 +155,11 @@ pub trait Store: Send {
     /// Nothing of it was.
     fn rollback(&mut self);
 
+    /// Whether the database may have changed since this was asked last.
+    fn may_have_changed(&mut self) -> bool {
+        true
+    }
+
     /// Whether an operator stopped a job, `None` where it is not known: a look that waits for no writer.
     ///
     /// # Errors
@@ -187,6 +204,10 @@ impl Store for Box<dyn Store> {
 
     fn rollback(&mut self) {
         self.as_mut().rollback();
+    }
+
+    fn may_have_changed(&mut self) -> bool {
+        self.as_mut().may_have_changed()
     }
 
     fn job_stop(&mut self, job: &str) -> Result<Option<JobStop>, LedgerError> {

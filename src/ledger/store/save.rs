@@ -50,7 +50,15 @@ pub(crate) fn save(store: &mut dyn Store, changes: &Changes) -> Result<(), Ledge
     write(&RATES, cards.collect())?;
     write(&KEY, changes.keys.iter().map(key).collect())?;
     let epoch = |epoch: &Epoch| vec![epoch.number.into(), epoch.settles_until_us.into(), epoch.known_us.into()];
-    write(&EPOCH, changes.epoch.iter().map(epoch).collect())
+    write(&EPOCH, changes.epoch.iter().map(epoch).collect())?;
+    let is_stop = |(_, entry): &(i64, Entry)| matches!(entry.kind, "stop" | "suspend");
+    if changes.entries.iter().any(is_stop) { count_stop(store) } else { Ok(()) }
+}
+
+/// Something was stopped: see [`super::StoreLedger::stop_count`].
+fn count_stop(store: &mut dyn Store) -> Result<(), LedgerError> {
+    let sql = "INSERT INTO stop_count (one, count) VALUES (1, 1) ON CONFLICT (one) DO UPDATE SET count = stop_count.count + 1";
+    store.query(sql, &[]).map(|_| ())
 }
 
 fn account(account: &Account) -> Vec<Value> {

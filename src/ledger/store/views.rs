@@ -45,7 +45,7 @@ pub(super) fn read(store: &mut dyn Store, now_us: i64, query: &Query) -> Result<
         Query::Keys { id } => View::Keys(keys(store, id.as_deref())?),
         Query::Figures => View::Figures(Box::new(super::figures::figures(store, now_us, snapshot)?)),
         Query::Verify => View::Verified(verify(store)?),
-        Query::Stopped { .. } => return Err(LedgerError::unasked()),
+        Query::Stopped { .. } | Query::AttemptStop { .. } => return Err(LedgerError::unasked()),
     })
 }
 

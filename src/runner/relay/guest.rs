@@ -10,7 +10,7 @@ use super::{Counted, GUESTS_MAX, Relay, STRANGERS_MAX};
 use crate::ledger::keys::Secret;
 use crate::ledger::protocol::{OpenRequest, Report};
 use crate::ledger::relay::{Ask, End, FromRelay, Kept, Line, Session, ToRelay, Told, VERSION, nonce};
-use crate::ledger::views::{Change, Query};
+use crate::ledger::views::{Change, Query, View};
 use crate::ledger::{Ledger, LedgerError};
 use crate::sys::clock::Clock;
 use crate::sys::clock::SystemClock;
@@ -147,6 +147,11 @@ fn answer(relay: &Relay, session: Uuid, ledger: &mut Option<Box<dyn Ledger>>, as
         }
         Ask::Keep(_) => Told::Kept,
         Ask::Change(change) => Told::Changed(ledger.change(&change)?),
+        Ask::Read(Query::AttemptStop { attempt, .. }) => {
+            let known = relay.sessions().is_stopped(session, attempt, || ledger.second_line())?;
+            let ask = || ledger.read(&Query::AttemptStop { attempt, wait_ms: 0 });
+            Told::Read(known.map_or_else(ask, |is_stopped| Ok(View::Stopped(is_stopped)))?)
+        }
         Ask::Read(query) => Told::Read(ledger.read(&query)?),
     })
 }
@@ -195,7 +200,7 @@ fn kept(relay: &Relay, session: Uuid, ask: Ask) -> Result<Ask, LedgerError> {
         Ask::Read(query) => {
             let is_own = match &query {
                 Query::Account { user } => *user == own.user,
-                Query::Stopped { job, .. } => *job == own.job,
+                Query::AttemptStop { .. } => true,
                 _ => false,
             };
             if !is_own {

@@ -1,6 +1,8 @@
 //! The session with a wrapper and its attempt: what the relay keeps on its own disk, and settles where the wrapper is gone.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -8,13 +10,13 @@ use uuid::Uuid;
 
 use super::RelayOptions;
 use crate::domain::usage::Usage;
-use crate::ledger::LedgerError;
 use crate::ledger::attempt_secret::AttemptSecret;
 use crate::ledger::protocol::{ClosedPeriod, Finish, OpenAnswer, OpenRequest};
 use crate::ledger::relay::Session;
+use crate::ledger::{Ledger, LedgerError};
 use crate::runner::keeper::micros;
-use crate::runner::leftovers;
 use crate::runner::spool::{Header, Record, SLOT_BYTES_WITH_GPUS, Spool, out_of_others_reach};
+use crate::runner::{leftovers, stops};
 use crate::sys::clock::{Clock, SystemClock};
 use crate::sys::containment::ContainmentSpec;
 use crate::sys::process::boot_id;
@@ -43,6 +45,8 @@ struct Live {
     record: Record,
     /// The ledger has taken the end.
     is_told: bool,
+    /// True once an operator stopped the job; where a question about that is kept.
+    is_stopped: Option<Arc<AtomicBool>>,
 }
 
 /// The one session, and what is left of those before it.
@@ -90,6 +94,7 @@ impl Sessions {
             spool,
             record,
             is_told: false,
+            is_stopped: None,
         });
         Ok(sessions)
     }
@@ -117,6 +122,7 @@ impl Sessions {
             spool: None,
             record: Record::default(),
             is_told: false,
+            is_stopped: None,
         });
         Ok(())
     }
@@ -217,6 +223,27 @@ impl Sessions {
         let live = self.live(id)?;
         let is_own = live.spool.as_ref().is_some_and(|(_, header)| header.identity.attempt == attempt);
         if is_own { Ok(live) } else { Err(refused("this is not the session's attempt")) }
+    }
+
+    /// Whether an operator stopped the job of its attempt, as far as a question that is kept by `second_line` has told; `None` where none
+    /// is.
+    pub(super) fn is_stopped(
+        &mut self,
+        id: Uuid,
+        attempt: Uuid,
+        second_line: impl FnOnce() -> Option<Box<dyn Ledger>>,
+    ) -> Result<Option<bool>, LedgerError> {
+        let live = self.of_attempt(id, attempt)?;
+        if live.is_stopped.is_none()
+            && let Some(ledger) = second_line()
+        {
+            let is_stopped = Arc::new(AtomicBool::new(false));
+            let (wanted, told) = (Arc::downgrade(&is_stopped), Arc::downgrade(&is_stopped));
+            let stopped = move || _ = told.upgrade().map(|told| told.store(true, Ordering::Release));
+            let watched = stops::watch(ledger, attempt, move || wanted.strong_count() > 0, stopped);
+            live.is_stopped = watched.is_ok().then_some(is_stopped);
+        }
+        Ok(live.is_stopped.as_ref().map(|stopped| stopped.load(Ordering::Acquire)))
     }
 
     /// The ledger has taken the end.

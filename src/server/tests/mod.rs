@@ -216,7 +216,7 @@ fn is_readable(template: &str, status: u16, body: &[u8]) -> Result<(), String> {
         "get /events" => Ok(()),
         "get /jobs" => read::<Jobs>(body),
         "get /jobs/{job}" => read::<JobView>(body),
-        "get /jobs/{job}/stopped" => read::<bool>(body),
+        "get /jobs/{job}/stopped" | "get /attempts/{attempt}/stopped" => read::<bool>(body),
         "get /keys" => read::<Vec<KeyView>>(body),
         "get /ledger/verify" => read::<Verification>(body),
         "get /rates" => read::<Vec<RatesView>>(body),

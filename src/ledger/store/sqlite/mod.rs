@@ -11,6 +11,7 @@ mod upgrade;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 pub use self::backup::{backup, restore};
 use super::{Concerned, JobStop, Locked, Mode, Monotonic, Row, Store, StoreLedger, Table, Value};
@@ -28,6 +29,9 @@ const CACHE_OF_SERVICE_KIB: i64 = 16 * 1024;
 /// reports; but all wait for that, 40 ms here.
 const LOG_OF_SERVICE_PAGES: i64 = 8_000;
 
+/// File systems write times down in steps of 10 ms at most.
+const TICK_MAX: Duration = Duration::from_millis(20);
+
 /// One SQLite file.
 pub struct Sqlite {
     db: Connection,
@@ -38,6 +42,8 @@ pub struct Sqlite {
     statements: HashMap<usize, String>,
     /// Changes with each commit of another connection; as it was when it was last asked for.
     data_version: Option<i64>,
+    /// As it was when somebody last asked whether it had changed.
+    written: Option<Written>,
 }
 
 /// The ledger on it.
@@ -61,6 +67,22 @@ impl StoreLedger<Sqlite> {
 
 fn inode(path: &Path) -> Option<u64> {
     std::fs::metadata(path).ok().map(|meta| std::os::unix::fs::MetadataExt::ino(&meta))
+}
+
+/// How long the log is, and when it and the file were written to: each commit changes one of these.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Written([(u64, SystemTime); 2]);
+
+impl Written {
+    /// `None` where nobody can tell: the log is away, or is written to just now, so that the next commit may leave the same time.
+    fn of(path: &Path) -> Option<Self> {
+        let told = |path: &Path| std::fs::metadata(path).and_then(|meta| Ok((meta.len(), meta.modified()?))).ok();
+        let mut log = path.as_os_str().to_owned();
+        log.push("-wal");
+        let (log, file) = (told(Path::new(&log))?, told(path)?);
+        let is_old = |(_, at): (u64, SystemTime)| at.elapsed().is_ok_and(|since| since > TICK_MAX);
+        (is_old(log) && is_old(file)).then_some(Self([log, file]))
+    }
 }
 
 /// SQLite numbers parameters by `?1`, and takes several texts as one of JSON.
@@ -121,7 +143,15 @@ impl Sqlite {
     pub fn open(path: &Path, clock: Box<dyn Clock>) -> Result<Self, LedgerError> {
         let db = open::open(path)?;
         let inode = inode(path).unwrap_or(0);
-        Ok(Self { db, path: path.to_owned(), inode, clock, statements: HashMap::new(), data_version: None })
+        Ok(Self {
+            db,
+            path: path.to_owned(),
+            inode,
+            clock,
+            statements: HashMap::new(),
+            data_version: None,
+            written: None,
+        })
     }
 
     /// With room for the pages that a service needs again and again, and a longer log; a sidecar of a few MiB has none to
@@ -213,6 +243,12 @@ impl Store for Sqlite {
         if !self.db.is_autocommit() {
             self.db.execute_batch("ROLLBACK").ok();
         }
+    }
+
+    fn may_have_changed(&mut self) -> bool {
+        let now = Written::of(&self.path);
+        let before = std::mem::replace(&mut self.written, now);
+        self.written.is_none() || before != self.written
     }
 
     fn job_stop(&mut self, job: &str) -> Result<Option<JobStop>, LedgerError> {

@@ -23,6 +23,37 @@ fn the_allowance_is_spent_first_and_then_the_grant_that_expires_first() {
     assert_eq!((account.left, account.grants.len()), (Some(Nanocredits::ZERO), 0));
 }
 
+/// One number says whether anything was stopped, and one look of whom.
+#[test]
+fn stops_are_counted_and_told_of_many_attempts_at_once() {
+    let mut world = World::with_limit("5");
+    let (first, lease) = world.open("a", None);
+    let (second, _) = world.open("b", None);
+    let unknown = Uuid::now_v7();
+    let told = |world: &mut World| {
+        let mut stops = world.ledger.attempt_stops(&[first, second, unknown]).unwrap();
+        stops.sort_by_key(|stop| stop.attempt != first);
+        stops.iter().map(|stop| (stop.attempt == first, stop.owner.clone(), stop.is_stopped)).collect::<Vec<_>>()
+    };
+    assert_eq!(told(&mut world), [(true, "u".to_owned(), false), (false, "u".to_owned(), false)]);
+    let asked = Query::AttemptStop { attempt: second, wait_ms: 0 };
+    assert_eq!(world.ledger.read(&asked).unwrap(), View::Stopped(false));
+    let before = world.ledger.stop_count().unwrap();
+    world.report(first, 1, &seconds("1"), &lease, false);
+    assert_eq!(world.ledger.stop_count().unwrap(), before);
+    let stop = Change::StopJob { job: "b".into(), by: "t".into(), why: "w".into() };
+    let mut other = StoreLedger::new(another_store(&world.place, Box::new(world.clock.clone())));
+    other.change(&stop).unwrap();
+    assert_eq!(world.ledger.stop_count().unwrap(), before + 1);
+    other.change(&stop).unwrap();
+    assert_eq!(world.ledger.stop_count().unwrap(), before + 1, "nothing more was stopped");
+    assert_eq!(told(&mut world), [(true, "u".to_owned(), false), (false, "u".to_owned(), true)]);
+    assert_eq!(world.ledger.read(&asked).unwrap(), View::Stopped(true));
+    // One that has ended is told so as well.
+    world.finish(first, &seconds("1"), lease.period);
+    assert_eq!(told(&mut world)[0], (true, "u".to_owned(), true));
+}
+
 #[test]
 fn an_expired_grant_is_free_no_more() {
     let mut world = World::with_limit("0");

@@ -1,0 +1,61 @@
+//! Whether an attempt is to end, for sidecars that ask between two reports, and for a service that asks for many of them at once.
+
+use uuid::Uuid;
+
+use super::{AttemptStop, Row, Store, StoreLedger, Value};
+use crate::ledger::LedgerError;
+
+fn stops(store: &mut dyn Store, attempts: &[Uuid]) -> Result<Vec<AttemptStop>, LedgerError> {
+    let select = "SELECT a.id, a.owner, CASE WHEN a.ended_us IS NOT NULL OR j.stopped <> 0 OR c.suspended <> 0 THEN 1 ELSE 0 END \
+                  FROM attempt a JOIN job j ON j.id = a.job JOIN account c ON c.owner = a.owner";
+    let rows = match attempts {
+        // PostgreSQL keeps a better plan for one.
+        [attempt] => store.query(&format!("{select} WHERE a.id = $1"), &[(*attempt).into()])?,
+        _ => {
+            let ids = attempts.iter().map(Uuid::to_string).collect();
+            store.query(&format!("{select} WHERE a.id = ANY($1)"), &[Value::Texts(ids)])?
+        }
+    };
+    let read = |mut row: Row| Ok(AttemptStop { attempt: row.parsed()?, owner: row.text()?, is_stopped: row.flag()? });
+    rows.into_iter().map(read).collect()
+}
+
+impl<S: Store> StoreLedger<S> {
+    /// Counts up with each stop of a job and each suspension of an account: while it is the same, whoever was not stopped is not.
+    ///
+    /// # Errors
+    /// Where the store fails.
+    pub fn stop_count(&mut self) -> Result<i64, LedgerError> {
+        self.look(|store| {
+            let rows = store.query("SELECT count FROM stop_count", &[])?;
+            rows.into_iter().next().map_or(Ok(0), |mut row| row.int())
+        })
+    }
+
+    /// Of these attempts, those that are known.
+    ///
+    /// # Errors
+    /// Where the store fails.
+    pub fn attempt_stops(&mut self, attempts: &[Uuid]) -> Result<Vec<AttemptStop>, LedgerError> {
+        self.look(|store| stops(store, attempts))
+    }
+
+    /// Of one: unknown ones go on, since a ledger that was put back learns of them with the next report. Where nothing was written since,
+    /// it is not asked for again.
+    pub(super) fn attempt_stop(&mut self, attempt: Uuid) -> Result<bool, LedgerError> {
+        let may_have_changed = self.store.may_have_changed();
+        if !may_have_changed && self.unstopped == Some(attempt) {
+            return Ok(false);
+        }
+        let is_stopped = self.attempt_stops(&[attempt])?.first().is_some_and(|found| found.is_stopped);
+        self.unstopped = (!is_stopped).then_some(attempt);
+        Ok(is_stopped)
+    }
+
+    fn look<T>(&mut self, act: impl FnOnce(&mut dyn Store) -> Result<T, LedgerError>) -> Result<T, LedgerError> {
+        self.store.begin_reading()?;
+        let found = act(&mut self.store);
+        self.store.rollback();
+        found
+    }
+}
