@@ -23,6 +23,9 @@ use protocol::{Finish, FinishAnswer, OpenAnswer, OpenRequest, Report, ReportAnsw
 use relay::Kept;
 use views::{Change, ChangeAnswer, NewKey, Query, View};
 
+/// Ends what a database is at. Who has asked gets an error.
+pub type Interrupter = Box<dyn Fn() + Send + Sync>;
+
 /// What a sidecar and the command line ask of a ledger. An answer leaves after its commit: acknowledged means durable.
 pub trait Ledger: Send {
     /// Opens an attempt and grants its first lease, or refuses.
@@ -63,6 +66,11 @@ pub trait Ledger: Send {
     /// # Errors
     /// See [`LedgerError`].
     fn new_key(&mut self, key: &NewKey) -> Result<Secret, LedgerError>;
+
+    /// What ends the question that it is at, for another thread; `None` where nothing does.
+    fn interrupter(&self) -> Option<Interrupter> {
+        None
+    }
 
     /// Another line to the same ledger, for a question that is kept there. `None` where none is: a look costs next to nothing.
     fn second_line(&self) -> Option<Box<dyn Ledger>> {

@@ -140,7 +140,7 @@ impl Watch {
     }
 
     async fn look(&self) -> Result<Seen, LedgerError> {
-        let account = match self.app.pools.readers.read(Query::Account { user: self.user.clone() }).await? {
+        let account = match self.app.pools.read(Query::Account { user: self.user.clone() }).await? {
             View::Account(account) => *account,
             _ => return Err(LedgerError::unasked()),
         };
@@ -149,7 +149,7 @@ impl Watch {
         }
         let user = Some(self.user.clone());
         let query = Query::Jobs { user, kind: None, running_only: true, count_max: JOBS_MAX, before: None };
-        let View::Jobs { jobs, .. } = self.app.pools.readers.read(query).await? else {
+        let View::Jobs { jobs, .. } = self.app.pools.read(query).await? else {
             return Err(LedgerError::unasked());
         };
         let running = jobs.into_iter().map(|job| RunningJob {

@@ -23,7 +23,7 @@ pub(super) fn routes() -> Router<Arc<App>> {
 async fn me(State(app): State<Arc<App>>, caller: Caller) -> Result<Json<Value>, Problem> {
     let of_nobody = || Problem::forbidden("this key is of no account: make one with --only-user");
     let user = caller.only().ok_or_else(of_nobody)?;
-    let View::Account(account) = app.pools.readers.read(Query::Account { user: user.clone() }).await? else {
+    let View::Account(account) = app.pools.read(Query::Account { user: user.clone() }).await? else {
         return Err(LedgerError::unasked().into());
     };
     let credits = json!({

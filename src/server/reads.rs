@@ -49,7 +49,7 @@ pub(super) fn health() -> Router<Arc<App>> {
 
 /// Ready is who can read the books.
 async fn ready(State(app): State<Arc<App>>) -> Result<&'static str, Problem> {
-    app.pools.readers.read(Query::Keys { id: Some(String::new()) }).await?;
+    app.pools.read(Query::Keys { id: Some(String::new()) }).await?;
     Ok("ready\n")
 }
 
@@ -58,7 +58,7 @@ async fn ready(State(app): State<Arc<App>>) -> Result<&'static str, Problem> {
 async fn metrics(State(app): State<Arc<App>>, caller: Result<Caller, Problem>) -> Response {
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     let sees_accounts = caller.is_ok_and(|caller| caller.may_see_all().is_ok());
-    let figures = match app.pools.readers.read(Query::Figures).await {
+    let figures = match app.pools.read(Query::Figures).await {
         Ok(View::Figures(mut figures)) => {
             if !sees_accounts {
                 figures.accounts.clear();
@@ -114,7 +114,7 @@ async fn jobs(
 /// A page of jobs, and the cursor of the next. What a page was asked for by is missing only where it is no cursor: it tells of no
 /// job whether it is there.
 pub(super) async fn page_of_jobs(app: &App, query: Query) -> Result<(Vec<JobView>, Option<String>), Problem> {
-    match app.pools.readers.read(query).await {
+    match app.pools.read(query).await {
         Ok(View::Jobs { jobs, cursor }) => Ok((jobs, cursor)),
         Err(LedgerError::Missing(why)) => Err(Problem::bad_request(why)),
         Err(error) => Err(error.into()),
@@ -135,7 +135,7 @@ async fn job(
 /// job, and of several whose names.
 pub(super) async fn job_for(app: &Arc<App>, only: Option<&str>, job: String) -> Result<Box<JobView>, Problem> {
     let missing = || Problem::missing(format!("no job {job:?} is known"));
-    match (app.pools.readers.read(Query::Job { job: job.clone() }).await, only) {
+    match (app.pools.read(Query::Job { job: job.clone() }).await, only) {
         (Ok(View::Job(Some(found))), None) => Ok(found),
         (Ok(View::Job(Some(found))), Some(own)) if own == found.user && found.job == job => Ok(found),
         (Err(error), only) if only.is_none() || !matches!(error, LedgerError::Refused(_) | LedgerError::Missing(_)) => {
@@ -149,7 +149,7 @@ pub(super) async fn job_for(app: &Arc<App>, only: Option<&str>, job: String) -> 
 #[utoipa::path(get, path = "/jobs/{job}/stopped", summary = "Whether an operator stopped it.", params(("job" = String, Path, description = "its id")), responses((status = 200, description = "Whether.", body = bool), Refusals))]
 async fn stopped(State(app): State<Arc<App>>, caller: Caller, Path(job): Path<String>) -> Result<Json<bool>, Problem> {
     caller.may_report()?;
-    match app.pools.readers.read(Query::Stopped { job, only: caller.only() }).await? {
+    match app.pools.read(Query::Stopped { job, only: caller.only() }).await? {
         View::Stopped(stopped) => Ok(Json(stopped)),
         _ => Err(unasked()),
     }
@@ -159,7 +159,7 @@ async fn stopped(State(app): State<Arc<App>>, caller: Caller, Path(job): Path<St
 async fn credits(State(app): State<Arc<App>>, caller: Caller, Path(user): Path<String>) -> Result<Response, Problem> {
     caller.may_see(&user)?;
     bounds::name("user", &user)?;
-    match app.pools.readers.read(Query::Account { user }).await? {
+    match app.pools.read(Query::Account { user }).await? {
         View::Account(account) => Ok(Json(account).into_response()),
         _ => Err(unasked()),
     }
@@ -189,7 +189,7 @@ async fn usage(
     caller.may_see(&user)?;
     let Parameters(UsageOf { month, from, to, by }) = of.map_err(|error| Problem::malformed(error.body_text()))?;
     let range = UsageRange::new(month.as_deref(), from.as_deref(), to.as_deref(), by).map_err(Problem::malformed)?;
-    match app.pools.readers.read(Query::Usage { whose: Whose::User(user), range }).await? {
+    match app.pools.read(Query::Usage { whose: Whose::User(user), range }).await? {
         View::Usage(rows) => Ok(Json(rows).into_response()),
         _ => Err(unasked()),
     }
@@ -223,7 +223,7 @@ async fn usage_of_all(
         of.map_err(|error| Problem::malformed(error.body_text()))?;
     let range = UsageRange::new(month.as_deref(), from.as_deref(), to.as_deref(), by).map_err(Problem::malformed)?;
     let whose = if each { Whose::Each } else { Whose::All };
-    match app.pools.readers.read(Query::Usage { whose, range }).await? {
+    match app.pools.read(Query::Usage { whose, range }).await? {
         View::Usage(rows) => Ok(Json(rows).into_response()),
         _ => Err(unasked()),
     }
@@ -245,7 +245,7 @@ async fn entries(
 ) -> Result<Response, Problem> {
     caller.may_see(&user)?;
     let Parameters(of) = of.map_err(|error| Problem::malformed(error.body_text()))?;
-    match app.pools.readers.read(Query::Entries { user, count_max: of.count.unwrap_or(20) }).await? {
+    match app.pools.read(Query::Entries { user, count_max: of.count.unwrap_or(20) }).await? {
         View::Entries(entries) => Ok(Json(entries).into_response()),
         _ => Err(unasked()),
     }
@@ -266,7 +266,7 @@ async fn rates(State(app): State<Arc<App>>, caller: Caller) -> Result<Response, 
 
 /// All versions of the rate card, the newest first.
 async fn rate_cards(app: &App) -> Result<Vec<RatesView>, Problem> {
-    match app.pools.readers.read(Query::Rates).await? {
+    match app.pools.read(Query::Rates).await? {
         View::Rates(versions) => Ok(versions),
         _ => Err(unasked()),
     }
@@ -282,7 +282,7 @@ pub(super) async fn newest_rates(app: &App) -> Result<RatesView, Problem> {
 #[utoipa::path(get, path = "/keys", summary = "All keys, without the keys themselves.", responses((status = 200, description = "The newest first.", body = Vec<KeyView>), Refusals))]
 async fn keys(State(app): State<Arc<App>>, caller: Caller) -> Result<Response, Problem> {
     caller.may_administer()?;
-    match app.pools.readers.read(Query::Keys { id: None }).await? {
+    match app.pools.read(Query::Keys { id: None }).await? {
         View::Keys(keys) => Ok(Json(keys).into_response()),
         _ => Err(unasked()),
     }
@@ -291,7 +291,7 @@ async fn keys(State(app): State<Arc<App>>, caller: Caller) -> Result<Response, P
 #[utoipa::path(get, path = "/ledger/verify", summary = "Replays all entries and compares every balance.", responses((status = 200, description = "What disagrees.", body = Verification), Refusals))]
 async fn verify(State(app): State<Arc<App>>, caller: Caller) -> Result<Response, Problem> {
     caller.may_administer()?;
-    match app.pools.readers.read(Query::Verify).await? {
+    match app.pools.read(Query::Verify).await? {
         View::Verified(found) => Ok(Json(found).into_response()),
         _ => Err(unasked()),
     }

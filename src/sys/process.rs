@@ -258,6 +258,12 @@ pub fn schedule_first() -> bool {
     unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, &raw const parameters) == 0 }
 }
 
+/// The calling thread has a processor when few others want it, for as long as it lives. Nothing refuses that.
+pub fn yield_to_others() {
+    // SAFETY: it takes numbers alone; 0 is the calling thread.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 19) };
+}
+
 /// Scheduled as the machine's first process, not as whoever has started this one.
 pub fn schedule_as_usual() {
     // SAFETY: a set of bits.

@@ -10,7 +10,7 @@ use crate::ledger::book::{Asked, Books, Changes, Kept, Operation, Outcome};
 use crate::ledger::keys::Secret;
 use crate::ledger::protocol::{Finish, FinishAnswer, OpenAnswer, OpenRequest, Report, ReportAnswer};
 use crate::ledger::views::{Change, ChangeAnswer, NewKey, Query, View};
-use crate::ledger::{Ledger, LedgerError};
+use crate::ledger::{Interrupter, Ledger, LedgerError};
 
 /// A transaction that another one came in the way of is tried again so often.
 const TRIES_MAX: usize = 8;
@@ -232,6 +232,10 @@ impl<S: Store> Ledger for StoreLedger<S> {
         let (id, hash) = (secret.id().to_owned(), secret.hash());
         self.change(&Change::CreateKey { id, hash, name, scope, user, by })?;
         Ok(secret)
+    }
+
+    fn interrupter(&self) -> Option<Interrupter> {
+        self.store.interrupter()
     }
 
     fn read(&mut self, query: &Query) -> Result<View, LedgerError> {

@@ -67,7 +67,7 @@ pub use self::ledger::StoreLedger;
 pub use self::plausible::Monotonic;
 pub use self::row::{Row, Value};
 pub use self::table::{Mode, Table};
-use super::LedgerError;
+use super::{Interrupter, LedgerError};
 
 /// The accounts that a transaction will write: by name, and those of attempts and of jobs.
 #[derive(Clone, Debug, Default)]
@@ -155,6 +155,11 @@ pub trait Store: Send {
     /// Nothing of it was.
     fn rollback(&mut self);
 
+    /// What ends the statement that it is at, for another thread; `None` where nothing does.
+    fn interrupter(&self) -> Option<Interrupter> {
+        None
+    }
+
     /// Whether the database may have changed since this was asked last.
     fn may_have_changed(&mut self) -> bool {
         true
@@ -204,6 +209,10 @@ impl Store for Box<dyn Store> {
 
     fn rollback(&mut self) {
         self.as_mut().rollback();
+    }
+
+    fn interrupter(&self) -> Option<Interrupter> {
+        self.as_ref().interrupter()
     }
 
     fn may_have_changed(&mut self) -> bool {

@@ -52,7 +52,11 @@ impl<S: Store> StoreLedger<S> {
         Ok(is_stopped)
     }
 
-    fn look<T>(&mut self, act: impl FnOnce(&mut dyn Store) -> Result<T, LedgerError>) -> Result<T, LedgerError> {
+    /// Reads one state of the books.
+    pub(crate) fn look<T>(
+        &mut self,
+        act: impl FnOnce(&mut dyn Store) -> Result<T, LedgerError>,
+    ) -> Result<T, LedgerError> {
         self.store.begin_reading()?;
         let found = act(&mut self.store);
         self.store.rollback();

@@ -97,7 +97,7 @@ async fn shown(app: &Arc<App>, visitor: &Visitor, of: ShownOf) -> Result<Respons
 
 /// What stands about an account, and whether it is suspended.
 async fn account(app: &Arc<App>, user: &str) -> Result<(Vec<(&'static str, String)>, bool), Problem> {
-    let View::Account(account) = app.pools.readers.read(Query::Account { user: user.to_owned() }).await? else {
+    let View::Account(account) = app.pools.read(Query::Account { user: user.to_owned() }).await? else {
         return Err(LedgerError::unasked().into());
     };
     let or_none = |amount: Option<Nanocredits>| amount.map_or_else(|| "no limit".to_owned(), Nanocredits::for_people);
@@ -141,7 +141,7 @@ async fn account(app: &Arc<App>, user: &str) -> Result<(Vec<(&'static str, Strin
 
 async fn newest(app: &Arc<App>, user: &str) -> Result<Vec<Entry>, Problem> {
     let query = Query::Entries { user: user.to_owned(), count_max: ENTRIES };
-    let View::Entries(entries) = app.pools.readers.read(query).await? else {
+    let View::Entries(entries) = app.pools.read(query).await? else {
         return Err(LedgerError::unasked().into());
     };
     let entry = |entry: crate::ledger::views::EntryView| Entry {

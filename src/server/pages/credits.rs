@@ -40,7 +40,7 @@ pub(super) async fn bar(app: &Arc<App>, user: Option<&str>) -> Result<String, Pr
     let bar = match user {
         Some(user) => {
             super::super::bounds::name("user", user)?;
-            let account = match app.pools.readers.read(Query::Account { user: user.to_owned() }).await? {
+            let account = match app.pools.read(Query::Account { user: user.to_owned() }).await? {
                 View::Account(account) => *account,
                 _ => return Err(LedgerError::unasked().into()),
             };
@@ -63,7 +63,7 @@ pub(super) async fn bar(app: &Arc<App>, user: Option<&str>) -> Result<String, Pr
 async fn used(app: &Arc<App>, account: &AccountView) -> Result<Option<UsageRow>, Problem> {
     let (from, to) = (account.period_start.as_str(), account.period_end.as_str());
     let range = UsageRange::new(None, Some(from), Some(to), Some(account.period)).map_err(Problem::malformed)?;
-    match app.pools.readers.read(Query::Usage { whose: Whose::User(account.user.clone()), range }).await? {
+    match app.pools.read(Query::Usage { whose: Whose::User(account.user.clone()), range }).await? {
         View::Usage(rows) => Ok(rows.into_iter().next_back()),
         _ => Err(LedgerError::unasked().into()),
     }

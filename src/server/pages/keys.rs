@@ -29,7 +29,7 @@ pub(super) struct Key {
 }
 
 pub(super) async fn all(app: &Arc<App>) -> Result<Vec<Key>, Problem> {
-    let View::Keys(keys) = app.pools.readers.read(Query::Keys { id: None }).await? else {
+    let View::Keys(keys) = app.pools.read(Query::Keys { id: None }).await? else {
         return Err(LedgerError::unasked().into());
     };
     let key = |key: KeyView| Key {

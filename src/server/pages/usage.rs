@@ -100,7 +100,7 @@ pub(super) async fn rows(
     let range = UsageRange::new(Some(&asked.month), None, None, Some(by)).map_err(Problem::malformed)?;
     let of_all = if of_each { Whose::Each } else { Whose::All };
     let whose = asked.user.clone().map_or(of_all, Whose::User);
-    match app.pools.readers.read(Query::Usage { whose, range }).await? {
+    match app.pools.read(Query::Usage { whose, range }).await? {
         View::Usage(rows) => Ok(rows),
         _ => Err(LedgerError::unasked().into()),
     }

@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime};
 
 pub use self::backup::{backup, restore};
 use super::{Concerned, JobStop, Locked, Mode, Monotonic, Row, Store, StoreLedger, Table, Value};
-use crate::ledger::LedgerError;
+use crate::ledger::{Interrupter, LedgerError};
 use crate::sys::clock::Clock;
 use crate::sys::process::boot_id;
 use rusqlite::types::ValueRef;
@@ -243,6 +243,11 @@ impl Store for Sqlite {
         if !self.db.is_autocommit() {
             self.db.execute_batch("ROLLBACK").ok();
         }
+    }
+
+    fn interrupter(&self) -> Option<Interrupter> {
+        let handle = self.db.get_interrupt_handle();
+        Some(Box::new(move || handle.interrupt()))
     }
 
     fn may_have_changed(&mut self) -> bool {
