@@ -18,6 +18,7 @@ mod seen;
 mod watched;
 
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +30,7 @@ use futures_util::stream::{once, unfold};
 use futures_util::{Stream, StreamExt};
 use serde::Deserialize;
 use tokio::sync::watch;
+use tokio::time::Sleep;
 use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -36,7 +38,7 @@ use utoipa_axum::routes;
 use self::seats::{STREAMS_MAX, STREAMS_OF_KEY_MAX, Seat};
 use self::seen::{AccountEvent, look};
 pub(super) use self::watched::Watched;
-use self::watched::{Frame, Latest};
+use self::watched::{EACH, Frame, Latest};
 use super::App;
 use super::auth::Caller;
 use super::problem::{Problem, Refusals};
@@ -84,7 +86,7 @@ async fn events(
     let mut inside = app.doors.enter(caller.door());
     let (readers, of) = (Arc::clone(&app.pools.readers), user.clone());
     let latest = app.watched.join(&user, app.stopping.clone(), move || look(Arc::clone(&readers), of.clone()));
-    let stream = told(latest, seat).take_until(async move { inside.ended().await });
+    let stream = told(Told::new(latest, app.stopping.clone(), seat)).take_until(async move { inside.ended().await });
     let alive = Event::default().event("alive").data("{}");
     Ok(([UNBUFFERED], Sse::new(stream).keep_alive(KeepAlive::new().interval(ALIVE_EACH).event(alive))))
 }
@@ -96,29 +98,50 @@ fn too_many() -> Problem {
     ))
 }
 
-/// A comment, so that whoever waits for the first bytes has them; then the latest frame whenever it is a new one, until nobody looks any
-/// more.
-fn told(mut latest: watch::Receiver<Latest>, seat: Seat) -> impl Stream<Item = Result<Event, Infallible>> {
-    // Whoever comes later begins with what the others have seen.
-    latest.mark_changed();
+/// A comment, so that whoever waits for the first bytes has them; then what is seen of the account.
+fn told(told: Told) -> impl Stream<Item = Result<Event, Infallible>> {
     let first = once(async { Ok(Event::default().comment("")) });
-    let frames = unfold((latest, None, seat), |(mut latest, last, seat): (_, Option<Arc<Frame>>, _)| async move {
-        loop {
-            latest.changed().await.ok()?;
-            let Some(frame) = latest.borrow_and_update().clone() else { continue };
-            match frame.event_after(last.as_deref()) {
-                Ok(event) => {
-                    let event = Event::default().event("account").data(event);
-                    return Some((Ok(event), (latest, Some(frame), seat)));
-                }
-                Err(error) => {
-                    tracing::error!(%error, "A stream ends.");
-                    return None;
-                }
+    first.chain(unfold(told, |mut told| async move {
+        let event = told.next().await?;
+        Some((Ok(event), told))
+    }))
+}
+
+/// What a stream has told, and what it will tell.
+struct Told {
+    latest: watch::Receiver<Latest>,
+    last: Option<Arc<Frame>>,
+    /// Until when it says nothing more, since it has just told something.
+    rest: Option<Pin<Box<Sleep>>>,
+    stopping: watch::Receiver<bool>,
+    _seat: Seat,
+}
+
+impl Told {
+    fn new(mut latest: watch::Receiver<Latest>, stopping: watch::Receiver<bool>, seat: Seat) -> Self {
+        // Whoever comes later begins with what the others have seen.
+        latest.mark_changed();
+        Self { latest, last: None, rest: None, stopping, _seat: seat }
+    }
+
+    /// The latest frame once it is another, a second after the last one at the earliest; `None` once the service stops.
+    async fn next(&mut self) -> Option<Event> {
+        if let Some(rest) = self.rest.take() {
+            tokio::select! {
+                () = rest => {}
+                _ = self.stopping.wait_for(|stopped| *stopped) => return None,
             }
         }
-    });
-    first.chain(frames)
+        loop {
+            self.latest.changed().await.ok()?;
+            let Some(frame) = self.latest.borrow_and_update().clone() else { continue };
+            let told = frame.event_after(self.last.as_deref());
+            self.last = Some(frame);
+            self.rest = Some(Box::pin(tokio::time::sleep(EACH)));
+            let unable = |error| tracing::error!(%error, "A stream ends.");
+            return Some(Event::default().event("account").data(told.map_err(unable).ok()?));
+        }
+    }
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use super::*;
 use crate::domain::units::Nanocredits;
 use crate::ledger::LedgerError;
 use crate::ledger::views::{AccountView, PeriodLength};
+use crate::sys::clock::{Clock, SystemClock};
 
 const MOMENT: Duration = Duration::from_millis(1);
 
@@ -184,5 +185,29 @@ fn all_who_watch_an_account_share_its_looks() {
         stop.send_replace(true);
         while latest.changed().await.is_ok() {}
         assert_eq!(watched.report_in_ms("ann", 0, 10_000), 10_000);
+    });
+}
+
+/// However often is looked: a stream tells something, and the next thing a second later, which is the latest.
+#[test]
+fn a_stream_tells_the_latest_once_a_second() {
+    run(async {
+        let (sender, latest) = watch::channel(None);
+        let books = Books::new((1..=6).map(|charged| seen(charged, &[])).collect());
+        let looking = look_each(MOMENT, &sender, || std::future::ready(books.look()));
+        let reading = async {
+            let seat = Arc::new(super::seats::Seats::default()).take(None, "", None).unwrap();
+            let (_stop, stopping) = watch::channel(false);
+            let mut told = Told::new(latest, stopping, seat);
+            let begun_us = SystemClock.boottime_us();
+            assert!(told.next().await.is_some());
+            assert!(told.next().await.is_some());
+            let took_us = SystemClock.boottime_us() - begun_us;
+            assert!(took_us >= 1_000_000, "{took_us}");
+            // Five frames lay between the two.
+            assert_eq!(told.last.as_ref().unwrap().number, 5);
+            drop(told);
+        };
+        tokio::join!(looking, reading);
     });
 }

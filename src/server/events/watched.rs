@@ -22,7 +22,7 @@ pub(super) type Latest = Option<Arc<Frame>>;
 /// What was seen, and the event that tells it to a stream whose last frame was the one before.
 #[derive(Debug)]
 pub(super) struct Frame {
-    number: u64,
+    pub(super) number: u64,
     seen: Seen,
     event: String,
 }

@@ -40,9 +40,9 @@ async function refresh() {
     // The session has ended: what stands still must not look as if it moved.
     if (answer.type === "opaqueredirect") location.reload();
     const fresh = answer.ok ? new DOMParser().parseFromString(await answer.text(), "text/html") : null;
-    if (fresh) apart = Math.max(APART_MS, 10 * (performance.now() - now));
     if (fresh && !isPaused()) show(fresh, isLive);
     else isDue = true;
+    if (fresh) apart = Math.max(APART_MS, 10 * (performance.now() - now));
   } catch {
     // What was not fetched is asked for again.
     isDue = true;
