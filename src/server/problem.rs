@@ -81,6 +81,11 @@ impl Problem {
         Self::new(StatusCode::FORBIDDEN, "forbidden", "This key may not do that.", detail)
     }
 
+    /// Who asks has as much of something as may be.
+    pub(super) fn too_many(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "too-many", "There are too many of these already.", detail)
+    }
+
     /// There is no such thing, or none that who asks may know of.
     pub(super) fn missing(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "not-found", "There is no such thing.", detail)

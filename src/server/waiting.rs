@@ -11,7 +11,6 @@ use super::App;
 use super::auth::Caller;
 use super::poster::Work;
 use super::problem::Problem;
-use crate::domain::lease::REPORT_SOON_MS;
 use crate::ledger::LedgerError;
 use crate::ledger::book::Outcome;
 use crate::ledger::protocol::{Decision, Report, ReportAnswer};
@@ -73,9 +72,8 @@ pub(super) async fn report(app: &App, report: &Report, caller: &Caller) -> Resul
                 return Ok(answer);
             }
             Decision::Lease(lease) => {
-                if app.watched.holds(&owner) {
-                    lease.report_in_ms = lease.report_in_ms.min(REPORT_SOON_MS);
-                }
+                let now_us = SystemClock.boottime_us();
+                lease.report_in_ms = app.watched.report_in_ms(&owner, now_us, lease.report_in_ms);
                 // The sidecar counts from when it has asked.
                 *lease = lease.later(kept_us / 1_000);
                 return Ok(answer);

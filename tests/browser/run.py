@@ -12,61 +12,11 @@ import sys
 import tempfile
 import urllib.request
 
-from axe_playwright_python.sync_playwright import Axe
+import live
 from playwright.sync_api import expect, sync_playwright
+from reader import BURN, JOBMETER, PATIENCE_MS, Reader, Service
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-
-from harness import LedgerService, Processes, run_scenes, wait_until
-
-JOBMETER = sys.argv[1]
-BURN = "while True: pass"
-# What a busy machine may take to show a change, in ms.
-PATIENCE_MS = 40_000
-
-
-class Service(LedgerService):
-    """With keys for two users and an administrator, and jobs of theirs."""
-
-    def __init__(self, folder):
-        super().__init__(JOBMETER, folder)
-        self.jobs = Processes(folder)
-        self.keys = {"admin": self.admin_key.read_text().strip()}
-        for user in ("ann", "bob"):
-            self.keys[user] = self.key(user, "--user", user, "key", "create", user, "--scope", "read", "--only-user").read_text().strip()
-
-    def start_job(self, user, job, *command):
-        return self.jobs.start(JOBMETER, "--user", user, "run", "-q", "--job", job, "--", *command, name=job, env=self.environment)
-
-
-class Reader:
-    """Somebody at a browser. What the console or the network says that it should not is a failure."""
-
-    def __init__(self, browser, service, **options):
-        self.service = service
-        self.context = browser.new_context(accept_downloads=True, **options)
-        self.page = self.context.new_page()
-        self.wrong = []
-        self.page.on("console", lambda message: message.type == "error" and self.wrong.append(message.text))
-        self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
-        self.page.on("request", lambda request: self.seen(request.url))
-
-    def seen(self, url):
-        if not url.startswith((self.service.url, "data:", "blob:")):
-            self.wrong.append(f"a request to {url}")
-
-    def sign_in(self, user):
-        self.page.goto(self.service.url)
-        self.page.get_by_label("Key").fill(self.service.keys[user])
-        self.page.get_by_role("button", name="Sign in").click()
-        self.page.wait_for_url("**/jobs")
-
-    def accessible(self):
-        found = Axe().run(self.page)
-        assert found.violations_count == 0, f"{self.page.url}: {found.generate_report()}"
-
-    def nothing_wrong(self):
-        assert not self.wrong, self.wrong
+from harness import run_scenes, wait_until
 
 
 def a_job_burns_to_zero_before_their_eyes(browser, service):
@@ -180,8 +130,6 @@ def a_page_whose_session_has_ended_leads_to_the_sign_in(browser, service):
     page.goto(f"data:text/html,<a href='{service.url}/usage'>Usage</a>")
     page.get_by_role("link", name="Usage").click()
     expect(page.get_by_role("heading", name="Usage")).to_be_visible()
-    with page.expect_response(lambda answer: "/api/v1/events" in answer.url):
-        page.reload()
     # Elsewhere, with the same session; the page itself does nothing.
     ended = urllib.request.Request(service.url + "/sign-out", data=b"", headers={"Sec-Fetch-Site": "same-origin"})
     ended.add_header("Cookie", f"{cookie['name']}={cookie['value']}")
@@ -282,7 +230,7 @@ def the_books_are_right(browser, service):
 
 
 SCENES = (a_job_burns_to_zero_before_their_eyes, the_report_is_what_the_ledger_says, nobody_sees_anothers,
-          a_page_whose_session_has_ended_leads_to_the_sign_in, an_administrator_stops_a_job, an_administrator_changes_an_account, the_books_are_right)
+          a_page_whose_session_has_ended_leads_to_the_sign_in, an_administrator_stops_a_job, an_administrator_changes_an_account, *live.SCENES, the_books_are_right)
 
 
 def main():

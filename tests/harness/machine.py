@@ -28,6 +28,7 @@ PROBES = {
     "libslurm-dev": "/usr/include/slurm/spank.h",
     "mmdebstrap": "mmdebstrap",
     "munge": "munged",
+    "nginx-light": "nginx",
     "openssh-sftp-server": "/usr/lib/openssh/sftp-server",
     "openssl": "openssl",
     "parallel": "parallel",

@@ -11,11 +11,15 @@ use crate::kept::keep;
 use crate::outputs::within_a_day;
 use crate::service::{Ask, Service};
 
-/// The first event of a stream: its lines, up to the empty one.
+/// How a stream begins: its lines, a comment and an event, up to the second that is empty.
 fn first_event(service: &Service, by: &str, what: &str) -> String {
     let response = service.send(&Ask::new(by, what, ""));
     let kind = response.headers()["content-type"].to_str().expect("a text").to_owned();
-    let lines = BufReader::new(response).lines().map_while(Result::ok).take_while(|line| !line.is_empty());
+    let mut ends = 0;
+    let lines = BufReader::new(response).lines().map_while(Result::ok).take_while(|line| {
+        ends += usize::from(line.is_empty());
+        ends < 2
+    });
     let shown = |line: String| match line.strip_prefix("data: ").and_then(|data| serde_json::from_str(data).ok()) {
         Some(data) => format!("data: {}\n", service.machine.known.in_json(&data, service.machine.keys)),
         None => line + "\n",

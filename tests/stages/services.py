@@ -42,7 +42,7 @@ def fuzz_api(work):
 
 
 def browse(work):
-    work.call(python(), "tests/browser/run.py", JOBMETER, limit_s=600)
+    work.call(python(), "tests/browser/run.py", JOBMETER, limit_s=1200)
 
 
 def ask_as_the_platform(work):
@@ -88,7 +88,7 @@ def watch(work):
 BUILT = ("build", "packages", "python")
 STAGES = (
     Stage("api", "the service against its OpenAPI document (schemathesis)", fuzz_api, after=BUILT, python=("schemathesis==4.32.5",), cores=0.3),
-    Stage("browser", "the pages in Chromium, with axe and the keyboard", browse, after=BUILT, packages=("chromium",),
+    Stage("browser", "the pages in Chromium, with axe and the keyboard", browse, after=BUILT, packages=("chromium", "nginx-light"),
           python=("playwright==1.65.2", "axe-playwright-python==0.1.8"), cores=0.8),
     Stage("platform", "the platform's own client (mostlyai)", ask_as_the_platform, after=BUILT, python=("mostlyai==4.8.0",), cores=0.5),
     Stage("focus", "the report for cost tools (focus-validator)", check_focus, after=BUILT, packages=("curl",),

@@ -90,7 +90,7 @@ async fn shown(app: &Arc<App>, visitor: &Visitor, of: ShownOf) -> Result<Respons
         entries = newest(app, &user).await?;
     }
     let done = of.done.map(|done| done.chars().take(200).collect());
-    let page = Page::new(app, visitor, "admin", format!("/admin?user={}", encoded(&user)), false).await?;
+    let page = Page::new(app, visitor, "admin", false).await?;
     let (rates, keys, key) = (newest_rates(app).await?.into(), keys::all(app).await?, Uuid::new_v4().to_string());
     Ok(rendered(&Admin { page, done, user, key, facts, forms: &FORMS, entries, rates, keys, suspended }))
 }

@@ -34,6 +34,7 @@ pub(super) struct ListOf {
 }
 
 struct Row {
+    id: String,
     url: String,
     title: String,
     kind: String,
@@ -95,6 +96,7 @@ async fn listed(app: &Arc<App>, visitor: &Visitor, of: ListOf) -> Result<Respons
     let row = |job: JobView| Row {
         url: format!("/jobs/{}", encoded(&job.job)),
         title: title(&job),
+        id: job.job.clone(),
         kind: job.kind.to_string(),
         state: ended_as(&job).to_owned(),
         started: minute(&job.started_at),
@@ -104,7 +106,7 @@ async fn listed(app: &Arc<App>, visitor: &Visitor, of: ListOf) -> Result<Respons
         credits: job.charged.total.for_people(),
         user: job.user,
     };
-    let page = Page::new(app, visitor, "jobs", url(of.before.as_deref()), true).await?;
+    let page = Page::new(app, visitor, "jobs", true).await?;
     let (of_user, next) = (user.clone().unwrap_or_default(), cursor.map(|cursor| url(Some(&cursor))));
     let kinds =
         [JobKind::Training, JobKind::Generation, JobKind::PythonSession].map(|one| (one.as_str(), kind == Some(one)));
@@ -168,8 +170,7 @@ pub(super) async fn one(State(app): State<Arc<App>>, visitor: Visitor, Path(job)
 
 async fn shown(app: &Arc<App>, visitor: &Visitor, job: &str) -> Result<Response, Problem> {
     let found = job_for(app, visitor.caller.only().as_deref(), job.to_owned()).await?;
-    let url = format!("/jobs/{}", encoded(&found.job));
-    let page = Page::new(app, visitor, "jobs", url, !matches!(found.state.as_str(), "ended" | "refused")).await?;
+    let page = Page::new(app, visitor, "jobs", !matches!(found.state.as_str(), "ended" | "refused")).await?;
     Ok(rendered(&page_of(page, &found)))
 }
 
@@ -186,9 +187,10 @@ pub(super) fn page_of(page: Page, job: &JobView) -> impl Template {
             JobKind::PythonSession => "Python session status",
         },
         facts: facts(job),
-        stop_url: format!("{}/stop", page.url),
+        stop_url: format!("/jobs/{}/stop", encoded(&job.job)),
         attempts: job.attempts.iter().map(attempt).collect(),
-        page,
+        // Whoever sees every account watches the job's.
+        page: Page { watch: job.user.clone(), ..page },
     }
 }
 

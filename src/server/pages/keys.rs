@@ -70,7 +70,7 @@ async fn created(app: &Arc<App>, visitor: &Visitor, new: New) -> Result<Response
     confirmed(new.sure.as_deref())?;
     let user = Some(new.user).filter(|user| !user.is_empty());
     let secret = make_key(app, &visitor.caller, new.name.clone(), new.scope, user).await?;
-    let page = Page::new(app, visitor, "admin", "/admin".to_owned(), false).await?;
+    let page = Page::new(app, visitor, "admin", false).await?;
     Ok(rendered(&Made { page, name: new.name, secret: secret.text().to_owned() }))
 }
 

@@ -63,6 +63,7 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/usage.focus.csv", get(downloads::focus))
         .route("/assets/style.css", asset("text/css; charset=utf-8", include_str!("assets/style.css")))
         .route("/assets/live.js", asset("text/javascript; charset=utf-8", include_str!("assets/live.js")))
+        .route("/assets/stream.js", asset("text/javascript; charset=utf-8", include_str!("assets/stream.js")))
         .route("/assets/icon.svg", asset("image/svg+xml", include_str!("assets/icon.svg")))
         .layer(map_response(secured))
         .merge(widget)
@@ -92,10 +93,11 @@ fn with_policy(mut response: Response, policy: &'static str) -> Response {
 struct Page {
     /// Which entry of the navigation it is.
     here: &'static str,
-    url: String,
     /// The status bar.
     bar: String,
     bar_url: String,
+    /// Whose account changes it; empty: nobody's.
+    watch: String,
     /// Whether it changes while jobs run.
     live: bool,
     /// Whether accounts of others may be seen.
@@ -104,19 +106,14 @@ struct Page {
 }
 
 impl Page {
-    async fn new(
-        app: &Arc<App>,
-        visitor: &Visitor,
-        here: &'static str,
-        url: String,
-        live: bool,
-    ) -> Result<Self, Problem> {
+    async fn new(app: &Arc<App>, visitor: &Visitor, here: &'static str, live: bool) -> Result<Self, Problem> {
         let user = visitor.account();
         let bar = credits::bar(app, user.as_deref()).await?;
+        let watch = user.clone().unwrap_or_default();
         let bar_url = user
             .map_or_else(|| "/widget/credits".to_owned(), |user| format!("/widget/credits?user={}", encoded(&user)));
         let (everybody, administers) = (visitor.sees_everybody(), visitor.may_administer());
-        Ok(Self { here, url, bar, bar_url, live, everybody, administers })
+        Ok(Self { here, bar, bar_url, watch, live, everybody, administers })
     }
 }
 
@@ -151,7 +148,7 @@ async fn page_or(app: &Arc<App>, visitor: &Visitor, made: Result<Response, Probl
         Err(problem) => problem,
     };
     let (status, title, detail) = problem.told();
-    match Page::new(app, visitor, "", "/".to_owned(), false).await {
+    match Page::new(app, visitor, "", false).await {
         Ok(page) => (status, rendered(&Trouble { page, title, detail })).into_response(),
         // Not even the bar can be read.
         Err(problem) => problem.into_response(),

@@ -8,13 +8,13 @@ use super::{Page, credits, jobs, usage};
 use crate::domain::units::{Microseconds, Nanocredits};
 use crate::ledger::views::{AccountView, JobView, PeriodLength, UsageRow};
 
-fn page(here: &'static str, url: &str, is_admin: bool) -> Page {
+fn page(here: &'static str, is_admin: bool) -> Page {
     let bar = credits::of(&account(1_200_000_000), Some(&day("2026-11-26", 3_800_000_000))).render().unwrap();
     Page {
         here,
-        url: url.to_owned(),
         bar,
         bar_url: "/widget/credits?user=ann".to_owned(),
+        watch: "ann".to_owned(),
         live: true,
         everybody: is_admin,
         administers: is_admin,
@@ -106,7 +106,7 @@ fn the_status_bar() {
 
 #[test]
 fn the_page_of_a_job() {
-    insta::assert_snapshot!("job", jobs::page_of(page("jobs", "/jobs/j-1", false), &job()).render().unwrap());
+    insta::assert_snapshot!("job", jobs::page_of(page("jobs", false), &job()).render().unwrap());
     let mut running = job();
     running.state = "running".to_owned();
     running.attempts[0] = crate::ledger::views::AttemptView {
@@ -115,7 +115,7 @@ fn the_page_of_a_job() {
         receipt: None,
         ..running.attempts[0].clone()
     };
-    let text = jobs::page_of(page("jobs", "/jobs/j-1", true), &running).render().unwrap();
+    let text = jobs::page_of(page("jobs", true), &running).render().unwrap();
     insta::assert_snapshot!("job_running_for_an_administrator", text);
 }
 
@@ -127,23 +127,14 @@ fn the_report() {
         from_s: 1_793_491_200,
     };
     let days = [day("2026-11-02", 1_000_000_000), day("2026-11-26", 3_800_000_000)];
-    let text = usage::page_of(
-        page("usage", "/usage", false),
-        asked(Some("ann")),
-        (&days, &UsageRow::sum(&days).unwrap()),
-        Vec::new(),
-    )
-    .render()
-    .unwrap();
+    let text =
+        usage::page_of(page("usage", false), asked(Some("ann")), (&days, &UsageRow::sum(&days).unwrap()), Vec::new())
+            .render()
+            .unwrap();
     insta::assert_snapshot!("report", text);
     let each = ["bob", "ann"].map(|user| UsageRow { user: Some(user.to_owned()), ..day("2026-11-01", 2_400_000_000) });
-    let text = usage::page_of(
-        page("usage", "/usage", true),
-        asked(None),
-        (&days, &UsageRow::sum(&days).unwrap()),
-        each.into(),
-    )
-    .render()
-    .unwrap();
+    let text = usage::page_of(page("usage", true), asked(None), (&days, &UsageRow::sum(&days).unwrap()), each.into())
+        .render()
+        .unwrap();
     insta::assert_snapshot!("report_of_all", text);
 }

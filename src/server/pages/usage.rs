@@ -122,7 +122,7 @@ async fn reported(app: &Arc<App>, visitor: &Visitor, of: ReportOf) -> Result<Res
         Some(_) => Vec::new(),
         None => rows(app, &asked, PeriodLength::Month, true).await?,
     };
-    let page = Page::new(app, visitor, "usage", format!("/usage{}", asked.query(&asked.month)), false).await?;
+    let page = Page::new(app, visitor, "usage", false).await?;
     let total = UsageRow::sum(&found).map_err(LedgerError::from)?;
     Ok(rendered(&page_of(page, asked, (&found, &total), of_each)))
 }
