@@ -10,13 +10,14 @@ use super::settings::Settings;
 use crate::domain::printable::printable;
 use crate::domain::units::{Microseconds, Nanocredits};
 use crate::ledger::LedgerError;
+use crate::ledger::job_name::JobName;
 use crate::ledger::protocol::Reason;
-use crate::ledger::views::{AttemptView, Change, JobView, Query, View};
+use crate::ledger::views::{AttemptView, Change, ChangeAnswer, JobView, Query, View};
 use crate::runner::gpu_part::GpuDevice;
 use crate::runner::receipt::Receipt;
 use crate::runner::summary::{credits, seconds};
 
-pub(super) fn jobs(jobs: &Jobs, settings: &Settings, out: &Output) -> Result<ExitCode, Failure> {
+pub(super) fn jobs(jobs: &Jobs, user: Option<&str>, settings: &Settings, out: &Output) -> Result<ExitCode, Failure> {
     match jobs {
         Jobs::List { all, running, kind, count, before } => {
             let user = (!all).then(|| settings.user.clone());
@@ -30,22 +31,15 @@ pub(super) fn jobs(jobs: &Jobs, settings: &Settings, out: &Output) -> Result<Exi
                 _ => Err(unasked()),
             }
         }
-        Jobs::Show { job, brief } => match settings.connect()?.read(&Query::Job { job: job.clone() })? {
+        Jobs::Show { job, of, brief } => match settings.connect()?.read(&Query::Job { job: of.named(job, user) })? {
             View::Job(Some(job)) if *brief => out.print(&job, |_| in_one_line(&job)),
             View::Job(Some(job)) => out.print(&job, |style| show(&cleaned(&job), style)),
             View::Job(None) => Err(Failure::new(format!("there is no job {job:?}")).hint("`jobmeter jobs list --all`")),
             _ => Err(unasked()),
         },
-        Jobs::Stop { job, why } => {
-            let mut ledger = settings.connect()?;
-            // People name jobs by the beginnings of their ids; what changes something takes the whole one.
-            let View::Job(Some(found)) = ledger.read(&Query::Job { job: job.clone() })? else {
-                return Err(unasked());
-            };
-            let job = found.job;
-            let answer =
-                ledger.change(&Change::StopJob { job: job.clone(), by: settings.by.clone(), why: why.clone() })?;
-            let job = printable(&job);
+        Jobs::Stop { job, of, why } => {
+            let (answer, id) = stop(settings, of.named(job, user), why)?;
+            let job = printable(&id);
             let told = if answer.again {
                 format!("job {job} had been stopped before\n")
             } else {
@@ -53,6 +47,20 @@ pub(super) fn jobs(jobs: &Jobs, settings: &Settings, out: &Output) -> Result<Exi
             };
             out.print(&answer, |_| told)
         }
+    }
+}
+
+/// The answer, and the id of what was stopped.
+fn stop(settings: &Settings, job: JobName, why: &str) -> Result<(ChangeAnswer, String), Failure> {
+    let mut ledger = settings.connect()?;
+    let stop = |job: JobName| Change::StopJob { job, by: settings.by.clone(), why: why.to_owned() };
+    match ledger.change(&stop(job.clone())) {
+        // People name jobs by the beginnings of their ids; what changes something takes the whole one.
+        Err(LedgerError::Missing(_)) => {
+            let View::Job(Some(found)) = ledger.read(&Query::Job { job })? else { return Err(unasked()) };
+            Ok((ledger.change(&stop(found.key().into()))?, found.job))
+        }
+        answer => Ok((answer?, job.id)),
     }
 }
 

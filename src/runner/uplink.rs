@@ -10,6 +10,7 @@ use std::thread::Builder;
 use std::time::Duration;
 
 use super::origin::Origin;
+use crate::ledger::job_name::JobName;
 use crate::ledger::location::{Connect, Location};
 use crate::ledger::protocol::{Finish, FinishAnswer, OpenAnswer, OpenRequest, Report, ReportAnswer};
 use crate::ledger::relay::Kept;
@@ -141,7 +142,9 @@ impl Line {
                 spool.sync_data().ok();
                 // Where it fails, the next comes in a moment.
                 self.with_ledger(|ledger| ledger.keep(&kept)).ok();
-                let stopped = self.with_ledger(|ledger| ledger.read(&Query::Stopped { job, only: None }));
+                let user = self.origin.as_ref().map(|origin| origin.identity.user.clone());
+                let job = JobName { id: job, user, principal: None };
+                let stopped = self.with_ledger(|ledger| ledger.read(&Query::Stopped { job, first: None }));
                 return matches!(stopped, Ok(View::Stopped(true))).then_some(Answer::Stopped);
             }
         })

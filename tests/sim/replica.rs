@@ -72,9 +72,9 @@ impl Store for Mortal {
     fn rollback(&mut self) {
         self.store.rollback();
     }
-    fn job_stop(&mut self, job: &str) -> Result<Option<JobStop>, LedgerError> {
+    fn job_stops(&mut self, id: &str) -> Result<Vec<JobStop>, LedgerError> {
         self.lives()?;
-        self.store.job_stop(job)
+        self.store.job_stops(id)
     }
     fn check(&mut self) -> Result<Vec<String>, LedgerError> {
         self.store.check()

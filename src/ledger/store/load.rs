@@ -1,8 +1,11 @@
 //! Rows of the books out of a database.
 
+mod jobs;
+
 use uuid::Uuid;
 
-use super::table::{ACCOUNT, ATTEMPT, GRANT, JOB, KEY, PERIOD, RESERVATION};
+pub(crate) use self::jobs::{attempt_ids_of, attempts_of, job, jobs, jobs_beginning, jobs_named, open_reservations_of};
+use super::table::{ACCOUNT, ATTEMPT, GRANT, KEY, PERIOD, RESERVATION};
 use super::{Row, Store, Table, Value};
 use crate::domain::book::Source;
 use crate::domain::capacity::Capacity;
@@ -11,9 +14,8 @@ use crate::domain::units::{Microseconds, Nanocredits};
 use crate::domain::usage::Usage;
 use crate::ledger::LedgerError;
 use crate::ledger::book::Paid;
-use crate::ledger::book::rows::{
-    Account, AccountSums, Attempt, Epoch, Grant, Hold, Job, JobSums, Key, Period, Reservation,
-};
+use crate::ledger::book::rows::{Account, AccountSums, Attempt, Epoch, Grant, Hold, Key, Period, Reservation};
+use crate::ledger::job_name::JobKey;
 use crate::ledger::protocol::{Pace, Reason};
 
 type Loaded<T> = Result<T, LedgerError>;
@@ -136,47 +138,6 @@ pub(crate) fn new_grant_id(store: &mut dyn Store, owner: &str) -> Loaded<i64> {
     Ok(last.unwrap_or(0).saturating_add(1))
 }
 
-/// A job.
-pub(crate) fn job(store: &mut dyn Store, id: &str) -> Loaded<Option<Job>> {
-    let sql = select(&JOB, "WHERE id = $1");
-    one(store.query(&sql, &[id.into()])?, read_job)
-}
-
-/// Those of these jobs that there are.
-pub(crate) fn jobs(store: &mut dyn Store, ids: &[String]) -> Loaded<Vec<Job>> {
-    by_ids(store, &select(&JOB, ""), ids.to_vec())?.into_iter().map(read_job).collect()
-}
-
-fn read_job(mut row: Row) -> Loaded<Job> {
-    Ok(Job {
-        id: row.text()?,
-        owner: row.text()?,
-        kind: row.parsed()?,
-        name: row.maybe_text()?,
-        limit: row.maybe_nanocredits()?,
-        started_us: row.int()?,
-        stopped: row.flag()?,
-        tokens: row.count()?,
-        tokens_charged: row.nanocredits()?,
-        tokens_overshoot: row.nanocredits()?,
-        sums: JobSums { charged: row.nanocredits()?, held: row.nanocredits()?, beyond: row.nanocredits()? },
-    })
-}
-
-/// The ids of jobs that are this text or, if it has at least four characters, begin with it: the very one first, at most
-/// three.
-pub(crate) fn job_ids(store: &mut dyn Store, text: &str) -> Loaded<Vec<String>> {
-    let exact = store.query("SELECT id FROM job WHERE id = $1", &[text.into()])?;
-    let mut ids = exact.into_iter().map(|mut row| row.text()).collect::<Loaded<Vec<_>>>()?;
-    if ids.is_empty() && text.chars().count() >= 4 {
-        let sql = "SELECT id FROM job WHERE substr(id, 1, length($1)) = $1 ORDER BY id LIMIT 3";
-        for mut row in store.query(sql, &[text.into()])? {
-            ids.push(row.text()?);
-        }
-    }
-    Ok(ids)
-}
-
 /// `1:25;2:50`: pairs, as ceilings and holds are kept.
 fn pairs(text: &str) -> Option<Vec<Vec<i64>>> {
     let items = text.split(';').filter(|item| !item.is_empty());
@@ -271,25 +232,13 @@ fn read_attempt(mut row: Row, cards: &[RateCard]) -> Loaded<Attempt> {
         last_entry: row.int()?,
         secret: row.maybe_text()?.map(|text| text.parse().map_err(|_| damaged("the secret"))).transpose()?,
         capacity: capacity(row)?,
+        principal: row.text()?,
     })
 }
 
 /// The card of this version; the first one is there before any was set.
 fn card_of(cards: &[RateCard], version: u64) -> RateCard {
     cards.iter().find(|card| card.version == version).cloned().unwrap_or_default()
-}
-
-/// All of a job, oldest first.
-pub(crate) fn attempts_of(store: &mut dyn Store, job: &str, cards: &[RateCard]) -> Loaded<Vec<Attempt>> {
-    let sql = select(&ATTEMPT, "WHERE job = $1 ORDER BY started_us, id");
-    let rows = store.query(&sql, &[job.into()])?;
-    rows.into_iter().map(|row| read_attempt(row, cards)).collect()
-}
-
-/// The ids of all of a job.
-pub(crate) fn attempt_ids_of(store: &mut dyn Store, job: &str) -> Loaded<Vec<Uuid>> {
-    let rows = store.query("SELECT id FROM attempt WHERE job = $1", &[job.into()])?;
-    rows.into_iter().map(|mut row| row.parsed()).collect()
 }
 
 /// Those of these attempts that there are, in no order; `cards` are all cards.
@@ -323,10 +272,10 @@ pub(crate) fn silent_from(store: &mut dyn Store, owner: &str) -> Loaded<Option<i
 }
 
 fn read_reservation(mut row: Row, cards: &[RateCard]) -> Loaded<Reservation> {
+    let (id, job, owner) = (row.parsed()?, row.text()?, row.text()?);
     Ok(Reservation {
-        id: row.parsed()?,
-        job: row.text()?,
-        owner: row.text()?,
+        id,
+        job: JobKey { owner, principal: row.text()?, id: job },
         tokens: row.count()?,
         rates: card_of(cards, row.count()?),
         until_us: row.int()?,
@@ -347,12 +296,6 @@ pub(crate) fn reservation(store: &mut dyn Store, id: Uuid, cards: &[RateCard]) -
 pub(crate) fn open_reservations(store: &mut dyn Store, cards: &[RateCard]) -> Loaded<Vec<Reservation>> {
     let sql = select(&RESERVATION, "WHERE open = 1 ORDER BY id");
     store.query(&sql, &[])?.into_iter().map(|row| read_reservation(row, cards)).collect()
-}
-
-/// The ids of those of a job that hold something.
-pub(crate) fn open_reservations_of(store: &mut dyn Store, owner: &str, job: &str) -> Loaded<Vec<Uuid>> {
-    let sql = "SELECT id FROM reservation WHERE owner = $1 AND open = 1 AND job = $2";
-    store.query(sql, &[owner.into(), job.into()])?.into_iter().map(|mut row| row.parsed()).collect()
 }
 
 /// Reservations of an account that are over.
@@ -378,7 +321,7 @@ pub(crate) fn entries_of(store: &mut dyn Store, attempt: &Attempt, select: &str)
            SELECT {columns} FROM chain CROSS JOIN entry e \
            WHERE e.owner = $1 AND e.number = chain.previous AND e.previous IS NOT NULL), \
          found AS (SELECT * FROM chain UNION ALL \
-           SELECT {columns} FROM entry e WHERE e.job = $3 AND e.attempt = $4 AND e.previous IS NULL) {select}"
+           SELECT {columns} FROM entry e WHERE e.owner = $1 AND e.job = $3 AND e.attempt = $4 AND e.previous IS NULL) {select}"
     );
     let of_attempt = [attempt.owner.as_str().into(), attempt.last_entry.into()];
     let by_job = [attempt.job.as_str().into(), attempt.id.into()];
@@ -431,6 +374,9 @@ pub(crate) fn keys(store: &mut dyn Store, id: Option<&str>) -> Loaded<Vec<Key>> 
             user: row.maybe_text()?,
             created_us: row.int()?,
             revoked_us: row.maybe_int()?,
+            principal: row.text()?,
+            ends_us: row.maybe_int()?,
+            used_us: row.maybe_int()?,
         })
     };
     rows.into_iter().map(read).collect()

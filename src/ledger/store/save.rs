@@ -50,7 +50,18 @@ pub(crate) fn save(store: &mut dyn Store, changes: &Changes) -> Result<(), Ledge
     write(&RATES, cards.collect())?;
     write(&KEY, changes.keys.iter().map(key).collect())?;
     let epoch = |epoch: &Epoch| vec![epoch.number.into(), epoch.settles_until_us.into(), epoch.known_us.into()];
-    write(&EPOCH, changes.epoch.iter().map(epoch).collect())
+    write(&EPOCH, changes.epoch.iter().map(epoch).collect())?;
+    keys_used(store, &changes.used_keys, now_us)
+}
+
+/// When these keys were used last. Nothing else of them is written, so that one that is revoked meanwhile stays revoked; and one that
+/// is there no more is nobody's fault.
+fn keys_used(store: &mut dyn Store, ids: &[String], now_us: i64) -> Result<(), LedgerError> {
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let sql = "UPDATE api_key SET used_us = $1 WHERE id = ANY($2)";
+    store.query(sql, &[now_us.into(), Value::Texts(ids.to_vec())]).map(|_| ())
 }
 
 fn account(account: &Account) -> Vec<Value> {
@@ -111,8 +122,9 @@ fn grant(grant: &Grant) -> Vec<Value> {
 
 fn job(job: &Job) -> Vec<Value> {
     vec![
-        job.id.as_str().into(),
-        job.owner.as_str().into(),
+        job.key.owner.as_str().into(),
+        job.key.principal.as_str().into(),
+        job.key.id.as_str().into(),
         job.kind.as_str().into(),
         job.name.as_deref().into(),
         job.limit.into(),
@@ -136,6 +148,9 @@ fn key(key: &Key) -> Vec<Value> {
         key.user.as_deref().into(),
         key.created_us.into(),
         key.revoked_us.into(),
+        key.principal.as_str().into(),
+        key.ends_us.into(),
+        key.used_us.into(),
     ]
 }
 
@@ -159,8 +174,9 @@ fn holds(holds: &[Hold]) -> Value {
 fn reservation(reservation: &Reservation) -> Vec<Value> {
     vec![
         reservation.id.into(),
-        reservation.job.as_str().into(),
-        reservation.owner.as_str().into(),
+        reservation.job.id.as_str().into(),
+        reservation.job.owner.as_str().into(),
+        reservation.job.principal.as_str().into(),
         reservation.tokens.into(),
         reservation.rates.version.into(),
         reservation.until_us.into(),
@@ -247,6 +263,7 @@ pub(super) fn attempt(attempt: &Attempt) -> Vec<Value> {
         attempt.capacity.map(|capacity| capacity.cpu_us).into(),
         attempt.capacity.map(|capacity| capacity.alive_us).into(),
         attempt.capacity.map(|capacity| capacity.heard_us).into(),
+        attempt.principal.as_str().into(),
     ]
 }
 

@@ -4,18 +4,20 @@ use std::sync::Arc;
 
 use askama::Template;
 use axum::Form;
-use axum::extract::{Path, Query as Parameters, State};
+use axum::extract::{Query as Parameters, State};
 use axum::response::{IntoResponse, Redirect, Response};
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::super::App;
 use super::super::api::change;
+use super::super::named_job::NamedJob;
 use super::super::problem::Problem;
 use super::super::reads::{job_for, page_of_jobs};
 use super::session::Visitor;
 use super::{Page, encoded, page_or, rendered};
 use crate::domain::units::{Microseconds, Nanocredits};
+use crate::ledger::job_name::{JobKey, JobName};
 use crate::ledger::protocol::{JobKind, Reason};
 use crate::ledger::views::{AttemptView, BurnPoint, Change, JobView, Query};
 
@@ -93,7 +95,7 @@ async fn listed(app: &Arc<App>, visitor: &Visitor, of: ListOf) -> Result<Respons
         url
     };
     let row = |job: JobView| Row {
-        url: format!("/jobs/{}", encoded(&job.job)),
+        url: url_of(&job, ""),
         title: title(&job),
         kind: job.kind.to_string(),
         state: ended_as(&job).to_owned(),
@@ -161,14 +163,20 @@ struct Job {
     attempts: Vec<Attempt>,
 }
 
-pub(super) async fn one(State(app): State<Arc<App>>, visitor: Visitor, Path(job): Path<String>) -> Response {
-    let made = shown(&app, &visitor, &job).await;
+/// Where a job is shown, or `what` is done with it. Its id alone may be that of several.
+fn url_of(job: &JobView, what: &str) -> String {
+    let JobKey { owner, principal, id } = job.key();
+    format!("/jobs/{}{what}?user={}&principal={}", encoded(&id), encoded(&owner), encoded(&principal))
+}
+
+pub(super) async fn one(State(app): State<Arc<App>>, visitor: Visitor, NamedJob(job): NamedJob) -> Response {
+    let made = shown(&app, &visitor, job).await;
     page_or(&app, &visitor, made).await
 }
 
-async fn shown(app: &Arc<App>, visitor: &Visitor, job: &str) -> Result<Response, Problem> {
-    let found = job_for(app, visitor.caller.only().as_deref(), job.to_owned()).await?;
-    let url = format!("/jobs/{}", encoded(&found.job));
+async fn shown(app: &Arc<App>, visitor: &Visitor, job: JobName) -> Result<Response, Problem> {
+    let found = job_for(app, &visitor.caller, job).await?;
+    let url = url_of(&found, "");
     let page = Page::new(app, visitor, "jobs", url, !matches!(found.state.as_str(), "ended" | "refused")).await?;
     Ok(rendered(&page_of(page, &found)))
 }
@@ -186,7 +194,7 @@ pub(super) fn page_of(page: Page, job: &JobView) -> impl Template {
             JobKind::PythonSession => "Python session status",
         },
         facts: facts(job),
-        stop_url: format!("{}/stop", page.url),
+        stop_url: url_of(job, "/stop"),
         attempts: job.attempts.iter().map(attempt).collect(),
         page,
     }
@@ -368,17 +376,17 @@ pub(super) struct Why {
 pub(super) async fn stop(
     State(app): State<Arc<App>>,
     visitor: Visitor,
-    Path(job): Path<String>,
+    NamedJob(job): NamedJob,
     Form(why): Form<Why>,
 ) -> Response {
     let made = stopped(&app, &visitor, job, why.why).await;
     page_or(&app, &visitor, made).await
 }
 
-async fn stopped(app: &Arc<App>, visitor: &Visitor, job: String, why: String) -> Result<Response, Problem> {
+async fn stopped(app: &Arc<App>, visitor: &Visitor, job: JobName, why: String) -> Result<Response, Problem> {
     visitor.caller.may_administer()?;
     super::super::bounds::name("why", &why)?;
-    let url = format!("/jobs/{}", encoded(&job));
+    let url = url_of(&*job_for(app, &visitor.caller, job.clone()).await?, "");
     let _answer = change(app, &visitor.caller, Change::StopJob { job, by: visitor.caller.name(), why }).await?;
     Ok(Redirect::to(&url).into_response())
 }

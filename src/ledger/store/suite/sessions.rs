@@ -3,13 +3,14 @@
 use super::*;
 use crate::ledger::keys::Scope;
 use crate::ledger::session::SessionToken;
+use crate::ledger::views::NewKey;
 
 const HOUR_S: i64 = 3_600;
 
 impl World {
     fn key(&mut self, id: &str) {
-        let (name, hash, by) = (id.to_owned(), format!("hash of {id}"), "t".to_owned());
-        self.change(Change::CreateKey { id: id.to_owned(), hash, name, scope: Scope::Read, user: None, by }).unwrap();
+        let (hash, key) = (format!("hash of {id}"), NewKey::new(id, Scope::Read, "t"));
+        self.change(Change::CreateKey { id: id.to_owned(), hash, key }).unwrap();
     }
 
     fn signed_in(&mut self, key: &str) -> SessionToken {

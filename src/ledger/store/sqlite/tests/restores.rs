@@ -15,7 +15,7 @@ use crate::ledger::attempt_secret::AttemptSecret;
 use crate::ledger::keys::Scope;
 use crate::ledger::protocol::{ClosedPeriod, Decision, Finish, Lease, OpenAnswer, OpenRequest, Report, Resume};
 use crate::ledger::session::SessionToken;
-use crate::ledger::views::{Change, Query, View};
+use crate::ledger::views::{Change, NewKey, Query, View};
 
 impl World {
     fn path(&self, name: &str) -> PathBuf {
@@ -257,8 +257,8 @@ fn what_a_restore_forgot_is_priced_by_the_newest_card_it_knew() {
 #[test]
 fn a_restore_ends_every_session() {
     let mut world = World::new();
-    let (id, name, hash, by) = ("k".to_owned(), "n".to_owned(), "h".to_owned(), "t".to_owned());
-    world.change(Change::CreateKey { id, hash, name, scope: Scope::Read, user: None, by }).unwrap();
+    let (id, hash, key) = ("k".to_owned(), "h".to_owned(), NewKey::new("n", Scope::Read, "t"));
+    world.change(Change::CreateKey { id, hash, key }).unwrap();
     let token = SessionToken::new();
     world.ledger.begin_session(&token, "k", None).unwrap();
     world.copy();
