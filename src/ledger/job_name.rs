@@ -3,7 +3,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::LedgerError;
 use super::asker::{Asker, Reach};
 
 /// Which job of all: no two have the same.
@@ -107,23 +106,23 @@ impl JobName {
 
     /// Nobody knows such a job who may be told.
     #[must_use]
-    pub fn missing(&self) -> LedgerError {
-        LedgerError::Missing(format!("no job {:?} is known: `jobmeter jobs list` shows them", self.id))
+    pub fn missing(&self) -> String {
+        format!("no job {:?} is known: `jobmeter jobs list` shows them", self.id)
     }
 
     /// Several jobs have this id, all of which the asker may know.
     #[must_use]
-    pub fn ambiguous(&self, jobs: &[JobKey]) -> LedgerError {
+    pub fn ambiguous(&self, jobs: &[JobKey]) -> String {
         let told = |job: &JobKey| match job.principal.as_str() {
             "" => format!("of {:?} without a principal", job.owner),
             principal => format!("of {:?} by {principal:?}", job.owner),
         };
         let told: Vec<String> = jobs.iter().map(told).collect();
-        LedgerError::Refused(format!(
+        format!(
             "several jobs have the id {:?}: {}; say which by --user and --principal, over HTTP by the parameters user and principal",
             self.id,
             told.join(", ")
-        ))
+        )
     }
 }
 

@@ -136,17 +136,17 @@ async fn job(
 /// The job that a name means among those that the caller may see: of others neither an id nor the beginning of one tells anything.
 pub(super) async fn job_for(app: &Arc<App>, caller: &Caller, job: JobName) -> Result<Box<JobView>, Problem> {
     let job = seen_by(caller, job)?;
-    let missing = job.missing();
+    let missing = Problem::missing(job.missing());
     match app.pools.readers.read(Query::Job { job }).await? {
         View::Job(Some(found)) => Ok(found),
-        _ => Err(missing.into()),
+        _ => Err(missing),
     }
 }
 
 /// A job's name among those that the caller may see.
 fn seen_by(caller: &Caller, job: JobName) -> Result<JobName, Problem> {
     match caller.only() {
-        Some(own) => job.clone().of_user(&own).ok_or_else(|| job.missing().into()),
+        Some(own) => job.clone().of_user(&own).ok_or_else(|| Problem::missing(job.missing())),
         None => Ok(job),
     }
 }

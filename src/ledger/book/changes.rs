@@ -215,11 +215,12 @@ impl Books<'_> {
     /// The one job of this name that the asker may change. The beginning of an id is for people who look: what changes something must
     /// not hit `job-12` where `job-1` is not known yet.
     pub(super) fn known_job(&mut self, name: &JobName) -> Result<Job, LedgerError> {
-        let name = name.clone().within(&self.asker).ok_or_else(|| name.missing())?;
-        match self.shelf.jobs_named(&name)?.as_slice() {
-            [] => Err(name.missing()),
-            [one] => self.shelf.job(one)?.cloned().ok_or_else(|| name.missing()),
-            several => Err(name.ambiguous(several)),
+        let missing = || LedgerError::Missing(name.missing());
+        let reached = name.clone().within(&self.asker).ok_or_else(missing)?;
+        match self.shelf.jobs_named(&reached)?.as_slice() {
+            [] => Err(missing()),
+            [one] => self.shelf.job(one)?.cloned().ok_or_else(missing),
+            several => Err(LedgerError::Refused(name.ambiguous(several))),
         }
     }
 }

@@ -186,10 +186,11 @@ impl<'a> Books<'a> {
         let found = self.shelf.jobs_named(name)?;
         let found = if found.is_empty() { self.shelf.jobs_beginning(name)? } else { found };
         match found.as_slice() {
-            [] => Err(name.missing()),
+            [] => Err(LedgerError::Missing(name.missing())),
             [one] => Ok(one.clone()),
             [first, ..] if found.iter().all(|key| key.id == first.id) => {
-                Err(JobName { id: first.id.clone(), ..name.clone() }.ambiguous(&found))
+                let name = JobName { id: first.id.clone(), ..name.clone() };
+                Err(LedgerError::Refused(name.ambiguous(&found)))
             }
             _ => {
                 let mut ids: Vec<&str> = found.iter().map(|key| key.id.as_str()).collect();

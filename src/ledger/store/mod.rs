@@ -7,6 +7,7 @@ mod alerts;
 mod figures;
 mod ledger;
 pub(super) mod load;
+mod parts;
 mod plausible;
 pub mod postgres;
 mod row;

@@ -1,7 +1,5 @@
 //! What people and programs read.
 
-mod cursor;
-
 use super::usage::usage;
 use super::verify::verify;
 use super::{Row, Store, Value, load};
@@ -10,7 +8,7 @@ use crate::domain::book::plus;
 use crate::domain::rating::{Price, RateCard, VirtualTime};
 use crate::domain::units::Nanocredits;
 use crate::ledger::LedgerError;
-use crate::ledger::book::rows::{Account, Attempt, Key};
+use crate::ledger::book::rows::{Account, Attempt, Job, Key};
 use crate::ledger::book::{Books, Shown};
 use crate::ledger::job_name::{JobKey, JobName};
 use crate::ledger::keys::{KEY_USED_EACH_US, KeyView};
@@ -22,6 +20,8 @@ use crate::ledger::views::{
 
 /// No page is longer.
 const ROWS_MAX: u32 = 1_000;
+/// Before the whole key of a job, in hexadecimal digits of a list in JSON.
+const CURSOR_OF_KEY: &str = "job:";
 /// Points of the burn chart.
 const BURN_POINTS_MAX: usize = 96;
 
@@ -156,7 +156,7 @@ fn jobs(
 ) -> Result<View, LedgerError> {
     let count = page.count_max.clamp(1, ROWS_MAX);
     if let Some(before) = page.before {
-        let last = cursor::job_at(store, page.owner, before)?;
+        let last = job_at(store, page.owner, before)?;
         let JobKey { owner, principal, id } = last.key;
         parameters.extend([last.started_us.into(), id.into(), owner.into(), principal.into()]);
         let at = parameters.len();
@@ -177,10 +177,43 @@ fn jobs(
         keys.pop();
     }
     let last = keys.last().filter(|_| more);
-    let cursor = last.map(|key| cursor::of(store, page.owner, key)).transpose()?;
+    let cursor = last.map(|key| cursor_of(store, page.owner, key)).transpose()?;
     let cards = load::rate_cards(store)?;
     let jobs = keys.iter().map(|key| job(store, now_us, key, &cards, false)).collect::<Result<_, _>>()?;
     Ok(View::Jobs { jobs, cursor })
+}
+
+fn of_page(owner: Option<&str>, id: &str) -> JobName {
+    JobName { id: id.to_owned(), user: owner.map(str::to_owned), principal: None }
+}
+
+/// The cursor of the page that this job ends, of jobs of `owner` where one is given.
+fn cursor_of(store: &mut dyn Store, owner: Option<&str>, last: &JobKey) -> Result<String, LedgerError> {
+    let is_alone = load::jobs_named(store, &of_page(owner, &last.id))?.len() == 1;
+    if is_alone && !last.id.starts_with(CURSOR_OF_KEY) {
+        return Ok(last.id.clone());
+    }
+    let JobKey { owner, principal, id } = last;
+    let parts = serde_json::Value::from(vec![owner.as_str(), principal, id]).to_string();
+    Ok(parts.bytes().fold(CURSOR_OF_KEY.to_owned(), |text, byte| text + &format!("{byte:02x}")))
+}
+
+/// The job that a page ended with. One that is on none of these pages is no cursor, as one that there is not.
+fn job_at(store: &mut dyn Store, owner: Option<&str>, cursor: &str) -> Result<Job, LedgerError> {
+    let key = match cursor.strip_prefix(CURSOR_OF_KEY) {
+        Some(digits) => key_of(digits).filter(|key| owner.is_none_or(|owner| owner == key.owner)),
+        // One of before that is of several by now goes on behind the first of them.
+        None => load::jobs_named(store, &of_page(owner, cursor))?.into_iter().next(),
+    };
+    let found = key.map(|key| load::job(store, &key)).transpose()?.flatten();
+    found.ok_or_else(|| LedgerError::Missing(format!("{cursor:?} is no cursor of a page of jobs")))
+}
+
+fn key_of(digits: &str) -> Option<JobKey> {
+    let pairs = digits.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).ok());
+    let bytes: Option<Vec<u8>> = pairs.map(|pair| u8::from_str_radix(pair?, 16).ok()).collect();
+    let [owner, principal, id] = serde_json::from_slice::<[String; 3]>(&bytes?).ok()?;
+    Some(JobKey { owner, principal, id })
 }
 
 fn one_job(store: &mut dyn Store, now_us: i64, name: &JobName) -> Result<JobView, LedgerError> {
