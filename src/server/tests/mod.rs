@@ -5,6 +5,7 @@
 
 #![allow(clippy::pedantic, clippy::print_stdout, reason = "a test, not an interface")]
 
+mod attacks;
 mod draw;
 
 use axum::body::Body;
