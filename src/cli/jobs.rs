@@ -74,7 +74,7 @@ fn list(jobs: &[JobView], cursor: Option<&str>, all: bool, style: &Style) -> Str
     }
     let mut header = vec!["JOB", "STATE", "KIND", "STARTED", "CREDITS", "VIRTUAL S", "NAME"];
     if all {
-        header.push("USER");
+        header.extend(["USER", "PRINCIPAL"]);
     }
     let row = |job: &JobView| {
         let ended = job.attempts.last().and_then(|attempt| attempt.reason).map(Reason::as_str);
@@ -88,7 +88,7 @@ fn list(jobs: &[JobView], cursor: Option<&str>, all: bool, style: &Style) -> Str
             job.name.clone().unwrap_or_default(),
         ];
         if all {
-            row.push(job.user.clone());
+            row.extend([job.user.clone(), job.principal.clone()]);
         }
         row
     };
@@ -118,7 +118,8 @@ fn in_one_line(job: &JobView) -> String {
 fn show(job: &JobView, style: &Style) -> String {
     let mut text = String::new();
     let name = job.name.as_ref().map(|name| format!(" “{name}”")).unwrap_or_default();
-    let _ = writeln!(text, "{}{name}, {} of {}: {}", style.bold(&job.job), job.kind, job.user, job.state);
+    let by = Some(&job.principal).filter(|by| !by.is_empty()).map(|by| format!(" by {by}")).unwrap_or_default();
+    let _ = writeln!(text, "{}{name}, {} of {}{by}: {}", style.bold(&job.job), job.kind, job.user, job.state);
     let limit = job.limit.map(|limit| format!(" of its limit of {}", credits(limit))).unwrap_or_default();
     let _ = writeln!(
         text,

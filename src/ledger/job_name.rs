@@ -1,7 +1,11 @@
 //! How a job is named. An id is a scheduler's, so that two of them may have given the same one: a job is the account's and the
 //! principal's that opened it.
 
-use serde::{Deserialize, Serialize};
+use std::fmt;
+
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::asker::{Asker, Reach};
 
@@ -16,9 +20,9 @@ pub struct JobKey {
     pub id: String,
 }
 
-/// What somebody says who means a job: its id, and where several have that, whose it is as well.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "Written", into = "Written")]
+/// What somebody says who means a job: its id, and where several have that, whose it is as well. It travels as the id alone where
+/// nothing else is said, which is all that a jobmeter of before knows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct JobName {
     /// As its scheduler names it.
     pub id: String,
@@ -28,32 +32,50 @@ pub struct JobName {
     pub principal: Option<String>,
 }
 
-/// As it travels: jobmeters of before know the id alone.
+/// As it travels where more is said than the id.
 #[derive(Serialize, Deserialize)]
-#[serde(untagged)]
-enum Written {
-    Id(String),
-    Whole {
-        id: String,
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        user: Option<String>,
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        principal: Option<String>,
-    },
+#[serde(deny_unknown_fields)]
+struct Whole {
+    id: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    user: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    principal: Option<String>,
 }
 
-impl From<Written> for JobName {
-    fn from(written: Written) -> Self {
-        match written {
-            Written::Id(id) => id.into(),
-            Written::Whole { id, user, principal } => Self { id, user, principal },
+impl Serialize for JobName {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self { id, user, principal } = self.clone();
+        if user.is_none() && principal.is_none() {
+            return serializer.serialize_str(&id);
         }
+        Whole { id, user, principal }.serialize(serializer)
     }
 }
 
-impl From<JobName> for Written {
-    fn from(JobName { id, user, principal }: JobName) -> Self {
-        if user.is_none() && principal.is_none() { Self::Id(id) } else { Self::Whole { id, user, principal } }
+/// Reads either.
+struct Read;
+
+impl<'de> Visitor<'de> for Read {
+    type Value = JobName;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the id of a job, or an id with a user or a principal")
+    }
+
+    fn visit_str<E>(self, id: &str) -> Result<JobName, E> {
+        Ok(id.into())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, fields: A) -> Result<JobName, A::Error> {
+        let Whole { id, user, principal } = Whole::deserialize(MapAccessDeserializer::new(fields))?;
+        Ok(JobName { id, user, principal })
+    }
+}
+
+impl<'de> Deserialize<'de> for JobName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Read)
     }
 }
 
@@ -137,6 +159,9 @@ mod tests {
         for (name, json) in [(&bare, r#""j""#), (&whole, r#"{"id":"j","user":"ann"}"#)] {
             assert_eq!(serde_json::to_string(name).unwrap(), json);
             assert_eq!(serde_json::from_str::<JobName>(json).unwrap(), *name);
+        }
+        for wrong in ["7", "{}", r#"{"id":"j","owner":"ann"}"#, "null", "[\"j\"]"] {
+            assert!(serde_json::from_str::<JobName>(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -216,6 +216,7 @@ fn facts(job: &JobView) -> Vec<(&'static str, String)> {
     if job.overshoot > Nanocredits::ZERO {
         facts.push(("Burned, not charged", job.overshoot.for_people()));
     }
+    facts.extend(Some(&job.principal).filter(|by| !by.is_empty()).map(|by| ("Run by", by.clone())));
     facts.push(("Started", minute(&job.started_at)));
     facts.extend(job.ended_at.as_deref().map(|at| ("Ended", minute(at))));
     facts
