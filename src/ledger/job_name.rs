@@ -53,7 +53,7 @@ impl Serialize for JobName {
     }
 }
 
-/// Reads either.
+/// Reads a name as it travels, in either way.
 struct Read;
 
 impl<'de> Visitor<'de> for Read {

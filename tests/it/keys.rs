@@ -92,15 +92,21 @@ fn a_key_comes_to_its_end() {
     assert!(status == 409 && told["detail"].as_str().unwrap().contains("invalid end"), "{status} {told}");
 }
 
-/// Where several jobs have an id, whoever names it is told whose they are, and says which.
-#[test]
-fn a_job_is_named_by_whose_it_is() {
+/// Jobs of one id: of ann by two nodes, and of bob by one of them. The keys are the nodes', and ann's own.
+fn with_three_jobs() -> (Service, [String; 3]) {
     let service = Service::start();
     let (one, two) = (service.key(&["node-1"]), service.key(&["node-2"]));
     let ann = service.key(&["a", "--only-user", "--user", "ann"]);
     for (key, user) in [(&one, "ann"), (&two, "ann"), (&two, "bob")] {
         assert_eq!(service.call(key, &["--user", user, "run", "-q", "--job", "train-1", "--", "true"]).status, 0);
     }
+    (service, [one, two, ann])
+}
+
+/// Where several jobs have an id, whoever names it is told whose they are, and says which.
+#[test]
+fn an_id_of_several_jobs_is_told_with_whose_they_are() {
+    let (service, [_, _, ann]) = with_three_jobs();
     let call = |key: &str, arguments: &[&str]| service.call(key, arguments);
     for verb in [
         &["jobs", "show", "train-1"][..],
@@ -119,6 +125,15 @@ fn a_job_is_named_by_whose_it_is() {
             "{told:?}"
         );
     }
+    let (status, told) = service.ask(&service.admin, "GET", "/api/v1/jobs/train-1", "");
+    assert!(status == 409 && told["detail"].as_str().unwrap().contains("\"ann\" by \"node-1\""), "{told}");
+    service.verify();
+}
+
+#[test]
+fn whoever_says_whose_a_job_is_gets_that_one() {
+    let (service, [one, two, ann]) = with_three_jobs();
+    let call = |key: &str, arguments: &[&str]| service.call(key, arguments);
     let shown = |key: &str, more: &[&str]| {
         let called = call(key, &[&["--json", "jobs", "show", "train-1"], more].concat());
         assert_eq!(called.status, 0, "{more:?}: {called:?}");
@@ -140,8 +155,6 @@ fn a_job_is_named_by_whose_it_is() {
         let called = call(key, arguments);
         assert_eq!(called.status, status, "{arguments:?}: {called:?}");
     }
-    let (status, told) = service.ask(&service.admin, "GET", "/api/v1/jobs/train-1", "");
-    assert!(status == 409 && told["detail"].as_str().unwrap().contains("\"ann\" by \"node-1\""), "{told}");
     assert_eq!(service.ask(&service.admin, "GET", "/api/v1/jobs/train-1?user=ann&principal=node-2", "").0, 200);
     service.verify();
 }

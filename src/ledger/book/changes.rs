@@ -22,7 +22,10 @@ pub(super) enum Once<'a> {
 }
 
 impl Once<'_> {
-    /// A key as it is kept: a list in JSON, in which no part can reach into the next. No key of before begins like it.
+    /// How every key begins as it is kept.
+    const KEPT: &'static str = "[\"";
+
+    /// A key as it is kept: a list in JSON, in which no part can reach into the next.
     fn kept(self, key: &str) -> String {
         let parts = match self {
             Self::OfAccount(owner) => vec![owner, key],
@@ -138,6 +141,10 @@ impl Books<'_> {
         };
         if let Some(found) = self.shelf.once(&of.kept(key))? {
             return read(found).map(Some);
+        }
+        if key.starts_with(Once::KEPT) {
+            // It would be found as what somebody else's is kept as.
+            return Ok(None);
         }
         let found = self.shelf.once(key)?.map(read).transpose()?;
         Ok(found.filter(|(change, _)| of.was_of(change)))

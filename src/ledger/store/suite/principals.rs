@@ -290,6 +290,12 @@ fn keys_of_repeats_meet_nowhere() {
             assert!(matches!(world.change(other), Err(LedgerError::Refused(why)) if why.contains("was used before")));
         }
     }
+    // Nor with what is kept of them, where keys of before are looked for as they are.
+    world.opened_by(&DIRECT, &request("eve", "j"));
+    for kept in [r#"["a","p","j","k"]"#, r#"["b","p","j","k"]"#] {
+        let change = tokens(named(Some("eve"), Some(""), "j"), 5, kept);
+        assert!(!world.change(change.clone()).unwrap().again && world.change(change).unwrap().again);
+    }
     // Nor with those of accounts.
     for (user, key) in [("a", "p\",\"j\",\"k"), ("a", "k")] {
         let (amount, by, why) = (Nanocredits(7), "t".to_owned(), "w".to_owned());
