@@ -366,7 +366,7 @@ pub(crate) fn unsettled(store: &mut dyn Store, owner: &str, before_s: i64) -> Lo
 /// What each entry of an attempt says, by `select`: of `number`, `at_us`, `kind`, `period`, `day`, `source`, `amount` of the
 /// table `found`.
 pub(crate) fn entries_of(store: &mut dyn Store, attempt: &Attempt, select: &str) -> Loaded<Vec<Row>> {
-    // SQLite joins in this order where it is told to cross.
+    // SQLite joins in this order where it is told to cross. The owner of entries of before stands as their index has it.
     let columns = "e.number, e.previous, e.at_us, e.kind, e.period, e.day, e.source, e.amount";
     let sql = format!(
         "WITH RECURSIVE chain (number, previous, at_us, kind, period, day, source, amount) AS (\
@@ -374,7 +374,8 @@ pub(crate) fn entries_of(store: &mut dyn Store, attempt: &Attempt, select: &str)
            SELECT {columns} FROM chain CROSS JOIN entry e \
            WHERE e.owner = $1 AND e.number = chain.previous AND e.previous IS NOT NULL), \
          found AS (SELECT * FROM chain UNION ALL \
-           SELECT {columns} FROM entry e WHERE e.owner = $1 AND e.job = $3 AND e.attempt = $4 AND e.previous IS NULL) {select}"
+           SELECT {columns} FROM entry e WHERE e.owner || '' = $1 AND e.job = $3 AND e.attempt = $4 AND e.previous IS NULL) \
+         {select}"
     );
     let of_attempt = [attempt.owner.as_str().into(), attempt.last_entry.into()];
     let by_job = [attempt.job.as_str().into(), attempt.id.into()];

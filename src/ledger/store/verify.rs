@@ -189,8 +189,8 @@ fn jobs(store: &mut dyn Store, found: &mut Verification, sums: &Sums) -> Result<
 
 /// What an account paid for tokens of a job. An entry names it by its id: those of several principals are compared together.
 fn tokens(store: &mut dyn Store, found: &mut Verification) -> Result<(), LedgerError> {
-    let sql = "SELECT j.owner, j.id, j.tokens, (SELECT CAST(coalesce(sum(amount), 0) AS BIGINT) FROM entry e WHERE e.owner = j.owner AND \
-               e.job = j.id AND e.previous IS NULL AND e.kind = 'tokens') FROM (SELECT owner, id, CAST(sum(tokens_charged) AS BIGINT) AS \
+    let sql = "SELECT j.owner, j.id, j.tokens, (SELECT CAST(coalesce(sum(amount), 0) AS BIGINT) FROM entry e WHERE e.owner || '' = j.owner || \
+               '' AND e.job = j.id AND e.previous IS NULL AND e.kind = 'tokens') FROM (SELECT owner, id, CAST(sum(tokens_charged) AS BIGINT) AS \
                tokens FROM job GROUP BY owner, id) j ORDER BY j.owner, j.id";
     for mut row in store.query(sql, &[])? {
         let (owner, id, tokens, replayed) = (row.text()?, row.text()?, row.nanocredits()?, row.nanocredits()?);

@@ -135,15 +135,19 @@ struct Page<'a> {
 /// What jobs must be, and the values in it. Conditions are put together, so that each search has its index.
 fn conditions(owner: Option<&str>, kind: Option<JobKind>, running_only: bool) -> (Vec<String>, Vec<Value>) {
     let (mut conditions, mut parameters) = (vec!["1 = 1".to_owned()], Vec::<Value>::new());
-    let named = [("owner", owner), ("kind", kind.map(JobKind::as_str))];
-    for (column, value) in named.into_iter().filter_map(|(column, value)| Some((column, value?))) {
+    let mut is = |column: &str, value: &str| {
         parameters.push(value.into());
-        conditions.push(format!("{column} = ${}", parameters.len()));
-    }
+        format!("{column} = ${}", parameters.len())
+    };
+    let of_owner = owner.map(|owner| is("owner", owner));
+    conditions.extend(kind.map(|kind| is("kind", kind.as_str())));
     if running_only {
-        // Few run, and an index has them: looking at each job would take as long as there are jobs.
+        // Few run, and an index has them: looking at each job of the account would take as long as there are jobs.
+        let of_owner = of_owner.map(|of_owner| format!(" AND a.{of_owner}")).unwrap_or_default();
         let running = "SELECT a.owner, a.principal, a.job FROM attempt a WHERE a.ended_us IS NULL";
-        conditions.push(format!("(owner, principal, id) IN ({running})"));
+        conditions.push(format!("(owner, principal, id) IN ({running}{of_owner})"));
+    } else {
+        conditions.extend(of_owner);
     }
     (conditions, parameters)
 }

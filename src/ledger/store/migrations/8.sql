@@ -19,8 +19,9 @@ CREATE INDEX job_of_id ON job (id);
 CREATE INDEX job_overshoot ON job (tokens_overshoot) WHERE tokens_overshoot > 0;
 DROP INDEX attempt_of_job;
 CREATE INDEX attempt_of_job ON attempt (owner, job);
+-- Many accounts may have a job of the same id. Of the owner itself a planner would rather go through all entries of the account.
 DROP INDEX entry_unchained;
-CREATE INDEX entry_unchained ON entry (owner, job) WHERE job IS NOT NULL AND previous IS NULL;
+CREATE INDEX entry_unchained ON entry ((owner || ''), job) WHERE job IS NOT NULL AND previous IS NULL;
 -- For whom a key works, until when it is good (NULL: for ever), and when it was used last, to the hour. Keys of before work for
 -- themselves: each has a principal of its own name, which the keys that follow it share.
 ALTER TABLE api_key ADD COLUMN principal TEXT NOT NULL DEFAULT '';
