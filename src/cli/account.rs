@@ -11,7 +11,6 @@ use super::status::{account_of, text};
 use crate::ledger::LedgerError;
 use crate::ledger::views::{AccountView, Change, EntryView, Query, View};
 use crate::runner::summary::credits;
-use crate::sys::clock::{Clock, SystemClock};
 
 pub(super) fn account(account: Account, settings: &Settings, out: &Output) -> Result<ExitCode, Failure> {
     let (user, by) = (settings.user.clone(), settings.by.clone());
@@ -26,12 +25,12 @@ pub(super) fn account(account: Account, settings: &Settings, out: &Output) -> Re
         Account::Resume { why } => Change::Resume { user, by, why },
         Account::Revoke { grant, why } => Change::RevokeGrant { user, grant, by, why },
         Account::Grant { credits, expires_in, reason } => {
-            let expires_at = expires_in.map(after);
+            let expires_at = expires_in.map(super::values::Span::after_now_s);
             let Reasoned { why, key } = keyed(reason);
             Change::Grant { user, amount: credits, expires_at, by, why, key: key.unwrap_or_default() }
         }
         Account::Adjust { credits, grant, expires_in, reason } => {
-            let expires_at = expires_in.map(after);
+            let expires_at = expires_in.map(super::values::Span::after_now_s);
             let Reasoned { why, key } = keyed(reason);
             Change::Adjust { user, amount: credits, grant, expires_at, by, why, key: key.unwrap_or_default() }
         }
@@ -43,12 +42,6 @@ pub(super) fn account(account: Account, settings: &Settings, out: &Output) -> Re
         let again = if answer.again { "nothing changed: this key was posted before\n" } else { "" };
         format!("{again}{}", text(&account, style))
     })
-}
-
-/// In seconds since 1970, so long from now.
-fn after(span: super::values::Span) -> i64 {
-    let now_s = SystemClock.realtime_us().div_euclid(1_000_000);
-    now_s.saturating_add(i64::try_from(span.0.as_secs()).unwrap_or(i64::MAX))
 }
 
 fn keyed(reason: Reasoned) -> Reasoned {

@@ -15,6 +15,7 @@ use super::values::{self, Span};
 use crate::domain::rating::{CpuBasis, GpuBasis};
 use crate::domain::units::{Microseconds, Nanocredits};
 use crate::domain::weight::GpuWeight;
+use crate::ledger::job_name::JobName;
 use crate::ledger::keys::Scope;
 use crate::ledger::protocol::JobKind;
 use crate::ledger::views::PeriodLength;
@@ -153,20 +154,39 @@ pub(super) enum Jobs {
     },
     /// The time breakdown of one job, its tasks and attempts, and why it ended
     Show {
-        /// Its id, or the first letters of it (at least 4)
+        /// Its id, or the first letters of it (at least 4); where several have it, --user and --principal say which
         job: String,
+        #[command(flatten)]
+        of: OfJob,
         /// One line: what it cost and used, for a scheduler's comment
         #[arg(long)]
         brief: bool,
     },
     /// Stop all tasks of a job
     Stop {
-        /// Its id
+        /// Its id; where several have it, --user and --principal say which
         job: String,
+        #[command(flatten)]
+        of: OfJob,
         /// For the books
         #[arg(long, value_name = "TEXT", default_value = "operator's stop", value_parser = values::text)]
         why: String,
     },
+}
+
+/// Whose a job is, beside the account that --user names.
+#[derive(Debug, Args)]
+pub(super) struct OfJob {
+    /// The node, cluster or service that opened it; "" for jobs that were opened without a service
+    #[arg(long, value_name = "NAME", value_parser = values::text)]
+    principal: Option<String>,
+}
+
+impl OfJob {
+    /// The job of this id, of the account that was said on the command line where one was.
+    pub(super) fn named(&self, id: &str, user: Option<&str>) -> JobName {
+        JobName { id: id.to_owned(), user: user.map(str::to_owned), principal: self.principal.clone() }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -190,9 +210,11 @@ pub(super) struct Usage {
 
 #[derive(Debug, Args)]
 pub(super) struct Tokens {
-    /// The job
+    /// The job; where several have the id, --user and --principal say which
     #[arg(value_parser = values::name)]
     pub(super) job: String,
+    #[command(flatten)]
+    pub(super) of: OfJob,
     /// How many
     pub(super) count: u64,
     /// Set aside what so many can cost at most, and print what to settle by
@@ -312,6 +334,12 @@ pub(super) enum Key {
         /// What it may do
         #[arg(long, value_enum, default_value = "report")]
         scope: Scope,
+        /// The node, cluster or service that it works for; what one key of it opens, the others go on with [default: NAME]
+        #[arg(long, value_name = "NAME", value_parser = values::name)]
+        principal: Option<String>,
+        /// It ends after so long, such as 90d [default: never]
+        #[arg(long, value_name = "TIME", value_parser = values::span)]
+        expires_in: Option<Span>,
         /// For the account of the user of --user alone
         #[arg(long)]
         only_user: bool,

@@ -10,13 +10,14 @@ use super::settings::Settings;
 use crate::domain::printable::printable;
 use crate::domain::units::{Microseconds, Nanocredits};
 use crate::ledger::LedgerError;
+use crate::ledger::job_name::JobName;
 use crate::ledger::protocol::Reason;
-use crate::ledger::views::{AttemptView, Change, JobView, Query, View};
+use crate::ledger::views::{AttemptView, Change, ChangeAnswer, JobView, Query, View};
 use crate::runner::gpu_part::GpuDevice;
 use crate::runner::receipt::Receipt;
 use crate::runner::summary::{credits, seconds};
 
-pub(super) fn jobs(jobs: &Jobs, settings: &Settings, out: &Output) -> Result<ExitCode, Failure> {
+pub(super) fn jobs(jobs: &Jobs, user: Option<&str>, settings: &Settings, out: &Output) -> Result<ExitCode, Failure> {
     match jobs {
         Jobs::List { all, running, kind, count, before } => {
             let user = (!all).then(|| settings.user.clone());
@@ -30,22 +31,15 @@ pub(super) fn jobs(jobs: &Jobs, settings: &Settings, out: &Output) -> Result<Exi
                 _ => Err(unasked()),
             }
         }
-        Jobs::Show { job, brief } => match settings.connect()?.read(&Query::Job { job: job.clone() })? {
+        Jobs::Show { job, of, brief } => match settings.connect()?.read(&Query::Job { job: of.named(job, user) })? {
             View::Job(Some(job)) if *brief => out.print(&job, |_| in_one_line(&job)),
             View::Job(Some(job)) => out.print(&job, |style| show(&cleaned(&job), style)),
             View::Job(None) => Err(Failure::new(format!("there is no job {job:?}")).hint("`jobmeter jobs list --all`")),
             _ => Err(unasked()),
         },
-        Jobs::Stop { job, why } => {
-            let mut ledger = settings.connect()?;
-            // People name jobs by the beginnings of their ids; what changes something takes the whole one.
-            let View::Job(Some(found)) = ledger.read(&Query::Job { job: job.clone() })? else {
-                return Err(unasked());
-            };
-            let job = found.job;
-            let answer =
-                ledger.change(&Change::StopJob { job: job.clone(), by: settings.by.clone(), why: why.clone() })?;
-            let job = printable(&job);
+        Jobs::Stop { job, of, why } => {
+            let (answer, id) = stop(settings, of.named(job, user), why)?;
+            let job = printable(&id);
             let told = if answer.again {
                 format!("job {job} had been stopped before\n")
             } else {
@@ -53,6 +47,20 @@ pub(super) fn jobs(jobs: &Jobs, settings: &Settings, out: &Output) -> Result<Exi
             };
             out.print(&answer, |_| told)
         }
+    }
+}
+
+/// The answer, and the id of what was stopped.
+fn stop(settings: &Settings, job: JobName, why: &str) -> Result<(ChangeAnswer, String), Failure> {
+    let mut ledger = settings.connect()?;
+    let stop = |job: JobName| Change::StopJob { job, by: settings.by.clone(), why: why.to_owned() };
+    match ledger.change(&stop(job.clone())) {
+        // People name jobs by the beginnings of their ids; what changes something takes the whole one.
+        Err(LedgerError::Missing(_)) => {
+            let View::Job(Some(found)) = ledger.read(&Query::Job { job })? else { return Err(unasked()) };
+            Ok((ledger.change(&stop(found.key().into()))?, found.job))
+        }
+        answer => Ok((answer?, job.id)),
     }
 }
 
@@ -66,7 +74,7 @@ fn list(jobs: &[JobView], cursor: Option<&str>, all: bool, style: &Style) -> Str
     }
     let mut header = vec!["JOB", "STATE", "KIND", "STARTED", "CREDITS", "VIRTUAL S", "NAME"];
     if all {
-        header.push("USER");
+        header.extend(["USER", "PRINCIPAL"]);
     }
     let row = |job: &JobView| {
         let ended = job.attempts.last().and_then(|attempt| attempt.reason).map(Reason::as_str);
@@ -80,7 +88,7 @@ fn list(jobs: &[JobView], cursor: Option<&str>, all: bool, style: &Style) -> Str
             job.name.clone().unwrap_or_default(),
         ];
         if all {
-            row.push(job.user.clone());
+            row.extend([job.user.clone(), job.principal.clone()]);
         }
         row
     };
@@ -110,7 +118,8 @@ fn in_one_line(job: &JobView) -> String {
 fn show(job: &JobView, style: &Style) -> String {
     let mut text = String::new();
     let name = job.name.as_ref().map(|name| format!(" “{name}”")).unwrap_or_default();
-    let _ = writeln!(text, "{}{name}, {} of {}: {}", style.bold(&job.job), job.kind, job.user, job.state);
+    let by = Some(&job.principal).filter(|by| !by.is_empty()).map(|by| format!(" by {by}")).unwrap_or_default();
+    let _ = writeln!(text, "{}{name}, {} of {}{by}: {}", style.bold(&job.job), job.kind, job.user, job.state);
     let limit = job.limit.map(|limit| format!(" of its limit of {}", credits(limit))).unwrap_or_default();
     let _ = writeln!(
         text,

@@ -9,19 +9,22 @@ use std::process::ExitCode;
 use super::args::Key;
 use super::output::{Failure, Output};
 use super::settings::Settings;
+use super::values::Span;
 use crate::ledger::LedgerError;
-use crate::ledger::keys::Secret;
+use crate::ledger::keys::{KeyView, Secret};
 use crate::ledger::views::{Change, NewKey, Query, View};
 use crate::sys::identity::FileIdentity;
 
 pub(super) fn key(key: Key, settings: &Settings, out: &Output) -> Result<ExitCode, Failure> {
     let mut ledger = settings.connect()?;
     match key {
-        Key::Create { name, scope, only_user, to } => {
+        Key::Create { name, scope, principal, expires_in, only_user, to } => {
             let user = only_user.then(|| settings.user.clone());
+            let expires_at = expires_in.map(Span::after_now_s);
             // A key that nobody can keep is not made.
             let new = to.as_deref().map(create).transpose()?;
-            let made = ledger.new_key(&NewKey { name, scope, user, by: settings.by.clone() });
+            let by = settings.by.clone();
+            let made = ledger.new_key(&NewKey { name, scope, user, principal, expires_at, by });
             let made = made.inspect_err(|_| drop(to.as_deref().map(remove)))?;
             let id = made.id().to_owned();
             match to.zip(new) {
@@ -40,13 +43,9 @@ pub(super) fn key(key: Key, settings: &Settings, out: &Output) -> Result<ExitCod
                 return Err(LedgerError::unasked().into());
             };
             out.print(&keys, |style| {
-                let row = |key: &crate::ledger::keys::KeyView| {
-                    let (created, revoked) = (key.created_at.clone(), key.revoked_at.clone().unwrap_or_default());
-                    let user = key.user.clone().unwrap_or_else(|| "all".to_owned());
-                    vec![key.id.clone(), key.scope.as_str().to_owned(), user, created, revoked, key.name.clone()]
-                };
                 let rows: Vec<_> = keys.iter().map(row).collect();
-                style.table(&["ID", "SCOPE", "USER", "CREATED", "REVOKED", "NAME"], &rows)
+                let header = ["ID", "SCOPE", "USER", "PRINCIPAL", "CREATED", "ENDS", "LAST USED", "REVOKED", "NAME"];
+                style.table(&header, &rows)
             })
         }
         Key::Revoke { id } => {
@@ -55,6 +54,21 @@ pub(super) fn key(key: Key, settings: &Settings, out: &Output) -> Result<ExitCod
             out.print(&answer, |_| format!("key {id} {told}\n"))
         }
     }
+}
+
+fn row(key: &KeyView) -> Vec<String> {
+    let at = |time: &Option<String>| time.clone().unwrap_or_default();
+    vec![
+        key.id.clone(),
+        key.scope.as_str().to_owned(),
+        key.user.clone().unwrap_or_else(|| "all".to_owned()),
+        key.principal.clone(),
+        key.created_at.clone(),
+        at(&key.expires_at),
+        at(&key.used_at),
+        at(&key.revoked_at),
+        key.name.clone(),
+    ]
 }
 
 /// A new file that its user alone can read: whom the folder belongs to.

@@ -31,6 +31,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
+use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory, FromArgMatches};
 
 use self::args::{Arguments, Verb};
@@ -69,14 +70,17 @@ fn perform(arguments: Arguments, matches: &ArgMatches) -> ExitCode {
     let asks_ledger =
         !matches!(arguments.verb, Verb::Serve(_) | Verb::Install { .. } | Verb::Completions { .. } | Verb::Man { .. });
     let said = Said::of_a_job(matches);
+    // A job is looked for among those of an account where that is asked for now; a variable or a file says who pays for new ones.
+    let is_said = matches.value_source("user") == Some(ValueSource::CommandLine);
+    let said_user = arguments.global.user.as_deref().filter(|_| is_said);
     let done = Settings::new(&arguments.global, asks_ledger, said.as_ref()).and_then(|settings| match arguments.verb {
         Verb::Run(run) => run::run(&run, &settings, &out),
         Verb::Attach(attach) => attach::attach(&attach, &settings),
         Verb::Status(status) => status::status(&status, &settings, &out),
         Verb::Top { all } => top::top(all, &settings),
-        Verb::Jobs(jobs) => jobs::jobs(&jobs, &settings, &out),
+        Verb::Jobs(jobs) => jobs::jobs(&jobs, said_user, &settings, &out),
         Verb::Usage(usage) => usage::usage(&usage, &settings, &out),
-        Verb::Tokens(tokens) => tokens::tokens(&tokens, &settings, &out),
+        Verb::Tokens(tokens) => tokens::tokens(&tokens, said_user, &settings, &out),
         Verb::Account(account) => account::account(account, &settings, &out),
         Verb::Rates(rates) => rates::rates(&rates, &settings, &out),
         Verb::Ledger(ledger) => ledger::ledger(ledger, &settings, &out),

@@ -11,8 +11,13 @@ use crate::domain::units::Nanocredits;
 use crate::ledger::views::{Change, ChangeAnswer, RESERVED_MS};
 use crate::runner::summary::{credits, credits_or_none};
 
-pub(super) fn tokens(tokens: &args::Tokens, settings: &Settings, out: &Output) -> Result<ExitCode, Failure> {
-    let answer = settings.connect()?.change(&change(tokens, settings))?;
+pub(super) fn tokens(
+    tokens: &args::Tokens,
+    user: Option<&str>,
+    settings: &Settings,
+    out: &Output,
+) -> Result<ExitCode, Failure> {
+    let answer = settings.connect()?.change(&change(tokens, user, settings))?;
     if answer.refused.is_some() {
         let left = answer.balance.and_then(|balance| balance.left);
         let message = format!("refused: {} tokens can cost more than is free", tokens.count);
@@ -23,8 +28,8 @@ pub(super) fn tokens(tokens: &args::Tokens, settings: &Settings, out: &Output) -
     out.print(&answer, |_| told(tokens, &answer))
 }
 
-fn change(tokens: &args::Tokens, settings: &Settings) -> Change {
-    let (job, count, by) = (tokens.job.clone(), tokens.count, settings.by.clone());
+fn change(tokens: &args::Tokens, user: Option<&str>, settings: &Settings) -> Change {
+    let (job, count, by) = (tokens.of.named(&tokens.job, user), tokens.count, settings.by.clone());
     let key = tokens.key.clone().unwrap_or_else(|| Uuid::now_v7().to_string());
     if tokens.reserve {
         let lasts_ms = tokens.lasts.map_or(RESERVED_MS, |span| u64::try_from(span.0.as_millis()).unwrap_or(u64::MAX));

@@ -17,6 +17,7 @@ use super::settings::Settings;
 use super::status;
 use crate::domain::printable::printable;
 use crate::domain::units::Nanocredits;
+use crate::ledger::job_name::JobKey;
 use crate::ledger::views::{AccountView, Change, JobView, Query, View};
 use crate::ledger::{Ledger, LedgerError};
 use crate::runner::summary::{credits, seconds};
@@ -58,7 +59,7 @@ impl Sort {
 enum Wish {
     Nothing,
     Quit,
-    Stop(String),
+    Stop(JobKey),
 }
 
 /// What the keys are for at present.
@@ -68,7 +69,7 @@ enum Mode {
     Looking,
     Filtering,
     /// Whether this job is really to be stopped.
-    Asking(String),
+    Asking(JobKey),
 }
 
 /// What is shown.
@@ -76,7 +77,7 @@ enum Mode {
 struct Top {
     account: Option<AccountView>,
     jobs: Vec<(JobView, Nanocredits)>,
-    before: HashMap<String, (u64, Nanocredits)>,
+    before: HashMap<JobKey, (u64, Nanocredits)>,
     sort: Sort,
     filter: String,
     mode: Mode,
@@ -128,8 +129,9 @@ fn watch(
             Wish::Quit => return Ok(()),
             Wish::Stop(job) => {
                 let why = "stopped in top".to_owned();
-                let stopped = ledger.change(&Change::StopJob { job: job.clone(), by: by.to_owned(), why });
-                shown.told = stopped.map_or_else(|error| error.to_string(), |_| format!("{job} is being stopped"));
+                let told = format!("{} is being stopped", job.id);
+                let stopped = ledger.change(&Change::StopJob { job: job.into(), by: by.to_owned(), why });
+                shown.told = stopped.map_or_else(|error| error.to_string(), |_| told);
             }
         }
     }
@@ -162,7 +164,7 @@ impl Top {
         let mut before = HashMap::new();
         for job in jobs {
             let charged = job.charged.total;
-            let known = self.before.get(&job.job).copied();
+            let known = self.before.get(&job.key()).copied();
             let (mut rate, mut since) = (rates.get(&job.job).copied().unwrap_or_default(), (now_us, charged));
             if let Some((at_us, was)) = known {
                 let passed_us = i128::from(now_us.saturating_sub(at_us)).max(1);
@@ -173,7 +175,7 @@ impl Top {
                     since = (at_us, was);
                 }
             }
-            before.insert(job.job.clone(), since);
+            before.insert(job.key(), since);
             self.jobs.push((job, rate));
         }
         self.before = before;
@@ -212,7 +214,7 @@ impl Top {
             (Mode::Looking, KeyCode::Char('x')) => {
                 let at = self.selected.selected();
                 if let Some((job, _)) = at.and_then(|at| self.rows().get(at).copied()) {
-                    self.mode = Mode::Asking(job.job.clone());
+                    self.mode = Mode::Asking(job.key());
                 }
             }
             (Mode::Looking, _) | (Mode::Filtering, KeyCode::Enter) => {}
@@ -228,7 +230,7 @@ impl Top {
                 self.mode = Mode::Filtering;
             }
             (Mode::Asking(job), KeyCode::Char('y')) => return Wish::Stop(job),
-            (Mode::Asking(job), _) => self.told = format!("{job} runs on"),
+            (Mode::Asking(job), _) => self.told = format!("{} runs on", job.id),
         }
         Wish::Nothing
     }
@@ -260,7 +262,7 @@ impl Top {
                 format!("sorted by {}   s sort  / filter  ↑↓ choose  x stop  q quit", self.sort.as_str())
             }
             Mode::Filtering => format!("filter: {}▏ (Enter keeps it, Esc clears it)", self.filter),
-            Mode::Asking(job) => format!("stop all tasks of {job}? y stops it, any other key does not"),
+            Mode::Asking(job) => format!("stop all tasks of {}? y stops it, any other key does not", job.id),
         };
         printable(&text).into_owned()
     }
@@ -321,6 +323,7 @@ mod tests {
         JobView {
             job: id.to_owned(),
             user: "ann".to_owned(),
+            principal: String::new(),
             kind: JobKind::Training,
             name: None,
             state: "running".to_owned(),
@@ -389,9 +392,10 @@ mod tests {
         let mut top = Top::default();
         top.take(vec![job("one", 1), job("two", 2)], 0);
         assert_eq!(press(&mut top, "/tw\n↓x"), Wish::Nothing);
-        assert_eq!(top.mode, Mode::Asking("two".to_owned()));
+        let two = job("two", 1).key();
+        assert_eq!(top.mode, Mode::Asking(two.clone()));
         assert_eq!(press(&mut top, "n"), Wish::Nothing);
-        assert_eq!(press(&mut top, "xy"), Wish::Stop("two".to_owned()));
+        assert_eq!(press(&mut top, "xy"), Wish::Stop(two));
         assert_eq!(press(&mut top, "q"), Wish::Quit);
     }
 }

@@ -13,10 +13,19 @@ use crate::domain::units::{Microseconds, Nanocredits};
 use crate::domain::weight::GpuWeight;
 use crate::ledger::views::LimitSince;
 use crate::runner::options::{Grace, GraceError, Notice};
+use crate::sys::clock::{Clock, SystemClock};
 
 /// A duration that people type: `30s`, `1h 30m`, `250ms`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Span(pub(super) Duration);
+
+impl Span {
+    /// So long from now, in seconds since 1970.
+    pub(super) fn after_now_s(self) -> i64 {
+        let now_s = SystemClock.realtime_us().div_euclid(1_000_000);
+        now_s.saturating_add(i64::try_from(self.0.as_secs()).unwrap_or(i64::MAX))
+    }
+}
 
 /// Credits a period, or none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

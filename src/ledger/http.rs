@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::attempt_secret::{self, AttemptSecret};
+use super::job_name::JobName;
 use super::keys::Secret;
 use super::protocol::{Finish, FinishAnswer, OpenAnswer, OpenRequest, Report, ReportAnswer};
 use super::views::{Change, ChangeAnswer, Query, View, Whose};
@@ -118,6 +119,19 @@ impl HttpLedger {
             // Hexadecimal digits always make a header.
             Some(Err(_)) | None => request,
         }
+    }
+
+    /// About a job. Whose it is stands beside its id, which services of before pass over.
+    fn of_job(&self, method: Method, job: &JobName, what: &[&str]) -> RequestBuilder {
+        let JobName { id, user, principal } = job;
+        let of = [("user", user), ("principal", principal)].into_iter();
+        let of: Vec<_> = of.filter_map(|(name, value)| Some((name, value.as_ref()?))).collect();
+        self.request(method, &[&["jobs", id], what].concat()).query(&of)
+    }
+
+    fn of_tokens(&self, job: &JobName, body: &Value, key: &str) -> Result<ChangeAnswer, LedgerError> {
+        let asked = self.of_job(Method::POST, job, &["tokens"]);
+        self.ask_for_credits(asked.header("idempotency-key", key).json(body))
     }
 
     fn send(&self, request: RequestBuilder) -> Result<Answered, LedgerError> {
@@ -280,17 +294,15 @@ impl Ledger for HttpLedger {
                 let version = format!("\"{}\"", rates.version);
                 self.ask(self.request(Method::PUT, &["rates"]).header(IF_MATCH, version).json(&body))
             }
-            Change::StopJob { job, why, .. } => self.tell(Method::POST, &["jobs", job, "stop"], &json!({ "why": why })),
-            Change::ChargeTokens { job, count, key, .. } => {
-                self.tell_once(&["jobs", job, "tokens"], &json!({ "count": count }), key)
+            Change::StopJob { job, why, .. } => {
+                self.ask(self.of_job(Method::POST, job, &["stop"]).json(&json!({ "why": why })))
             }
+            Change::ChargeTokens { job, count, key, .. } => self.of_tokens(job, &json!({ "count": count }), key),
             Change::ReserveTokens { job, count, lasts_ms, key, .. } => {
-                let body = json!({ "reserve": count, "lastsMs": lasts_ms });
-                self.tell_once(&["jobs", job, "tokens"], &body, key)
+                self.of_tokens(job, &json!({ "reserve": count, "lastsMs": lasts_ms }), key)
             }
             Change::SettleTokens { job, reservation, count, key, .. } => {
-                let body = json!({ "reservation": reservation, "count": count });
-                self.tell_once(&["jobs", job, "tokens"], &body, key)
+                self.of_tokens(job, &json!({ "reservation": reservation, "count": count }), key)
             }
             Change::Settle { attempt, usage, why, .. } => {
                 let body = json!({ "usage": usage, "why": why });
@@ -327,8 +339,8 @@ impl Ledger for HttpLedger {
                 let Page { jobs, cursor } = self.get(&["jobs"], &parameters)?;
                 View::Jobs { jobs, cursor }
             }
-            Query::Job { job } => View::Job(Some(self.get(&["jobs", job], &[])?)),
-            Query::Stopped { job, .. } => View::Stopped(self.get(&["jobs", job, "stopped"], &[])?),
+            Query::Job { job } => View::Job(Some(self.ask(self.of_job(Method::GET, job, &[]))?)),
+            Query::Stopped { job, .. } => View::Stopped(self.ask(self.of_job(Method::GET, job, &["stopped"]))?),
             Query::AttemptStop { attempt, wait_ms } => {
                 let asked = self.request(Method::GET, &["attempts", &attempt.to_string(), "stopped"]);
                 let most = ANSWER_MAX + Duration::from_millis(*wait_ms);
@@ -361,7 +373,15 @@ impl Ledger for HttpLedger {
         struct Made {
             key: String,
         }
-        let body = json!({ "name": key.name, "scope": key.scope, "user": key.user });
+        let mut body = json!({ "name": key.name, "scope": key.scope, "user": key.user });
+        // What is not said is left out: a service of before refuses what it does not know.
+        let more = [
+            ("principal", key.principal.as_ref().map(|of| json!(of))),
+            ("expiresAt", key.expires_at.map(|at| json!(at))),
+        ];
+        for (name, value) in more.into_iter().filter_map(|(name, value)| Some((name, value?))) {
+            body.as_object_mut().map(|fields| fields.insert(name.to_owned(), value));
+        }
         let Made { key } = self.ask(self.request(Method::POST, &["keys"]).json(&body))?;
         key.parse().map_err(LedgerError::Broken)
     }

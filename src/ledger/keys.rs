@@ -125,10 +125,28 @@ pub struct KeyView {
     pub created_at: String,
     /// RFC 3339, UTC; `None` while it is valid.
     pub revoked_at: Option<String>,
+    /// The node, cluster or service that it works for.
+    #[serde(default)]
+    pub principal: String,
+    /// Until when it is good: RFC 3339, UTC; `None` for ever.
+    #[serde(default)]
+    pub expires_at: Option<String>,
+    /// When it was used last, to the hour: RFC 3339, UTC; `None` where nobody has.
+    #[serde(default)]
+    pub used_at: Option<String>,
     /// Of the key.
     #[serde(skip)]
     pub hash: String,
+    /// It was revoked, or has come to its end, when it was looked up.
+    #[serde(skip)]
+    pub is_over: bool,
+    /// That it is used was last written down [`KEY_USED_EACH_US`] ago or before that.
+    #[serde(skip)]
+    pub is_due: bool,
 }
+
+/// That a key is used is written down once in this time, in µs: an hour tells whether anybody has it still.
+pub const KEY_USED_EACH_US: i64 = 3_600 * 1_000_000;
 
 #[cfg(test)]
 mod tests {

@@ -3,10 +3,12 @@
 //! [`Ledger`] is what the sidecar and the command line see. A ledger on a database ([`store`]) answers it in this process,
 //! the client of a ledger service ([`http`]) over HTTP.
 
+pub mod asker;
 pub mod attempt_secret;
 pub mod book;
 pub mod finish_only;
 pub mod http;
+pub mod job_name;
 pub mod keys;
 pub mod location;
 pub mod protocol;

@@ -391,7 +391,11 @@ impl Ledger for RelayLedger {
     }
 
     fn change(&mut self, change: &Change) -> Result<ChangeAnswer, LedgerError> {
-        match self.ask(Ask::Change(change.clone()))? {
+        let mut change = change.clone();
+        if let Some(job) = change.job_mut() {
+            *job = job.id.as_str().into();
+        }
+        match self.ask(Ask::Change(change))? {
             Told::Changed(answer) => Ok(answer),
             _ => Err(LedgerError::unasked()),
         }
@@ -402,7 +406,12 @@ impl Ledger for RelayLedger {
     }
 
     fn read(&mut self, query: &Query) -> Result<View, LedgerError> {
-        match self.ask(Ask::Read(query.clone()))? {
+        // The relay knows whose the job is, and one of before knows no such fields.
+        let query = match query {
+            Query::Stopped { job, .. } => Query::Stopped { job: job.id.as_str().into(), first: None },
+            query => query.clone(),
+        };
+        match self.ask(Ask::Read(query))? {
             Told::Read(view) => Ok(view),
             _ => Err(LedgerError::unasked()),
         }

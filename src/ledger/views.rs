@@ -9,6 +9,7 @@ use uuid::Uuid;
 pub use self::changes::{
     Change, ChangeAnswer, LimitSince, NewKey, PeriodLength, RESERVED_MAX_MS, RESERVED_MS, Reserved,
 };
+use super::job_name::{JobKey, JobName};
 use super::keys::KeyView;
 use super::protocol::{AttemptIdentity, JobKind, Reason};
 use super::usage_range::UsageRange;
@@ -28,11 +29,12 @@ pub enum Query {
     /// → [`View::Jobs`]: newest first, of one user or of all, of one kind or of all; `before` is the `cursor` of the last
     /// page.
     Jobs { user: Option<String>, kind: Option<JobKind>, running_only: bool, count_max: u32, before: Option<String> },
-    /// → [`View::Job`]; `None` inside where there is none. `job` may be a unique prefix of at least 4 characters.
-    Job { job: String },
-    /// → [`View::Stopped`]: a look that costs next to nothing, for a sidecar between two reports; of a job of `only` where one is given.
+    /// → [`View::Job`]; `None` inside where there is none. The id in `job` may be a unique prefix of at least 4 characters.
+    Job { job: JobName },
+    /// → [`View::Stopped`]: a look that costs next to nothing, for a sidecar between two reports. Of several jobs, those of the
+    /// principal that `first` names count, where there are such, and all of them have to be stopped.
     #[rustfmt::skip] // A relay of an earlier version knows no such field.
-    Stopped { job: String, #[serde(default, skip_serializing_if = "Option::is_none")] only: Option<String> },
+    Stopped { job: JobName, #[serde(default, skip_serializing_if = "Option::is_none")] first: Option<String> },
     /// → [`View::Stopped`]: for the sidecar of an attempt, between two reports. A service keeps the question until the job is stopped, for
     /// `wait_ms` at most; others answer at once, and at next to no cost.
     AttemptStop { attempt: Uuid, wait_ms: u64 },
@@ -206,11 +208,14 @@ pub struct JobView {
     pub job: String,
     /// Whose.
     pub user: String,
+    /// The node, cluster or service that opened it; empty where it was opened without a service.
+    #[serde(default)]
+    pub principal: String,
     /// What for.
     pub kind: JobKind,
     /// For people.
     pub name: Option<String>,
-    /// `running`, `provisional` (an attempt fell silent), `ended`, or `refused` (it was never started).
+    /// `running`, `provisional` (an attempt fell silent), `ended`, or `refused` (it was never started; a ledger of before kept those).
     pub state: String,
     /// RFC 3339, UTC.
     pub started_at: String,
@@ -229,6 +234,14 @@ pub struct JobView {
     pub limit: Option<Nanocredits>,
     /// Oldest first. In a list (`Query::Jobs`) without `receipt` and `burn`.
     pub attempts: Vec<AttemptView>,
+}
+
+impl JobView {
+    /// Which job it is.
+    #[must_use]
+    pub fn key(&self) -> JobKey {
+        JobKey { owner: self.user.clone(), principal: self.principal.clone(), id: self.job.clone() }
+    }
 }
 
 /// One attempt.

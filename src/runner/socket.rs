@@ -29,6 +29,7 @@ use uuid::Uuid;
 
 use super::ask::Ask;
 use crate::domain::units::Nanocredits;
+use crate::ledger::job_name::JobName;
 use crate::ledger::location::{Connect, Location};
 use crate::ledger::protocol::AttemptIdentity;
 use crate::ledger::views::{Change, ChangeAnswer, Query, RESERVED_MS, View};
@@ -279,8 +280,9 @@ impl Service {
 
     fn answer(&mut self, line: &str) -> Result<Value, String> {
         let ask = line.parse::<Ask>()?;
-        let AttemptIdentity { attempt, job, .. } = &self.identity;
-        let (job, by) = (job.clone(), "the job itself".to_owned());
+        let AttemptIdentity { attempt, job, user, .. } = &self.identity;
+        let job = JobName { id: job.clone(), user: Some(user.clone()), principal: None };
+        let by = "the job itself".to_owned();
         // Keys of one attempt do not meet those of another, nor of those who ask the ledger themselves.
         let keyed = |key: Option<String>| {
             let key = key.unwrap_or_else(|| Uuid::now_v7().to_string());

@@ -15,6 +15,7 @@ use utoipa_axum::routes;
 use super::api::{attempt_id, change, idempotency_key, try_change};
 use super::auth::Caller;
 use super::if_match::IfMatch;
+use super::named_job::{NamedJob, OfJob};
 use super::problem::{Problem, Refusals};
 use super::reads::newest_rates;
 use super::{App, bounds};
@@ -23,7 +24,7 @@ use crate::domain::units::Nanocredits;
 use crate::domain::usage::Usage;
 use crate::ledger::LedgerError;
 use crate::ledger::keys::{Scope, Secret};
-use crate::ledger::views::{Change, ChangeAnswer, LimitSince, PeriodLength};
+use crate::ledger::views::{self, Change, ChangeAnswer, LimitSince, PeriodLength};
 
 type Answered = Result<Json<ChangeAnswer>, Problem>;
 
@@ -50,9 +51,10 @@ struct Why {
     why: String,
 }
 
-#[utoipa::path(post, path = "/jobs/{job}/stop", summary = "Stops all tasks of a job.", params(("job" = String, Path, description = "its id")), request_body = Why, responses((status = 200, description = "Done.", body = ChangeAnswer), Refusals))]
-async fn stop(State(app): State<Arc<App>>, caller: Caller, Path(job): Path<String>, body: Bytes) -> Answered {
-    caller.may_administer()?;
+#[utoipa::path(post, path = "/jobs/{job}/stop", summary = "Stops all tasks of a job.", params(("job" = String, Path, description = "its id"), OfJob), request_body = Why, responses((status = 200, description = "Done.", body = ChangeAnswer), Refusals))]
+async fn stop(State(app): State<Arc<App>>, caller: Caller, NamedJob(job): NamedJob, body: Bytes) -> Answered {
+    // Whoever may run a job may stop it, and the books know whose it is.
+    caller.may_report()?;
     let Why { why } = bounds::json(&body)?;
     bounds::text("why", &why)?;
     change(&app, &caller, Change::StopJob { job, by: caller.name(), why }).await
@@ -241,12 +243,16 @@ async fn rates(State(app): State<Arc<App>>, caller: Caller, headers: HeaderMap, 
 }
 
 #[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct NewKey {
     name: String,
     scope: Scope,
     /// Whose account alone.
     user: Option<String>,
+    /// The node, cluster or service that it works for; its name where it is not said.
+    principal: Option<String>,
+    /// Until when it is good, in seconds since 1970; for ever where it is not said.
+    expires_at: Option<i64>,
 }
 
 /// The only answer that ever holds the key itself.
@@ -262,25 +268,22 @@ struct MadeKey {
 #[utoipa::path(post, path = "/keys", summary = "Makes a key, which is told this once.", request_body = NewKey, responses((status = 201, description = "The key.", body = MadeKey), Refusals))]
 async fn create_key(State(app): State<Arc<App>>, caller: Caller, body: Bytes) -> Result<Response, Problem> {
     caller.may_administer()?;
-    let NewKey { name, scope, user } = bounds::json(&body)?;
-    let secret = make_key(&app, &caller, name, scope, user).await?;
+    let NewKey { name, scope, user, principal, expires_at } = bounds::json(&body)?;
+    let new = views::NewKey { name, scope, user, principal, expires_at, by: caller.name() };
+    let secret = make_key(&app, &caller, new).await?;
     let (id, key) = (secret.id().to_owned(), secret.text().to_owned());
     Ok((StatusCode::CREATED, Json(MadeKey { id, key })).into_response())
 }
 
 /// A key that the books know from now on, by its hash. Whether the caller may have one made was asked before.
-pub(super) async fn make_key(
-    app: &App,
-    caller: &Caller,
-    name: String,
-    scope: Scope,
-    user: Option<String>,
-) -> Result<Secret, Problem> {
-    bounds::name("name", &name)?;
-    user.as_deref().map_or(Ok(()), |user| bounds::name("user", user))?;
+pub(super) async fn make_key(app: &App, caller: &Caller, key: views::NewKey) -> Result<Secret, Problem> {
+    bounds::name("name", &key.name)?;
+    key.user.as_deref().map_or(Ok(()), |user| bounds::name("user", user))?;
+    key.principal.as_deref().map_or(Ok(()), |principal| bounds::name("principal", principal))?;
+    key.expires_at.map_or(Ok(()), |at_s| bounds::at("expiresAt", at_s))?;
     let secret = Secret::new();
-    let (id, hash, by) = (secret.id().to_owned(), secret.hash(), caller.name());
-    let Json(_) = change(app, caller, Change::CreateKey { id, hash, name, scope, user, by }).await?;
+    let (id, hash) = (secret.id().to_owned(), secret.hash());
+    let Json(_) = change(app, caller, Change::CreateKey { id, hash, key }).await?;
     Ok(secret)
 }
 

@@ -15,12 +15,14 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::auth::Caller;
+use super::named_job::{NamedJob, OfJob};
 use super::poster::Work;
 use super::problem::{Problem, Refusals};
 use super::{App, bounds};
 use crate::ledger::LedgerError;
 use crate::ledger::attempt_secret::{self, AttemptSecret};
 use crate::ledger::book::Outcome;
+use crate::ledger::job_name::JobName;
 use crate::ledger::protocol::{Finish, FinishAnswer, OpenAnswer, OpenRequest, Report, ReportAnswer};
 use crate::ledger::views::{Change, ChangeAnswer, RESERVED_MS};
 
@@ -77,7 +79,7 @@ async fn open(
     same(attempt_id(&attempt)?, request.identity.attempt)?;
     bounds::open(&request)?;
     caller.may_see(&request.identity.user)?;
-    let Outcome::Opened(answer) = app.poster.ask(Work::Open(Box::new(request)), caller.only()).await? else {
+    let Outcome::Opened(answer) = app.poster.ask(Work::Open(Box::new(request)), caller.asker()).await? else {
         return Err(LedgerError::unasked().into());
     };
     let status = match &*answer {
@@ -121,7 +123,7 @@ async fn finish(
     let finish = Finish { secret: secret(&headers)?, ..bounds::json(&body)? };
     same(attempt_id(&attempt)?, finish.attempt)?;
     bounds::finish(&finish)?;
-    match app.poster.ask(Work::Finish(Box::new(finish.clone())), caller.only()).await? {
+    match app.poster.ask(Work::Finish(Box::new(finish.clone())), caller.asker()).await? {
         Outcome::Finished(answer) => {
             app.metrics.ended(&finish, &answer);
             Ok(Json(answer).into_response())
@@ -154,7 +156,7 @@ async fn attempt_stopped(
     let mut told = app.stops.ask(attempt);
     let found = app.pools.stops.with(move |ledger| ledger.attempt_stops(&[attempt])).await?;
     // To who may not see it, an attempt is as unknown as one that there is not: it goes on.
-    let found = found.into_iter().find(|stop| caller.may_see(&stop.owner).is_ok());
+    let found = found.into_iter().find(|stop| caller.asker().may_go_on_with(&stop.owner, &stop.principal));
     if found.as_ref().is_some_and(|stop| stop.is_stopped) {
         return Ok(Json(true));
     }
@@ -176,7 +178,7 @@ pub(super) async fn change(app: &App, caller: &Caller, change: Change) -> Result
 /// The same, for who has to know why it failed.
 pub(super) async fn try_change(app: &App, caller: &Caller, change: Change) -> Result<ChangeAnswer, LedgerError> {
     let stops = matches!(change, Change::StopJob { .. } | Change::Suspend { .. });
-    let outcome = app.poster.ask(Work::Change(Box::new(change)), caller.only()).await?;
+    let outcome = app.poster.ask(Work::Change(Box::new(change)), caller.asker()).await?;
     if stops {
         app.stops.look();
     }
@@ -210,7 +212,7 @@ struct Tokens {
 }
 
 impl Tokens {
-    fn change(self, job: String, by: String, key: String) -> Result<Change, Problem> {
+    fn change(self, job: JobName, by: String, key: String) -> Result<Change, Problem> {
         match self {
             Self { count: Some(count), reserve: None, lasts_ms: None, reservation } => {
                 bounds::tokens("count", count)?;
@@ -230,17 +232,17 @@ impl Tokens {
     }
 }
 
-#[utoipa::path(post, path = "/jobs/{job}/tokens", summary = "Charges, reserves or settles tokens of a job.", params(("job" = String, Path, description = "its id"), ("idempotency-key" = String, Header, description = "makes a repeat harmless")), request_body = Tokens, responses((status = 200, description = "What was charged or reserved.", body = ChangeAnswer), (status = 402, description = "Too few credits to reserve: the answer says why.", body = Problem), Refusals))]
+#[utoipa::path(post, path = "/jobs/{job}/tokens", summary = "Charges, reserves or settles tokens of a job.", params(("job" = String, Path, description = "its id"), OfJob, ("idempotency-key" = String, Header, description = "makes a repeat harmless")), request_body = Tokens, responses((status = 200, description = "What was charged or reserved.", body = ChangeAnswer), (status = 402, description = "Too few credits to reserve: the answer says why.", body = Problem), Refusals))]
 async fn tokens(
     State(app): State<Arc<App>>,
     caller: Caller,
-    Path(job): Path<String>,
+    NamedJob(job): NamedJob,
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Json<ChangeAnswer>, Problem> {
     caller.may_report()?;
     let tokens: Tokens = bounds::json(&body)?;
-    let key = idempotency_key(&headers, &format!("tokens of {job}"))?;
+    let key = idempotency_key(&headers, &format!("tokens of {}", job.id))?;
     let answer = change(&app, &caller, tokens.change(job, caller.name(), key)?).await?;
     if answer.refused.is_some() {
         return Err(Problem::exhausted(serde_json::to_value(&*answer).unwrap_or_default()));

@@ -10,6 +10,7 @@ use axum::http::{HeaderMap, Method};
 use super::App;
 use super::doors::Door;
 use super::problem::Problem;
+use crate::ledger::asker::{Asker, Reach};
 use crate::ledger::keys::{KeyView, Scope, Secret};
 use crate::ledger::session::{Session, SessionToken};
 use crate::ledger::views::{Query, View};
@@ -49,6 +50,16 @@ impl Caller {
     /// The account to which the key is bound.
     pub(super) fn only(&self) -> Option<String> {
         self.key.user.clone()
+    }
+
+    /// For the rules of the books, which say what of them may be changed.
+    pub(super) fn asker(&self) -> Asker {
+        let reach = match (&self.key.user, self.key.scope) {
+            (Some(own), _) => Reach::Owner(own.clone()),
+            (None, Scope::Admin) => Reach::All,
+            (None, Scope::Report | Scope::Read) => Reach::Principal,
+        };
+        Asker { principal: self.key.principal.clone(), reach }
     }
 
     /// For the books.
@@ -156,7 +167,12 @@ impl Caller {
             user: Some(user),
             created_at: String::new(),
             revoked_at: None,
+            principal: String::new(),
+            expires_at: None,
+            used_at: None,
             hash: String::new(),
+            is_over: false,
+            is_due: false,
         };
         Ok(Some(Self { key: Arc::new(key), by: By::Proxy }))
     }
@@ -185,10 +201,14 @@ impl Caller {
             let View::Keys(mut found) = found else { return Err(Problem::unauthorized()) };
             found.pop().map(Arc::new).ok_or_else(Problem::unauthorized)
         };
-        let key = app.keys.key(secret.id(), SystemClock.boottime_us(), look).await?;
+        let now_us = SystemClock.boottime_us();
+        let key = app.keys.key(secret.id(), now_us, look).await?;
         // The hashes of two long random texts: how far they agree tells nothing.
-        if key.hash != secret.hash() || key.revoked_at.is_some() {
+        if key.hash != secret.hash() || key.is_over {
             return Err(Problem::unauthorized());
+        }
+        if key.is_due && app.keys.takes_note(&key.id, now_us) {
+            app.poster.note_use(&key.id);
         }
         Ok(Self { key, by: By::Key })
     }

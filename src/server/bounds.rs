@@ -92,8 +92,13 @@ pub(super) fn usage(usage: &Usage) -> Checked {
     })
 }
 
+/// A time, in seconds since 1970.
+pub(super) fn at(what: &str, at_s: i64) -> Checked {
+    within((0..=PERIOD_MAX_S).contains(&at_s), what, "seconds since 1970, up to the year 2255")
+}
+
 fn period(period: i64) -> Checked {
-    within((0..=PERIOD_MAX_S).contains(&period), "period", "seconds since 1970, up to the year 2255")
+    at("period", period)
 }
 
 fn closed(closed: Option<&ClosedPeriod>) -> Checked {

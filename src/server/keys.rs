@@ -13,6 +13,8 @@ use crate::ledger::keys::KeyView;
 /// A key that was looked up is believed for so long, in µs: that is how soon a revocation counts for requests. Streams end within a
 /// second, of which this is a part (see [`super::doors`]).
 const FRESH_US: u64 = 500_000;
+/// Whether a key is used is asked of the writer no sooner again, in µs: what it was told may not be committed yet, or was lost.
+const NOTED_EACH_US: u64 = 60_000_000;
 /// No more are remembered; what anybody may send cannot fill the memory.
 const REMEMBERED_MAX: usize = 10_000;
 
@@ -24,6 +26,8 @@ pub(super) struct Keys {
     /// With when they were looked up.
     known: RwLock<HashMap<String, (u64, Arc<KeyView>)>>,
     looks: Mutex<HashMap<String, Arc<OnceCell<Found>>>>,
+    /// Of which the writer was told that they are used, with when.
+    noted: Mutex<HashMap<String, u64>>,
 }
 
 /// One of those who wait for a look; the last one takes it away, whatever becomes of them.
@@ -51,6 +55,19 @@ impl Keys {
             found
         });
         found.await.clone()
+    }
+
+    /// Whether the writer is to be told that this key is used, which it was not told a moment ago.
+    pub(super) fn takes_note(&self, id: &str, now_us: u64) -> bool {
+        let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
+        if noted.get(id).is_some_and(|at_us| now_us.saturating_sub(*at_us) < NOTED_EACH_US) {
+            return false;
+        }
+        if noted.len() >= REMEMBERED_MAX {
+            noted.clear();
+        }
+        noted.insert(id.to_owned(), now_us);
+        true
     }
 
     fn known(&self, id: &str, now_us: u64) -> Option<Arc<KeyView>> {
@@ -106,7 +123,12 @@ mod tests {
             user: None,
             created_at: String::new(),
             revoked_at: None,
+            principal: String::new(),
+            expires_at: None,
+            used_at: None,
             hash: String::new(),
+            is_over: false,
+            is_due: false,
         })
     }
 

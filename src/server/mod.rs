@@ -18,6 +18,7 @@ mod figures;
 mod if_match;
 mod keys;
 mod metrics;
+mod named_job;
 mod pages;
 mod platform;
 mod pool;
@@ -58,10 +59,10 @@ use self::poster::Poster;
 use self::stops::Stops;
 use self::waiting::Waiting;
 pub use self::webhook::Webhook;
-use crate::ledger::keys::Secret;
+use crate::ledger::keys::{Scope, Secret};
 use crate::ledger::location::Location;
 use crate::ledger::store::StoreLedger;
-use crate::ledger::views::{Query, View};
+use crate::ledger::views::{Change, NewKey, Query, View};
 use crate::ledger::{Ledger, LedgerError};
 use crate::sys::trust;
 
@@ -278,7 +279,7 @@ fn ensure_admin_key(ledger: &mut dyn Ledger, file: &Path) -> Result<(), LedgerEr
     let secret = match trust::read_to_string(file) {
         Ok(text) => text.parse::<Secret>().map_err(|why| LedgerError::Refused(format!("{}: {why}", file.display())))?,
         Err(why) if why.is_missing() => {
-            if known.iter().any(|key| key.scope == crate::ledger::keys::Scope::Admin && key.revoked_at.is_none()) {
+            if known.iter().any(|key| key.scope == Scope::Admin && !key.is_over) {
                 return Ok(());
             }
             let secret = Secret::new();
@@ -293,14 +294,9 @@ fn ensure_admin_key(ledger: &mut dyn Ledger, file: &Path) -> Result<(), LedgerEr
     if known.iter().any(|key| key.id == secret.id()) {
         return Ok(());
     }
-    ledger.change(&crate::ledger::views::Change::CreateKey {
-        id: secret.id().to_owned(),
-        hash: secret.hash(),
-        name: "first admin key".to_owned(),
-        scope: crate::ledger::keys::Scope::Admin,
-        user: None,
-        by: "jobmeter serve".to_owned(),
-    })?;
+    let key = NewKey::new("first admin key", Scope::Admin, "jobmeter serve");
+    let (id, hash) = (secret.id().to_owned(), secret.hash());
+    ledger.change(&Change::CreateKey { id, hash, key })?;
     Ok(())
 }
 

@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::metrics::Metrics;
 use super::waiting::Waiting;
 use crate::ledger::LedgerError;
+use crate::ledger::asker::{Asker, DIRECT};
 use crate::ledger::book::{Asked, Operation, Outcome};
 use crate::ledger::protocol::{Finish, OpenRequest, Report};
 use crate::ledger::store::{Store, StoreLedger};
@@ -27,11 +28,13 @@ pub(super) enum Work {
     Report(Box<Report>),
     Finish(Box<Finish>),
     Change(Box<Change>),
+    /// The key of this id: see [`Operation::KeyUsed`].
+    KeyUsed(String),
 }
 
 struct Posted {
     work: Work,
-    only: Option<String>,
+    asker: Asker,
     answer: oneshot::Sender<Result<Outcome, LedgerError>>,
 }
 
@@ -42,8 +45,9 @@ impl Posted {
             Work::Report(report) => Operation::Report(report),
             Work::Finish(finish) => Operation::Finish(finish),
             Work::Change(change) => Operation::Change(change),
+            Work::KeyUsed(id) => Operation::KeyUsed(id),
         };
-        Asked { operation, only: self.only.as_deref() }
+        Asked { operation, asker: &self.asker }
     }
 }
 
@@ -65,11 +69,20 @@ impl Poster {
         Ok((Self(sender), thread))
     }
 
-    /// Asks, by somebody who may touch `only` this account where one is given.
-    pub(super) async fn ask(&self, work: Work, only: Option<String>) -> Result<Outcome, LedgerError> {
+    /// Has it written down that a key is used, with whatever is posted next. Nobody waits for that, and nothing fails by it.
+    pub(super) fn note_use(&self, id: &str) {
+        let (answer, _nobody_waits) = oneshot::channel();
+        let posted = Posted { work: Work::KeyUsed(id.to_owned()), asker: DIRECT.clone(), answer };
+        if self.0.try_send(posted).is_err() {
+            tracing::debug!(id, "The use of a key is not written down: too many requests wait.");
+        }
+    }
+
+    /// Asks, and waits for the commit.
+    pub(super) async fn ask(&self, work: Work, asker: Asker) -> Result<Outcome, LedgerError> {
         let (answer, answered) = oneshot::channel();
         let busy = |_| LedgerError::Unavailable("too many requests wait for the ledger: try again".to_owned());
-        self.0.try_send(Posted { work, only, answer }).map_err(busy)?;
+        self.0.try_send(Posted { work, asker, answer }).map_err(busy)?;
         answered.await.unwrap_or_else(|_| Err(LedgerError::Unavailable("the ledger is stopping".to_owned())))
     }
 }

@@ -14,9 +14,11 @@ use utoipa_axum::routes;
 
 use super::auth::Caller;
 use super::if_match::etag;
+use super::named_job::{NamedJob, OfJob};
 use super::problem::{Problem, Refusals};
 use super::{App, bounds};
 use crate::ledger::LedgerError;
+use crate::ledger::job_name::JobName;
 use crate::ledger::keys::KeyView;
 use crate::ledger::protocol::JobKind;
 use crate::ledger::usage_range::UsageRange;
@@ -122,34 +124,39 @@ pub(super) async fn page_of_jobs(app: &App, query: Query) -> Result<(Vec<JobView
     }
 }
 
-#[utoipa::path(get, path = "/jobs/{job}", summary = "One job with its attempts and receipts.", params(("job" = String, Path, description = "its id")), responses((status = 200, description = "The job.", body = JobView), Refusals))]
+#[utoipa::path(get, path = "/jobs/{job}", summary = "One job with its attempts and receipts.", params(("job" = String, Path, description = "its id"), OfJob), responses((status = 200, description = "The job.", body = JobView), Refusals))]
 async fn job(
     State(app): State<Arc<App>>,
     caller: Caller,
-    Path(job): Path<String>,
+    NamedJob(job): NamedJob,
 ) -> Result<Json<Box<JobView>>, Problem> {
-    Ok(Json(job_for(&app, caller.only().as_deref(), job).await?))
+    Ok(Json(job_for(&app, &caller, job).await?))
 }
 
-/// The job that a text names, for a caller who may see those of `only` alone: to him the beginning of an id would tell that there is such a
-/// job, and of several whose names.
-pub(super) async fn job_for(app: &Arc<App>, only: Option<&str>, job: String) -> Result<Box<JobView>, Problem> {
-    let missing = || Problem::missing(format!("no job {job:?} is known"));
-    match (app.pools.read(Query::Job { job: job.clone() }).await, only) {
-        (Ok(View::Job(Some(found))), None) => Ok(found),
-        (Ok(View::Job(Some(found))), Some(own)) if own == found.user && found.job == job => Ok(found),
-        (Err(error), only) if only.is_none() || !matches!(error, LedgerError::Refused(_) | LedgerError::Missing(_)) => {
-            Err(error.into())
-        }
-        _ => Err(missing()),
+/// The job that a name means among those that the caller may see: of others neither an id nor the beginning of one tells anything.
+pub(super) async fn job_for(app: &Arc<App>, caller: &Caller, job: JobName) -> Result<Box<JobView>, Problem> {
+    let job = seen_by(caller, job)?;
+    let missing = Problem::missing(job.missing());
+    match app.pools.read(Query::Job { job }).await? {
+        View::Job(Some(found)) => Ok(found),
+        _ => Err(missing),
+    }
+}
+
+/// A job's name among those that the caller may see.
+fn seen_by(caller: &Caller, job: JobName) -> Result<JobName, Problem> {
+    match caller.only() {
+        Some(own) => job.clone().of_user(&own).ok_or_else(|| Problem::missing(job.missing())),
+        None => Ok(job),
     }
 }
 
 /// Whether an operator stopped it: a sidecar asks between two reports, of a job that its key may see.
-#[utoipa::path(get, path = "/jobs/{job}/stopped", summary = "Whether an operator stopped it.", params(("job" = String, Path, description = "its id")), responses((status = 200, description = "Whether.", body = bool), Refusals))]
-async fn stopped(State(app): State<Arc<App>>, caller: Caller, Path(job): Path<String>) -> Result<Json<bool>, Problem> {
+#[utoipa::path(get, path = "/jobs/{job}/stopped", summary = "Whether an operator stopped it.", params(("job" = String, Path, description = "its id"), OfJob), responses((status = 200, description = "Whether.", body = bool), Refusals))]
+async fn stopped(State(app): State<Arc<App>>, caller: Caller, NamedJob(job): NamedJob) -> Result<Json<bool>, Problem> {
     caller.may_report()?;
-    match app.pools.read(Query::Stopped { job, only: caller.only() }).await? {
+    let (job, first) = (seen_by(&caller, job)?, Some(caller.asker().principal));
+    match app.pools.read(Query::Stopped { job, first }).await? {
         View::Stopped(stopped) => Ok(Json(stopped)),
         _ => Err(unasked()),
     }

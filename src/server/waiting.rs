@@ -52,7 +52,7 @@ pub(super) async fn report(app: &App, report: &Report, caller: &Caller) -> Resul
     let mut inside = None;
     loop {
         let work = Work::Report(Box::new(report.clone()));
-        let Outcome::Reported { mut answer, owner } = app.poster.ask(work, caller.only()).await? else {
+        let Outcome::Reported { mut answer, owner } = app.poster.ask(work, caller.asker()).await? else {
             return Err(LedgerError::unasked().into());
         };
         let kept_us = SystemClock.boottime_us().saturating_sub(asked_us);

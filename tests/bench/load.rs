@@ -278,7 +278,7 @@ fn compare(ledger: &mut dyn Ledger, told: &[Told]) {
     let each = if sidecars.len() > 10_000 { 100 } else { 1 };
     let mut wrong = 0;
     for sidecar in sidecars.iter().step_by(each) {
-        let View::Job(Some(job)) = ledger.read(&Query::Job { job: sidecar.job.clone() }).expect("a job") else {
+        let View::Job(Some(job)) = ledger.read(&Query::Job { job: sidecar.job.as_str().into() }).expect("a job") else {
             panic!()
         };
         wrong += u64::from(job.charged.total != price(sidecar));

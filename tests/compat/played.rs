@@ -19,9 +19,10 @@ struct Script {
     asked: Vec<String>,
 }
 
-/// A question without the ids in it, which are others than those of the record.
+/// A question without the ids in it, which are others than those of the record. Whose a job is, the services of then did not ask.
 fn kind_of(method: &str, path: &str) -> String {
     let (path, query) = path.split_once('?').unwrap_or((path, ""));
+    let query = if path.contains("/jobs/") { "" } else { query };
     let mut parts: Vec<&str> = path.split('/').collect();
     let named = parts.iter().position(|part| *part == "attempts" || *part == "keys");
     if let Some(id) = named.and_then(|at| parts.get_mut(at + 1)) {

@@ -122,6 +122,10 @@ impl Replay<'_> {
             return assert_has_metrics(text, answer.body.as_str().unwrap());
         }
         let mut old: Value = serde_json::from_str(&self.with_ids(&record["answer"].to_string())).unwrap();
+        if let Some(jobs) = old.get_mut("jobs").and_then(Value::as_array_mut) {
+            // A refusal left a job then, and leaves an entry alone now.
+            jobs.retain(|job| job["state"] != "refused");
+        }
         if old.get("periodEnd").is_some() && old.get("limit").is_some() {
             // What each period gives was called the limit, grants or not; what was charged was current, corrected or not.
             for (name, before) in [("allowance", "limit"), ("charged", "current")] {

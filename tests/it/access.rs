@@ -31,8 +31,7 @@ fn keys_open_what_they_are_for_and_nothing_else() {
     let why = json!({ "why": "w" });
     let amount = json!({ "amount": 1, "why": "w" });
     let new_key = json!({ "name": "n", "scope": "admin" });
-    let of_admin: [(&str, &str, &Value); 9] = [
-        ("POST", "/api/v1/jobs/bobs-job/stop", &why),
+    let of_admin: [(&str, &str, &Value); 8] = [
         ("PUT", "/api/v1/users/bob/limit", &json!({ "limit": 1 })),
         ("POST", "/api/v1/users/bob/grants", &amount),
         ("POST", "/api/v1/users/bob/adjustments", &amount),
@@ -42,7 +41,8 @@ fn keys_open_what_they_are_for_and_nothing_else() {
         ("GET", "/api/v1/keys", &Value::Null),
         ("GET", "/api/v1/ledger/verify", &Value::Null),
     ];
-    let of_workers: [(&str, &str, &Value); 5] = [
+    let of_workers: [(&str, &str, &Value); 6] = [
+        ("POST", "/api/v1/jobs/bobs-job/stop", &why),
         ("PUT", &usage, &report),
         ("POST", &finish, &last),
         ("POST", "/api/v1/jobs/bobs-job/tokens", &json!({ "count": 1 })),

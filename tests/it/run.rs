@@ -80,12 +80,13 @@ fn a_jobmeter_within_a_job_asks_the_same_ledger_for_the_same_user() {
 }
 
 #[test]
-fn a_refused_job_is_listed_as_refused() {
+fn a_refused_job_is_an_entry_and_no_job() {
     let station = Station::new();
     station.ok(&["account", "limit", "0"]);
     assert_eq!(station.call(&["run", "--job", "poor", "--", "true"]).status, 75);
-    assert_eq!(station.json(&["jobs", "list"])["jobs"][0]["state"], "refused");
-    assert!(station.ok(&["jobs", "list"]).out.contains("refused"));
+    assert_eq!(station.json(&["jobs", "list"])["jobs"], serde_json::json!([]));
+    let entry = station.json(&["account", "show"])["entries"][0].clone();
+    assert_eq!((&entry["kind"], &entry["job"]), (&"refuse".into(), &"poor".into()), "{entry}");
 }
 
 #[test]

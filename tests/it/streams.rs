@@ -195,7 +195,8 @@ fn streams_end_on_every_replica() {
 fn a_report_that_waits_ends_with_the_key() {
     let service = Service::start();
     service.json(&["account", "limit", "0.0006", "--user", "u"]);
-    let key = service.key(&["w"]);
+    // Of the principal whose key opens the attempts.
+    let key = service.key(&["w", "--principal", "first admin key"]);
     let [first, second] = [1_u128, 2].map(uuid::Uuid::from_u128);
     let (lease, _) = (opened(&service, first, "u"), opened(&service, second, "u"));
     let burned = jobmeter::domain::units::Microseconds(u64::try_from(nano(&lease["ceiling"]) * 4).unwrap());

@@ -161,7 +161,7 @@ fn foul_ledger(path: &std::path::Path) {
     let opened = ledger.open(&OpenRequest { identity, resources, limit: None, resume: None, secret: None }).unwrap();
     let OpenAnswer::Opened { lease, .. } = opened else { panic!("{opened:?}") };
     let (by, why) = (foul(), foul());
-    ledger.change(&Change::StopJob { job, by, why }).unwrap();
+    ledger.change(&Change::StopJob { job: job.into(), by, why }).unwrap();
     let (by, why, key) = (foul(), foul(), "g".to_owned());
     let (user, amount) = ("tester".to_owned(), "5".parse().unwrap());
     ledger.change(&Change::Grant { user, amount, expires_at: None, by, why, key }).unwrap();

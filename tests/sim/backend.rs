@@ -72,7 +72,7 @@ impl Chat {
             }
             self.turn = Turn::Settling { reservation };
         }
-        let (job, by) = (self.job.clone(), "backend".to_owned());
+        let (job, by) = (self.job.as_str().into(), "backend".to_owned());
         match self.turn {
             Turn::Reserving => {
                 let (count, new_id) = (self.most, Uuid::from_u128(u128::from(chance.below(u64::MAX)) << 1 | 1));

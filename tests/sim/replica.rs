@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use jobmeter::ledger::LedgerError;
+use jobmeter::ledger::asker::{Asker, Reach};
 use jobmeter::ledger::book::{Asked, Operation, Outcome};
 use jobmeter::ledger::store::sqlite::Sqlite;
 use jobmeter::ledger::store::{Concerned, JobStop, Locked, Monotonic, Row, Store, StoreLedger, Table, Value};
@@ -72,9 +73,9 @@ impl Store for Mortal {
     fn rollback(&mut self) {
         self.store.rollback();
     }
-    fn job_stop(&mut self, job: &str) -> Result<Option<JobStop>, LedgerError> {
+    fn job_stops(&mut self, id: &str) -> Result<Vec<JobStop>, LedgerError> {
         self.lives()?;
-        self.store.job_stop(job)
+        self.store.job_stops(id)
     }
     fn check(&mut self) -> Result<Vec<String>, LedgerError> {
         self.store.check()
@@ -123,7 +124,10 @@ impl Replica {
     pub(crate) fn post(&mut self) -> Vec<(Packet, Result<Outcome, LedgerError>)> {
         self.post_at_us = None;
         let group = std::mem::take(&mut self.queue);
-        let asked: Vec<Asked<'_>> = group.iter().map(|packet| operation(&packet.message).into()).collect();
+        // All of them work for one cluster, and reach what that has.
+        let cluster = Asker { principal: "cluster".to_owned(), reach: Reach::Principal };
+        let asked = group.iter().map(|packet| Asked { operation: operation(&packet.message), asker: &cluster });
+        let asked: Vec<Asked<'_>> = asked.collect();
         match self.ledger.post(&asked) {
             Ok(outcomes) => {
                 drop(asked);

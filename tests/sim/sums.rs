@@ -55,7 +55,7 @@ impl World {
         self.compare_limits();
         for sidecar in &self.sidecars {
             let View::Job(Some(job)) =
-                self.ledger.read(&Query::Job { job: sidecar.job_id() }).unwrap_or(View::Job(None))
+                self.ledger.read(&Query::Job { job: sidecar.job_id().into() }).unwrap_or(View::Job(None))
             else {
                 continue;
             };
@@ -96,7 +96,7 @@ impl World {
             let mut of_job = self.sidecars.iter().filter(|sidecar| sidecar.job == job);
             let always = of_job.all(|sidecar| sidecar.limit.is_some());
             if let Some(limit) = self.limit_of(job).filter(|_| always)
-                && let Ok(View::Job(Some(found))) = self.ledger.read(&Query::Job { job: format!("job-{job}") })
+                && let Ok(View::Job(Some(found))) = self.ledger.read(&Query::Job { job: format!("job-{job}").into() })
             {
                 assert!(found.charged.total <= limit, "seed {}: {:?} of {limit}", self.seed, found.charged);
             }
@@ -110,7 +110,7 @@ impl World {
             *settled.entry(job).or_default() += count;
         }
         for (job, count) in settled {
-            if let Ok(View::Job(Some(found))) = self.ledger.read(&Query::Job { job: job.clone() })
+            if let Ok(View::Job(Some(found))) = self.ledger.read(&Query::Job { job: job.as_str().into() })
                 && self.restores == 0
             {
                 // The answer to the last one may be on its way.

@@ -63,8 +63,7 @@ fn of_jobs() {
     });
     keep("output-jobs-list", &text);
     let text = within_a_day(|| {
-        let lines =
-            ["train-1", "gen-1", "gen-2", "chat-1", "poor-1", "quiet-1"].map(|job| format!("jobmeter jobs show {job}"));
+        let lines = ["train-1", "gen-1", "gen-2", "chat-1", "quiet-1"].map(|job| format!("jobmeter jobs show {job}"));
         let text = full().machine.both(&lines.iter().map(String::as_str).collect::<Vec<_>>());
         // Whether a column of it is seen depends on how long the attempt took.
         let is_chart = |line: &&str| line.starts_with("  burn ") || line.contains("highest column");

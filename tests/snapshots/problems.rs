@@ -13,6 +13,8 @@ fn service() -> Service {
     let service = served();
     crate::attempts::opening(&service, 1, "job-1", "ann", json!({}));
     crate::attempts::opening(&service, 2, "job-2", "bob", json!({}));
+    crate::attempts::opening(&service, 7, "both", "ann", json!({}));
+    crate::attempts::opening(&service, 8, "both", "bob", json!({}));
     service
 }
 
@@ -49,7 +51,6 @@ fn opening() -> Vec<Ask<'static>> {
         ask(path, with(&good, "/resources", json!({ "cpus_ppm": 1, "gpus": 0, "stop_us": 1, "wishes": 3 }))),
         ask(path, good.to_string().replacen('{', "{\"limit\":-1,", 1)),
         ask(path, good.to_string().replacen('{', "{\"limit\":1e30,", 1)),
-        ask(path, attempt(3, "job-2", "ann", json!({})).to_string()),
         ask(
             "PUT /api/v1/attempts/00000000-0000-7000-8000-000000000002",
             attempt(2, "job-1", "ann", json!({})).to_string(),
@@ -147,7 +148,9 @@ fn reading() -> Vec<Ask<'static>> {
         ("reader", "GET /api/v1/ledger/verify"),
         ("ann", "GET /api/v1/jobs?user=bob"),
         ("ann", "GET /api/v1/jobs/job-2"),
-        ("ann", "GET /api/v1/jobs/job-"),
+        ("ann", "GET /api/v1/jobs/job-2?user=bob"),
+        ("reader", "GET /api/v1/jobs/both"),
+        ("reader", "GET /api/v1/jobs/both?user=eve"),
         ("ann", "GET /api/v1/users/bob/credits"),
         ("ann", "GET /api/v1/users/bob/usage"),
         ("ann", "GET /api/v1/users/bob/entries"),

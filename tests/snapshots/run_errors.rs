@@ -52,7 +52,6 @@ fn of_the_command_that_is_run() {
     make_programs(&machine);
     // What they burned would differ from run to run.
     machine.ok("jobmeter rates set --cpu-per-second 0");
-    machine.ok("jobmeter --user bob run -q --cpu-source procfs --job theirs -- true");
     machine.ok("jobmeter run -q --cpu-source procfs --job stopped -- true");
     machine.ok("jobmeter jobs stop stopped");
     let lines = [
@@ -64,7 +63,6 @@ fn of_the_command_that_is_run() {
         "jobmeter run -q --cpu-source procfs -- $DIR",
         "jobmeter run -q --cpu-source procfs -- $DIR/no-interpreter",
         "jobmeter run -q --cpu-source procfs --receipt $DIR/none/r.json -- true",
-        "jobmeter run -q --cpu-source procfs --job theirs -- true",
         "jobmeter run -q --cpu-source procfs --job stopped -- true",
     ];
     keep("errors-run-command", &machine.transcripts(&lines));

@@ -175,7 +175,7 @@ fn a_relay_tells_a_wrapper_what_it_may_not() {
     tell("another attempt", ledger.finish(&finish(Uuid::nil(), period)).err());
     tell("another account", ledger.read(&Query::Account { user: "bob".to_owned() }).err());
     tell("an audit", ledger.read(&Query::Verify).err());
-    let foreign = Change::ChargeTokens { job: "another".to_owned(), count: 1, by: "w".to_owned(), key: "k".to_owned() };
+    let foreign = Change::ChargeTokens { job: "another".into(), count: 1, by: "w".to_owned(), key: "k".to_owned() };
     tell("tokens of another job", ledger.change(&foreign).err());
     tell("a change of the rates", ledger.change(&Change::RevokeKey { id: "x".to_owned(), by: "w".to_owned() }).err());
     tell("its own end", ledger.finish(&finish(attempt, period)).err());

@@ -4,6 +4,8 @@ use std::hash::Hash;
 
 use hashbrown::{Equivalent, HashMap};
 
+use crate::ledger::job_name::JobKey;
+
 /// A row as it is now, and whether it has to be written.
 #[derive(Clone, Debug)]
 struct Slot<T> {
@@ -40,6 +42,13 @@ impl OfAccount {
 impl Equivalent<OfAccount> for (&str, i64) {
     fn equivalent(&self, key: &OfAccount) -> bool {
         key.owner == self.0 && key.number == self.1
+    }
+}
+
+/// A job, looked up without texts of its own; hashes as the derived one does, in the order of the fields.
+impl Equivalent<JobKey> for (&str, &str, &str) {
+    fn equivalent(&self, key: &JobKey) -> bool {
+        key.owner == self.0 && key.principal == self.1 && key.id == self.2
     }
 }
 

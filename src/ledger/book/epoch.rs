@@ -142,7 +142,8 @@ impl Books<'_> {
         if !self.may_have_forgotten()? {
             return Err(never_opened(request.identity.attempt));
         }
-        self.join_job(request)?;
+        let job = self.joined_job(request)?;
+        self.shelf.put_job(job);
         let rates = self.rates_of_resumed(resume.rates_version)?;
         let mut attempt = self.new_attempt(request, account, rates);
         // It was opened after the copy was made, or the copy would know it.

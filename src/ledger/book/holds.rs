@@ -3,12 +3,13 @@
 
 use super::Books;
 use super::alerts::Touched;
-use super::rows::{Account, Attempt, Entry, Hold, JobSums};
+use super::rows::{Account, Attempt, Entry, Hold, Job, JobSums};
 use crate::domain::book::{Part, Source, components, plus, sum, take};
 use crate::domain::calendar::day_start;
 use crate::domain::rating::{Price, VirtualTime};
 use crate::domain::units::{Nanocredits, OutOfRange};
 use crate::ledger::LedgerError;
+use crate::ledger::job_name::JobKey;
 
 /// What changes in a period's allowance or a grant.
 #[derive(Clone, Copy, Debug, Default)]
@@ -270,14 +271,17 @@ impl Books<'_> {
             let sums = sums.exchanged(&account_before, &account_after)?;
             self.shelf.change_account(&attempt.owner, |account| account.sums = sums);
         }
-        self.count_in_job(&attempt.job, &job_before, &job_after)?;
+        let has_limit = |job: &Job| job.limit.is_some();
+        if job_before != job_after && self.shelf.job_of(&attempt)?.is_some_and(has_limit) {
+            self.count_in_job(&attempt.job_key(), &job_before, &job_after)?;
+        }
         self.shelf.put_attempt(attempt);
         Ok(())
     }
 
     /// Counts what changed in an attempt of a job, or is set aside for its tokens, where the job has a limit of its own:
     /// nobody asks for the sums of others.
-    pub(super) fn count_in_job(&mut self, job: &str, before: &JobSums, after: &JobSums) -> Result<(), LedgerError> {
+    pub(super) fn count_in_job(&mut self, job: &JobKey, before: &JobSums, after: &JobSums) -> Result<(), LedgerError> {
         if before == after {
             return Ok(());
         }

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::rows::{Account, Attempt, Job};
 use crate::domain::rating::RateCard;
 use crate::ledger::LedgerError;
+use crate::ledger::job_name::JobKey;
 use crate::ledger::store::{Locked, Store, load};
 
 /// So many attempts, jobs and accounts at most: some 20 MiB.
@@ -20,7 +21,7 @@ const REFUSED_MAX: usize = 16 * ROWS_MAX;
 #[derive(Debug, Default)]
 pub struct Kept {
     attempts: HashMap<Uuid, Box<Attempt>>,
-    jobs: HashMap<String, Box<Job>>,
+    jobs: HashMap<JobKey, Box<Job>>,
     /// Of the accounts of both, as they were then.
     revisions: HashMap<String, i64>,
     /// Rows that found no room.
@@ -43,7 +44,7 @@ impl Kept {
             .collect();
         if !others.is_empty() {
             self.attempts.retain(|_, attempt| !others.contains(&attempt.owner));
-            self.jobs.retain(|_, job| !others.contains(&job.owner));
+            self.jobs.retain(|key, _| !others.contains(&key.owner));
         }
         self
     }
@@ -69,7 +70,7 @@ impl Kept {
             }
         }
         for job in jobs {
-            if !put(&mut self.jobs, job.id.clone(), job) {
+            if !put(&mut self.jobs, job.key.clone(), job) {
                 self.refused += 1;
             }
         }
@@ -86,8 +87,8 @@ impl Kept {
     }
 
     /// Those of these jobs that are in the books, in no order. It keeps them no longer.
-    pub(super) fn jobs(&mut self, store: &mut dyn Store, ids: &[String]) -> Result<Vec<Box<Job>>, LedgerError> {
-        take(&mut self.jobs, ids, |ids| load::jobs(store, ids))
+    pub(super) fn jobs(&mut self, store: &mut dyn Store, keys: &[JobKey]) -> Result<Vec<Box<Job>>, LedgerError> {
+        take(&mut self.jobs, keys, |keys| load::jobs(store, keys))
     }
 }
 

@@ -41,10 +41,15 @@ pub use self::steady::Extent;
 pub(crate) use self::steady::Steady;
 pub use self::written::Changes;
 use super::LedgerError;
+use super::asker::{Asker, DIRECT};
+use super::job_name::{JobKey, JobName};
 use super::protocol::{Finish, FinishAnswer, OpenAnswer, OpenRequest, Report, ReportAnswer};
 use super::store::Store;
 use super::views::{Change, ChangeAnswer};
 use crate::domain::balance::Snapshot;
+
+/// Of the jobs that a beginning may mean, so many are told.
+const BEGINNINGS_MAX: usize = 3;
 
 /// What an attempt paid out of one source of one period.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,20 +77,22 @@ pub enum Operation<'a> {
     Change(&'a Change),
     /// Marks what fell silent and posts what stayed so, before an account is shown.
     Tidy(&'a str),
+    /// Writes down that the key of this id was used.
+    KeyUsed(&'a str),
 }
 
-/// An operation, and for whom it is asked.
+/// An operation, and who asks for it.
 #[derive(Clone, Copy, Debug)]
 pub struct Asked<'a> {
     /// What.
     pub operation: Operation<'a>,
-    /// By somebody who may touch this account and no other.
-    pub only: Option<&'a str>,
+    /// To them what they may not change is not there.
+    pub asker: &'a Asker,
 }
 
 impl<'a> From<Operation<'a>> for Asked<'a> {
     fn from(operation: Operation<'a>) -> Self {
-        Self { operation, only: None }
+        Self { operation, asker: &DIRECT }
     }
 }
 
@@ -107,6 +114,8 @@ pub enum Outcome {
     Changed(ChangeAnswer),
     /// Of [`Operation::Tidy`].
     Tidied(Box<Account>),
+    /// Of [`Operation::KeyUsed`], which nobody waits for.
+    Noted,
 }
 
 /// See [`Books::shown`].
@@ -124,7 +133,8 @@ pub struct Shown {
 pub struct Books<'a> {
     shelf: Shelf<'a>,
     now_us: i64,
-    only: Option<String>,
+    /// Of the operation under way.
+    asker: Asker,
     /// Accounts in which something became free, for who waits for that.
     freed: Vec<String>,
     /// Those of the operation under way: what is owed there is paid at its end.
@@ -150,7 +160,7 @@ impl<'a> Books<'a> {
         Self {
             shelf: Shelf::new(store, kept),
             now_us,
-            only: None,
+            asker: DIRECT.clone(),
             freed: Vec::new(),
             freed_now: Vec::new(),
             touched: None,
@@ -168,12 +178,28 @@ impl<'a> Books<'a> {
         Ok(Shown { account, snapshot, grants })
     }
 
-    /// The id of the one job that a text names: its id, or a beginning of at least four characters that no other has.
+    /// The one job that a name means to whoever looks: by its id, or by a beginning of at least four characters that no other has.
     ///
     /// # Errors
     /// Where there is none, or more than one.
-    pub fn job_named(&mut self, text: &str) -> Result<String, LedgerError> {
-        self.shelf.job_id(text)
+    pub fn job_named(&mut self, name: &JobName) -> Result<JobKey, LedgerError> {
+        let found = self.shelf.jobs_named(name)?;
+        let found = if found.is_empty() { self.shelf.jobs_beginning(name)? } else { found };
+        match found.as_slice() {
+            [] => Err(LedgerError::Missing(name.missing())),
+            [one] => Ok(one.clone()),
+            [first, ..] if found.iter().all(|key| key.id == first.id) => {
+                let name = JobName { id: first.id.clone(), ..name.clone() };
+                Err(LedgerError::Refused(name.ambiguous(&found)))
+            }
+            _ => {
+                let mut ids: Vec<&str> = found.iter().map(|key| key.id.as_str()).collect();
+                ids.dedup();
+                ids.truncate(BEGINNINGS_MAX);
+                let (text, ids) = (&name.id, ids.join(", "));
+                Err(LedgerError::Refused(format!("{text:?} is the beginning of several jobs: {ids}")))
+            }
+        }
     }
 
     /// Performs operations one after the other. The outer error is the store's, and concerns all of them; an inner one
@@ -192,9 +218,9 @@ impl<'a> Books<'a> {
             self.shelf.prefetch(&concerned)?;
         }
         let mut outcomes = Vec::with_capacity(asked.len());
-        for Asked { operation, only } in asked {
+        for Asked { operation, asker } in asked {
             self.shelf.mark();
-            self.only = only.map(str::to_owned);
+            self.asker.clone_from(asker);
             self.touched = None;
             self.freed_now.clear();
             let outcome = self.perform(operation).and_then(|outcome| self.pay_and_watch().map(|()| outcome));
@@ -262,12 +288,11 @@ impl<'a> Books<'a> {
             Operation::Finish(finish) => Outcome::Finished(self.finish(finish)?),
             Operation::Change(change) => Outcome::Changed(self.change(change)?),
             Operation::Tidy(owner) => Outcome::Tidied(Box::new(self.looked_at(owner)?)),
+            Operation::KeyUsed(id) => {
+                self.shelf.put_key_use(id);
+                Outcome::Noted
+            }
         })
-    }
-
-    /// Whether who asks may touch this account.
-    fn may(&self, owner: &str) -> bool {
-        self.only.as_ref().is_none_or(|only| only == owner)
     }
 
     /// Seconds since 1970, UTC.

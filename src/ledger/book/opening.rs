@@ -5,13 +5,15 @@ use std::collections::BTreeMap;
 use super::Books;
 use super::alerts::{Touched, reached};
 use super::rows::{Account, Attempt, Entry, Job, JobSums};
-use crate::domain::book::sum;
+use super::tokens::free_of;
+use crate::domain::book::{UNLIMITED, sum};
 use crate::domain::capacity::Capacity;
 use crate::domain::lease;
 use crate::domain::rating::RateCard;
 use crate::domain::units::Nanocredits;
 use crate::ledger::LedgerError;
 use crate::ledger::attempt_secret::AttemptSecret;
+use crate::ledger::job_name::JobKey;
 use crate::ledger::protocol::{OpenAnswer, OpenRequest, Resources, StopReason};
 
 const ONE_CPU_PPM: u64 = 1_000_000;
@@ -20,6 +22,9 @@ impl Books<'_> {
     /// Opens an attempt, or says why not.
     pub(super) fn open(&mut self, request: &OpenRequest) -> Result<OpenAnswer, LedgerError> {
         let identity = &request.identity;
+        if !self.asker.may_open_for(&identity.user) {
+            return Err(LedgerError::Missing(format!("no account {:?} is known to this key", identity.user)));
+        }
         if let Some(attempt) = self.shelf.attempt(identity.attempt)? {
             return self.opened_again(request, attempt);
         }
@@ -30,10 +35,10 @@ impl Books<'_> {
         if let retry_in_ms @ 1.. = self.settles_in_ms()? {
             return Ok(OpenAnswer::Wait { retry_in_ms });
         }
-        let job = self.join_job(request)?;
+        let job = self.joined_job(request)?;
         let rates = self.rate_card()?;
         let mut attempt = self.new_attempt(request, &account, rates);
-        let (free, job_free) = (self.free(&account)?, self.job_free(&attempt)?);
+        let (free, job_free) = (self.free(&account)?, free_of(&job).unwrap_or(UNLIMITED));
         let minimum = attempt.minimum();
         let needed = job.limit.map_or(minimum, |limit| minimum.min(limit));
         let reason = if job.stopped || account.suspended {
@@ -54,6 +59,8 @@ impl Books<'_> {
         let ceiling = lease::raise(minimum, sum(&free), job_free, minimum.min(needed));
         // What the rest rule adds may not empty an account for one attempt that has burned nothing yet.
         let ceiling = ceiling.min(minimum.saturating_add(minimum));
+        // From here on nothing is refused, which would leave a job that never ran.
+        self.shelf.put_job(job);
         let version = self.next_version(&attempt)?;
         attempt.ceilings.push((version, ceiling));
         self.hold(&mut attempt, account.period, &free, ceiling)?;
@@ -97,15 +104,19 @@ impl Books<'_> {
     }
 
     fn opened_again(&mut self, request: &OpenRequest, mut attempt: Attempt) -> Result<OpenAnswer, LedgerError> {
-        if attempt.owner != request.identity.user || attempt.job != request.identity.job {
-            return Err(LedgerError::Refused(format!("the attempt {} is another job's", attempt.id)));
+        let is_its = attempt.owner == request.identity.user && attempt.job == request.identity.job;
+        if !is_its || !self.asker.may_go_on_with(&attempt.owner, &attempt.principal) {
+            return Err(match request.resume {
+                Some(_) => super::epoch::never_opened(attempt.id),
+                None => LedgerError::Refused(format!("the attempt {} is another job's", attempt.id)),
+            });
         }
         attempt.hear(request.secret.as_ref())?;
         if attempt.ended_us.is_some() {
             return Err(LedgerError::Refused(format!("the attempt {} has ended", attempt.id)));
         }
         let account = self.account(&attempt.owner)?;
-        if account.suspended || self.shelf.job(&attempt.job)?.is_some_and(|job| job.stopped) {
+        if account.suspended || self.shelf.job_of(&attempt)?.is_some_and(|job| job.stopped) {
             return self.refuse(&account, request, StopReason::OperatorStop);
         }
         let lease = self.lease(&mut attempt, &account, lease::REPORT_SOON_MS)?;
@@ -114,17 +125,12 @@ impl Books<'_> {
         Ok(OpenAnswer::Opened { rates, lease, balance: self.balance(&account)?, again: true })
     }
 
-    /// The job, made where it is new.
-    pub(super) fn join_job(&mut self, request: &OpenRequest) -> Result<Job, LedgerError> {
+    /// The asker's job that an attempt is to join, as it will be with it; a new one where there is none. It is not kept yet.
+    pub(super) fn joined_job(&mut self, request: &OpenRequest) -> Result<Job, LedgerError> {
         let identity = &request.identity;
-        let job = match self.shelf.job(&identity.job)?.cloned() {
-            Some(job) if job.owner != identity.user => {
-                let whose = if self.only.is_some() { "another user" } else { &format!("the user {}", job.owner) };
-                return Err(LedgerError::Refused(format!(
-                    "the job {} belongs to {whose}: give this one another id by --job",
-                    identity.job
-                )));
-            }
+        let (owner, principal) = (identity.user.clone(), self.asker.principal.clone());
+        let key = JobKey { owner, principal, id: identity.job.clone() };
+        Ok(match self.shelf.job(&key)?.cloned() {
             // The newest word counts: a requeue may come with a higher limit, or with the first one.
             Some(job) => {
                 let is_first = job.limit.is_none() && request.limit.is_some();
@@ -132,8 +138,7 @@ impl Books<'_> {
                 Job { limit: request.limit.or(job.limit), sums, ..job }
             }
             None => Job {
-                id: identity.job.clone(),
-                owner: identity.user.clone(),
+                key,
                 kind: identity.kind,
                 name: identity.name.clone(),
                 limit: request.limit,
@@ -144,9 +149,7 @@ impl Books<'_> {
                 tokens_overshoot: Nanocredits::ZERO,
                 sums: JobSums::default(),
             },
-        };
-        self.shelf.put_job(job.clone());
-        Ok(job)
+        })
     }
 
     pub(super) fn rate_card(&mut self) -> Result<RateCard, LedgerError> {
@@ -159,6 +162,7 @@ impl Books<'_> {
             id: request.identity.attempt,
             job: request.identity.job.clone(),
             owner: request.identity.user.clone(),
+            principal: self.asker.principal.clone(),
             period: account.period,
             started_us: self.now_us,
             lease_until_us: self.now_us,

@@ -1,5 +1,7 @@
 //! Attempts: charged as they report, told what they may do, and finished.
 
+use uuid::Uuid;
+
 use super::alerts::Touched;
 use super::balance::spendable;
 use super::holds::give_up;
@@ -27,7 +29,7 @@ impl Books<'_> {
     /// [`UNLIMITED`] without one.
     pub(super) fn job_free(&mut self, attempt: &Attempt) -> Result<Nanocredits, LedgerError> {
         let missing = || LedgerError::Broken(format!("the books have no job {}", attempt.job));
-        let job = self.shelf.job(&attempt.job)?.ok_or_else(missing)?;
+        let job = self.shelf.job_of(attempt)?.ok_or_else(missing)?;
         let Some(limit) = job.limit else { return Ok(UNLIMITED) };
         let (sums, tokens) = (job.sums, job.tokens_charged);
         let kept = self.shelf.kept(attempt.id).map(Attempt::job_sums).unwrap_or_default();
@@ -36,10 +38,16 @@ impl Books<'_> {
         Ok(limit.saturating_sub(used).at_least_zero())
     }
 
+    /// To who may not go on with it, it was never opened. Its secret is asked for as well.
+    fn attempt_to_go_on_with(&mut self, id: Uuid) -> Result<Attempt, LedgerError> {
+        let found = self.shelf.attempt(id)?;
+        let found = found.filter(|attempt| self.asker.may_go_on_with(&attempt.owner, &attempt.principal));
+        found.ok_or_else(|| super::epoch::never_opened(id))
+    }
+
     /// Charges and renews.
     pub(super) fn report(&mut self, report: &Report) -> Result<Outcome, LedgerError> {
-        let found = self.shelf.attempt(report.attempt)?.filter(|attempt| self.may(&attempt.owner));
-        let mut attempt = found.ok_or_else(|| super::epoch::never_opened(report.attempt))?;
+        let mut attempt = self.attempt_to_go_on_with(report.attempt)?;
         attempt.hear(report.secret.as_ref())?;
         let account = self.account_of(&attempt, report.period)?;
         if attempt.ended_us.is_some() {
@@ -155,7 +163,7 @@ impl Books<'_> {
     }
 
     fn decide(&mut self, attempt: &mut Attempt, account: &Account) -> Result<Decision, LedgerError> {
-        if account.suspended || self.shelf.job(&attempt.job)?.is_some_and(|job| job.stopped) {
+        if account.suspended || self.shelf.job_of(attempt)?.is_some_and(|job| job.stopped) {
             return Ok(Decision::Stop(StopReason::OperatorStop));
         }
         if attempt.period < account.period && attempt.next.is_none() {
@@ -197,8 +205,7 @@ impl Books<'_> {
         let kept = self.shelf.kept(attempt.id).map(|kept| (kept.account_sums(), kept.job_sums()));
         let (of_account, of_job) = kept.unwrap_or_default();
         let sums = self.shelf.account(&attempt.owner)?.map(|account| account.sums).unwrap_or_default();
-        let job =
-            self.shelf.job(&attempt.job)?.filter(|job| job.limit.is_some()).map(|job| job.sums).unwrap_or_default();
+        let job = self.shelf.job_of(attempt)?.filter(|job| job.limit.is_some()).map(|job| job.sums).unwrap_or_default();
         let silent = sums.silent.saturating_sub(of_account.silent);
         let left = self.snapshot(account)?.left.map_or(UNLIMITED, |left| left.saturating_sub(silent));
         let available = if self.settles_in_ms()? == 0 { sum(&self.free(account)?) } else { Nanocredits::ZERO };
@@ -301,8 +308,7 @@ impl Books<'_> {
 
     /// Charges the final usage and releases every hold.
     pub(super) fn finish(&mut self, finish: &Finish) -> Result<FinishAnswer, LedgerError> {
-        let found = self.shelf.attempt(finish.attempt)?.filter(|attempt| self.may(&attempt.owner));
-        let mut attempt = found.ok_or_else(|| super::epoch::never_opened(finish.attempt))?;
+        let mut attempt = self.attempt_to_go_on_with(finish.attempt)?;
         attempt.hear(finish.secret.as_ref())?;
         let account = self.account_of(&attempt, finish.period)?;
         let again = attempt.ended_us.is_some();

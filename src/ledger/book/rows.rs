@@ -9,6 +9,7 @@ use crate::domain::rating::{Price, RateCard, VirtualTime};
 use crate::domain::units::Nanocredits;
 use crate::domain::usage::Usage;
 use crate::ledger::attempt_secret::SecretHash;
+use crate::ledger::job_name::JobKey;
 use crate::ledger::keys::Scope;
 use crate::ledger::protocol::{JobKind, Pace, Reason};
 use crate::ledger::views::PeriodLength;
@@ -139,10 +140,8 @@ pub struct Grant {
 /// A job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Job {
-    /// As the scheduler names it.
-    pub id: String,
-    /// Whose.
-    pub owner: String,
+    /// Which.
+    pub key: JobKey,
     /// What for.
     pub kind: JobKind,
     /// For people.
@@ -194,6 +193,8 @@ pub struct Attempt {
     pub job: String,
     /// Whose.
     pub owner: String,
+    /// Who opened it; empty without a service.
+    pub principal: String,
     /// The period that pays.
     pub period: i64,
     /// µs since 1970.
@@ -254,9 +255,7 @@ pub struct Reservation {
     /// Which.
     pub id: Uuid,
     /// Of which job.
-    pub job: String,
-    /// Whose.
-    pub owner: String,
+    pub job: JobKey,
     /// At most.
     pub tokens: u64,
     /// Pinned.
@@ -297,10 +296,16 @@ pub struct Key {
     pub scope: Scope,
     /// Whose account alone.
     pub user: Option<String>,
+    /// For whom it works.
+    pub principal: String,
     /// µs since 1970.
     pub created_us: i64,
     /// µs since 1970.
     pub revoked_us: Option<i64>,
+    /// Until when it is good, in µs since 1970; `None` for ever.
+    pub ends_us: Option<i64>,
+    /// When it was used last, to the hour, in µs since 1970.
+    pub used_us: Option<i64>,
 }
 
 /// What is written; owner's number and time come by themselves.
@@ -345,6 +350,12 @@ impl Hold {
 }
 
 impl Attempt {
+    /// That of its job.
+    #[must_use]
+    pub fn job_key(&self) -> JobKey {
+        JobKey { owner: self.owner.clone(), principal: self.principal.clone(), id: self.job.clone() }
+    }
+
     /// The highest ceiling that it may obey.
     #[must_use]
     pub fn ceiling(&self) -> Nanocredits {

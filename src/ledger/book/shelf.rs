@@ -1,5 +1,6 @@
 //! The rows that a transaction has taken out of the store, what became of them, and how an operation that fails is undone.
 
+mod jobs;
 mod lookups;
 
 use std::collections::{BTreeSet, HashMap};
@@ -10,13 +11,14 @@ use super::Paid;
 use super::drawer::{Drawer, OfAccount};
 use super::journal::Journal;
 use super::kept::Kept;
-use super::rows::{Account, Alert, Attempt, Entry, Epoch, Grant, Hold, Job, JobSums, Key, Period, Reservation};
+use super::rows::{Account, Alert, Attempt, Entry, Epoch, Grant, Job, Key, Period, Reservation};
 use super::steady::Steady;
 use super::written::Changes;
 use crate::domain::book::Source;
 use crate::domain::rating::RateCard;
 use crate::domain::units::Nanocredits;
 use crate::ledger::LedgerError;
+use crate::ledger::job_name::JobKey;
 use crate::ledger::protocol::AttemptIdentity;
 use crate::ledger::store::{Store, load};
 
@@ -29,7 +31,7 @@ pub(super) struct Shelf<'a> {
     periods: Drawer<OfAccount, Period>,
     grants: Drawer<OfAccount, Grant>,
     granted: HashMap<String, Vec<i64>>,
-    jobs: Drawer<String, Box<Job>>,
+    jobs: Drawer<JobKey, Box<Job>>,
     attempts: Drawer<Uuid, Box<Attempt>>,
     /// What of them most reports leave as it is, as they were taken out.
     steady: HashMap<Uuid, Steady>,
@@ -45,6 +47,7 @@ pub(super) struct Shelf<'a> {
     cards: Option<Vec<RateCard>>,
     new_cards: Vec<(RateCard, String)>,
     keys: Drawer<String, Key>,
+    used_keys: Vec<String>,
     /// Zeros for a ledger that was never restored.
     epoch: Option<Epoch>,
     new_epoch: Option<Epoch>,
@@ -75,6 +78,7 @@ impl<'a> Shelf<'a> {
             cards: None,
             new_cards: Vec::new(),
             keys: Drawer::default(),
+            used_keys: Vec::new(),
             epoch: None,
             new_epoch: None,
             marks: [0; 6],
@@ -122,7 +126,7 @@ impl<'a> Shelf<'a> {
     pub(super) fn prefetch(&mut self, attempts: &[Uuid]) -> Result<(), LedgerError> {
         self.take_in_attempts(attempts)?;
         let found = attempts.iter().filter_map(|id| self.attempts.get(id));
-        let mut jobs: Vec<String> = found.map(|attempt| attempt.job.clone()).collect();
+        let mut jobs: Vec<JobKey> = found.map(|attempt| attempt.job_key()).collect();
         jobs.sort_unstable();
         jobs.dedup();
         self.take_in_jobs(&jobs)
@@ -138,17 +142,10 @@ impl<'a> Shelf<'a> {
         Ok(())
     }
 
-    fn take_in_jobs(&mut self, ids: &[String]) -> Result<(), LedgerError> {
-        for job in self.kept.jobs(self.store, ids)? {
-            self.jobs.take_in(job.id.clone(), job);
-        }
-        Ok(())
-    }
-
     /// Another revision for each account of which something has to be written.
     fn revise(&mut self) -> Result<(), LedgerError> {
         let of_attempts = self.attempts.changed().map(|attempt| &attempt.owner);
-        let owners = of_attempts.chain(self.jobs.changed().map(|job| &job.owner));
+        let owners = of_attempts.chain(self.jobs.changed().map(|job| &job.key.owner));
         let owners: BTreeSet<&String> = owners.chain(self.accounts.changed().map(|account| &account.owner)).collect();
         for owner in owners.into_iter().cloned().collect::<Vec<_>>() {
             self.account(&owner)?;
@@ -198,6 +195,7 @@ impl<'a> Shelf<'a> {
             alerts: self.alerts,
             once: self.once,
             keys: self.keys.into_changed(),
+            used_keys: self.used_keys,
             epoch: self.new_epoch,
         })
     }
@@ -293,45 +291,6 @@ impl<'a> Shelf<'a> {
         Ok(load::new_grant_id(self.store, owner)?.max(here.saturating_add(1)))
     }
 
-    pub(super) fn job(&mut self, id: &str) -> Result<Option<&Job>, LedgerError> {
-        if self.jobs.get(id).is_none() {
-            self.take_in_jobs(&[id.to_owned()])?;
-        }
-        Ok(self.jobs.get(id).map(Box::as_ref))
-    }
-
-    /// Sums over the attempts of a job, and what is set aside for its tokens.
-    pub(super) fn sums_of(&mut self, job: &Job) -> Result<JobSums, LedgerError> {
-        let ids = load::attempt_ids_of(self.store, &job.id)?;
-        self.take_in_attempts(&ids)?;
-        for id in load::open_reservations_of(self.store, &job.owner, &job.id)? {
-            self.reservation(id)?;
-        }
-        let attempts = self.attempts.rows().filter(|attempt| attempt.job == job.id).map(|attempt| attempt.job_sums());
-        let reserved = self.reservations.rows().filter(|reserved| reserved.open && reserved.job == job.id);
-        let reserved = reserved.map(|reserved| JobSums::held(Hold::sum(&reserved.holds)));
-        let none = JobSums::default();
-        Ok(attempts.chain(reserved).try_fold(none, |sums, more| sums.exchanged(&none, &more))?)
-    }
-
-    /// The id of the one job that the text names.
-    pub(super) fn job_id(&mut self, text: &str) -> Result<String, LedgerError> {
-        let found = load::job_ids(self.store, text)?;
-        match found.as_slice() {
-            [] => Err(LedgerError::Missing(format!("no job {text:?} is known: `jobmeter jobs list` shows them"))),
-            [first, ..] if first == text || found.len() == 1 => Ok(first.clone()),
-            _ => Err(LedgerError::Refused(format!("{text:?} is the beginning of several jobs: {}", found.join(", ")))),
-        }
-    }
-
-    pub(super) fn put_job(&mut self, job: Job) {
-        self.jobs.put(job.id.clone(), Box::new(job));
-    }
-
-    pub(super) fn change_job(&mut self, id: &str, change: impl FnOnce(&mut Job)) {
-        self.jobs.change(id, |job| change(job));
-    }
-
     pub(super) fn attempt(&mut self, id: Uuid) -> Result<Option<Attempt>, LedgerError> {
         if self.attempts.get(&id).is_none() {
             self.take_in_attempts(&[id])?;
@@ -387,7 +346,7 @@ impl<'a> Shelf<'a> {
         let here =
             self.attempts.rows().filter(|attempt| attempt.owner == owner && attempt.live && attempt.ended_us.is_none());
         let here = here.map(|attempt| attempt.lease_until_us).min().unwrap_or(i64::MAX);
-        let reserved = self.reservations.rows().filter(|reserved| reserved.owner == owner && reserved.open);
+        let reserved = self.reservations.rows().filter(|reserved| reserved.job.owner == owner && reserved.open);
         let reserved = reserved.map(|reserved| reserved.until_us).min().unwrap_or(i64::MAX);
         Ok(here.min(reserved).min(stored.max(now_us)))
     }
@@ -457,6 +416,13 @@ impl<'a> Shelf<'a> {
 
     pub(super) fn put_key(&mut self, key: Key) {
         self.keys.put(key.id.clone(), key);
+    }
+
+    /// That it was used is written down, where it is not in this transaction already.
+    pub(super) fn put_key_use(&mut self, id: &str) {
+        if !self.used_keys.iter().any(|known| known == id) {
+            self.used_keys.push(id.to_owned());
+        }
     }
 
     pub(super) fn put_epoch(&mut self, epoch: Epoch) {

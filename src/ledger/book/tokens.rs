@@ -10,6 +10,7 @@ use crate::domain::rating::{Price, RateCard};
 use crate::domain::units::Nanocredits;
 use crate::domain::usage::Usage;
 use crate::ledger::LedgerError;
+use crate::ledger::job_name::JobKey;
 use crate::ledger::protocol::StopReason;
 use crate::ledger::views::{ChangeAnswer, Reserved};
 
@@ -24,7 +25,7 @@ struct Bill<'a> {
 }
 
 impl Books<'_> {
-    pub(super) fn charge_tokens(&mut self, job: &str, count: u64, by: &str) -> Result<ChangeAnswer, LedgerError> {
+    pub(super) fn charge_tokens(&mut self, job: &JobKey, count: u64, by: &str) -> Result<ChangeAnswer, LedgerError> {
         let (job, account) = self.job_and_account(job)?;
         let card = self.rate_card()?;
         self.pay(job, &account, &Bill { count, card: &card, held: &[], reservation: None, by })
@@ -33,7 +34,7 @@ impl Books<'_> {
     /// Sets aside what `count` tokens can cost at most, or says why not.
     pub(super) fn reserve_tokens(
         &mut self,
-        job: &str,
+        job: &JobKey,
         count: u64,
         lasts_ms: u64,
         id: Uuid,
@@ -57,7 +58,7 @@ impl Books<'_> {
         };
         if refused.is_some() {
             let entry = self.of_account("refuse", &account, by, &format!("up to {count} tokens, {amount} credits"));
-            self.shelf.append(Entry { job: Some(job.id), ..entry });
+            self.shelf.append(Entry { job: Some(job.key.id), ..entry });
             return Ok(ChangeAnswer { refused, ..self.answer(&account)? });
         }
         let mut holds = Vec::new();
@@ -66,16 +67,15 @@ impl Books<'_> {
             holds.push(Hold { period: account.period, source, amount });
         }
         let entry = self.of_account("reserve", &account, by, &format!("up to {count} tokens, {amount} credits"));
-        self.shelf.append(Entry { job: Some(job.id.clone()), attempt: Some(id), ..entry });
+        self.shelf.append(Entry { job: Some(job.key.id.clone()), attempt: Some(id), ..entry });
         let until_us = self.now_us.saturating_add(ms_to_us(lasts_ms));
         self.over_from(&account.owner, until_us);
-        self.count_in_job(&job.id, &JobSums::default(), &JobSums::held(amount))?;
-        let (owner, tokens, of_job) = (job.owner, count, job.id);
+        self.count_in_job(&job.key, &JobSums::default(), &JobSums::held(amount))?;
+        let (tokens, of_job) = (count, job.key);
         let (open, settled_us, used) = (true, None, 0);
         self.shelf.put_reservation(Reservation {
             id,
             job: of_job,
-            owner,
             tokens,
             rates,
             until_us,
@@ -91,15 +91,15 @@ impl Books<'_> {
     /// Charges what was used of a reservation, and gives the rest of it back.
     pub(super) fn settle_tokens(
         &mut self,
-        job: &str,
+        job: &JobKey,
         id: Uuid,
         count: u64,
         by: &str,
     ) -> Result<ChangeAnswer, LedgerError> {
         let (job, account) = self.job_and_account(job)?;
-        let known = self.shelf.reservation(id)?.filter(|reservation| reservation.job == job.id);
-        let reservation = match known {
-            Some(known) => known,
+        let reservation = match self.shelf.reservation(id)? {
+            Some(known) if known.job == job.key => known,
+            Some(_) => return Err(no_reservation(&job, id)),
             None => self.forgotten_reservation(&job, id, count)?,
         };
         if reservation.settled_us.is_some() {
@@ -117,11 +117,11 @@ impl Books<'_> {
     /// One that a restore may have forgotten: nothing is held for it any more, and what was used is owed all the same.
     fn forgotten_reservation(&mut self, job: &Job, id: Uuid, tokens: u64) -> Result<Reservation, LedgerError> {
         if !self.may_have_forgotten()? {
-            return Err(LedgerError::Missing(format!("the job {} has no reservation {id}", job.id)));
+            return Err(no_reservation(job, id));
         }
         let (rates, until_us, holds, open) = (self.rate_card()?, self.now_us, Vec::new(), false);
-        let (job, owner, settled_us, used) = (job.id.clone(), job.owner.clone(), None, 0);
-        Ok(Reservation { id, job, owner, tokens, rates, until_us, holds, open, settled_us, used })
+        let (job, settled_us, used) = (job.key.clone(), None, 0);
+        Ok(Reservation { id, job, tokens, rates, until_us, holds, open, settled_us, used })
     }
 
     /// Its time is over, by the ledger's clock: what it held goes back. What is settled late is paid out of what is free, so
@@ -129,12 +129,13 @@ impl Books<'_> {
     pub(super) fn expire(&mut self, id: Uuid) -> Result<(), LedgerError> {
         let found = self.shelf.reservation(id)?.filter(|found| found.open && found.until_us < self.now_us);
         let Some(mut reservation) = found else { return Ok(()) };
-        let account = self.account(&reservation.owner)?;
-        let held = self.give_back(&reservation.owner, &reservation.holds)?;
-        self.pay_debt(&reservation.owner)?;
+        let owner = reservation.job.owner.clone();
+        let account = self.account(&owner)?;
+        let held = self.give_back(&owner, &reservation.holds)?;
+        self.pay_debt(&owner)?;
         self.count_in_job(&reservation.job, &JobSums::held(held), &JobSums::default())?;
         let entry = self.of_account("expire", &account, "ledger", &format!("up to {} tokens", reservation.tokens));
-        self.shelf.append(Entry { job: Some(reservation.job.clone()), attempt: Some(id), ..entry });
+        self.shelf.append(Entry { job: Some(reservation.job.id.clone()), attempt: Some(id), ..entry });
         (reservation.holds, reservation.open) = (Vec::new(), false);
         self.shelf.put_reservation(reservation);
         Ok(())
@@ -149,11 +150,11 @@ impl Books<'_> {
     }
 
     /// The job that is to be charged, and its account, after what was over has gone back.
-    fn job_and_account(&mut self, job: &str) -> Result<(Job, Account), LedgerError> {
-        let owner = self.known_job(job)?.owner;
-        self.account(&owner)?;
-        self.mark_silent(&owner)?;
-        Ok((self.known_job(job)?, self.account(&owner)?))
+    fn job_and_account(&mut self, job: &JobKey) -> Result<(Job, Account), LedgerError> {
+        self.account(&job.owner)?;
+        self.mark_silent(&job.owner)?;
+        let missing = || LedgerError::Broken(format!("the books have no job {}", job.id));
+        Ok((self.shelf.job(job)?.cloned().ok_or_else(missing)?, self.account(&job.owner)?))
     }
 
     /// Charges tokens: first out of what was set aside for them, then out of what is free; the rest is overshoot.
@@ -195,7 +196,7 @@ impl Books<'_> {
             let day = self.day_of(period, &account.owner)?;
             let parts = Price { tokens: amount, total: amount, ..Price::default() };
             let entry = self.of_account("tokens", account, by, "");
-            let (job, source, attempt) = (Some(job.id.clone()), source.0, reservation);
+            let (job, source, attempt) = (Some(job.key.id.clone()), source.0, reservation);
             self.post_use(Entry { period, day, source, amount, parts, tokens, job, attempt, ..entry })?;
             tokens = 0;
         }
@@ -208,8 +209,12 @@ impl Books<'_> {
     }
 }
 
+fn no_reservation(job: &Job, id: Uuid) -> LedgerError {
+    LedgerError::Missing(format!("the job {} has no reservation {id}", job.key.id))
+}
+
 /// What the job's own limit leaves free; `None` without one.
-fn free_of(job: &Job) -> Option<Nanocredits> {
+pub(super) fn free_of(job: &Job) -> Option<Nanocredits> {
     let used = job.sums.charged.saturating_add(job.sums.held).saturating_add(job.tokens_charged);
     job.limit.map(|limit| limit.saturating_sub(used).at_least_zero())
 }

@@ -41,6 +41,8 @@ pub struct Changes {
     pub rate_cards: Vec<(u64, String, i64, String)>,
     /// Changed or new.
     pub keys: Vec<Key>,
+    /// Ids of those that were used.
+    pub used_keys: Vec<String>,
     /// New: its number, and until when it settles.
     pub epoch: Option<Epoch>,
 }

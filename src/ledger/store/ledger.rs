@@ -5,8 +5,10 @@ use uuid::Uuid;
 use super::plausible::{self, Plausible, SEEN, Seen};
 use super::table::CLOCK;
 use super::{Concerned, JobStop, Locked, Store, save};
+use crate::ledger::asker::{Asker, Reach};
 use crate::ledger::book::rows::Account;
 use crate::ledger::book::{Asked, Books, Changes, Kept, Operation, Outcome};
+use crate::ledger::job_name::JobName;
 use crate::ledger::keys::Secret;
 use crate::ledger::protocol::{Finish, FinishAnswer, OpenAnswer, OpenRequest, Report, ReportAnswer};
 use crate::ledger::views::{Change, ChangeAnswer, NewKey, Query, View};
@@ -154,21 +156,27 @@ fn only_of(locked: &Locked, changes: &Changes) -> Result<(), LedgerError> {
     }
 }
 
-/// To who may see the jobs of `only` alone, one of somebody else is as unknown as one that there is not. To others an unknown one
-/// goes on: a ledger that was put back learns of it with the next report.
-fn stopped(found: Option<JobStop>, job: &str, only: Option<&str>) -> Result<View, LedgerError> {
-    let is_seen = |found: &JobStop| only.is_none_or(|only| only == found.owner);
-    match found.filter(is_seen) {
-        Some(found) => Ok(View::Stopped(found.is_stopped)),
-        None if only.is_none() => Ok(View::Stopped(false)),
-        None => Err(LedgerError::Missing(format!("no job {job:?} is known"))),
+/// Whether all the jobs are stopped that a name may mean, or those of the principal `first` where it has some. Where no account is
+/// named an unknown one goes on: a ledger that was put back learns of it with the next report.
+fn stopped(mut found: Vec<JobStop>, name: &JobName, first: Option<&str>) -> Result<View, LedgerError> {
+    found.retain(|job| {
+        name.user.as_ref().is_none_or(|user| *user == job.owner)
+            && name.principal.as_ref().is_none_or(|principal| *principal == job.principal)
+    });
+    let is_first = |job: &JobStop| first == Some(&job.principal);
+    if found.iter().any(is_first) {
+        found.retain(is_first);
+    }
+    match (&name.user, found.as_slice()) {
+        (Some(_), []) => Err(LedgerError::Missing(format!("no job {:?} is known", name.id))),
+        (_, found) => Ok(View::Stopped(!found.is_empty() && found.iter().all(|job| job.is_stopped))),
     }
 }
 
 /// The accounts that operations will write.
 fn concerned<'a>(asked: &[Asked<'a>]) -> Concerned<'a> {
     let Concerned { mut owners, mut attempts, mut jobs } = Concerned::default();
-    for Asked { operation, .. } in asked {
+    for Asked { operation, asker } in asked {
         match operation {
             Operation::Open(request) => owners.push(request.identity.user.as_str()),
             Operation::Report(report) => attempts.push(report.attempt),
@@ -186,15 +194,27 @@ fn concerned<'a>(asked: &[Asked<'a>]) -> Concerned<'a> {
                 Change::StopJob { job, .. }
                 | Change::ChargeTokens { job, .. }
                 | Change::ReserveTokens { job, .. }
-                | Change::SettleTokens { job, .. } => jobs.push(job),
+                | Change::SettleTokens { job, .. } => match whose(asker, job) {
+                    Some(owner) => owners.push(owner),
+                    None => jobs.extend(job.clone().within(asker)),
+                },
                 // What concerns the whole ledger stands in the account of nobody.
                 Change::SetRates { .. } | Change::CreateKey { .. } | Change::RevokeKey { .. } => owners.push(""),
             },
+            Operation::KeyUsed(_) => {}
         }
     }
     owners.sort_unstable();
     owners.dedup();
     Concerned { owners, attempts, jobs }
+}
+
+/// The account of a job that an asker names, where that says it already.
+fn whose<'a>(asker: &'a Asker, name: &'a JobName) -> Option<&'a str> {
+    match &asker.reach {
+        Reach::Owner(own) => Some(own),
+        Reach::All | Reach::Principal => name.user.as_deref(),
+    }
 }
 
 impl<S: Store> Ledger for StoreLedger<S> {
@@ -228,9 +248,8 @@ impl<S: Store> Ledger for StoreLedger<S> {
 
     fn new_key(&mut self, key: &NewKey) -> Result<Secret, LedgerError> {
         let secret = Secret::new();
-        let NewKey { name, scope, user, by } = key.clone();
         let (id, hash) = (secret.id().to_owned(), secret.hash());
-        self.change(&Change::CreateKey { id, hash, name, scope, user, by })?;
+        self.change(&Change::CreateKey { id, hash, key: key.clone() })?;
         Ok(secret)
     }
 
@@ -242,7 +261,9 @@ impl<S: Store> Ledger for StoreLedger<S> {
         match query {
             // A look that costs next to nothing, and waits for no writer.
             Query::AttemptStop { attempt, .. } => return self.attempt_stop(*attempt).map(View::Stopped),
-            Query::Stopped { job, only } => return stopped(self.store.job_stop(job)?, job, only.as_deref()),
+            Query::Stopped { job, first } => {
+                return stopped(self.store.job_stops(&job.id)?, job, first.as_deref());
+            }
             // What fell silent is marked first, so that it is shown as that.
             Query::Account { user } => {
                 self.post_one(Operation::Tidy(user))?;

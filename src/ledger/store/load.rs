@@ -2,22 +2,25 @@
 
 use uuid::Uuid;
 
+use super::parts::{capacity, price, read_ceilings, read_holds, virtual_time};
 use super::table::{ACCOUNT, ATTEMPT, GRANT, JOB, KEY, PERIOD, RESERVATION};
 pub(crate) use super::usage::booked_ahead;
 use super::{Row, Store, Table, Value};
 use crate::domain::book::Source;
-use crate::domain::capacity::Capacity;
-use crate::domain::rating::{Price, RateCard, VirtualTime};
-use crate::domain::units::{Microseconds, Nanocredits};
+use crate::domain::rating::RateCard;
 use crate::domain::usage::Usage;
 use crate::ledger::LedgerError;
 use crate::ledger::book::Paid;
-use crate::ledger::book::rows::{
-    Account, AccountSums, Attempt, Epoch, Grant, Hold, Job, JobSums, Key, Period, Reservation,
-};
+use crate::ledger::book::rows::{Account, AccountSums, Attempt, Epoch, Grant, Job, JobSums, Key, Period, Reservation};
+use crate::ledger::job_name::{JobKey, JobName};
 use crate::ledger::protocol::{Pace, Reason};
 
 type Loaded<T> = Result<T, LedgerError>;
+
+/// Of those that a name may mean, so many are told.
+const NAMED_MAX: i64 = 10;
+/// People need to type no more of an id.
+const BEGINNING_LETTERS_MIN: usize = 4;
 
 /// Whole rows: what is read has the columns of what is written, in their order.
 fn select(table: &Table, which: &str) -> String {
@@ -137,21 +140,40 @@ pub(crate) fn new_grant_id(store: &mut dyn Store, owner: &str) -> Loaded<i64> {
     Ok(last.unwrap_or(0).saturating_add(1))
 }
 
-/// A job.
-pub(crate) fn job(store: &mut dyn Store, id: &str) -> Loaded<Option<Job>> {
-    let sql = select(&JOB, "WHERE id = $1");
-    one(store.query(&sql, &[id.into()])?, read_job)
+/// The values of a key, in the order of its columns.
+fn values(JobKey { owner, principal, id }: &JobKey) -> [Value; 3] {
+    [owner.as_str().into(), principal.as_str().into(), id.as_str().into()]
 }
 
-/// Those of these jobs that there are.
-pub(crate) fn jobs(store: &mut dyn Store, ids: &[String]) -> Loaded<Vec<Job>> {
-    by_ids(store, &select(&JOB, ""), ids.to_vec())?.into_iter().map(read_job).collect()
+/// The job of this key, where it is in the books.
+pub(crate) fn job(store: &mut dyn Store, key: &JobKey) -> Loaded<Option<Job>> {
+    let sql = select(&JOB, "WHERE owner = $1 AND principal = $2 AND id = $3");
+    one(store.query(&sql, &values(key))?, read_job)
+}
+
+/// Those of these jobs that there are, in no order.
+pub(crate) fn jobs(store: &mut dyn Store, keys: &[JobKey]) -> Loaded<Vec<Job>> {
+    match keys {
+        [] => return Ok(Vec::new()),
+        [key] => return Ok(job(store, key)?.into_iter().collect()),
+        _ => {}
+    }
+    let texts = |of: fn(&JobKey) -> &String| {
+        let mut texts: Vec<String> = keys.iter().map(of).cloned().collect();
+        texts.sort_unstable();
+        texts.dedup();
+        Value::Texts(texts)
+    };
+    // By the index of ids, whatever a planner makes of the owners: one may have a hundred thousand jobs.
+    let sql = select(&JOB, "WHERE id = ANY($1) AND owner || '' = ANY($2)");
+    let rows = store.query(&sql, &[texts(|key| &key.id), texts(|key| &key.owner)])?;
+    let found = rows.into_iter().map(read_job).collect::<Loaded<Vec<_>>>()?;
+    Ok(found.into_iter().filter(|job| keys.contains(&job.key)).collect())
 }
 
 fn read_job(mut row: Row) -> Loaded<Job> {
     Ok(Job {
-        id: row.text()?,
-        owner: row.text()?,
+        key: JobKey { owner: row.text()?, principal: row.text()?, id: row.text()? },
         kind: row.parsed()?,
         name: row.maybe_text()?,
         limit: row.maybe_nanocredits()?,
@@ -164,59 +186,33 @@ fn read_job(mut row: Row) -> Loaded<Job> {
     })
 }
 
-/// The ids of jobs that are this text or, if it has at least four characters, begin with it: the very one first, at most
-/// three.
-pub(crate) fn job_ids(store: &mut dyn Store, text: &str) -> Loaded<Vec<String>> {
-    let exact = store.query("SELECT id FROM job WHERE id = $1", &[text.into()])?;
-    let mut ids = exact.into_iter().map(|mut row| row.text()).collect::<Loaded<Vec<_>>>()?;
-    if ids.is_empty() && text.chars().count() >= 4 {
-        let sql = "SELECT id FROM job WHERE substr(id, 1, length($1)) = $1 ORDER BY id LIMIT 3";
-        for mut row in store.query(sql, &[text.into()])? {
-            ids.push(row.text()?);
+/// Jobs that are of the name's account and principal, and of which `condition` holds for the text `$1`.
+fn keys_where(store: &mut dyn Store, name: &JobName, condition: &str, order: &str) -> Loaded<Vec<JobKey>> {
+    let (mut conditions, mut parameters) = (vec![condition.to_owned()], vec![Value::from(name.id.as_str())]);
+    for (column, value) in [("owner", &name.user), ("principal", &name.principal)] {
+        if let Some(value) = value {
+            parameters.push(value.as_str().into());
+            conditions.push(format!("{column} = ${}", parameters.len()));
         }
     }
-    Ok(ids)
+    parameters.push(NAMED_MAX.into());
+    let (conditions, limit) = (conditions.join(" AND "), parameters.len());
+    let sql = format!("SELECT owner, principal, id FROM job WHERE {conditions} ORDER BY {order} LIMIT ${limit}");
+    let rows = store.query(&sql, &parameters)?;
+    rows.into_iter().map(|mut row| Ok(JobKey { owner: row.text()?, principal: row.text()?, id: row.text()? })).collect()
 }
 
-/// `1:25;2:50`: pairs, as ceilings and holds are kept.
-fn pairs(text: &str) -> Option<Vec<Vec<i64>>> {
-    let items = text.split(';').filter(|item| !item.is_empty());
-    items.map(|item| item.split(':').map(|number| number.parse().ok()).collect()).collect()
+/// Those that a name means by its whole id, in the order of their keys; of many the first ones.
+pub(crate) fn jobs_named(store: &mut dyn Store, name: &JobName) -> Loaded<Vec<JobKey>> {
+    keys_where(store, name, "id = $1", "owner, principal")
 }
 
-fn read_holds(text: &str) -> Loaded<Vec<Hold>> {
-    let damaged = || LedgerError::Broken(format!("the books are damaged: {text:?} are no holds"));
-    let holds = pairs(text).ok_or_else(damaged)?;
-    let hold = |triple: Vec<i64>| match triple[..] {
-        [period, source, amount] => Ok(Hold { period, source: Source(source), amount: Nanocredits(amount) }),
-        _ => Err(damaged()),
-    };
-    holds.into_iter().map(hold).collect()
-}
-
-fn read_ceilings(text: &str) -> Option<Vec<(u64, Nanocredits)>> {
-    let ceiling = |pair: Vec<i64>| match pair[..] {
-        [version, ceiling] => Some((u64::try_from(version).unwrap_or(0), Nanocredits(ceiling))),
-        _ => None,
-    };
-    pairs(text)?.into_iter().map(ceiling).collect()
-}
-
-fn price(row: &mut Row) -> Loaded<Price> {
-    let (cpu, gpu, tokens) = (row.nanocredits()?, row.nanocredits()?, row.nanocredits()?);
-    Ok(Price { cpu, gpu, tokens, total: cpu.saturating_add(gpu).saturating_add(tokens) })
-}
-
-fn virtual_time(row: &mut Row) -> Loaded<VirtualTime> {
-    let (cpu_seconds, gpu_seconds): (Microseconds, Microseconds) = (row.microseconds()?, row.microseconds()?);
-    Ok(VirtualTime { cpu_seconds, gpu_seconds, total_seconds: cpu_seconds.saturating_add(gpu_seconds) })
-}
-
-fn capacity(row: &mut Row) -> Loaded<Option<Capacity>> {
-    let [cpu_us, gpu_us, alive_us, heard_us] = [row.maybe_int()?, row.maybe_int()?, row.maybe_int()?, row.maybe_int()?];
-    let count = |us: Option<i64>| us.and_then(|us| u64::try_from(us).ok());
-    let known = count(cpu_us).zip(count(gpu_us)).zip(count(alive_us)).zip(heard_us);
-    Ok(known.map(|(((cpu_us, gpu_us), alive_us), heard_us)| Capacity { cpu_us, gpu_us, alive_us, heard_us }))
+/// Those whose ids begin as the name's, if it has enough letters, in the order of their ids; of many the first ones.
+pub(crate) fn jobs_beginning(store: &mut dyn Store, name: &JobName) -> Loaded<Vec<JobKey>> {
+    if name.id.chars().count() < BEGINNING_LETTERS_MIN {
+        return Ok(Vec::new());
+    }
+    keys_where(store, name, "substr(id, 1, length($1)) = $1", "id, owner, principal")
 }
 
 /// All but its card, of which the row has the version.
@@ -272,6 +268,7 @@ fn read_attempt(mut row: Row, cards: &[RateCard]) -> Loaded<Attempt> {
         last_entry: row.int()?,
         secret: row.maybe_text()?.map(|text| text.parse().map_err(|_| damaged("the secret"))).transpose()?,
         capacity: capacity(row)?,
+        principal: row.text()?,
     })
 }
 
@@ -280,17 +277,16 @@ fn card_of(cards: &[RateCard], version: u64) -> RateCard {
     cards.iter().find(|card| card.version == version).cloned().unwrap_or_default()
 }
 
-/// All of a job, oldest first.
-pub(crate) fn attempts_of(store: &mut dyn Store, job: &str, cards: &[RateCard]) -> Loaded<Vec<Attempt>> {
-    let sql = select(&ATTEMPT, "WHERE job = $1 ORDER BY started_us, id");
-    let rows = store.query(&sql, &[job.into()])?;
-    rows.into_iter().map(|row| read_attempt(row, cards)).collect()
+/// All attempts of a job, oldest first.
+pub(crate) fn attempts_of(store: &mut dyn Store, job: &JobKey, cards: &[RateCard]) -> Loaded<Vec<Attempt>> {
+    let sql = select(&ATTEMPT, "WHERE owner = $1 AND principal = $2 AND job = $3 ORDER BY started_us, id");
+    store.query(&sql, &values(job))?.into_iter().map(|row| read_attempt(row, cards)).collect()
 }
 
-/// The ids of all of a job.
-pub(crate) fn attempt_ids_of(store: &mut dyn Store, job: &str) -> Loaded<Vec<Uuid>> {
-    let rows = store.query("SELECT id FROM attempt WHERE job = $1", &[job.into()])?;
-    rows.into_iter().map(|mut row| row.parsed()).collect()
+/// The ids of all attempts of a job.
+pub(crate) fn attempt_ids_of(store: &mut dyn Store, job: &JobKey) -> Loaded<Vec<Uuid>> {
+    let sql = "SELECT id FROM attempt WHERE owner = $1 AND principal = $2 AND job = $3";
+    store.query(sql, &values(job))?.into_iter().map(|mut row| row.parsed()).collect()
 }
 
 /// Those of these attempts that there are, in no order; `cards` are all cards.
@@ -324,10 +320,10 @@ pub(crate) fn silent_from(store: &mut dyn Store, owner: &str) -> Loaded<Option<i
 }
 
 fn read_reservation(mut row: Row, cards: &[RateCard]) -> Loaded<Reservation> {
+    let (id, job, owner) = (row.parsed()?, row.text()?, row.text()?);
     Ok(Reservation {
-        id: row.parsed()?,
-        job: row.text()?,
-        owner: row.text()?,
+        id,
+        job: JobKey { owner, principal: row.text()?, id: job },
         tokens: row.count()?,
         rates: card_of(cards, row.count()?),
         until_us: row.int()?,
@@ -350,10 +346,10 @@ pub(crate) fn open_reservations(store: &mut dyn Store, cards: &[RateCard]) -> Lo
     store.query(&sql, &[])?.into_iter().map(|row| read_reservation(row, cards)).collect()
 }
 
-/// The ids of those of a job that hold something.
-pub(crate) fn open_reservations_of(store: &mut dyn Store, owner: &str, job: &str) -> Loaded<Vec<Uuid>> {
-    let sql = "SELECT id FROM reservation WHERE owner = $1 AND open = 1 AND job = $2";
-    store.query(sql, &[owner.into(), job.into()])?.into_iter().map(|mut row| row.parsed()).collect()
+/// The ids of those reservations of a job that hold something.
+pub(crate) fn open_reservations_of(store: &mut dyn Store, job: &JobKey) -> Loaded<Vec<Uuid>> {
+    let sql = "SELECT id FROM reservation WHERE owner = $1 AND principal = $2 AND job = $3 AND open = 1";
+    store.query(sql, &values(job))?.into_iter().map(|mut row| row.parsed()).collect()
 }
 
 /// Reservations of an account that are over.
@@ -371,7 +367,7 @@ pub(crate) fn unsettled(store: &mut dyn Store, owner: &str, before_s: i64) -> Lo
 /// What each entry of an attempt says, by `select`: of `number`, `at_us`, `kind`, `period`, `day`, `source`, `amount` of the
 /// table `found`.
 pub(crate) fn entries_of(store: &mut dyn Store, attempt: &Attempt, select: &str) -> Loaded<Vec<Row>> {
-    // SQLite joins in this order where it is told to cross.
+    // SQLite joins in this order where it is told to cross. The owner of entries of before stands as their index has it.
     let columns = "e.number, e.previous, e.at_us, e.kind, e.period, e.day, e.source, e.amount";
     let sql = format!(
         "WITH RECURSIVE chain (number, previous, at_us, kind, period, day, source, amount) AS (\
@@ -379,7 +375,8 @@ pub(crate) fn entries_of(store: &mut dyn Store, attempt: &Attempt, select: &str)
            SELECT {columns} FROM chain CROSS JOIN entry e \
            WHERE e.owner = $1 AND e.number = chain.previous AND e.previous IS NOT NULL), \
          found AS (SELECT * FROM chain UNION ALL \
-           SELECT {columns} FROM entry e WHERE e.job = $3 AND e.attempt = $4 AND e.previous IS NULL) {select}"
+           SELECT {columns} FROM entry e WHERE e.owner || '' = $1 AND e.job = $3 AND e.attempt = $4 AND e.previous IS NULL) \
+         {select}"
     );
     let of_attempt = [attempt.owner.as_str().into(), attempt.last_entry.into()];
     let by_job = [attempt.job.as_str().into(), attempt.id.into()];
@@ -431,6 +428,9 @@ pub(crate) fn keys(store: &mut dyn Store, id: Option<&str>) -> Loaded<Vec<Key>> 
             user: row.maybe_text()?,
             created_us: row.int()?,
             revoked_us: row.maybe_int()?,
+            principal: row.text()?,
+            ends_us: row.maybe_int()?,
+            used_us: row.maybe_int()?,
         })
     };
     rows.into_iter().map(read).collect()

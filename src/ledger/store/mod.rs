@@ -7,6 +7,7 @@ mod alerts;
 mod figures;
 mod ledger;
 pub(super) mod load;
+mod parts;
 mod plausible;
 pub mod postgres;
 mod row;
@@ -59,14 +60,15 @@ const ADDED: [(&str, &str, &str); 1] = [
     ("attempt", "secret_hash", "TEXT"),
 ];
 
-/// Whose a job is, and whether an operator stopped it or suspended the account.
-const STOPPED: &str = "SELECT j.owner, CASE WHEN j.stopped <> 0 OR a.suspended <> 0 THEN 1 ELSE 0 END FROM job j JOIN account a ON a.owner = \
-                       j.owner WHERE j.id = $1";
+/// Whose the jobs of an id are, and whether an operator stopped them or suspended their account.
+const STOPPED: &str = "SELECT j.owner, j.principal, CASE WHEN j.stopped <> 0 OR a.suspended <> 0 THEN 1 ELSE 0 END FROM job j JOIN account a \
+                       ON a.owner = j.owner WHERE j.id = $1";
 
 pub use self::ledger::StoreLedger;
 pub use self::plausible::Monotonic;
 pub use self::row::{Row, Value};
 pub use self::table::{Mode, Table};
+use super::job_name::JobName;
 use super::{Interrupter, LedgerError};
 
 /// The accounts that a transaction will write: by name, and those of attempts and of jobs.
@@ -76,8 +78,8 @@ pub struct Concerned<'a> {
     pub owners: Vec<&'a str>,
     /// Those of these attempts.
     pub attempts: Vec<Uuid>,
-    /// Those of these jobs, by their whole ids.
-    pub jobs: Vec<&'a str>,
+    /// Those of the jobs that these names may mean.
+    pub jobs: Vec<JobName>,
 }
 
 /// What a transaction may write, and whether it is as this store left it.
@@ -90,11 +92,13 @@ pub struct Locked {
     pub goes_on: bool,
 }
 
-/// What a sidecar is told between two reports, and whom it may be told.
+/// What a sidecar is told of a job between two reports, and whom it may be told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JobStop {
     /// The account that the job is charged to.
     pub owner: String,
+    /// The node, cluster or service that opened it.
+    pub principal: String,
     /// By an operator; its tasks end with their next report.
     pub is_stopped: bool,
 }
@@ -106,6 +110,8 @@ pub struct AttemptStop {
     pub attempt: Uuid,
     /// The account that it is charged to.
     pub owner: String,
+    /// The principal that opened it: a node, a cluster or a service.
+    pub principal: String,
     /// An operator stopped its job or suspended the account, or it was ended without its sidecar.
     pub is_stopped: bool,
 }
@@ -165,11 +171,11 @@ pub trait Store: Send {
         true
     }
 
-    /// Whether an operator stopped a job, `None` where it is not known: a look that waits for no writer.
+    /// Whether an operator stopped the jobs of this id: a look that waits for no writer.
     ///
     /// # Errors
     /// See [`LedgerError`].
-    fn job_stop(&mut self, job: &str) -> Result<Option<JobStop>, LedgerError>;
+    fn job_stops(&mut self, id: &str) -> Result<Vec<JobStop>, LedgerError>;
 
     /// Damage that the database itself finds, one sentence each.
     ///
@@ -219,8 +225,8 @@ impl Store for Box<dyn Store> {
         self.as_mut().may_have_changed()
     }
 
-    fn job_stop(&mut self, job: &str) -> Result<Option<JobStop>, LedgerError> {
-        self.as_mut().job_stop(job)
+    fn job_stops(&mut self, id: &str) -> Result<Vec<JobStop>, LedgerError> {
+        self.as_mut().job_stops(id)
     }
 
     fn check(&mut self) -> Result<Vec<String>, LedgerError> {

@@ -9,6 +9,7 @@ use super::table::{
 };
 use super::{Store, Value};
 use crate::domain::rating::{Price, VirtualTime};
+use crate::domain::usage::Usage;
 use crate::ledger::LedgerError;
 use crate::ledger::book::rows::{Account, Attempt, Entry, Epoch, Grant, Hold, Job, Key, Period, Reservation};
 use crate::ledger::book::{Changes, Extent};
@@ -52,13 +53,26 @@ pub(crate) fn save(store: &mut dyn Store, changes: &Changes) -> Result<(), Ledge
     let epoch = |epoch: &Epoch| vec![epoch.number.into(), epoch.settles_until_us.into(), epoch.known_us.into()];
     write(&EPOCH, changes.epoch.iter().map(epoch).collect())?;
     let is_stop = |(_, entry): &(i64, Entry)| matches!(entry.kind, "stop" | "suspend");
-    if changes.entries.iter().any(is_stop) { count_stop(store) } else { Ok(()) }
+    if changes.entries.iter().any(is_stop) {
+        count_stop(store)?;
+    }
+    keys_used(store, &changes.used_keys, now_us)
 }
 
 /// Something was stopped: see [`super::StoreLedger::stop_count`].
 fn count_stop(store: &mut dyn Store) -> Result<(), LedgerError> {
     let sql = "INSERT INTO stop_count (one, count) VALUES (1, 1) ON CONFLICT (one) DO UPDATE SET count = stop_count.count + 1";
     store.query(sql, &[]).map(|_| ())
+}
+
+/// When these keys were used last. Nothing else of them is written, so that one that is revoked meanwhile stays revoked; and one that
+/// is there no more is nobody's fault.
+fn keys_used(store: &mut dyn Store, ids: &[String], now_us: i64) -> Result<(), LedgerError> {
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let sql = "UPDATE api_key SET used_us = $1 WHERE id = ANY($2)";
+    store.query(sql, &[now_us.into(), Value::Texts(ids.to_vec())]).map(|_| ())
 }
 
 fn account(account: &Account) -> Vec<Value> {
@@ -119,8 +133,9 @@ fn grant(grant: &Grant) -> Vec<Value> {
 
 fn job(job: &Job) -> Vec<Value> {
     vec![
-        job.id.as_str().into(),
-        job.owner.as_str().into(),
+        job.key.owner.as_str().into(),
+        job.key.principal.as_str().into(),
+        job.key.id.as_str().into(),
         job.kind.as_str().into(),
         job.name.as_deref().into(),
         job.limit.into(),
@@ -144,6 +159,9 @@ fn key(key: &Key) -> Vec<Value> {
         key.user.as_deref().into(),
         key.created_us.into(),
         key.revoked_us.into(),
+        key.principal.as_str().into(),
+        key.ends_us.into(),
+        key.used_us.into(),
     ]
 }
 
@@ -167,8 +185,9 @@ fn holds(holds: &[Hold]) -> Value {
 fn reservation(reservation: &Reservation) -> Vec<Value> {
     vec![
         reservation.id.into(),
-        reservation.job.as_str().into(),
-        reservation.owner.as_str().into(),
+        reservation.job.id.as_str().into(),
+        reservation.job.owner.as_str().into(),
+        reservation.job.principal.as_str().into(),
         reservation.tokens.into(),
         reservation.rates.version.into(),
         reservation.until_us.into(),
@@ -209,10 +228,13 @@ fn attempt_that_burns(attempt: &Attempt) -> Vec<Value> {
     ]
 }
 
+fn gpus(usage: &Usage) -> Value {
+    // A map of numbers has no key that JSON could not hold.
+    (!usage.gpus.is_empty()).then(|| serde_json::to_string(&usage.gpus).unwrap_or_default()).into()
+}
+
 pub(super) fn attempt(attempt: &Attempt) -> Vec<Value> {
     let usage = &attempt.usage;
-    // A map of numbers has no key that JSON could not hold.
-    let gpus = (!usage.gpus.is_empty()).then(|| serde_json::to_string(&usage.gpus).unwrap_or_default());
     vec![
         attempt.id.into(),
         attempt.job.as_str().into(),
@@ -231,7 +253,7 @@ pub(super) fn attempt(attempt: &Attempt) -> Vec<Value> {
         attempt.pace.stop_us.into(),
         usage.cpu_used_seconds.into(),
         usage.cpu_allocated_seconds.into(),
-        gpus.into(),
+        gpus(usage),
         usage.tokens.into(),
         attempt.told_tokens.into(),
         attempt.accounted.cpu.into(),
@@ -257,6 +279,7 @@ pub(super) fn attempt(attempt: &Attempt) -> Vec<Value> {
         attempt.capacity.map(|capacity| capacity.gpu_us).into(),
         attempt.capacity.map(|capacity| capacity.alive_us).into(),
         attempt.capacity.map(|capacity| capacity.heard_us).into(),
+        attempt.principal.as_str().into(),
     ]
 }
 

@@ -22,8 +22,9 @@ fn limits(now_us: i64) -> [Value; 3] {
 
 fn remove_ended(store: &mut dyn Store, now_us: i64) -> Result<(), LedgerError> {
     let sql = "DELETE FROM session WHERE made_us <= $1 OR seen_us <= $2 OR made_us > $3 OR seen_us > $3 \
-               OR key_id IN (SELECT id FROM api_key WHERE revoked_us IS NOT NULL)";
-    store.query(sql, &limits(now_us)).map(|_| ())
+               OR key_id IN (SELECT id FROM api_key WHERE revoked_us IS NOT NULL OR ends_us <= $4)";
+    let [made, seen, ahead] = limits(now_us);
+    store.query(sql, &[made, seen, ahead, now_us.into()]).map(|_| ())
 }
 
 fn remove(store: &mut dyn Store, token: &SessionToken) -> Result<(), LedgerError> {
@@ -41,7 +42,7 @@ fn found(store: &mut dyn Store, now_us: i64, token: &SessionToken) -> Result<Opt
     let [made, seen, ahead] = limits(now_us);
     let Some(mut row) = store.query(sql, &[made, seen, ahead, token.hash().into()])?.pop() else { return Ok(None) };
     let (id, seen_us) = (row.text()?, row.int()?);
-    let key = views::keys(store, Some(&id))?.pop().filter(|key| key.revoked_at.is_none());
+    let key = views::keys(store, now_us, Some(&id))?.pop().filter(|key| !key.is_over);
     let is_due = now_us.checked_sub(seen_us).is_none_or(|since_us| since_us >= SESSION_SEEN_EACH_US);
     Ok(key.map(|key| Session { key, is_due }))
 }
@@ -51,11 +52,13 @@ fn lasting(store: &mut dyn Store, now_us: i64, of: KeysAndSessions) -> Result<Ke
         store.query(sql, parameters)?.into_iter().map(|mut row| row.text()).collect()
     };
     let (keys, hashes) = of;
-    let keys = texts("SELECT id FROM api_key WHERE revoked_us IS NULL AND id = ANY($1)", &[Value::Texts(keys)])?;
+    let sql = "SELECT id FROM api_key WHERE revoked_us IS NULL AND (ends_us IS NULL OR ends_us > $1) AND id = ANY($2)";
+    let keys = texts(sql, &[now_us.into(), Value::Texts(keys)])?;
     let sql = "SELECT s.hash FROM session s JOIN api_key k ON k.id = s.key_id WHERE k.revoked_us IS NULL \
-               AND s.made_us > $1 AND s.seen_us > $2 AND s.made_us <= $3 AND s.seen_us <= $3 AND s.hash = ANY($4)";
+               AND s.made_us > $1 AND s.seen_us > $2 AND s.made_us <= $3 AND s.seen_us <= $3 \
+               AND (k.ends_us IS NULL OR k.ends_us > $4) AND s.hash = ANY($5)";
     let [made, seen, ahead] = limits(now_us);
-    Ok((keys, texts(sql, &[made, seen, ahead, Value::Texts(hashes)])?))
+    Ok((keys, texts(sql, &[made, seen, ahead, now_us.into(), Value::Texts(hashes)])?))
 }
 
 impl<S: Store> StoreLedger<S> {

@@ -6,8 +6,8 @@ use super::{AttemptStop, Row, Store, StoreLedger, Value};
 use crate::ledger::LedgerError;
 
 fn stops(store: &mut dyn Store, attempts: &[Uuid]) -> Result<Vec<AttemptStop>, LedgerError> {
-    let select = "SELECT a.id, a.owner, CASE WHEN a.ended_us IS NOT NULL OR j.stopped <> 0 OR c.suspended <> 0 THEN 1 ELSE 0 END \
-                  FROM attempt a JOIN job j ON j.id = a.job JOIN account c ON c.owner = a.owner";
+    let select = "SELECT a.id, a.owner, a.principal, CASE WHEN a.ended_us IS NOT NULL OR j.stopped <> 0 OR c.suspended <> 0 THEN 1 ELSE 0 END \
+                  FROM attempt a JOIN job j ON j.owner = a.owner AND j.principal = a.principal AND j.id = a.job JOIN account c ON c.owner = a.owner";
     let rows = match attempts {
         // PostgreSQL keeps a better plan for one.
         [attempt] => store.query(&format!("{select} WHERE a.id = $1"), &[(*attempt).into()])?,
@@ -16,7 +16,9 @@ fn stops(store: &mut dyn Store, attempts: &[Uuid]) -> Result<Vec<AttemptStop>, L
             store.query(&format!("{select} WHERE a.id = ANY($1)"), &[Value::Texts(ids)])?
         }
     };
-    let read = |mut row: Row| Ok(AttemptStop { attempt: row.parsed()?, owner: row.text()?, is_stopped: row.flag()? });
+    let read = |mut row: Row| {
+        Ok(AttemptStop { attempt: row.parsed()?, owner: row.text()?, principal: row.text()?, is_stopped: row.flag()? })
+    };
     rows.into_iter().map(read).collect()
 }
 

@@ -84,11 +84,12 @@ pub(super) static GRANT: Table = Table {
 /// See [`crate::ledger::book::rows::Job`].
 pub(super) static JOB: Table = Table {
     name: "job",
-    fixed: Some("owner"),
-    kept: &["owner", "kind", "name", "started_us"],
+    key_count: 3,
+    kept: &["kind", "name", "started_us"],
     columns: &[
-        "id",
         "owner",
+        "principal",
+        "id",
         "kind",
         "name",
         "credit_limit",
@@ -108,7 +109,7 @@ pub(super) static JOB: Table = Table {
 pub(super) static ATTEMPT: Table = Table {
     name: "attempt",
     fixed: Some("owner"),
-    kept: &["job", "owner", "started_us", "rates"],
+    kept: &["job", "owner", "principal", "started_us", "rates"],
     columns: ATTEMPT_COLUMNS,
     ..UPSERTED
 };
@@ -117,7 +118,7 @@ pub(super) static ATTEMPT: Table = Table {
 pub(super) static ATTEMPT_GOES_ON: Table = Table {
     name: "attempt",
     fixed: Some("owner"),
-    kept: &["job", "owner", "started_us", "rates", "period", "ended_us"],
+    kept: &["job", "owner", "principal", "started_us", "rates", "period", "ended_us"],
     columns: ATTEMPT_COLUMNS,
     ..UPSERTED
 };
@@ -196,14 +197,15 @@ const ATTEMPT_COLUMNS: &[&str] = &[
     "could_gpu_us",
     "alive_us",
     "heard_us",
+    "principal",
 ];
 
 /// See [`crate::ledger::book::rows::Reservation`].
 pub(super) static RESERVATION: Table = Table {
     name: "reservation",
     fixed: Some("owner"),
-    kept: &["job", "owner", "tokens", "rates"],
-    columns: &["id", "job", "owner", "tokens", "rates", "until_us", "holds", "open", "settled_us", "used"],
+    kept: &["job", "owner", "principal", "tokens", "rates"],
+    columns: &["id", "job", "owner", "principal", "tokens", "rates", "until_us", "holds", "open", "settled_us", "used"],
     ..UPSERTED
 };
 
@@ -253,7 +255,8 @@ pub(super) static RATES: Table = Table { name: "rates", columns: &["version", "c
 /// Keys of the service.
 pub(super) static KEY: Table = Table {
     name: "api_key",
-    columns: &["id", "hash", "name", "scope", "owner", "created_us", "revoked_us"],
+    kept: &["used_us"],
+    columns: &["id", "hash", "name", "scope", "owner", "created_us", "revoked_us", "principal", "ends_us", "used_us"],
     ..UPSERTED
 };
 

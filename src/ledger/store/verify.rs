@@ -5,10 +5,11 @@ mod replay;
 use std::collections::BTreeMap;
 
 use self::replay::{Held, replay};
-use super::{Row, Store, load};
+use super::{Store, load};
 use crate::domain::units::Nanocredits;
 use crate::ledger::LedgerError;
 use crate::ledger::book::rows::{AccountSums, Attempt, Hold, JobSums};
+use crate::ledger::job_name::JobKey;
 use crate::ledger::views::Verification;
 
 /// Attempts are compared so many at a time.
@@ -18,7 +19,7 @@ const PAGE: i64 = 1_000;
 #[derive(Default)]
 struct Sums {
     accounts: BTreeMap<String, AccountSums>,
-    jobs: BTreeMap<String, JobSums>,
+    jobs: BTreeMap<JobKey, JobSums>,
     /// By owner, period and source.
     held: Held,
 }
@@ -114,7 +115,7 @@ fn attempts(store: &mut dyn Store, found: &mut Verification, sums: &mut Sums) ->
             compare(store, attempt, &mut found.problems)?;
             let account = sums.accounts.entry(attempt.owner.clone()).or_default();
             *account = account.exchanged(&AccountSums::default(), &attempt.account_sums())?;
-            let job = sums.jobs.entry(attempt.job.clone()).or_default();
+            let job = sums.jobs.entry(attempt.job_key()).or_default();
             *job = job.exchanged(&JobSums::default(), &attempt.job_sums())?;
             sums.hold(&attempt.owner, &attempt.holds);
         }
@@ -124,7 +125,7 @@ fn attempts(store: &mut dyn Store, found: &mut Verification, sums: &mut Sums) ->
 fn reservations(store: &mut dyn Store, sums: &mut Sums) -> Result<(), LedgerError> {
     let cards = load::rate_cards(store)?;
     for reservation in load::open_reservations(store, &cards)? {
-        sums.hold(&reservation.owner, &reservation.holds);
+        sums.hold(&reservation.job.owner, &reservation.holds);
         let job = sums.jobs.entry(reservation.job).or_default();
         job.held = job.held.saturating_add(Hold::sum(&reservation.holds));
     }
@@ -170,23 +171,34 @@ fn accounts(store: &mut dyn Store, found: &mut Verification, sums: &Sums) -> Res
 }
 
 fn jobs(store: &mut dyn Store, found: &mut Verification, sums: &Sums) -> Result<(), LedgerError> {
-    let sql = "SELECT id, credit_limit, charged, held, beyond, tokens_charged, (SELECT CAST(coalesce(sum(amount), 0) AS BIGINT) FROM \
-               entry e WHERE e.job = job.id AND e.previous IS NULL AND e.kind = 'tokens') FROM job ORDER BY id";
-    let read = |mut row: Row| -> Result<Option<String>, LedgerError> {
-        let (id, limit) = (row.text()?, row.maybe_nanocredits()?);
+    let sql = "SELECT owner, principal, id, credit_limit, charged, held, beyond FROM job ORDER BY owner, id, principal";
+    for mut row in store.query(sql, &[])? {
+        let key = JobKey { owner: row.text()?, principal: row.text()?, id: row.text()? };
+        let limit = row.maybe_nanocredits()?;
         let kept = JobSums { charged: row.nanocredits()?, held: row.nanocredits()?, beyond: row.nanocredits()? };
-        let (tokens, replayed) = (row.nanocredits()?, row.nanocredits()?);
-        let said = sums.jobs.get(&id).copied().unwrap_or_default();
-        Ok(if limit.is_some() && kept != said {
-            Some(format!("job {id}: the sums over its attempts are {said:?}, and booked are {kept:?}"))
-        } else if tokens != replayed {
-            Some(format!("job {id}: {tokens} credits are booked for its tokens, the entries say {replayed}"))
-        } else {
-            None
-        })
-    };
-    for row in store.query(sql, &[])? {
-        found.problems.extend(read(row)?);
+        let said = sums.jobs.get(&key).copied().unwrap_or_default();
+        if limit.is_some() && kept != said {
+            let JobKey { owner, id, .. } = key;
+            found
+                .problems
+                .push(format!("job {id} of {owner}: the sums over its attempts are {said:?}, and booked are {kept:?}"));
+        }
+    }
+    tokens(store, found)
+}
+
+/// What an account paid for tokens of a job. An entry names it by its id: those of several principals are compared together.
+fn tokens(store: &mut dyn Store, found: &mut Verification) -> Result<(), LedgerError> {
+    let sql = "SELECT j.owner, j.id, j.tokens, (SELECT CAST(coalesce(sum(amount), 0) AS BIGINT) FROM entry e WHERE e.owner || '' = j.owner || \
+               '' AND e.job = j.id AND e.previous IS NULL AND e.kind = 'tokens') FROM (SELECT owner, id, CAST(sum(tokens_charged) AS BIGINT) AS \
+               tokens FROM job GROUP BY owner, id) j ORDER BY j.owner, j.id";
+    for mut row in store.query(sql, &[])? {
+        let (owner, id, tokens, replayed) = (row.text()?, row.text()?, row.nanocredits()?, row.nanocredits()?);
+        if tokens != replayed {
+            found.problems.push(format!(
+                "job {id} of {owner}: {tokens} credits are booked for its tokens, the entries say {replayed}"
+            ));
+        }
     }
     Ok(())
 }

@@ -8,9 +8,10 @@ use crate::domain::book::plus;
 use crate::domain::rating::{Price, RateCard, VirtualTime};
 use crate::domain::units::Nanocredits;
 use crate::ledger::LedgerError;
-use crate::ledger::book::rows::{Account, Attempt, Key};
+use crate::ledger::book::rows::{Account, Attempt, Job, Key};
 use crate::ledger::book::{Books, Shown};
-use crate::ledger::keys::KeyView;
+use crate::ledger::job_name::{JobKey, JobName};
+use crate::ledger::keys::{KEY_USED_EACH_US, KeyView};
 use crate::ledger::protocol::{AttemptIdentity, JobKind};
 use crate::ledger::receipt::Credits;
 use crate::ledger::views::{
@@ -19,6 +20,8 @@ use crate::ledger::views::{
 
 /// No page is longer.
 const ROWS_MAX: u32 = 1_000;
+/// Before the whole key of a job, in hexadecimal digits of a list in JSON.
+const CURSOR_OF_KEY: &str = "job:";
 /// Points of the burn chart.
 const BURN_POINTS_MAX: usize = 96;
 
@@ -42,7 +45,7 @@ pub(super) fn read(store: &mut dyn Store, now_us: i64, query: &Query) -> Result<
         Query::Job { job } => View::Job(Some(Box::new(one_job(store, now_us, job)?))),
         Query::Usage { whose, range } => View::Usage(usage(store, whose, range)?),
         Query::Rates => View::Rates(rates(store)?),
-        Query::Keys { id } => View::Keys(keys(store, id.as_deref())?),
+        Query::Keys { id } => View::Keys(keys(store, now_us, id.as_deref())?),
         Query::Figures => View::Figures(Box::new(super::figures::figures(store, now_us, snapshot)?)),
         Query::Verify => View::Verified(verify(store)?),
         Query::Stopped { .. } | Query::AttemptStop { .. } => return Err(LedgerError::unasked()),
@@ -132,14 +135,19 @@ struct Page<'a> {
 /// What jobs must be, and the values in it. Conditions are put together, so that each search has its index.
 fn conditions(owner: Option<&str>, kind: Option<JobKind>, running_only: bool) -> (Vec<String>, Vec<Value>) {
     let (mut conditions, mut parameters) = (vec!["1 = 1".to_owned()], Vec::<Value>::new());
-    let named = [("owner", owner), ("kind", kind.map(JobKind::as_str))];
-    for (column, value) in named.into_iter().filter_map(|(column, value)| Some((column, value?))) {
+    let mut is = |column: &str, value: &str| {
         parameters.push(value.into());
-        conditions.push(format!("{column} = ${}", parameters.len()));
-    }
+        format!("{column} = ${}", parameters.len())
+    };
+    let of_owner = owner.map(|owner| is("owner", owner));
+    conditions.extend(kind.map(|kind| is("kind", kind.as_str())));
     if running_only {
-        // Few run, and an index has them: looking at each job would take as long as there are jobs.
-        conditions.push("id IN (SELECT a.job FROM attempt a WHERE a.ended_us IS NULL)".to_owned());
+        // Few run, and an index has them: looking at each job of the account would take as long as there are jobs.
+        let of_owner = of_owner.map(|of_owner| format!(" AND a.{of_owner}")).unwrap_or_default();
+        let running = "SELECT a.owner, a.principal, a.job FROM attempt a WHERE a.ended_us IS NULL";
+        conditions.push(format!("(owner, principal, id) IN ({running}{of_owner})"));
+    } else {
+        conditions.extend(of_owner);
     }
     (conditions, parameters)
 }
@@ -152,46 +160,90 @@ fn jobs(
 ) -> Result<View, LedgerError> {
     let count = page.count_max.clamp(1, ROWS_MAX);
     if let Some(before) = page.before {
-        let last = load::job(store, before)?.filter(|job| page.owner.is_none_or(|owner| owner == job.owner));
-        let last = last.ok_or_else(|| LedgerError::Missing(format!("{before:?} is no cursor of a page of jobs")))?;
-        parameters.extend([last.started_us.into(), last.id.into()]);
-        conditions.push(format!("(started_us, id) < (${}, ${})", parameters.len() - 1, parameters.len()));
+        let last = job_at(store, page.owner, before)?;
+        let JobKey { owner, principal, id } = last.key;
+        parameters.extend([last.started_us.into(), id.into(), owner.into(), principal.into()]);
+        let at = parameters.len();
+        let places = format!("${}, ${}, ${}, ${at}", at - 3, at - 2, at - 1);
+        conditions.push(format!("(started_us, id, owner, principal) < ({places})"));
     }
     parameters.push(i64::from(count.saturating_add(1)).into());
     let sql = format!(
-        "SELECT id FROM job WHERE {} ORDER BY started_us DESC, id DESC LIMIT ${}",
+        "SELECT owner, principal, id FROM job WHERE {} ORDER BY started_us DESC, id DESC, owner DESC, principal DESC LIMIT ${}",
         conditions.join(" AND "),
         parameters.len()
     );
+    let read = |mut row: Row| Ok(JobKey { owner: row.text()?, principal: row.text()?, id: row.text()? });
     let found = store.query(&sql, &parameters)?;
-    let mut ids = found.into_iter().map(|mut row| row.text()).collect::<Result<Vec<_>, _>>()?;
-    let more = u32::try_from(ids.len()).is_ok_and(|found| found > count);
+    let mut keys = found.into_iter().map(read).collect::<Result<Vec<_>, LedgerError>>()?;
+    let more = u32::try_from(keys.len()).is_ok_and(|found| found > count);
     if more {
-        ids.pop();
+        keys.pop();
     }
-    let cursor = ids.last().filter(|_| more).cloned();
+    let last = keys.last().filter(|_| more);
+    let cursor = last.map(|key| cursor_of(store, page.owner, key)).transpose()?;
     let cards = load::rate_cards(store)?;
-    let jobs = ids.iter().map(|id| job(store, now_us, id, &cards, false)).collect::<Result<_, _>>()?;
+    let jobs = keys.iter().map(|key| job(store, now_us, key, &cards, false)).collect::<Result<_, _>>()?;
     Ok(View::Jobs { jobs, cursor })
 }
 
-fn one_job(store: &mut dyn Store, now_us: i64, text: &str) -> Result<JobView, LedgerError> {
-    let id = Books::new(store, now_us).job_named(text)?;
-    let cards = load::rate_cards(store)?;
-    job(store, now_us, &id, &cards, true)
+fn of_page(owner: Option<&str>, id: &str) -> JobName {
+    JobName { id: id.to_owned(), user: owner.map(str::to_owned), principal: None }
 }
 
-fn job(store: &mut dyn Store, now_us: i64, id: &str, cards: &[RateCard], whole: bool) -> Result<JobView, LedgerError> {
-    let missing = || LedgerError::Broken(format!("the books have no job {id}"));
-    let job = load::job(store, id)?.ok_or_else(missing)?;
-    let attempts = load::attempts_of(store, id, cards)?;
+/// The cursor of the page that this job ends, of jobs of `owner` where one is given.
+fn cursor_of(store: &mut dyn Store, owner: Option<&str>, last: &JobKey) -> Result<String, LedgerError> {
+    let is_alone = load::jobs_named(store, &of_page(owner, &last.id))?.len() == 1;
+    if is_alone && !last.id.starts_with(CURSOR_OF_KEY) {
+        return Ok(last.id.clone());
+    }
+    let JobKey { owner, principal, id } = last;
+    let parts = serde_json::Value::from(vec![owner.as_str(), principal, id]).to_string();
+    Ok(parts.bytes().fold(CURSOR_OF_KEY.to_owned(), |text, byte| text + &format!("{byte:02x}")))
+}
+
+/// The job that a page ended with. One that is on none of these pages is no cursor, as one that there is not.
+fn job_at(store: &mut dyn Store, owner: Option<&str>, cursor: &str) -> Result<Job, LedgerError> {
+    let key = match cursor.strip_prefix(CURSOR_OF_KEY) {
+        Some(digits) => key_of(digits).filter(|key| owner.is_none_or(|owner| owner == key.owner)),
+        // One of before that is of several by now goes on behind the first of them.
+        None => load::jobs_named(store, &of_page(owner, cursor))?.into_iter().next(),
+    };
+    let found = key.map(|key| load::job(store, &key)).transpose()?.flatten();
+    found.ok_or_else(|| LedgerError::Missing(format!("{cursor:?} is no cursor of a page of jobs")))
+}
+
+fn key_of(digits: &str) -> Option<JobKey> {
+    let pairs = digits.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).ok());
+    let bytes: Option<Vec<u8>> = pairs.map(|pair| u8::from_str_radix(pair?, 16).ok()).collect();
+    let [owner, principal, id] = serde_json::from_slice::<[String; 3]>(&bytes?).ok()?;
+    Some(JobKey { owner, principal, id })
+}
+
+fn one_job(store: &mut dyn Store, now_us: i64, name: &JobName) -> Result<JobView, LedgerError> {
+    let key = Books::new(store, now_us).job_named(name)?;
+    let cards = load::rate_cards(store)?;
+    job(store, now_us, &key, &cards, true)
+}
+
+fn job(
+    store: &mut dyn Store,
+    now_us: i64,
+    key: &JobKey,
+    cards: &[RateCard],
+    whole: bool,
+) -> Result<JobView, LedgerError> {
+    let missing = || LedgerError::Broken(format!("the books have no job {}", key.id));
+    let job = load::job(store, key)?.ok_or_else(missing)?;
+    let attempts = load::attempts_of(store, key, cards)?;
     let tokens = job.tokens_charged;
     let mut view = JobView {
-        job: job.id,
-        user: job.owner,
+        job: job.key.id,
+        user: job.key.owner,
+        principal: job.key.principal,
         kind: job.kind,
         name: job.name,
-        // A job joins the books before its first attempt does, which a refused one has not.
+        // Of a ledger of before, where a job joined the books before its first attempt did, which a refused one has not.
         state: if attempts.is_empty() { "refused" } else { "ended" }.to_owned(),
         started_at: rfc3339(job.started_us),
         ended_at: None,
@@ -286,8 +338,14 @@ fn burn(store: &mut dyn Store, attempt: &Attempt) -> Result<Vec<BurnPoint>, Ledg
     Ok(points.into_iter().enumerate().filter(|(at, _)| at % step == 0 || *at == last).map(|(_, point)| point).collect())
 }
 
-pub(super) fn keys(store: &mut dyn Store, id: Option<&str>) -> Result<Vec<KeyView>, LedgerError> {
+pub(super) fn keys(store: &mut dyn Store, now_us: i64, id: Option<&str>) -> Result<Vec<KeyView>, LedgerError> {
     let view = |key: Key| KeyView {
+        is_over: key.revoked_us.is_some() || key.ends_us.is_some_and(|ends_us| ends_us <= now_us),
+        // A clock that was set back is no reason to write at each look.
+        is_due: key.used_us.is_none_or(|used_us| now_us.abs_diff(used_us) >= KEY_USED_EACH_US.unsigned_abs()),
+        principal: key.principal,
+        expires_at: key.ends_us.map(rfc3339),
+        used_at: key.used_us.map(rfc3339),
         id: key.id,
         name: key.name,
         scope: key.scope,

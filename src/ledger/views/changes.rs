@@ -7,6 +7,7 @@ use uuid::Uuid;
 use crate::domain::rating::RateCard;
 use crate::domain::units::Nanocredits;
 use crate::domain::usage::Usage;
+use crate::ledger::job_name::JobName;
 use crate::ledger::keys::Scope;
 use crate::ledger::protocol::{Balance, StopReason};
 
@@ -98,15 +99,15 @@ pub enum Change {
     /// were opened with.
     SetRates { rates: RateCard, by: String },
     /// An operator's stop of all tasks of a job.
-    StopJob { job: String, by: String, why: String },
+    StopJob { job: JobName, by: String, why: String },
     /// Charges tokens to a job at once; what the account cannot cover is overshoot.
-    ChargeTokens { job: String, count: u64, by: String, key: String },
+    ChargeTokens { job: JobName, count: u64, by: String, key: String },
     /// Sets aside what so many tokens of a job can cost at most, for so long; `new_id` names it from now on.
-    ReserveTokens { job: String, count: u64, lasts_ms: u64, new_id: Uuid, by: String, key: String },
+    ReserveTokens { job: JobName, count: u64, lasts_ms: u64, new_id: Uuid, by: String, key: String },
     /// Charges the tokens that were used of a reservation, none for all that was not needed, and gives the rest back.
-    SettleTokens { job: String, reservation: Uuid, count: u64, by: String, key: String },
+    SettleTokens { job: JobName, reservation: Uuid, count: u64, by: String, key: String },
     /// A key of the ledger service, of which only the hash is given.
-    CreateKey { id: String, hash: String, name: String, scope: Scope, user: Option<String>, by: String },
+    CreateKey { id: String, hash: String, key: NewKey },
     /// Makes a key invalid, for good.
     RevokeKey { id: String, by: String },
     /// Settles a provisional attempt at `usage`, or at its full hold where that is `None`.
@@ -120,10 +121,40 @@ impl Change {
         let (user, by, why) = (user.to_owned(), by.to_owned(), String::new());
         Self::SetLimit { user, limit, period, since: None, carry_over: None, by, why }
     }
+
+    /// Whether it is about a job, as whoever runs that may ask for it. All others are for operators.
+    #[must_use]
+    pub const fn is_of_a_job(&self) -> bool {
+        self.job().is_some()
+    }
+
+    /// The job that it is about, where it is about one.
+    #[must_use]
+    pub const fn job(&self) -> Option<&JobName> {
+        match self {
+            Self::StopJob { job, .. }
+            | Self::ChargeTokens { job, .. }
+            | Self::ReserveTokens { job, .. }
+            | Self::SettleTokens { job, .. } => Some(job),
+            _ => None,
+        }
+    }
+
+    /// The same, to name it in another way.
+    pub const fn job_mut(&mut self) -> Option<&mut JobName> {
+        match self {
+            Self::StopJob { job, .. }
+            | Self::ChargeTokens { job, .. }
+            | Self::ReserveTokens { job, .. }
+            | Self::SettleTokens { job, .. } => Some(job),
+            _ => None,
+        }
+    }
 }
 
 /// A key to be made, by whom.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct NewKey {
     /// For people.
     pub name: String,
@@ -131,8 +162,21 @@ pub struct NewKey {
     pub scope: Scope,
     /// Whose account alone.
     pub user: Option<String>,
+    /// For whom it works; its name where nothing is said, so that a key which follows another goes on with its work.
+    pub principal: Option<String>,
+    /// Until when it is good, in seconds since 1970; for ever where nothing is said.
+    pub expires_at: Option<i64>,
     /// Who makes it.
     pub by: String,
+}
+
+impl NewKey {
+    /// One that is good for every account and for ever, and works for whom it is named after.
+    #[must_use]
+    pub fn new(name: &str, scope: Scope, by: &str) -> Self {
+        let (name, by) = (name.to_owned(), by.to_owned());
+        Self { name, scope, user: None, principal: None, expires_at: None, by }
+    }
 }
 
 /// Answer to a [`Change`].

@@ -7,9 +7,10 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::{Counted, GUESTS_MAX, Relay, STRANGERS_MAX};
+use crate::ledger::job_name::JobName;
 use crate::ledger::keys::Secret;
 use crate::ledger::protocol::{OpenRequest, Report};
-use crate::ledger::relay::{Ask, End, FromRelay, Kept, Line, Session, ToRelay, Told, VERSION, nonce};
+use crate::ledger::relay::{Ask, End, FromRelay, Kept, Line, Session, ToRelay, Told, VERSION, Welcome, nonce};
 use crate::ledger::views::{Change, Query, View};
 use crate::ledger::{Ledger, LedgerError};
 use crate::sys::clock::Clock;
@@ -156,6 +157,10 @@ fn answer(relay: &Relay, session: Uuid, ledger: &mut Option<Box<dyn Ledger>>, as
     })
 }
 
+fn own_job(own: &Welcome) -> JobName {
+    JobName { id: own.job.clone(), user: Some(own.user.clone()), principal: None }
+}
+
 /// Who the job is says the relay; and a wrapper asks for its own attempt, job and account alone.
 fn kept(relay: &Relay, session: Uuid, ask: Ask) -> Result<Ask, LedgerError> {
     let foreign = || LedgerError::Refused("a wrapper may ask for its own job alone".to_owned());
@@ -185,28 +190,14 @@ fn kept(relay: &Relay, session: Uuid, ask: Ask) -> Result<Ask, LedgerError> {
             finish.secret = relay.sessions().finished(session, &finish)?;
             Ask::Finish(finish)
         }
-        Ask::Change(change) => {
-            let job = match &change {
-                Change::ChargeTokens { job, .. }
-                | Change::ReserveTokens { job, .. }
-                | Change::SettleTokens { job, .. } => job,
-                _ => return Err(foreign()),
-            };
-            if *job != own.job {
-                return Err(foreign());
-            }
+        Ask::Change(mut change) => {
+            let is_stop = matches!(change, Change::StopJob { .. });
+            let job = change.job_mut().filter(|job| !is_stop && job.id == own.job).ok_or_else(foreign)?;
+            *job = own_job(own);
             Ask::Change(change)
         }
-        Ask::Read(query) => {
-            let is_own = match &query {
-                Query::Account { user } => *user == own.user,
-                Query::AttemptStop { .. } => true,
-                _ => false,
-            };
-            if !is_own {
-                return Err(foreign());
-            }
-            Ask::Read(query)
-        }
+        Ask::Read(Query::Account { user }) if user == own.user => Ask::Read(Query::Account { user }),
+        Ask::Read(query @ Query::AttemptStop { .. }) => Ask::Read(query),
+        Ask::Read(_) => return Err(foreign()),
     })
 }

@@ -84,8 +84,8 @@ async fn events(
     super::bounds::name("user", &user)?;
     let seat = app.watched.seats.take(caller.door(), caller.key_id(), caller.only()).ok_or_else(too_many)?;
     let mut inside = app.doors.enter(caller.door());
-    let (readers, of) = (Arc::clone(&app.pools.readers), user.clone());
-    let latest = app.watched.join(&user, app.stopping.clone(), move || look(Arc::clone(&readers), of.clone()));
+    let (pools, of) = (app.pools.clone(), user.clone());
+    let latest = app.watched.join(&user, app.stopping.clone(), move || look(pools.clone(), of.clone()));
     let stream = told(Told::new(latest, app.stopping.clone(), seat)).take_until(async move { inside.ended().await });
     let alive = Event::default().event("alive").data("{}");
     Ok(([UNBUFFERED], Sse::new(stream).keep_alive(KeepAlive::new().interval(ALIVE_EACH).event(alive))))

@@ -1,12 +1,11 @@
 //! What whoever watches an account sees of it, and what differs between two looks.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::super::pool::Readers;
+use super::super::pool::Pools;
 use crate::domain::units::Nanocredits;
 use crate::ledger::LedgerError;
 use crate::ledger::views::{AccountView, Query, View};
@@ -94,8 +93,8 @@ impl Seen {
 ///
 /// # Errors
 /// Where the ledger cannot be read.
-pub(super) async fn look(readers: Arc<Readers>, user: String) -> Result<Seen, LedgerError> {
-    let account = match readers.read(Query::Account { user: user.clone() }).await? {
+pub(super) async fn look(pools: Pools, user: String) -> Result<Seen, LedgerError> {
+    let account = match pools.read(Query::Account { user: user.clone() }).await? {
         View::Account(account) => *account,
         _ => return Err(LedgerError::unasked()),
     };
@@ -103,7 +102,7 @@ pub(super) async fn look(readers: Arc<Readers>, user: String) -> Result<Seen, Le
         return Ok(Seen { account, running: Vec::new() });
     }
     let query = Query::Jobs { user: Some(user), kind: None, running_only: true, count_max: JOBS_MAX, before: None };
-    let View::Jobs { jobs, .. } = readers.read(query).await? else {
+    let View::Jobs { jobs, .. } = pools.read(query).await? else {
         return Err(LedgerError::unasked());
     };
     let running = jobs.into_iter().map(|job| RunningJob {

@@ -4,18 +4,20 @@ use std::sync::Arc;
 
 use askama::Template;
 use axum::Form;
-use axum::extract::{Path, Query as Parameters, State};
+use axum::extract::{Query as Parameters, State};
 use axum::response::{IntoResponse, Redirect, Response};
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::super::App;
 use super::super::api::change;
+use super::super::named_job::NamedJob;
 use super::super::problem::Problem;
 use super::super::reads::{job_for, page_of_jobs};
 use super::session::Visitor;
 use super::{Page, encoded, page_or, rendered};
 use crate::domain::units::{Microseconds, Nanocredits};
+use crate::ledger::job_name::{JobKey, JobName};
 use crate::ledger::protocol::{JobKind, Reason};
 use crate::ledger::views::{AttemptView, BurnPoint, Change, JobView, Query};
 
@@ -94,9 +96,9 @@ async fn listed(app: &Arc<App>, visitor: &Visitor, of: ListOf) -> Result<Respons
         url
     };
     let row = |job: JobView| Row {
-        url: format!("/jobs/{}", encoded(&job.job)),
+        url: url_of(&job, ""),
         title: title(&job),
-        id: job.job.clone(),
+        id: url_of(&job, ""),
         kind: job.kind.to_string(),
         state: ended_as(&job).to_owned(),
         started: minute(&job.started_at),
@@ -163,13 +165,19 @@ struct Job {
     attempts: Vec<Attempt>,
 }
 
-pub(super) async fn one(State(app): State<Arc<App>>, visitor: Visitor, Path(job): Path<String>) -> Response {
-    let made = shown(&app, &visitor, &job).await;
+/// Where a job is shown, or `what` is done with it. Its id alone may be that of several.
+fn url_of(job: &JobView, what: &str) -> String {
+    let JobKey { owner, principal, id } = job.key();
+    format!("/jobs/{}{what}?user={}&principal={}", encoded(&id), encoded(&owner), encoded(&principal))
+}
+
+pub(super) async fn one(State(app): State<Arc<App>>, visitor: Visitor, NamedJob(job): NamedJob) -> Response {
+    let made = shown(&app, &visitor, job).await;
     page_or(&app, &visitor, made).await
 }
 
-async fn shown(app: &Arc<App>, visitor: &Visitor, job: &str) -> Result<Response, Problem> {
-    let found = job_for(app, visitor.caller.only().as_deref(), job.to_owned()).await?;
+async fn shown(app: &Arc<App>, visitor: &Visitor, job: JobName) -> Result<Response, Problem> {
+    let found = job_for(app, &visitor.caller, job).await?;
     let page = Page::new(app, visitor, "jobs", !matches!(found.state.as_str(), "ended" | "refused")).await?;
     Ok(rendered(&page_of(page, &found)))
 }
@@ -187,7 +195,7 @@ pub(super) fn page_of(page: Page, job: &JobView) -> impl Template {
             JobKind::PythonSession => "Python session status",
         },
         facts: facts(job),
-        stop_url: format!("/jobs/{}/stop", encoded(&job.job)),
+        stop_url: url_of(job, "/stop"),
         attempts: job.attempts.iter().map(attempt).collect(),
         // Whoever sees every account watches the job's.
         page: Page { watch: job.user.clone(), ..page },
@@ -210,6 +218,7 @@ fn facts(job: &JobView) -> Vec<(&'static str, String)> {
     if job.overshoot > Nanocredits::ZERO {
         facts.push(("Burned, not charged", job.overshoot.for_people()));
     }
+    facts.extend(Some(&job.principal).filter(|by| !by.is_empty()).map(|by| ("Run by", by.clone())));
     facts.push(("Started", minute(&job.started_at)));
     facts.extend(job.ended_at.as_deref().map(|at| ("Ended", minute(at))));
     facts
@@ -370,17 +379,17 @@ pub(super) struct Why {
 pub(super) async fn stop(
     State(app): State<Arc<App>>,
     visitor: Visitor,
-    Path(job): Path<String>,
+    NamedJob(job): NamedJob,
     Form(why): Form<Why>,
 ) -> Response {
     let made = stopped(&app, &visitor, job, why.why).await;
     page_or(&app, &visitor, made).await
 }
 
-async fn stopped(app: &Arc<App>, visitor: &Visitor, job: String, why: String) -> Result<Response, Problem> {
+async fn stopped(app: &Arc<App>, visitor: &Visitor, job: JobName, why: String) -> Result<Response, Problem> {
     visitor.caller.may_administer()?;
     super::super::bounds::name("why", &why)?;
-    let url = format!("/jobs/{}", encoded(&job));
+    let url = url_of(&*job_for(app, &visitor.caller, job.clone()).await?, "");
     let _answer = change(app, &visitor.caller, Change::StopJob { job, by: visitor.caller.name(), why }).await?;
     Ok(Redirect::to(&url).into_response())
 }

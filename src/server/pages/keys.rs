@@ -13,11 +13,17 @@ use super::super::api::change;
 use super::super::problem::Problem;
 use super::super::{App, bounds};
 use super::admin::confirmed;
+use super::jobs::minute;
 use super::session::Visitor;
 use super::{Page, encoded, page_or, rendered};
+use crate::domain::calendar::DAY_S;
 use crate::ledger::LedgerError;
 use crate::ledger::keys::{KeyView, Scope};
-use crate::ledger::views::{Change, Query, View};
+use crate::ledger::views::{Change, NewKey, Query, View};
+use crate::sys::clock::{Clock, SystemClock};
+
+/// No key is made for longer: a hundred years.
+const DAYS_MAX: i64 = 36_525;
 
 /// A row of the table.
 pub(super) struct Key {
@@ -25,7 +31,11 @@ pub(super) struct Key {
     pub(super) name: String,
     pub(super) scope: &'static str,
     pub(super) user: String,
+    pub(super) principal: String,
+    pub(super) ends: String,
+    pub(super) used: String,
     pub(super) valid: bool,
+    pub(super) revoked: bool,
 }
 
 pub(super) async fn all(app: &Arc<App>) -> Result<Vec<Key>, Problem> {
@@ -37,7 +47,11 @@ pub(super) async fn all(app: &Arc<App>) -> Result<Vec<Key>, Problem> {
         name: key.name,
         scope: key.scope.as_str(),
         user: key.user.unwrap_or_default(),
-        valid: key.revoked_at.is_none(),
+        principal: key.principal,
+        ends: key.expires_at.as_deref().map(minute).unwrap_or_default(),
+        used: key.used_at.as_deref().map(minute).unwrap_or_default(),
+        valid: !key.is_over,
+        revoked: key.revoked_at.is_some(),
     };
     Ok(keys.into_iter().map(key).collect())
 }
@@ -57,6 +71,12 @@ pub(super) struct New {
     scope: Scope,
     /// Empty: of every account.
     user: String,
+    /// Where it is empty, the key works for what it is named after.
+    #[serde(default)]
+    principal: String,
+    /// Where it is empty, the key is good for ever.
+    #[serde(default)]
+    days: String,
     sure: Option<String>,
 }
 
@@ -68,10 +88,20 @@ pub(super) async fn create(State(app): State<Arc<App>>, visitor: Visitor, Form(n
 async fn created(app: &Arc<App>, visitor: &Visitor, new: New) -> Result<Response, Problem> {
     visitor.caller.may_administer()?;
     confirmed(new.sure.as_deref())?;
-    let user = Some(new.user).filter(|user| !user.is_empty());
-    let secret = make_key(app, &visitor.caller, new.name.clone(), new.scope, user).await?;
+    let said = |text: String| Some(text).filter(|text| !text.is_empty());
+    let (user, principal, expires_at) = (said(new.user), said(new.principal), said(new.days).map(in_days).transpose()?);
+    let (name, scope, by) = (new.name.clone(), new.scope, visitor.caller.name());
+    let secret = make_key(app, &visitor.caller, NewKey { name, scope, user, principal, expires_at, by }).await?;
     let page = Page::new(app, visitor, "admin", false).await?;
     Ok(rendered(&Made { page, name: new.name, secret: secret.text().to_owned() }))
+}
+
+/// So many days from now, in seconds since 1970.
+fn in_days(days: String) -> Result<i64, Problem> {
+    let count = days.trim().parse::<i64>().ok().filter(|count| (1..=DAYS_MAX).contains(count));
+    let invalid =
+        || Problem::malformed(format!("invalid days {days:?}: expected 1 to {DAYS_MAX}, or nothing for ever"));
+    Ok(SystemClock.realtime_us().div_euclid(1_000_000).saturating_add(count.ok_or_else(invalid)? * DAY_S))
 }
 
 #[derive(Deserialize)]

@@ -5,6 +5,7 @@
 
 #![allow(clippy::pedantic, clippy::print_stdout, reason = "a test, not an interface")]
 
+mod attacks;
 mod draw;
 
 use axum::body::Body;
@@ -58,8 +59,8 @@ impl Service {
         let made = tokio::task::spawn_blocking(move || {
             let mut ledger = StoreLedger::new(db.store().unwrap());
             let mut made = |user: Option<&str>| {
-                let (name, scope, user) = ("k".to_owned(), Scope::Report, user.map(str::to_owned));
-                ledger.new_key(&NewKey { name, scope, user, by: "test".to_owned() }).unwrap().text().to_owned()
+                let key = NewKey { user: user.map(str::to_owned), ..NewKey::new("k", Scope::Report, "test") };
+                ledger.new_key(&key).unwrap().text().to_owned()
             };
             [made(None), made(Some("ann"))]
         });

@@ -6,7 +6,8 @@ use uuid::Uuid;
 
 use super::Postgres;
 use crate::ledger::LedgerError;
-use crate::ledger::store::{Concerned, Locked, Store, Value, load};
+use crate::ledger::job_name::{JobKey, JobName};
+use crate::ledger::store::{Concerned, Locked, Row, Store, Value, load};
 
 /// So many attempts' owners are remembered: some 6 MiB.
 const OWNERS_MAX: usize = 65_536;
@@ -22,9 +23,7 @@ pub(super) struct Owners {
 impl Postgres {
     pub(super) fn lock_accounts(&mut self, concerned: &Concerned<'_>) -> Result<Locked, LedgerError> {
         self.learn_owners(&concerned.attempts)?;
-        let jobs = concerned.jobs.iter().map(|id| (*id).to_owned()).collect();
-        let of_jobs = load::by_ids(self, "SELECT owner FROM job", jobs)?;
-        let of_jobs = of_jobs.into_iter().map(|mut row| row.text()).collect::<Result<Vec<_>, _>>()?;
+        let of_jobs = self.owners_of_jobs(&concerned.jobs)?;
         let of_attempts = concerned.attempts.iter().filter_map(|id| self.owners.of_attempts.get(id));
         let others = of_attempts.chain(&of_jobs).map(String::as_str);
         let owners: BTreeSet<&str> = concerned.owners.iter().copied().chain(others).collect();
@@ -44,6 +43,28 @@ impl Postgres {
         }
         let goes_on = std::mem::replace(&mut self.owners.goes_on, true);
         Ok(Locked { revisions: Some(revisions), goes_on })
+    }
+
+    /// Whose the jobs are that these names may mean. Where one means several, nothing of them will be written.
+    fn owners_of_jobs(&mut self, names: &[JobName]) -> Result<Vec<String>, LedgerError> {
+        let (of_principals, others): (Vec<&JobName>, Vec<_>) = names.iter().partition(|name| name.principal.is_some());
+        let ids = |names: &[&JobName]| Value::Texts(names.iter().map(|name| name.id.clone()).collect());
+        let mut found = Vec::new();
+        if !of_principals.is_empty() {
+            let mut principals: Vec<_> = of_principals.iter().filter_map(|name| name.principal.clone()).collect();
+            principals.sort_unstable();
+            principals.dedup();
+            let sql = "SELECT owner, principal, id FROM job WHERE id = ANY($1) AND principal = ANY($2)";
+            found.extend(self.query(sql, &[ids(&of_principals), Value::Texts(principals)])?);
+        }
+        if !others.is_empty() {
+            let sql = "SELECT owner, principal, id FROM job WHERE id = ANY($1)";
+            found.extend(self.query(sql, &[ids(&others)])?);
+        }
+        let read = |mut row: Row| Ok(JobKey { owner: row.text()?, principal: row.text()?, id: row.text()? });
+        let found = found.into_iter().map(read).collect::<Result<Vec<_>, LedgerError>>()?;
+        let is_meant = |key: &JobKey| names.iter().any(|name| name.names(key));
+        Ok(found.into_iter().filter(is_meant).map(|key| key.owner).collect())
     }
 
     /// Asks whose attempts are of which that is not known.

@@ -54,7 +54,10 @@ const EXTRAS: [&str; MIGRATIONS.len()] = [
         WHEN (current_setting('jobmeter.revises', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION account_is_revised();",
     "",
     "",
-    "",
+    "
+    CREATE TRIGGER job_revises AFTER INSERT OR UPDATE ON job FOR EACH ROW
+        WHEN (current_setting('jobmeter.revises', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION account_is_revised();
+    ALTER TABLE job SET (fillfactor = 50);",
     "",
 ];
 
@@ -383,11 +386,11 @@ impl Store for Postgres {
         }
     }
 
-    fn job_stop(&mut self, job: &str) -> Result<Option<JobStop>, LedgerError> {
+    fn job_stops(&mut self, id: &str) -> Result<Vec<JobStop>, LedgerError> {
         self.connected()?;
-        let found = self.query(super::STOPPED, &[job.into()])?;
-        let read = |mut row: Row| Ok(JobStop { owner: row.text()?, is_stopped: row.flag()? });
-        found.into_iter().next().map(read).transpose()
+        let found = self.query(super::STOPPED, &[id.into()])?;
+        let read = |mut row: Row| Ok(JobStop { owner: row.text()?, principal: row.text()?, is_stopped: row.flag()? });
+        found.into_iter().map(read).collect()
     }
 
     fn check(&mut self) -> Result<Vec<String>, LedgerError> {

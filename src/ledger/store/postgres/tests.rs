@@ -117,8 +117,8 @@ impl<F: FnOnce() + Send> Store for Interrupted<F> {
     fn rollback(&mut self) {
         self.store.rollback();
     }
-    fn job_stop(&mut self, job: &str) -> Result<Option<JobStop>, LedgerError> {
-        self.store.job_stop(job)
+    fn job_stops(&mut self, id: &str) -> Result<Vec<JobStop>, LedgerError> {
+        self.store.job_stops(id)
     }
     fn check(&mut self) -> Result<Vec<String>, LedgerError> {
         self.store.check()
@@ -228,7 +228,8 @@ fn a_job_that_two_users_make_at_once_is_one_users() {
     let mut ledger = connect();
     let View::Verified(found) = ledger.read(&Query::Verify).unwrap() else { panic!() };
     assert_eq!(found.problems, Vec::<String>::new());
-    let sql = "SELECT count(*) FROM attempt a JOIN job ON job.id = a.job WHERE a.owner <> job.owner";
+    let sql = "SELECT count(*) FROM attempt a WHERE NOT EXISTS (SELECT 1 FROM job j WHERE j.owner = a.owner AND j.principal = a.principal AND \
+               j.id = a.job)";
     ledger.store.begin_reading().unwrap();
     let strangers = ledger.store.query(sql, &[]).unwrap().pop().unwrap().int().unwrap();
     assert_eq!(strangers, 0);

@@ -19,7 +19,7 @@ use crate::ledger::{Interrupter, LedgerError};
 use crate::sys::clock::Clock;
 use crate::sys::process::boot_id;
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, OptionalExtension, params_from_iter};
+use rusqlite::{Connection, params_from_iter};
 
 /// Pages that a service keeps. More would be no help with more rows than that: what is asked for next is anywhere, and a
 /// page comes out of the system's own cache in 2 µs.
@@ -87,14 +87,13 @@ impl Written {
 
 /// SQLite numbers parameters by `?1`, and takes several texts as one of JSON.
 fn dialect(sql: &str) -> String {
-    let sql = match sql.split_once("= ANY($") {
-        Some((before, after)) => {
-            let (number, after) = after.split_once(')').unwrap_or((after, ""));
-            &format!("{before}IN (SELECT value FROM json_each(${number})){after}")
-        }
-        None => sql,
-    };
-    sql.replace('$', "?")
+    let mut parts = sql.split("= ANY($");
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let (number, after) = part.split_once(')').unwrap_or((part, ""));
+        text.push_str(&format!("IN (SELECT value FROM json_each(${number})){after}"));
+    }
+    text.replace('$', "?")
 }
 
 impl rusqlite::ToSql for Value {
@@ -256,11 +255,13 @@ impl Store for Sqlite {
         self.written.is_none() || before != self.written
     }
 
-    fn job_stop(&mut self, job: &str) -> Result<Option<JobStop>, LedgerError> {
+    fn job_stops(&mut self, id: &str) -> Result<Vec<JobStop>, LedgerError> {
         self.is_there()?;
         let found = self.db.prepare_cached(super::STOPPED).and_then(|mut statement| {
-            let read = |row: &rusqlite::Row<'_>| Ok(JobStop { owner: row.get(0)?, is_stopped: row.get(1)? });
-            statement.query_row([job], read).optional()
+            let read = |row: &rusqlite::Row<'_>| {
+                Ok(JobStop { owner: row.get(0)?, principal: row.get(1)?, is_stopped: row.get(2)? })
+            };
+            statement.query_map([id], read)?.collect()
         });
         self.told(found)
     }

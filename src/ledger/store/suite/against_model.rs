@@ -343,7 +343,7 @@ impl Play<'_> {
     fn tokens(&mut self, count: u64) -> Checked {
         let (job, number) = (format!("{} tokens", self.owner), self.number());
         let (by, key) = ("t".to_owned(), format!("{} {number}", self.owner));
-        let answer = self.change(Change::ChargeTokens { job, count, by, key }).unwrap();
+        let answer = self.change(Change::ChargeTokens { job: job.into(), count, by, key }).unwrap();
         self.model.open(number);
         same(answer.charged.0.into(), self.model.charge(number, cost(count), 0), "tokens")
     }
@@ -352,7 +352,7 @@ impl Play<'_> {
         let (job, number) = (format!("{} tokens", self.owner), self.number());
         let (by, key, new_id) = ("t".to_owned(), format!("{} {number}", self.owner), self.id(number));
         let lasts_ms = lasts_s * 1_000;
-        let answer = self.change(Change::ReserveTokens { job, count, lasts_ms, new_id, by, key }).unwrap();
+        let answer = self.change(Change::ReserveTokens { job: job.into(), count, lasts_ms, new_id, by, key }).unwrap();
         self.model.open(number);
         let (period, held) = (self.model.period(), cost(count));
         same(answer.reserved.is_some(), self.model.hold(number, period, held).is_ok(), "reserved")?;
@@ -371,7 +371,7 @@ impl Play<'_> {
         let Reserved { number, id, period, held, .. } = self.reserved.remove(which % self.reserved.len());
         let (job, by) = (format!("{} tokens", self.owner), "t".to_owned());
         let (rest, key) = (self.number(), format!("{} settle {number}", self.owner));
-        let answer = self.change(Change::SettleTokens { job, reservation: id, count, by, key }).unwrap();
+        let answer = self.change(Change::SettleTokens { job: job.into(), reservation: id, count, by, key }).unwrap();
         let of_held = cost(count).min(held);
         let mut charged = self.model.charge(number, of_held, 0);
         self.model.release(number, period, held);

@@ -10,7 +10,7 @@ fn told(world: &mut World) -> Vec<i64> {
 }
 
 fn tokens(world: &mut World, count: u64, key: &str) {
-    let (job, by, key) = ("j".to_owned(), "b".to_owned(), key.to_owned());
+    let (job, by, key) = ("j".into(), "b".to_owned(), key.to_owned());
     world.change(Change::ChargeTokens { job, count, by, key }).unwrap();
 }
 

@@ -36,7 +36,7 @@ impl World {
     fn reserve(&mut self, credits: &str) -> Uuid {
         let (by, new_id) = (String::new(), Uuid::now_v7());
         let (key, count, lasts_ms) = (new_id.to_string(), Self::tokens(credits), 3 * 86_400_000);
-        let job = "j".to_owned();
+        let job = "j".into();
         let held = self.change(Change::ReserveTokens { job, count, lasts_ms, new_id, by, key }).unwrap().reserved;
         assert_eq!(held.map(|held| held.held), Some(nano(credits)));
         new_id
@@ -243,7 +243,7 @@ fn a_suspended_account_starts_nothing_and_stops_what_runs() {
     let answer = world.change(suspend.clone()).unwrap();
     assert!(!answer.again && answer.balance.unwrap().suspended);
     assert!(world.change(suspend).unwrap().again);
-    let stopped = |world: &mut World| match world.ledger.read(&Query::Stopped { job: "j".into(), only: None }).unwrap()
+    let stopped = |world: &mut World| match world.ledger.read(&Query::Stopped { job: "j".into(), first: None }).unwrap()
     {
         View::Stopped(stopped) => stopped,
         other => panic!("{other:?}"),

@@ -181,16 +181,6 @@ fn an_operators_stop_reaches_every_task_and_keeps_new_ones_out() {
 }
 
 #[test]
-fn a_job_belongs_to_one_user() {
-    let mut world = World::new();
-    let _ = world.open("j", None);
-    let mut request = World::request("j", None);
-    request.identity.user = "other".into();
-    let error = world.ledger.open(&request).unwrap_err();
-    assert!(matches!(&error, LedgerError::Refused(why) if why.contains("--job")), "{error}");
-}
-
-#[test]
 fn a_correction_moves_the_balance_and_is_an_entry() {
     let mut world = World::with_limit("1");
     let adjust = |amount: &str, key: &str| Change::Adjust {

@@ -11,6 +11,7 @@ mod balance_model;
 mod changes;
 mod clocks;
 mod names;
+mod principals;
 mod reading;
 mod rules;
 mod secrets;
@@ -30,7 +31,7 @@ use crate::domain::units::{Microseconds, Nanocredits};
 use crate::domain::usage::Usage;
 use crate::ledger::protocol::{
     AttemptIdentity, ClosedPeriod, Decision, Finish, FinishAnswer, JobKind, Lease, OpenAnswer, OpenRequest, Reason,
-    Report, Resources, StopReason,
+    Report, Resources, Resume, StopReason,
 };
 use crate::ledger::store::{Store, StoreLedger};
 use crate::ledger::views::{AccountView, Change, ChangeAnswer, JobView, PeriodLength, Query, Verification, View};

@@ -1,6 +1,8 @@
 //! Whose a name, a key of a repeat and a cursor are.
 
 use super::*;
+use crate::ledger::asker::{Asker, Reach};
+use crate::ledger::views::NewKey;
 
 fn opened_for(world: &mut World, user: &str, job: &str) -> Result<OpenAnswer, LedgerError> {
     let mut request = World::request(job, None);
@@ -31,10 +33,14 @@ fn adjust(user: &str, key: &str) -> Change {
     Change::Adjust { user, amount, grant: None, expires_at: None, by: "t".into(), why: "w".into(), key: key.into() }
 }
 
+fn bound_to(user: &str) -> Asker {
+    Asker { principal: "node".to_owned(), reach: Reach::Owner(user.to_owned()) }
+}
+
 fn key_for(user: &str) -> Change {
-    let (id, hash, name) = (Uuid::new_v4().to_string(), "h".to_owned(), "n".to_owned());
-    let (scope, user) = (crate::ledger::keys::Scope::Report, Some(user.to_owned()));
-    Change::CreateKey { id, hash, name, scope, user, by: "t".into() }
+    let (id, hash, user) = (Uuid::new_v4().to_string(), "h".to_owned(), Some(user.to_owned()));
+    let key = NewKey { user, ..NewKey::new("n", crate::ledger::keys::Scope::Report, "t") };
+    Change::CreateKey { id, hash, key }
 }
 
 #[test]
@@ -113,7 +119,7 @@ fn a_name_is_taken_within_a_transaction_as_well() {
 fn a_key_of_a_repeat_tells_nothing_of_another_account() {
     let mut world = World::new();
     let tokens = |job: &str, count: u64| {
-        let (job, by, key) = (job.to_owned(), "t".to_owned(), "k".to_owned());
+        let (job, by, key) = (job.into(), "t".to_owned(), "k".to_owned());
         Change::ChargeTokens { job, count, by, key }
     };
     opened_for(&mut world, "ann", "a").unwrap();
@@ -132,17 +138,20 @@ fn a_key_of_a_repeat_tells_nothing_of_another_account() {
         };
         assert_eq!(world.change(change.clone()).unwrap().again, again, "{change:?}");
     }
-    assert!(matches!(world.change(tokens("b", 6)), Err(LedgerError::Refused(_))), "its own is told");
+    let other = Change::ChargeTokens { job: "b".into(), count: 6, by: "t".into(), key: "t".into() };
+    assert!(matches!(world.change(other), Err(LedgerError::Refused(_))), "its own is told");
     // By somebody who may touch bob's account alone, ann's job is not there, whatever the key.
     use crate::ledger::book::{Asked, Operation};
     let change = tokens("a", 5);
     for only in ["bob", "eve"] {
-        let asked = [Asked { operation: Operation::Change(&change), only: Some(only) }];
+        let asker = bound_to(only);
+        let asked = [Asked { operation: Operation::Change(&change), asker: &asker }];
         let done = world.ledger.post(&asked).unwrap().remove(0);
         assert!(matches!(&done, Err(LedgerError::Missing(why)) if why.contains("no job")), "{done:?}");
     }
     let change = grant("ann", "k");
-    let asked = [Asked { operation: Operation::Change(&change), only: Some("bob") }];
+    let asker = bound_to("bob");
+    let asked = [Asked { operation: Operation::Change(&change), asker: &asker }];
     let done = world.ledger.post(&asked).unwrap().remove(0);
     assert!(matches!(done, Err(LedgerError::Missing(_))), "{done:?}");
     world.check();

@@ -156,7 +156,7 @@ fn absurd_usages_break_no_sum() {
         assert!(!world.usage_of_days().is_empty());
         assert!(matches!(world.ledger.read(&Query::Figures), Ok(View::Figures(_))));
         let charged = Change::ChargeTokens {
-            job: format!("j{version}-0"),
+            job: format!("j{version}-0").into(),
             count: 1 << 62,
             by: "t".into(),
             key: format!("{version}"),

@@ -1,15 +1,24 @@
 //! Sessions of browsers: how long they last, and what ends them.
 
 use super::*;
-use crate::ledger::keys::Scope;
+use crate::ledger::book::{Operation, Outcome};
+use crate::ledger::keys::{KeyView, Scope};
 use crate::ledger::session::SessionToken;
+use crate::ledger::views::NewKey;
 
 const HOUR_S: i64 = 3_600;
 
 impl World {
     fn key(&mut self, id: &str) {
-        let (name, hash, by) = (id.to_owned(), format!("hash of {id}"), "t".to_owned());
-        self.change(Change::CreateKey { id: id.to_owned(), hash, name, scope: Scope::Read, user: None, by }).unwrap();
+        let (hash, key) = (format!("hash of {id}"), NewKey::new(id, Scope::Read, "t"));
+        self.change(Change::CreateKey { id: id.to_owned(), hash, key }).unwrap();
+    }
+
+    fn key_seen(&mut self, id: &str) -> KeyView {
+        match self.ledger.read(&Query::Keys { id: Some(id.to_owned()) }).unwrap() {
+            View::Keys(mut keys) => keys.pop().unwrap(),
+            other => panic!("{other:?}"),
+        }
     }
 
     fn signed_in(&mut self, key: &str) -> SessionToken {
@@ -93,6 +102,65 @@ fn a_session_ends_with_its_key_and_for_every_replica() {
         let token = world.signed_in(key);
         assert_eq!(world.session(&token), None, "{key}");
     }
+}
+
+/// A key ends by itself, at the ledger's time, and its sessions with it.
+#[test]
+fn a_session_ends_with_the_end_of_its_key() {
+    let mut world = World::new();
+    let new = NewKey { expires_at: Some(NOON_S + 600), ..NewKey::new("w", Scope::Report, "t") };
+    world.change(Change::CreateKey { id: "k".into(), hash: "h".into(), key: new.clone() }).unwrap();
+    let token = world.signed_in("k");
+    let lasting = |world: &mut World| {
+        let (keys, hashes) = world.ledger.lasting(vec!["k".to_owned()], vec![token.hash()]).unwrap();
+        (keys.len(), hashes.len())
+    };
+    world.pass_s(599);
+    assert!(!world.key_seen("k").is_over && world.session(&token).is_some());
+    assert_eq!(lasting(&mut world), (1, 1));
+    world.pass_s(1);
+    assert!(world.key_seen("k").is_over && world.session(&token).is_none());
+    assert_eq!(lasting(&mut world), (0, 0));
+    world.ledger.session_used(&token).unwrap();
+    assert_eq!(world.rows(), 0);
+    // No key is made that has ended already, and none that ends after the end of time.
+    for at_s in [NOON_S, NOON_S + 600, -1, i64::MIN, i64::MAX] {
+        let key = NewKey { expires_at: Some(at_s), ..new.clone() };
+        let made = world.change(Change::CreateKey { id: "l".into(), hash: "h".into(), key });
+        assert!(matches!(made, Err(LedgerError::Refused(_))), "{at_s}");
+    }
+}
+
+/// That a key is used is due once an hour. Nothing else of it is written with that, whatever becomes of it meanwhile.
+#[test]
+fn the_use_of_a_key_is_written_down_once_an_hour() {
+    let mut world = World::new();
+    world.key("k");
+    world.key("other");
+    let used = |world: &mut World, id: &str| {
+        let outcome = world.ledger.post(&[Operation::KeyUsed(id).into()]).unwrap().remove(0);
+        assert!(matches!(outcome, Ok(Outcome::Noted)), "{outcome:?}");
+    };
+    assert!(world.key_seen("k").is_due && world.key_seen("k").used_at.is_none());
+    used(&mut world, "k");
+    let seen = world.key_seen("k");
+    assert_eq!((seen.is_due, seen.used_at.as_deref()), (false, Some("2026-11-24T12:00:00Z")));
+    assert!(world.key_seen("other").used_at.is_none());
+    world.pass_s(HOUR_S - 1);
+    assert!(!world.key_seen("k").is_due);
+    world.pass_s(1);
+    assert!(world.key_seen("k").is_due);
+    // A clock that was years ahead keeps nobody from writing it down.
+    world.pass_s(-400 * DAY_S);
+    assert!(world.key_seen("k").is_due);
+    world.pass_s(400 * DAY_S);
+    world.change(Change::RevokeKey { id: "k".into(), by: "t".into() }).unwrap();
+    used(&mut world, "k");
+    used(&mut world, "none");
+    let seen = world.key_seen("k");
+    assert!(seen.is_over && seen.revoked_at.is_some());
+    assert_eq!(seen.used_at.as_deref(), Some("2026-11-24T13:00:00Z"));
+    world.check();
 }
 
 #[test]

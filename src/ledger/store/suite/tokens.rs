@@ -4,7 +4,7 @@ use super::*;
 use crate::ledger::views::Reserved;
 
 fn reserve(world: &mut World, count: u64, key: &str) -> ChangeAnswer {
-    let (job, by, key) = ("j".to_owned(), "b".to_owned(), key.to_owned());
+    let (job, by, key) = ("j".into(), "b".to_owned(), key.to_owned());
     let answer =
         world.change(Change::ReserveTokens { job, count, lasts_ms: 60_000, new_id: Uuid::now_v7(), by, key }).unwrap();
     world.check();
@@ -12,7 +12,7 @@ fn reserve(world: &mut World, count: u64, key: &str) -> ChangeAnswer {
 }
 
 fn settle(world: &mut World, reserved: &Reserved, count: u64, key: &str) -> Result<ChangeAnswer, LedgerError> {
-    let (job, by, key) = ("j".to_owned(), "b".to_owned(), key.to_owned());
+    let (job, by, key) = ("j".into(), "b".to_owned(), key.to_owned());
     let answer = world.change(Change::SettleTokens { job, reservation: reserved.reservation, count, by, key });
     world.check();
     answer

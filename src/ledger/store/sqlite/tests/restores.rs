@@ -11,11 +11,13 @@ use crate::domain::lease::LEASE_MS;
 use crate::domain::rating::RateCard;
 use crate::domain::units::Nanocredits;
 use crate::ledger::Ledger;
+use crate::ledger::asker::{Asker, Reach};
 use crate::ledger::attempt_secret::AttemptSecret;
+use crate::ledger::book::{Asked, Operation, Outcome};
 use crate::ledger::keys::Scope;
 use crate::ledger::protocol::{ClosedPeriod, Decision, Finish, Lease, OpenAnswer, OpenRequest, Report, Resume};
 use crate::ledger::session::SessionToken;
-use crate::ledger::views::{Change, Query, View};
+use crate::ledger::views::{Change, NewKey, Query, View};
 
 impl World {
     fn path(&self, name: &str) -> PathBuf {
@@ -253,12 +255,49 @@ fn what_a_restore_forgot_is_priced_by_the_newest_card_it_knew() {
     world.check();
 }
 
+/// Whoever brings back what a restore forgot goes on with it, and nobody else does: a spool may have come to another node.
+#[test]
+fn what_is_opened_again_belongs_to_whoever_brings_it_back() {
+    let mut world = World::with_limit("0.01");
+    let node = |principal: &str| Asker { principal: principal.to_owned(), reach: Reach::Principal };
+    let (first, second) = (node("node-1"), node("node-2"));
+    let known = World::request("known", None);
+    let by = |world: &mut World, asker: &Asker, operation: Operation<'_>| {
+        world.ledger.post(&[Asked { operation, asker }]).unwrap().remove(0)
+    };
+    let lease_of = |opened: Result<Outcome, LedgerError>| match opened {
+        Ok(Outcome::Opened(answer)) => match *answer {
+            OpenAnswer::Opened { lease, .. } => lease,
+            other => panic!("{other:?}"),
+        },
+        other => panic!("{other:?}"),
+    };
+    let lease_known = lease_of(by(&mut world, &first, Operation::Open(&known)));
+    world.copy();
+    let forgotten = World::request("forgotten", None);
+    let lease = lease_of(by(&mut world, &first, Operation::Open(&forgotten)));
+    world.pass_s(1);
+    world.restore();
+    let resumed =
+        |request: &OpenRequest, lease: &Lease| OpenRequest { resume: Some(resume_of(lease)), ..request.clone() };
+    // What the copy knows is its principal's, whoever has its spool.
+    let taken = by(&mut world, &second, Operation::Open(&resumed(&known, &lease_known)));
+    assert!(matches!(taken, Err(LedgerError::Unknown(_))), "{taken:?}");
+    lease_of(by(&mut world, &second, Operation::Open(&resumed(&forgotten, &lease))));
+    let last = finish(forgotten.identity.attempt, &seconds("0.1"), lease.period);
+    assert!(matches!(by(&mut world, &first, Operation::Finish(&last)), Err(LedgerError::Unknown(_))));
+    assert!(by(&mut world, &second, Operation::Finish(&last)).is_ok());
+    assert_eq!(world.job("forgotten").principal, "node-2");
+    assert!(by(&mut world, &first, Operation::Open(&resumed(&known, &lease_known))).is_ok());
+    world.check();
+}
+
 /// A copy may have a session that was ended after it was made.
 #[test]
 fn a_restore_ends_every_session() {
     let mut world = World::new();
-    let (id, name, hash, by) = ("k".to_owned(), "n".to_owned(), "h".to_owned(), "t".to_owned());
-    world.change(Change::CreateKey { id, hash, name, scope: Scope::Read, user: None, by }).unwrap();
+    let (id, hash, key) = ("k".to_owned(), "h".to_owned(), NewKey::new("n", Scope::Read, "t"));
+    world.change(Change::CreateKey { id, hash, key }).unwrap();
     let token = SessionToken::new();
     world.ledger.begin_session(&token, "k", None).unwrap();
     world.copy();
