@@ -233,7 +233,7 @@ impl<C: Connection> Pool<C> {
     pub(super) async fn close(self: &Arc<Self>) {
         self.turns.close();
         let pool = Arc::clone(self);
-        let closed = tokio::task::spawn_blocking(move || pool.idle().take());
+        let closed = tokio::task::spawn_blocking(move || drop(pool.idle().take()));
         // Where the thread could not be had, they end with the process.
         closed.await.ok();
     }
