@@ -18,6 +18,7 @@ use crate::domain::weight::GpuWeight;
 use crate::ledger::keys::Scope;
 use crate::ledger::protocol::JobKind;
 use crate::ledger::views::PeriodLength;
+use crate::server::Listen;
 
 /// Runs a job, meters what it really uses, charges credits while it runs, and stops it at zero.
 #[derive(Debug, Parser)]
@@ -335,9 +336,10 @@ pub(super) struct Serve {
     /// The database: a file, or postgres://… [default: that of --ledger]
     #[arg(long, env = "JOBMETER_DB", value_name = "LOCATION", hide_env_values = true)]
     pub(super) db: Option<String>,
-    /// Where to listen
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:7770")]
-    pub(super) listen: std::net::SocketAddr,
+    /// Where to listen: ADDRESS:PORT, HOST:PORT or unix:PATH (mode 0660, without TLS); several with commas or by repeating it
+    /// [default: the sockets that systemd passes, else 127.0.0.1:7770]
+    #[arg(long, value_name = "PLACE", value_delimiter = ',')]
+    pub(super) listen: Vec<Listen>,
     /// Where the first start writes a key of the scope admin, mode 0600 [default: <db>.admin-key]
     #[arg(long, value_name = "FILE")]
     pub(super) admin_key_file: Option<PathBuf>,

@@ -17,6 +17,7 @@ mod events;
 mod figures;
 mod if_match;
 mod keys;
+mod listening;
 mod metrics;
 mod pages;
 mod platform;
@@ -28,7 +29,6 @@ mod waiting;
 mod webhook;
 
 use std::future::Future;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -40,7 +40,6 @@ use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderName, HeaderValue};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use utoipa::OpenApi;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
@@ -51,6 +50,8 @@ pub use self::connections::TlsFiles;
 use self::doors::Doors;
 use self::events::Watched;
 use self::keys::Keys;
+pub use self::listening::Listen;
+use self::listening::Listeners;
 use self::metrics::Metrics;
 use self::pool::Pools;
 use self::poster::Poster;
@@ -76,8 +77,8 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub struct Options {
     /// The database.
     pub db: Location,
-    /// Where to listen.
-    pub listen: SocketAddr,
+    /// Where to listen: one place at least.
+    pub listen: Vec<Listen>,
     /// Where the first admin key is written.
     pub admin_key_file: PathBuf,
     /// With TLS.
@@ -145,14 +146,14 @@ async fn start_poster(
     started.await.unwrap_or_else(|error| Err(LedgerError::Unavailable(error.to_string())))
 }
 
-/// Serves until `stop` comes, and then until what is under way has been answered. `listening` is called with the address
-/// once requests are taken.
+/// Serves until `stop` comes, and then until what is under way has been answered. `listening` is called with the URLs once
+/// requests are taken.
 ///
 /// # Errors
 /// Where the database, the key file, the certificate or the address cannot be used; for people.
 pub async fn serve(
     options: Options,
-    listening: impl FnOnce(SocketAddr),
+    listening: impl FnOnce(&[String]),
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), String> {
     let (stopped, stopping) = watch::channel(false);
@@ -160,19 +161,17 @@ pub async fn serve(
     let (app, thread) = started.map_err(|error| format!("{}: {error}", options.db))?;
     let (pools, doors, metrics) = (app.pools.clone(), Arc::clone(&app.doors), app.metrics.clone());
     let sending = options.webhook.map(|webhook| webhook.start(options.db.clone(), metrics)).transpose()?;
-    let listener = TcpListener::bind(options.listen)
-        .await
-        .map_err(|error| format!("cannot listen on {}: {error}", options.listen))?;
-    let address = listener.local_addr().map_err(|error| error.to_string())?;
+    let listeners = Listeners::bind(&options.listen).await.map_err(|error| error.to_string())?;
     let acceptor = options.tls.as_ref().map(TlsFiles::acceptor).transpose()?;
-    listening(address);
+    let scheme = if acceptor.is_some() { "https" } else { "http" };
+    listening(&listeners.urls(scheme).map_err(|error| error.to_string())?);
     let router = router(Arc::clone(&app));
     tokio::spawn(async move {
         stop.await;
         stopped.send(true).ok();
     });
     let looking = tokio::spawn(doors.watch(Arc::clone(&pools.sessions), stopping.clone()));
-    connections::serve(listener, acceptor, router, stopping, DRAIN_MAX).await;
+    connections::serve(listeners, acceptor, router, stopping, DRAIN_MAX).await;
     // It ends with `stopping`.
     looking.await.ok();
     pools.close().await;

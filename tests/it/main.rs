@@ -16,6 +16,7 @@ mod bad_input;
 mod cluster;
 mod faults;
 mod gpu;
+mod listening;
 #[path = "../nvml.rs"]
 mod nvml;
 mod nvml_faults;

@@ -49,7 +49,7 @@ struct Asked {
 impl Service {
     async fn start(db: Location, directory: &Path) -> Self {
         let admin_key_file = directory.join("admin-key");
-        let (listen, tls, trust_header, webhook) = (([127, 0, 0, 1], 0).into(), None, None, None);
+        let (listen, tls, trust_header, webhook) = (vec![Listen::Host("127.0.0.1".into(), 0)], None, None, None);
         let options =
             Options { db: db.clone(), listen, admin_key_file: admin_key_file.clone(), tls, trust_header, webhook };
         // As if it stopped: no question is kept waiting.
