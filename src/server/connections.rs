@@ -1,7 +1,5 @@
 //! Connections, with TLS or without, and their graceful end.
 
-use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -9,15 +7,12 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 use super::listening::{Accepted, Listeners};
-use crate::sys::trust;
 
 /// A handshake that takes longer is given up.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
@@ -26,40 +21,6 @@ const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 const HEAD_MAX: Duration = Duration::from_mins(1);
 /// A client of HTTP/2 that may have gone is asked this often.
 const ALIVE_EACH: Duration = Duration::from_secs(30);
-
-/// Certificate chain and key, PEM.
-#[derive(Clone, Debug)]
-pub struct TlsFiles {
-    /// The chain, the server's own certificate first.
-    pub certificate: PathBuf,
-    /// Its private key.
-    pub key: PathBuf,
-}
-
-impl TlsFiles {
-    /// Reads them.
-    ///
-    /// # Errors
-    /// Where one cannot be read or they do not belong together; for people.
-    pub(super) fn acceptor(&self) -> Result<TlsAcceptor, String> {
-        let wrong = |path: &PathBuf, error: String| format!("cannot use {}: {error}", path.display());
-        let read = |path: &PathBuf| trust::read(path).map_err(|why| wrong(path, why.to_string()));
-        let chain = CertificateDer::pem_slice_iter(&read(&self.certificate)?)
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|error| wrong(&self.certificate, error.to_string()))?;
-        let key = PrivateKeyDer::from_pem_slice(&read(&self.key)?);
-        let key = key.map_err(|error| wrong(&self.key, error.to_string()))?;
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut config = rustls::ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| error.to_string())?
-            .with_no_client_auth()
-            .with_single_cert(chain, key)
-            .map_err(|error| wrong(&self.certificate, error.to_string()))?;
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Ok(TlsAcceptor::from(Arc::new(config)))
-    }
-}
 
 /// Serves until `stopping` is true, then lets requests under way end, for `drain_max` at most. TLS is spoken on TCP alone:
 /// whoever is at a unix socket is on this machine.

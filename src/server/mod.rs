@@ -11,6 +11,7 @@ mod admin;
 mod api;
 mod auth;
 mod bounds;
+mod certificates;
 mod connections;
 mod doors;
 mod events;
@@ -40,13 +41,15 @@ use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderName, HeaderValue};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use utoipa::OpenApi;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa_axum::router::OpenApiRouter;
 use uuid::Uuid;
 
-pub use self::connections::TlsFiles;
+use self::certificates::Certificates;
+pub use self::certificates::TlsFiles;
 use self::doors::Doors;
 use self::events::Watched;
 use self::keys::Keys;
@@ -161,8 +164,12 @@ pub async fn serve(
     let (app, thread) = started.map_err(|error| format!("{}: {error}", options.db))?;
     let (pools, doors, metrics) = (app.pools.clone(), Arc::clone(&app.doors), app.metrics.clone());
     let sending = options.webhook.map(|webhook| webhook.start(options.db.clone(), metrics)).transpose()?;
-    let listeners = Listeners::bind(&options.listen).await.map_err(|error| error.to_string())?;
-    let acceptor = options.tls.as_ref().map(TlsFiles::acceptor).transpose()?;
+    let told = |error: LedgerError| error.to_string();
+    let listeners = Listeners::bind(&options.listen).await.map_err(told)?;
+    let certificates = options.tls.map(Certificates::new).transpose().map_err(told)?;
+    let acceptor = certificates.clone().map(Certificates::acceptor).transpose().map_err(told)?;
+    // Taken without TLS as well: whoever reloads the service must not end it.
+    let hangups = signal(SignalKind::hangup()).map_err(|error| format!("SIGHUP cannot be taken: {error}"))?;
     let scheme = if acceptor.is_some() { "https" } else { "http" };
     listening(&listeners.urls(scheme).map_err(|error| error.to_string())?);
     let router = router(Arc::clone(&app));
@@ -170,10 +177,15 @@ pub async fn serve(
         stop.await;
         stopped.send(true).ok();
     });
+    let renewing = certificates.map(|certificates| tokio::spawn(certificates.watch(hangups, stopping.clone())));
     let looking = tokio::spawn(doors.watch(Arc::clone(&pools.sessions), stopping.clone()));
     connections::serve(listeners, acceptor, router, stopping, DRAIN_MAX).await;
-    // It ends with `stopping`.
-    looking.await.ok();
+    // They end with `stopping`.
+    for task in renewing.into_iter().chain([looking]) {
+        if let Err(error) = task.await {
+            tracing::error!(%error, "A task of the service failed.");
+        }
+    }
     pools.close().await;
     // The writer ends when nobody can ask it any more, after the last commit.
     drop(app);
