@@ -18,7 +18,7 @@ use crate::domain::weight::GpuWeight;
 use crate::ledger::keys::Scope;
 use crate::ledger::protocol::JobKind;
 use crate::ledger::views::PeriodLength;
-use crate::server::Listen;
+use crate::server::{BasePath, Listen};
 
 /// Runs a job, meters what it really uses, charges credits while it runs, and stops it at zero.
 #[derive(Debug, Parser)]
@@ -340,6 +340,9 @@ pub(super) struct Serve {
     /// [default: the sockets that systemd passes, else 127.0.0.1:7770]
     #[arg(long, value_name = "PLACE", value_delimiter = ',')]
     pub(super) listen: Vec<Listen>,
+    /// Serve below this path of the host, as behind a proxy that passes it on: /jobmeter
+    #[arg(long, value_name = "PATH", default_value = "/", hide_default_value = true)]
+    pub(super) base_path: BasePath,
     /// Where the first start writes a key of the scope admin, mode 0600 [default: <db>.admin-key]
     #[arg(long, value_name = "FILE")]
     pub(super) admin_key_file: Option<PathBuf>,

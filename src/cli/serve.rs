@@ -30,7 +30,8 @@ pub(super) fn serve(serve: &Serve, settings: &Settings) -> Result<ExitCode, Fail
         trust_header.map_err(|error| Failure::new("--trust-header: this is no name of a header").because(error))?;
     log::start();
     let (at, key_file) = (db.to_string(), admin_key_file.display().to_string());
-    let options = Options { db, listen: places(&serve.listen)?, admin_key_file, tls, trust_header, webhook };
+    let (listen, base_path) = (places(&serve.listen)?, serve.base_path.clone());
+    let options = Options { db, listen, base_path, admin_key_file, tls, trust_header, webhook };
     many_connections();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::new("no event loop can be made").because(error))?;

@@ -11,6 +11,7 @@ use axum::serve::Listener;
 use futures_util::future::select_all;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream, lookup_host};
 
+use super::base_path::BasePath;
 use crate::ledger::LedgerError;
 use crate::sys::sockets::{self, Passed};
 
@@ -80,9 +81,9 @@ impl Open {
         }
     }
 
-    fn url(&self, scheme: &str) -> io::Result<String> {
+    fn url(&self, scheme: &str, base_path: &BasePath) -> io::Result<String> {
         Ok(match self {
-            Self::Tcp(listener) => format!("{scheme}://{}", TcpListener::local_addr(listener)?),
+            Self::Tcp(listener) => format!("{scheme}://{}{base_path}", TcpListener::local_addr(listener)?),
             Self::Unix(listener) => {
                 let address = UnixListener::local_addr(listener)?;
                 format!(
@@ -178,8 +179,8 @@ impl Listeners {
     ///
     /// # Errors
     /// Those of getsockname(2).
-    pub(super) fn urls(&self, scheme: &str) -> io::Result<Vec<String>> {
-        self.open.iter().map(|open| open.url(scheme)).collect()
+    pub(super) fn urls(&self, scheme: &str, base_path: &BasePath) -> io::Result<Vec<String>> {
+        self.open.iter().map(|open| open.url(scheme, base_path)).collect()
     }
 
     /// The next connection on any of them.

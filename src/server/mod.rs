@@ -10,6 +10,7 @@
 mod admin;
 mod api;
 mod auth;
+mod base_path;
 mod bounds;
 mod certificates;
 mod connections;
@@ -44,10 +45,12 @@ use axum::response::{IntoResponse, Response};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use utoipa::OpenApi;
+use utoipa::openapi::Server;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa_axum::router::OpenApiRouter;
 use uuid::Uuid;
 
+pub use self::base_path::BasePath;
 use self::certificates::Certificates;
 pub use self::certificates::TlsFiles;
 use self::doors::Doors;
@@ -82,6 +85,8 @@ pub struct Options {
     pub db: Location,
     /// Where to listen: one place at least.
     pub listen: Vec<Listen>,
+    /// Below which path of its host.
+    pub base_path: BasePath,
     /// Where the first admin key is written.
     pub admin_key_file: PathBuf,
     /// With TLS.
@@ -171,8 +176,8 @@ pub async fn serve(
     // Taken without TLS as well: whoever reloads the service must not end it.
     let hangups = signal(SignalKind::hangup()).map_err(|error| format!("SIGHUP cannot be taken: {error}"))?;
     let scheme = if acceptor.is_some() { "https" } else { "http" };
-    listening(&listeners.urls(scheme).map_err(|error| error.to_string())?);
-    let router = router(Arc::clone(&app));
+    listening(&listeners.urls(scheme, &options.base_path).map_err(|error| error.to_string())?);
+    let router = router(Arc::clone(&app), &options.base_path);
     tokio::spawn(async move {
         stop.await;
         stopped.send(true).ok();
@@ -215,22 +220,37 @@ impl utoipa::Modify for Bearer {
     }
 }
 
-fn router(app: Arc<App>) -> Router {
+fn router(app: Arc<App>, base_path: &BasePath) -> Router {
     let api = api::routes().merge(reads::routes()).merge(admin::routes()).merge(events::routes());
     let (router, mut document) =
         OpenApiRouter::with_openapi(Document::openapi()).nest("/api/v1", api).split_for_parts();
     env!("CARGO_PKG_VERSION").clone_into(&mut document.info.version);
+    document.servers = (!base_path.is_root()).then(|| vec![Server::new(base_path.to_string())]);
     let document = axum::Json(document);
-    router
+    let router = router
         .route("/api/v1/openapi.json", axum::routing::get(|| async { document }))
         .merge(reads::health())
         .merge(pages::routes())
-        .merge(platform::routes())
-        .fallback(|| async { problem::Problem::missing("no such path: see /api/v1") })
-        .method_not_allowed_fallback(|| async { problem::Problem::malformed("this path takes another method") })
-        .layer(axum::middleware::from_fn_with_state(Arc::clone(&app), logged))
+        .merge(platform::routes());
+    let router = base_path.before(answering(router, "no such path: see /api/v1").with_state(Arc::clone(&app)));
+    let router = if base_path.is_root() {
+        router
+    } else {
+        // What probes and scrapes the service itself comes past the proxy.
+        let outside = format!("no such path: this service is at {base_path}");
+        router.merge(answering(reads::health(), &outside).with_state(Arc::clone(&app)))
+    };
+    router
+        .layer(axum::middleware::from_fn_with_state(app, logged))
         .layer(axum::extract::DefaultBodyLimit::max(BODY_MAX_BYTES))
-        .with_state(app)
+}
+
+/// Routes that answer in our own words also what is none of them.
+fn answering(routes: Router<Arc<App>>, missing: &str) -> Router<Arc<App>> {
+    let missing = missing.to_owned();
+    routes
+        .fallback(|| async { problem::Problem::missing(missing) })
+        .method_not_allowed_fallback(|| async { problem::Problem::malformed("this path takes another method") })
 }
 
 /// The answer, which comes within a time. No name, id or cursor has a NUL character, and not every database has a text with one.

@@ -1,6 +1,8 @@
 // Whenever something changes in the account, what is marked by data-live is fetched anew. Without this script the pages
 // are the same, and do not move.
 "use strict";
+// The service may stand below a path of its host, as this script does.
+const root = new URL("..", document.currentScript.src);
 const bar = document.querySelector("#credits .credits");
 let asked = false;
 async function refresh() {
@@ -20,7 +22,7 @@ async function refresh() {
   asked = false;
 }
 if (bar && bar.dataset.user) {
-  const stream = new EventSource("/api/v1/events?user=" + encodeURIComponent(bar.dataset.user));
+  const stream = new EventSource(new URL("api/v1/events?user=" + encodeURIComponent(bar.dataset.user), root));
   let first = true;
   stream.addEventListener("account", () => { if (!first) refresh(); first = false; });
   // A session that has ended leads to where one signs in: what stands still must not look as if it moved.
