@@ -29,6 +29,9 @@ pub(super) fn serve(serve: &Serve, settings: &Settings) -> Result<ExitCode, Fail
     let trust_header =
         trust_header.map_err(|error| Failure::new("--trust-header: this is no name of a header").because(error))?;
     log::start();
+    if settings::shows_password(std::env::args_os()) {
+        tracing::warn!("{}", settings::SHOWN_PASSWORD);
+    }
     let (at, key_file) = (db.to_string(), admin_key_file.display().to_string());
     let (listen, base_path) = (places(&serve.listen)?, serve.base_path.clone());
     let options = Options { db, listen, base_path, admin_key_file, tls, trust_header, webhook };

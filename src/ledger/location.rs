@@ -8,7 +8,7 @@ use std::str::FromStr;
 use super::http::{HttpLedger, Service};
 use super::keys::Secret;
 use super::relay::{RelayLedger, Session};
-use super::store::postgres::Postgres;
+use super::store::postgres::{self, Postgres};
 use super::store::sqlite::Sqlite;
 use super::store::{Store, StoreLedger};
 use super::{Ledger, LedgerError};
@@ -22,7 +22,7 @@ const FILE_EXTENSIONS: [&str; 3] = ["db", "sqlite", "sqlite3"];
 pub enum Location {
     /// The embedded ledger, one SQLite file.
     File(PathBuf),
-    /// A PostgreSQL database.
+    /// A PostgreSQL database: `postgres://…`, or `postgres:` and libpq's pairs, as in `postgres:host=db dbname=jobmeter`.
     Postgres(String),
     /// A ledger service, to which HTTP is spoken.
     Service(Service),
@@ -89,6 +89,15 @@ impl Location {
         }
     }
 
+    /// Whether it holds a password, which everybody on the machine can read in a command line.
+    #[must_use]
+    pub fn has_password(&self) -> bool {
+        match self {
+            Self::Postgres(url) | Self::Service(Service { url, .. }) => without_password(url) != *url,
+            Self::File(_) | Self::Relay(..) => false,
+        }
+    }
+
     /// What a `jobmeter` within a job may be told, so that it asks the same ledger: no password, no key. A relay is no
     /// ledger to a program that has no session with it.
     #[must_use]
@@ -142,6 +151,10 @@ impl FromStr for Location {
         let is_path = first.is_empty() || matches!(first, "." | "..");
         match text.split_once("://") {
             Some(("postgres" | "postgresql", _)) => Ok(Self::Postgres(text.to_owned())),
+            // Values of pairs may hold anything.
+            _ if text.strip_prefix("postgres:").is_some_and(|pairs| pairs.contains('=') && !pairs.starts_with('/')) => {
+                Ok(Self::Postgres(text.to_owned()))
+            }
             Some(("http" | "https", _)) => Ok(Self::Service(Service { url: text.to_owned(), key: None, proxy: None })),
             Some(_) if !is_path => {
                 Err(invalid(&without_password(text), "https://, http:// or postgres:// in small letters, or a path"))
@@ -179,6 +192,9 @@ impl fmt::Display for Location {
 /// A URL may carry a password between "//" and "@", and one of PostgreSQL in its query as well. A password that was not
 /// escaped may hold every delimiter, so that what is cut ends at the last "@".
 fn without_password(url: &str) -> String {
+    if let Some(pairs) = url.strip_prefix("postgres:").filter(|rest| !rest.starts_with("//")) {
+        return format!("postgres:{}", postgres::without_password(pairs));
+    }
     let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
     let rest = match rest.rsplit_once('@') {
         Some((who, rest)) => format!("{}@{rest}", who.split(':').next().unwrap_or_default()),
@@ -227,6 +243,9 @@ mod tests {
         assert_eq!(postgres.to_string(), "postgres://me@host/db");
         for (url, told) in [
             ("postgres:///db?host=/run/pg&password=secret", "postgres:///db?host=/run/pg"),
+            ("postgres:host=/run/pg dbname=db password='se cret'", "postgres:host='/run/pg' dbname='db'"),
+            ("postgres:user=a=b://c sslpassword = secret", "postgres:user='a=b://c'"),
+            ("postgres:host=a 'secret", "postgres:"),
             ("postgres://host/db?p%61ssword=secret", "postgres://host/db"),
             ("postgres://me:se/cr@t?secret@host/db?sslmode=require", "postgres://me@host/db?sslmode=require"),
             ("https://:secret@host:1/a", "https://@host:1/a"),

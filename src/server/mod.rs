@@ -8,6 +8,7 @@
 //! Architecture Invariant: no rule of the books stands here; a handler says who may ask what, and nothing else.
 
 mod admin;
+mod admin_key;
 mod api;
 mod auth;
 mod base_path;
@@ -31,7 +32,7 @@ mod waiting;
 mod webhook;
 
 use std::future::Future;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -50,6 +51,7 @@ use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa_axum::router::OpenApiRouter;
 use uuid::Uuid;
 
+use self::admin_key::ensure_admin_key;
 pub use self::base_path::BasePath;
 use self::certificates::Certificates;
 pub use self::certificates::TlsFiles;
@@ -63,12 +65,9 @@ use self::pool::Pools;
 use self::poster::Poster;
 use self::waiting::Waiting;
 pub use self::webhook::Webhook;
-use crate::ledger::keys::Secret;
+use crate::ledger::LedgerError;
 use crate::ledger::location::Location;
 use crate::ledger::store::StoreLedger;
-use crate::ledger::views::{Query, View};
-use crate::ledger::{Ledger, LedgerError};
-use crate::sys::trust;
 
 /// No request has a larger body.
 const BODY_MAX_BYTES: usize = 1 << 20;
@@ -288,45 +287,6 @@ async fn logged(State(app): State<Arc<App>>, request: Request, next: Next) -> Re
         response.headers_mut().insert(REQUEST_ID, id);
     }
     response
-}
-
-/// The first start makes a key that may do everything, and writes it to a file that its user alone can read. It is in
-/// the file before it is in the books: a crash in between leaves a file whose key the next start takes in.
-fn ensure_admin_key(ledger: &mut dyn Ledger, file: &Path) -> Result<(), LedgerError> {
-    use std::io::Write;
-    use std::os::unix::fs::OpenOptionsExt;
-    let View::Keys(known) = ledger.read(&Query::Keys { id: None })? else { return Err(LedgerError::unasked()) };
-    let refused = |why: String| {
-        LedgerError::Refused(format!("cannot use the admin key file {}: {why}: name another", file.display()))
-    };
-    let told = |error: std::io::Error| refused(error.to_string());
-    let secret = match trust::read_to_string(file) {
-        Ok(text) => text.parse::<Secret>().map_err(|why| LedgerError::Refused(format!("{}: {why}", file.display())))?,
-        Err(why) if why.is_missing() => {
-            if known.iter().any(|key| key.scope == crate::ledger::keys::Scope::Admin && key.revoked_at.is_none()) {
-                return Ok(());
-            }
-            let secret = Secret::new();
-            let mut new = std::fs::OpenOptions::new();
-            let mut new = new.write(true).create_new(true).mode(0o600).open(file).map_err(told)?;
-            writeln!(new, "{}", secret.text()).and_then(|()| new.sync_all()).map_err(told)?;
-            secret
-        }
-        // Whoever put it there knows it.
-        Err(why) => return Err(refused(why.to_string())),
-    };
-    if known.iter().any(|key| key.id == secret.id()) {
-        return Ok(());
-    }
-    ledger.change(&crate::ledger::views::Change::CreateKey {
-        id: secret.id().to_owned(),
-        hash: secret.hash(),
-        name: "first admin key".to_owned(),
-        scope: crate::ledger::keys::Scope::Admin,
-        user: None,
-        by: "jobmeter serve".to_owned(),
-    })?;
-    Ok(())
 }
 
 #[cfg(test)]

@@ -34,6 +34,7 @@ PROBES = {
     "openssl": "openssl",
     "parallel": "parallel",
     "passwd": "useradd",
+    "pgbouncer": "pgbouncer",
     "podman": "podman",
     "postgresql": "/usr/lib/postgresql/*/bin/initdb",
     "procps": "pgrep",

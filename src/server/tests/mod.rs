@@ -7,6 +7,8 @@
 
 mod draw;
 
+use std::path::Path;
+
 use axum::body::Body;
 use axum::http::Request;
 use serde::de::DeserializeOwned;
@@ -15,6 +17,7 @@ use tower::ServiceExt;
 
 use self::draw::{Draw, Met, Mood};
 use super::*;
+use crate::ledger::Ledger;
 use crate::ledger::keys::{KeyView, Scope};
 use crate::ledger::protocol::{FinishAnswer, OpenAnswer, ReportAnswer};
 use crate::ledger::store::postgres;
