@@ -285,6 +285,9 @@ pub(super) enum Ledger {
     Restore {
         /// The copy. Without one: the PostgreSQL database of the ledger was put back, which it has not noticed itself
         from: Option<PathBuf>,
+        /// Take a copy that was made without its log (-wal), of which the last that was written is missing
+        #[arg(long, requires = "from")]
+        incomplete: bool,
         /// For the books
         #[arg(long, value_name = "TEXT", default_value = "restored from a copy", value_parser = values::text)]
         why: String,

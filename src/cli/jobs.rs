@@ -22,7 +22,7 @@ pub(super) fn jobs(jobs: &Jobs, settings: &Settings, out: &Output) -> Result<Exi
             let user = (!all).then(|| settings.user.clone());
             let query =
                 Query::Jobs { user, kind: *kind, running_only: *running, count_max: *count, before: before.clone() };
-            match settings.connect()?.read(&query)? {
+            match settings.connect_to_read()?.read(&query)? {
                 View::Jobs { jobs, cursor } => {
                     let page = serde_json::json!({ "jobs": jobs, "cursor": cursor });
                     out.print(&page, |style| list(&jobs, cursor.as_deref(), *all, style))
@@ -30,14 +30,14 @@ pub(super) fn jobs(jobs: &Jobs, settings: &Settings, out: &Output) -> Result<Exi
                 _ => Err(unasked()),
             }
         }
-        Jobs::Show { job, brief } => match settings.connect()?.read(&Query::Job { job: job.clone() })? {
+        Jobs::Show { job, brief } => match settings.connect_to_read()?.read(&Query::Job { job: job.clone() })? {
             View::Job(Some(job)) if *brief => out.print(&job, |_| in_one_line(&job)),
             View::Job(Some(job)) => out.print(&job, |style| show(&cleaned(&job), style)),
             View::Job(None) => Err(Failure::new(format!("there is no job {job:?}")).hint("`jobmeter jobs list --all`")),
             _ => Err(unasked()),
         },
         Jobs::Stop { job, why } => {
-            let mut ledger = settings.connect()?;
+            let mut ledger = settings.connect_existing()?;
             // People name jobs by the beginnings of their ids; what changes something takes the whole one.
             let View::Job(Some(found)) = ledger.read(&Query::Job { job: job.clone() })? else {
                 return Err(unasked());

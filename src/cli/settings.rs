@@ -143,8 +143,19 @@ impl Settings {
         Ok(Self { ledger, spool_dir, user, user_is_default, by, enforced: file.enforced, run: file.run })
     }
 
+    /// For what changes something; a ledger file is made where there is none.
     pub(super) fn connect(&self) -> Result<Box<dyn Ledger>, Failure> {
         Ok(self.ledger.connect()?)
+    }
+
+    /// For what only reads, which makes no file.
+    pub(super) fn connect_to_read(&self) -> Result<Box<dyn Ledger>, Failure> {
+        Ok(self.ledger.connect_to_read()?)
+    }
+
+    /// For what is about something that has to be there.
+    pub(super) fn connect_existing(&self) -> Result<Box<dyn Ledger>, Failure> {
+        Ok(self.ledger.connect_existing()?)
     }
 }
 

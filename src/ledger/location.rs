@@ -9,7 +9,7 @@ use super::http::{HttpLedger, Service};
 use super::keys::Secret;
 use super::relay::{RelayLedger, Session};
 use super::store::postgres::{self, Postgres};
-use super::store::sqlite::Sqlite;
+use super::store::sqlite::{Sqlite, is_missing};
 use super::store::{Store, StoreLedger};
 use super::{Ledger, LedgerError};
 use crate::sys::clock::SystemClock;
@@ -83,7 +83,9 @@ impl Location {
     /// Where it is a service, whose database has to be named, and else see [`LedgerError`].
     pub fn trust_clock(&self, by: &str, why: &str) -> Result<(), LedgerError> {
         match self {
-            Self::File(path) => StoreLedger::new(Sqlite::open(path, Box::new(SystemClock))?).trust_clock(by, why),
+            Self::File(path) => {
+                StoreLedger::new(Sqlite::open_existing(path, Box::new(SystemClock))?).trust_clock(by, why)
+            }
             Self::Postgres(url) => StoreLedger::new(Postgres::open(url, None)?).trust_clock(by, why),
             other => Err(LedgerError::Refused(format!("{other} is not the database itself: name that by --ledger"))),
         }
@@ -109,26 +111,61 @@ impl Location {
         }
     }
 
-    /// Opens it.
+    /// Opens it. A ledger file is made where there is none.
     ///
     /// # Errors
     /// See [`LedgerError`].
     pub fn connect(&self) -> Result<Box<dyn Ledger>, LedgerError> {
+        match self {
+            Self::File(path) => Ok(Box::new(StoreLedger::new(Sqlite::open(path, Box::new(SystemClock))?))),
+            other => other.connect_existing(),
+        }
+    }
+
+    /// Opens it for whoever only reads, and makes nothing: where there is no file yet, an empty ledger answers.
+    ///
+    /// # Errors
+    /// See [`LedgerError`].
+    pub fn connect_to_read(&self) -> Result<Box<dyn Ledger>, LedgerError> {
+        match self {
+            Self::File(path) if is_missing(path) => {
+                Ok(Box::new(StoreLedger::new(Sqlite::empty(path, Box::new(SystemClock))?)))
+            }
+            other => other.connect_existing(),
+        }
+    }
+
+    /// Opens it where there is one.
+    ///
+    /// # Errors
+    /// See [`LedgerError`]; also where there is no such file.
+    pub fn connect_existing(&self) -> Result<Box<dyn Ledger>, LedgerError> {
         Ok(match self {
-            Self::File(path) => Box::new(StoreLedger::new(Sqlite::open(path, Box::new(SystemClock))?)),
+            Self::File(path) => Box::new(StoreLedger::new(Sqlite::open_existing(path, Box::new(SystemClock))?)),
             Self::Service(service) => Box::new(HttpLedger::new(service)?),
             Self::Postgres(_) => Box::new(StoreLedger::new(self.store()?)),
             Self::Relay(socket, session) => Box::new(RelayLedger::resume(socket, session)?),
         })
     }
 
-    /// Opens the database itself, for a service that keeps it open.
+    /// Opens the database itself, for a service that keeps it open. A file is made where there is none.
     ///
     /// # Errors
     /// See [`LedgerError`]; a service has none that could be opened.
     pub fn store(&self) -> Result<Box<dyn Store>, LedgerError> {
         match self {
             Self::File(path) => Ok(Box::new(Sqlite::open(path, Box::new(SystemClock))?.with_much_memory()?)),
+            other => other.existing_store(),
+        }
+    }
+
+    /// The same for further connections of a service, which make nothing.
+    ///
+    /// # Errors
+    /// As for [`Self::store`], and where the file has gone.
+    pub fn existing_store(&self) -> Result<Box<dyn Store>, LedgerError> {
+        match self {
+            Self::File(path) => Ok(Box::new(Sqlite::open_existing(path, Box::new(SystemClock))?.with_much_memory()?)),
             Self::Postgres(url) => Ok(Box::new(Postgres::open(url, None)?)),
             Self::Service(..) | Self::Relay(..) => {
                 Err(LedgerError::Refused(format!("{self} is no database: name a file or postgres://…")))

@@ -28,6 +28,7 @@ mod pool;
 mod poster;
 mod problem;
 mod reads;
+mod vanished;
 mod waiting;
 mod webhook;
 
@@ -63,7 +64,9 @@ use self::listening::Listeners;
 use self::metrics::Metrics;
 use self::pool::Pools;
 use self::poster::Poster;
+use self::vanished::FileWatch;
 use self::waiting::Waiting;
+use self::webhook::Sending;
 pub use self::webhook::Webhook;
 use crate::ledger::LedgerError;
 use crate::ledger::location::Location;
@@ -167,6 +170,7 @@ pub async fn serve(
     let started = App::start(&options, stopping.clone()).await;
     let (app, thread) = started.map_err(|error| format!("{}: {error}", options.db))?;
     let (pools, doors, metrics) = (app.pools.clone(), Arc::clone(&app.doors), app.metrics.clone());
+    let watch = FileWatch::new(options.db.file().ok());
     let sending = options.webhook.map(|webhook| webhook.start(options.db.clone(), metrics)).transpose()?;
     let told = |error: LedgerError| error.to_string();
     let listeners = Listeners::bind(&options.listen).await.map_err(told)?;
@@ -177,9 +181,14 @@ pub async fn serve(
     let scheme = if acceptor.is_some() { "https" } else { "http" };
     listening(&listeners.urls(scheme, &options.base_path).map_err(|error| error.to_string())?);
     let router = router(Arc::clone(&app), &options.base_path);
-    tokio::spawn(async move {
-        stop.await;
+    let stopping_because = tokio::spawn(async move {
+        let why = tokio::select! {
+            () = stop => None,
+            why = watch.ended() => Some(why),
+        };
+        // Nobody may be there to hear it, where the service has failed otherwise.
         stopped.send(true).ok();
+        why
     });
     let renewing = certificates.map(|certificates| tokio::spawn(certificates.watch(hangups, stopping.clone())));
     let looking = tokio::spawn(doors.watch(Arc::clone(&pools.sessions), stopping.clone()));
@@ -191,14 +200,25 @@ pub async fn serve(
         }
     }
     pools.close().await;
-    // The writer ends when nobody can ask it any more, after the last commit.
-    drop(app);
+    end_writer(app, thread, sending).await;
+    match stopping_because.await {
+        Ok(None) => Ok(()),
+        Ok(Some(why)) => Err(format!("{}: {why}", options.db)),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// The writer ends when nobody can ask it any more, after the last commit. It is the last to close a ledger file, and leaves
+/// everything in it.
+async fn end_writer(app: Arc<App>, thread: JoinHandle<()>, sending: Option<Sending>) {
     let ended = tokio::task::spawn_blocking(move || {
         drop(sending);
+        drop(app);
         thread.join()
     });
-    ended.await.ok();
-    Ok(())
+    if !matches!(ended.await, Ok(Ok(()))) {
+        tracing::error!("The writer ended in the middle of something.");
+    }
 }
 
 /// The head of the OpenAPI document; the rest comes from the handlers.

@@ -111,7 +111,7 @@ impl<C: Send + 'static> Pool<C> {
 
 impl Readers {
     fn of(db: &Location, count_max: usize) -> Arc<Self> {
-        Arc::new(Self::new(db.clone(), Location::connect, count_max))
+        Arc::new(Self::new(db.clone(), Location::connect_existing, count_max))
     }
 
     pub(super) async fn read(self: &Arc<Self>, query: Query) -> Result<View, LedgerError> {
@@ -121,6 +121,6 @@ impl Readers {
 
 impl Sessions {
     fn of(db: &Location, count_max: usize) -> Arc<Self> {
-        Arc::new(Self::new(db.clone(), |db| db.store().map(StoreLedger::new), count_max))
+        Arc::new(Self::new(db.clone(), |db| db.existing_store().map(StoreLedger::new), count_max))
     }
 }

@@ -16,6 +16,7 @@ mod certificates;
 #[path = "../cluster.rs"]
 mod cluster;
 mod faults;
+mod files;
 mod gpu;
 mod listening;
 #[path = "../nvml.rs"]
