@@ -49,7 +49,7 @@ fn keyed(reason: Reasoned) -> Reasoned {
 }
 
 fn show(entries: u32, settings: &Settings, out: &Output) -> Result<ExitCode, Failure> {
-    let mut ledger = settings.connect()?;
+    let mut ledger = settings.connect_to_read()?;
     let account = account_of(ledger.as_mut(), &settings.user)?;
     let listed = match ledger.read(&Query::Entries { user: settings.user.clone(), count_max: entries })? {
         View::Entries(listed) => listed,

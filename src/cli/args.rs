@@ -19,6 +19,7 @@ use crate::ledger::job_name::JobName;
 use crate::ledger::keys::Scope;
 use crate::ledger::protocol::JobKind;
 use crate::ledger::views::PeriodLength;
+use crate::server::{BasePath, Listen};
 
 /// Runs a job, meters what it really uses, charges credits while it runs, and stops it at zero.
 #[derive(Debug, Parser)]
@@ -306,6 +307,9 @@ pub(super) enum Ledger {
     Restore {
         /// The copy. Without one: the PostgreSQL database of the ledger was put back, which it has not noticed itself
         from: Option<PathBuf>,
+        /// Take a copy that was made without its log (-wal), of which the last that was written is missing
+        #[arg(long, requires = "from")]
+        incomplete: bool,
         /// For the books
         #[arg(long, value_name = "TEXT", default_value = "restored from a copy", value_parser = values::text)]
         why: String,
@@ -363,9 +367,13 @@ pub(super) struct Serve {
     /// The database: a file, or postgres://… [default: that of --ledger]
     #[arg(long, env = "JOBMETER_DB", value_name = "LOCATION", hide_env_values = true)]
     pub(super) db: Option<String>,
-    /// Where to listen
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:7770")]
-    pub(super) listen: std::net::SocketAddr,
+    /// Where to listen: ADDRESS:PORT, HOST:PORT or unix:PATH (mode 0660, without TLS); several with commas or by repeating it
+    /// [default: the sockets that systemd passes, else 127.0.0.1:7770]
+    #[arg(long, value_name = "PLACE", value_delimiter = ',')]
+    pub(super) listen: Vec<Listen>,
+    /// Serve below this path of the host, as behind a proxy that passes it on: /jobmeter
+    #[arg(long, value_name = "PATH", default_value = "/", hide_default_value = true)]
+    pub(super) base_path: BasePath,
     /// Where the first start writes a key of the scope admin, mode 0600 [default: <db>.admin-key]
     #[arg(long, value_name = "FILE")]
     pub(super) admin_key_file: Option<PathBuf>,

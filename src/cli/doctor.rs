@@ -181,7 +181,7 @@ fn gpus(library: Option<&Path>) -> Vec<Check> {
 }
 
 fn ledger(settings: &Settings) -> Check {
-    let opened = settings.ledger.connect().and_then(|mut ledger| ledger.read(&Query::Rates));
+    let opened = settings.ledger.connect_to_read().and_then(|mut ledger| ledger.read(&Query::Rates));
     match opened {
         Ok(_) => Check { what: "ledger".to_owned(), works: Some(true), found: settings.ledger.to_string() },
         Err(error) => Check { what: "ledger".to_owned(), works: Some(false), found: error.to_string() },

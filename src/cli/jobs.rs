@@ -23,7 +23,7 @@ pub(super) fn jobs(jobs: &Jobs, user: Option<&str>, settings: &Settings, out: &O
             let user = (!all).then(|| settings.user.clone());
             let query =
                 Query::Jobs { user, kind: *kind, running_only: *running, count_max: *count, before: before.clone() };
-            match settings.connect()?.read(&query)? {
+            match settings.connect_to_read()?.read(&query)? {
                 View::Jobs { jobs, cursor } => {
                     let page = serde_json::json!({ "jobs": jobs, "cursor": cursor });
                     out.print(&page, |style| list(&jobs, cursor.as_deref(), *all, style))
@@ -31,7 +31,10 @@ pub(super) fn jobs(jobs: &Jobs, user: Option<&str>, settings: &Settings, out: &O
                 _ => Err(unasked()),
             }
         }
-        Jobs::Show { job, of, brief } => match settings.connect()?.read(&Query::Job { job: of.named(job, user) })? {
+        Jobs::Show { job, of, brief } => match settings
+            .connect_to_read()?
+            .read(&Query::Job { job: of.named(job, user) })?
+        {
             View::Job(Some(job)) if *brief => out.print(&job, |_| in_one_line(&job)),
             View::Job(Some(job)) => out.print(&job, |style| show(&cleaned(&job), style)),
             View::Job(None) => Err(Failure::new(format!("there is no job {job:?}")).hint("`jobmeter jobs list --all`")),

@@ -16,7 +16,10 @@ use crate::ledger::views::{Change, NewKey, Query, View};
 use crate::sys::identity::FileIdentity;
 
 pub(super) fn key(key: Key, settings: &Settings, out: &Output) -> Result<ExitCode, Failure> {
-    let mut ledger = settings.connect()?;
+    let mut ledger = match &key {
+        Key::Create { .. } => settings.connect()?,
+        Key::List | Key::Revoke { .. } => settings.connect_existing()?,
+    };
     match key {
         Key::Create { name, scope, principal, expires_in, only_user, to } => {
             let user = only_user.then(|| settings.user.clone());

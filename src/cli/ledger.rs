@@ -1,5 +1,6 @@
 //! `jobmeter ledger`: audit, settling and copies.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use super::args::Ledger;
@@ -10,7 +11,7 @@ use crate::domain::printable::printable;
 use crate::domain::usage::Usage;
 use crate::ledger::LedgerError;
 use crate::ledger::location::Location;
-use crate::ledger::store::sqlite::{backup, restore};
+use crate::ledger::store::sqlite::{Restoring, backup, restore};
 use crate::ledger::views::{Change, Query, View};
 use crate::runner::leftovers;
 use crate::runner::summary::credits;
@@ -22,7 +23,7 @@ pub(super) fn ledger(ledger: Ledger, settings: &Settings, out: &Output) -> Resul
         Ledger::Settle { attempt, cpu_seconds, why } => {
             let usage = cpu_seconds.map(|cpu| Usage { cpu_used_seconds: cpu, ..Usage::default() });
             let change = Change::Settle { attempt, usage, by: settings.by.clone(), why };
-            let answer = settings.connect()?.change(&change)?;
+            let answer = settings.connect_existing()?.change(&change)?;
             out.print(&answer, |_| {
                 format!("attempt {attempt} is settled: {} credits charged\n", credits(answer.charged))
             })
@@ -39,33 +40,46 @@ pub(super) fn ledger(ledger: Ledger, settings: &Settings, out: &Output) -> Resul
                 format!("{} copied to {}\n", settings.ledger, to.display())
             })
         }
-        Ledger::Restore { from, why } => {
-            match &from {
-                Some(from) => restore(settings.ledger.file()?, from, &settings.by, &why, Box::new(SystemClock))?,
-                None => settings.ledger.restored(&settings.by, &why)?,
-            }
-            let again =
-                leftovers::resend(&settings.spool_dir, &settings.ledger, Location::connect).map_err(unreadable)?;
-            let (sent, kept) = (again.settled.len(), again.kept.len());
-            out.print(&serde_json::json!({ "restored": from, "sentAgain": again }), |style| {
-                let what = from.as_ref().map_or_else(
-                    || "knows that it was put back".to_owned(),
-                    |from| format!("now holds what {} held", from.display()),
-                );
-                let mut text = format!("{} {what}\n", settings.ledger);
-                text.push_str(&format!("{sent} ended attempts sent again from {}", settings.spool_dir.display()));
-                if kept > 0 {
-                    text.push_str(&style.warning(&format!(", {kept} not taken")));
-                }
-                text.push('\n');
-                text
-            })
-        }
+        Ledger::Restore { from, incomplete, why } => put_back(from.as_deref(), incomplete, &why, settings, out),
     }
 }
 
+fn put_back(
+    from: Option<&Path>,
+    takes_incomplete: bool,
+    why: &str,
+    settings: &Settings,
+    out: &Output,
+) -> Result<ExitCode, Failure> {
+    let before = match from {
+        Some(from) => {
+            let (how, for_the_books) = (Restoring { takes_incomplete }, (settings.by.as_str(), why));
+            restore(settings.ledger.file()?, from, how, for_the_books, Box::new(SystemClock))?
+        }
+        None => settings.ledger.restored(&settings.by, why).map(|()| None)?,
+    };
+    let again = leftovers::resend(&settings.spool_dir, &settings.ledger, Location::connect).map_err(unreadable)?;
+    let (sent, kept) = (again.settled.len(), again.kept.len());
+    out.print(&serde_json::json!({ "restored": from, "before": before, "sentAgain": again }), |style| {
+        let what = from.map_or_else(
+            || "knows that it was put back".to_owned(),
+            |from| format!("now holds what {} held", from.display()),
+        );
+        let mut text = format!("{} {what}\n", settings.ledger);
+        if let Some(before) = &before {
+            text.push_str(&format!("what it held before is kept in {}\n", before.display()));
+        }
+        text.push_str(&format!("{sent} ended attempts sent again from {}", settings.spool_dir.display()));
+        if kept > 0 {
+            text.push_str(&style.warning(&format!(", {kept} not taken")));
+        }
+        text.push('\n');
+        text
+    })
+}
+
 fn verify(settings: &Settings, out: &Output) -> Result<ExitCode, Failure> {
-    let found = match settings.connect()?.read(&Query::Verify)? {
+    let found = match settings.connect_existing()?.read(&Query::Verify)? {
         View::Verified(found) => found,
         _ => return Err(LedgerError::unasked().into()),
     };

@@ -52,7 +52,13 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     }
     let parsed = Arguments::command().try_get_matches_from(&arguments);
     match parsed.and_then(|matches| Ok((Arguments::from_arg_matches(&matches)?, matches))) {
-        Ok((parsed, matches)) => perform(parsed, &matches),
+        Ok((parsed, matches)) => {
+            // The service says it in its log.
+            if !matches!(parsed.verb, Verb::Serve(_)) && settings::shows_password(arguments) {
+                output::print_warning(settings::SHOWN_PASSWORD);
+            }
+            perform(parsed, &matches)
+        }
         Err(error) => {
             output::print_help(&error);
             let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);

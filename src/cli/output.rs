@@ -153,6 +153,12 @@ pub(super) fn print_failure(failure: &Failure) {
     io::stderr().lock().write_all(text.as_bytes()).ok();
 }
 
+pub(super) fn print_warning(text: &str) {
+    let text = format!("jobmeter: warning: {text}\n");
+    // A closed standard error is no reason to panic.
+    io::stderr().lock().write_all(text.as_bytes()).ok();
+}
+
 /// What a service or a file says begins no line of jobmeter's.
 fn indented(text: &str) -> String {
     printable_lines(text).replace('\n', "\n    ")

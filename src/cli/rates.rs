@@ -13,7 +13,10 @@ use crate::ledger::{Ledger, LedgerError};
 use crate::runner::summary::credits;
 
 pub(super) fn rates(rates: &Rates, settings: &Settings, out: &Output) -> Result<ExitCode, Failure> {
-    let mut ledger = settings.connect()?;
+    let mut ledger = match rates {
+        Rates::Show => settings.connect_to_read()?,
+        Rates::Set(_) => settings.connect()?,
+    };
     if let Rates::Set(set) = rates {
         let newest = versions(ledger.as_mut())?.first().map(|version| version.rates.clone()).unwrap_or_default();
         ledger.change(&Change::SetRates { rates: changed(newest, set), by: settings.by.clone() })?;

@@ -11,7 +11,7 @@ use super::log;
 use super::output::Failure;
 use super::settings::{self, Settings, state_directory};
 use crate::ledger::location::Location;
-use crate::server::{self, Options, TlsFiles, Webhook};
+use crate::server::{self, Listen, Options, TlsFiles, Webhook};
 
 pub(super) fn serve(serve: &Serve, settings: &Settings) -> Result<ExitCode, Failure> {
     let gone = |error: std::io::Error| Failure::new("the working directory cannot be found").because(error);
@@ -29,15 +29,20 @@ pub(super) fn serve(serve: &Serve, settings: &Settings) -> Result<ExitCode, Fail
     let trust_header =
         trust_header.map_err(|error| Failure::new("--trust-header: this is no name of a header").because(error))?;
     log::start();
-    let scheme = if tls.is_some() { "https" } else { "http" };
+    if settings::shows_password(std::env::args_os()) {
+        tracing::warn!("{}", settings::SHOWN_PASSWORD);
+    }
     let (at, key_file) = (db.to_string(), admin_key_file.display().to_string());
-    let options = Options { db, listen: serve.listen, admin_key_file, tls, trust_header, webhook };
+    let (listen, base_path) = (places(&serve.listen)?, serve.base_path.clone());
+    let options = Options { db, listen, base_path, admin_key_file, tls, trust_header, webhook };
     many_connections();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::new("no event loop can be made").because(error))?;
-    let listening = |address| {
+    let listening = |urls: &[String]| {
+        let (url, also) = urls.split_first().map(|(url, others)| (url, others.join(", "))).unzip();
         tracing::info!(
-            url = format!("{scheme}://{address}"),
+            url,
+            also = also.filter(|others| !others.is_empty()),
             db = at,
             admin_key_file = key_file,
             "Serving the ledger."
@@ -54,6 +59,14 @@ pub(super) fn serve(serve: &Serve, settings: &Settings) -> Result<ExitCode, Fail
     })?;
     tracing::info!("Stopped.");
     Ok(ExitCode::SUCCESS)
+}
+
+/// Those that were named, and the sockets that systemd has opened for this process (systemd.socket(5)).
+fn places(named: &[Listen]) -> Result<Vec<Listen>, Failure> {
+    let passed = sd_notify::listen_fds();
+    let passed = passed.map_err(|error| Failure::new("the sockets of systemd cannot be taken").because(error))?;
+    let places: Vec<Listen> = named.iter().cloned().chain(passed.map(Listen::Passed)).collect();
+    Ok(if places.is_empty() { vec![Listen::Host("127.0.0.1".to_owned(), 7770)] } else { places })
 }
 
 /// Beside the file; for a database, where this user's other files are. (In the working directory might lie somebody else's.)

@@ -1,5 +1,6 @@
 //! Flags over environment over file over defaults.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::args::Global;
@@ -142,9 +143,34 @@ impl Settings {
         Ok(Self { ledger, spool_dir, user, user_is_default, by, enforced: file.enforced, run: file.run })
     }
 
+    /// For what changes something; a ledger file is made where there is none.
     pub(super) fn connect(&self) -> Result<Box<dyn Ledger>, Failure> {
         Ok(self.ledger.connect()?)
     }
+
+    /// For what only reads, which makes no file.
+    pub(super) fn connect_to_read(&self) -> Result<Box<dyn Ledger>, Failure> {
+        Ok(self.ledger.connect_to_read()?)
+    }
+
+    /// For what is about something that has to be there.
+    pub(super) fn connect_existing(&self) -> Result<Box<dyn Ledger>, Failure> {
+        Ok(self.ledger.connect_existing()?)
+    }
+}
+
+/// What is said where a password stands in the command line.
+pub(super) const SHOWN_PASSWORD: &str = "everybody on this machine can read the password in the command line: give it by \
+                                         PGPASSWORD or a password file (~/.pgpass)";
+
+/// Whether a location with a password is among the arguments, but for those of the command of a job.
+pub(super) fn shows_password(arguments: impl IntoIterator<Item = OsString>) -> bool {
+    arguments.into_iter().take_while(|argument| argument != "--").any(|argument| {
+        let text = argument.to_string_lossy();
+        let value =
+            text.strip_prefix("--").and_then(|option| option.split_once('=')).map_or(&*text, |(_, value)| value);
+        value.starts_with("postgres") && value.parse::<Location>().is_ok_and(|location| location.has_password())
+    })
 }
 
 /// Reads what somebody has named.

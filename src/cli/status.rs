@@ -19,7 +19,7 @@ const LOOK: Duration = Duration::from_secs(1);
 const TIMED_OUT: u8 = 75;
 
 pub(super) fn status(status: &Status, settings: &Settings, out: &Output) -> Result<ExitCode, Failure> {
-    let mut ledger = settings.connect()?;
+    let mut ledger = settings.connect_to_read()?;
     let started_us = SystemClock.boottime_us();
     loop {
         let account = account_of(ledger.as_mut(), &settings.user)?;

@@ -89,7 +89,7 @@ pub(super) fn top(all: bool, settings: &Settings) -> Result<ExitCode, Failure> {
     if !std::io::stdout().is_terminal() || !std::io::stdin().is_terminal() {
         return Err(Failure::new("top needs a terminal").hint("`jobmeter --json jobs list --running` is for programs"));
     }
-    let mut ledger = settings.connect()?;
+    let mut ledger = settings.connect_to_read()?;
     let user = (!all).then(|| settings.user.clone());
     let mut shown = Top::default();
     // Before the screen is taken, so that a ledger that does not open is told as everywhere.

@@ -15,7 +15,7 @@ pub(super) fn usage(usage: &args::Usage, settings: &Settings, out: &Output) -> R
     let range = range.map_err(|why| Failure { status: 2, ..Failure::new(why) })?;
     let whose = if usage.all { Whose::All } else { Whose::User(settings.user.clone()) };
     let query = Query::Usage { whose, range };
-    match settings.connect()?.read(&query)? {
+    match settings.connect_to_read()?.read(&query)? {
         View::Usage(rows) => out.print(&rows, |style| text(&rows, range.by == PeriodLength::Day, style)),
         _ => Err(LedgerError::unasked().into()),
     }

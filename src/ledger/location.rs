@@ -8,8 +8,8 @@ use std::str::FromStr;
 use super::http::{HttpLedger, Service};
 use super::keys::Secret;
 use super::relay::{RelayLedger, Session};
-use super::store::postgres::Postgres;
-use super::store::sqlite::Sqlite;
+use super::store::postgres::{self, Postgres};
+use super::store::sqlite::{Sqlite, is_missing};
 use super::store::{Store, StoreLedger};
 use super::{Ledger, LedgerError};
 use crate::sys::clock::SystemClock;
@@ -22,7 +22,7 @@ const FILE_EXTENSIONS: [&str; 3] = ["db", "sqlite", "sqlite3"];
 pub enum Location {
     /// The embedded ledger, one SQLite file.
     File(PathBuf),
-    /// A PostgreSQL database.
+    /// A PostgreSQL database: `postgres://…`, or `postgres:` and libpq's pairs, as in `postgres:host=db dbname=jobmeter`.
     Postgres(String),
     /// A ledger service, to which HTTP is spoken.
     Service(Service),
@@ -83,9 +83,20 @@ impl Location {
     /// Where it is a service, whose database has to be named, and else see [`LedgerError`].
     pub fn trust_clock(&self, by: &str, why: &str) -> Result<(), LedgerError> {
         match self {
-            Self::File(path) => StoreLedger::new(Sqlite::open(path, Box::new(SystemClock))?).trust_clock(by, why),
+            Self::File(path) => {
+                StoreLedger::new(Sqlite::open_existing(path, Box::new(SystemClock))?).trust_clock(by, why)
+            }
             Self::Postgres(url) => StoreLedger::new(Postgres::open(url, None)?).trust_clock(by, why),
             other => Err(LedgerError::Refused(format!("{other} is not the database itself: name that by --ledger"))),
+        }
+    }
+
+    /// Whether it holds a password, which everybody on the machine can read in a command line.
+    #[must_use]
+    pub fn has_password(&self) -> bool {
+        match self {
+            Self::Postgres(url) | Self::Service(Service { url, .. }) => without_password(url) != *url,
+            Self::File(_) | Self::Relay(..) => false,
         }
     }
 
@@ -100,26 +111,61 @@ impl Location {
         }
     }
 
-    /// Opens it.
+    /// Opens it. A ledger file is made where there is none.
     ///
     /// # Errors
     /// See [`LedgerError`].
     pub fn connect(&self) -> Result<Box<dyn Ledger>, LedgerError> {
+        match self {
+            Self::File(path) => Ok(Box::new(StoreLedger::new(Sqlite::open(path, Box::new(SystemClock))?))),
+            other => other.connect_existing(),
+        }
+    }
+
+    /// Opens it for whoever only reads, and makes nothing: where there is no file yet, an empty ledger answers.
+    ///
+    /// # Errors
+    /// See [`LedgerError`].
+    pub fn connect_to_read(&self) -> Result<Box<dyn Ledger>, LedgerError> {
+        match self {
+            Self::File(path) if is_missing(path) => {
+                Ok(Box::new(StoreLedger::new(Sqlite::empty(path, Box::new(SystemClock))?)))
+            }
+            other => other.connect_existing(),
+        }
+    }
+
+    /// Opens it where there is one.
+    ///
+    /// # Errors
+    /// See [`LedgerError`]; also where there is no such file.
+    pub fn connect_existing(&self) -> Result<Box<dyn Ledger>, LedgerError> {
         Ok(match self {
-            Self::File(path) => Box::new(StoreLedger::new(Sqlite::open(path, Box::new(SystemClock))?)),
+            Self::File(path) => Box::new(StoreLedger::new(Sqlite::open_existing(path, Box::new(SystemClock))?)),
             Self::Service(service) => Box::new(HttpLedger::new(service)?),
             Self::Postgres(_) => Box::new(StoreLedger::new(self.store()?)),
             Self::Relay(socket, session) => Box::new(RelayLedger::resume(socket, session)?),
         })
     }
 
-    /// Opens the database itself, for a service that keeps it open.
+    /// Opens the database itself, for a service that keeps it open. A file is made where there is none.
     ///
     /// # Errors
     /// See [`LedgerError`]; a service has none that could be opened.
     pub fn store(&self) -> Result<Box<dyn Store>, LedgerError> {
         match self {
             Self::File(path) => Ok(Box::new(Sqlite::open(path, Box::new(SystemClock))?.with_much_memory()?)),
+            other => other.existing_store(),
+        }
+    }
+
+    /// The same for further connections of a service, which make nothing.
+    ///
+    /// # Errors
+    /// As for [`Self::store`], and where the file has gone.
+    pub fn existing_store(&self) -> Result<Box<dyn Store>, LedgerError> {
+        match self {
+            Self::File(path) => Ok(Box::new(Sqlite::open_existing(path, Box::new(SystemClock))?.with_much_memory()?)),
             Self::Postgres(url) => Ok(Box::new(Postgres::open(url, None)?)),
             Self::Service(..) | Self::Relay(..) => {
                 Err(LedgerError::Refused(format!("{self} is no database: name a file or postgres://…")))
@@ -142,6 +188,10 @@ impl FromStr for Location {
         let is_path = first.is_empty() || matches!(first, "." | "..");
         match text.split_once("://") {
             Some(("postgres" | "postgresql", _)) => Ok(Self::Postgres(text.to_owned())),
+            // Values of pairs may hold anything.
+            _ if text.strip_prefix("postgres:").is_some_and(|pairs| pairs.contains('=') && !pairs.starts_with('/')) => {
+                Ok(Self::Postgres(text.to_owned()))
+            }
             Some(("http" | "https", _)) => Ok(Self::Service(Service { url: text.to_owned(), key: None, proxy: None })),
             Some(_) if !is_path => {
                 Err(invalid(&without_password(text), "https://, http:// or postgres:// in small letters, or a path"))
@@ -179,6 +229,9 @@ impl fmt::Display for Location {
 /// A URL may carry a password between "//" and "@", and one of PostgreSQL in its query as well. A password that was not
 /// escaped may hold every delimiter, so that what is cut ends at the last "@".
 fn without_password(url: &str) -> String {
+    if let Some(pairs) = url.strip_prefix("postgres:").filter(|rest| !rest.starts_with("//")) {
+        return format!("postgres:{}", postgres::without_password(pairs));
+    }
     let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
     let rest = match rest.rsplit_once('@') {
         Some((who, rest)) => format!("{}@{rest}", who.split(':').next().unwrap_or_default()),
@@ -227,6 +280,9 @@ mod tests {
         assert_eq!(postgres.to_string(), "postgres://me@host/db");
         for (url, told) in [
             ("postgres:///db?host=/run/pg&password=secret", "postgres:///db?host=/run/pg"),
+            ("postgres:host=/run/pg dbname=db password='se cret'", "postgres:host='/run/pg' dbname='db'"),
+            ("postgres:user=a=b://c sslpassword = secret", "postgres:user='a=b://c'"),
+            ("postgres:host=a 'secret", "postgres:"),
             ("postgres://host/db?p%61ssword=secret", "postgres://host/db"),
             ("postgres://me:se/cr@t?secret@host/db?sslmode=require", "postgres://me@host/db?sslmode=require"),
             ("https://:secret@host:1/a", "https://@host:1/a"),

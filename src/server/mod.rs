@@ -8,15 +8,19 @@
 //! Architecture Invariant: no rule of the books stands here; a handler says who may ask what, and nothing else.
 
 mod admin;
+mod admin_key;
 mod api;
 mod auth;
+mod base_path;
 mod bounds;
+mod certificates;
 mod connections;
 mod doors;
 mod events;
 mod figures;
 mod if_match;
 mod keys;
+mod listening;
 mod metrics;
 mod named_job;
 mod pages;
@@ -26,12 +30,12 @@ mod poster;
 mod problem;
 mod reads;
 mod stops;
+mod vanished;
 mod waiting;
 mod webhook;
 
 use std::future::Future;
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -42,29 +46,34 @@ use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderName, HeaderValue};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use utoipa::OpenApi;
+use utoipa::openapi::Server;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa_axum::router::OpenApiRouter;
 use uuid::Uuid;
 
-pub use self::connections::TlsFiles;
+use self::admin_key::ensure_admin_key;
+pub use self::base_path::BasePath;
+use self::certificates::Certificates;
+pub use self::certificates::TlsFiles;
 use self::doors::Doors;
 use self::events::Watched;
 use self::keys::Keys;
+pub use self::listening::Listen;
+use self::listening::Listeners;
 use self::metrics::Metrics;
 use self::pool::Pools;
 use self::poster::Poster;
 use self::stops::Stops;
+use self::vanished::FileWatch;
 use self::waiting::Waiting;
+use self::webhook::Sending;
 pub use self::webhook::Webhook;
-use crate::ledger::keys::{Scope, Secret};
+use crate::ledger::LedgerError;
 use crate::ledger::location::Location;
 use crate::ledger::store::StoreLedger;
-use crate::ledger::views::{Change, NewKey, Query, View};
-use crate::ledger::{Ledger, LedgerError};
-use crate::sys::trust;
 
 /// No request has a larger body.
 const BODY_MAX_BYTES: usize = 1 << 20;
@@ -79,8 +88,10 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub struct Options {
     /// The database.
     pub db: Location,
-    /// Where to listen.
-    pub listen: SocketAddr,
+    /// Where to listen: one place at least.
+    pub listen: Vec<Listen>,
+    /// Below which path of its host.
+    pub base_path: BasePath,
     /// Where the first admin key is written.
     pub admin_key_file: PathBuf,
     /// With TLS.
@@ -150,14 +161,14 @@ async fn start_poster(
     started.await.unwrap_or_else(|error| Err(LedgerError::Unavailable(error.to_string())))
 }
 
-/// Serves until `stop` comes, and then until what is under way has been answered. `listening` is called with the address
-/// once requests are taken.
+/// Serves until `stop` comes, and then until what is under way has been answered. `listening` is called with the URLs once
+/// requests are taken.
 ///
 /// # Errors
 /// Where the database, the key file, the certificate or the address cannot be used; for people.
 pub async fn serve(
     options: Options,
-    listening: impl FnOnce(SocketAddr),
+    listening: impl FnOnce(&[String]),
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), String> {
     let (stopped, stopping) = watch::channel(false);
@@ -165,32 +176,56 @@ pub async fn serve(
     let (app, thread) = started.map_err(|error| format!("{}: {error}", options.db))?;
     let (pools, doors, stops) = (app.pools.clone(), Arc::clone(&app.doors), Arc::clone(&app.stops));
     let metrics = app.metrics.clone();
+    let watch = FileWatch::new(options.db.file().ok());
     let sending = options.webhook.map(|webhook| webhook.start(options.db.clone(), metrics)).transpose()?;
-    let listener = TcpListener::bind(options.listen)
-        .await
-        .map_err(|error| format!("cannot listen on {}: {error}", options.listen))?;
-    let address = listener.local_addr().map_err(|error| error.to_string())?;
-    let acceptor = options.tls.as_ref().map(TlsFiles::acceptor).transpose()?;
-    listening(address);
-    let router = router(Arc::clone(&app));
-    tokio::spawn(async move {
-        stop.await;
+    let told = |error: LedgerError| error.to_string();
+    let listeners = Listeners::bind(&options.listen).await.map_err(told)?;
+    let certificates = options.tls.map(Certificates::new).transpose().map_err(told)?;
+    let acceptor = certificates.clone().map(Certificates::acceptor).transpose().map_err(told)?;
+    // Taken without TLS as well: whoever reloads the service must not end it.
+    let hangups = signal(SignalKind::hangup()).map_err(|error| format!("SIGHUP cannot be taken: {error}"))?;
+    let scheme = if acceptor.is_some() { "https" } else { "http" };
+    listening(&listeners.urls(scheme, &options.base_path).map_err(|error| error.to_string())?);
+    let router = router(Arc::clone(&app), &options.base_path);
+    let stopping_because = tokio::spawn(async move {
+        let why = tokio::select! {
+            () = stop => None,
+            why = watch.ended() => Some(why),
+        };
+        // Nobody may be there to hear it, where the service has failed otherwise.
         stopped.send(true).ok();
+        why
     });
+    let renewing = certificates.map(|certificates| tokio::spawn(certificates.watch(hangups, stopping.clone())));
     let looking = tokio::spawn(doors.watch(Arc::clone(&pools.sessions), stopping.clone()));
     let watching = tokio::spawn(stops.watch(Arc::clone(&pools.stops), stopping.clone()));
-    connections::serve(listener, acceptor, router, stopping, DRAIN_MAX).await;
+    connections::serve(listeners, acceptor, router, stopping, DRAIN_MAX).await;
     // They end with `stopping`.
-    let _ended = tokio::join!(looking, watching);
+    for task in renewing.into_iter().chain([looking, watching]) {
+        if let Err(error) = task.await {
+            tracing::error!(%error, "A task of the service failed.");
+        }
+    }
     pools.close().await;
-    // The writer ends when nobody can ask it any more, after the last commit.
-    drop(app);
+    end_writer(app, thread, sending).await;
+    match stopping_because.await {
+        Ok(None) => Ok(()),
+        Ok(Some(why)) => Err(format!("{}: {why}", options.db)),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// The writer ends when nobody can ask it any more, after the last commit. It is the last to close a ledger file, and leaves
+/// everything in it.
+async fn end_writer(app: Arc<App>, thread: JoinHandle<()>, sending: Option<Sending>) {
     let ended = tokio::task::spawn_blocking(move || {
         drop(sending);
+        drop(app);
         thread.join()
     });
-    ended.await.ok();
-    Ok(())
+    if !matches!(ended.await, Ok(Ok(()))) {
+        tracing::error!("The writer ended in the middle of something.");
+    }
 }
 
 /// The head of the OpenAPI document; the rest comes from the handlers.
@@ -211,22 +246,37 @@ impl utoipa::Modify for Bearer {
     }
 }
 
-fn router(app: Arc<App>) -> Router {
+fn router(app: Arc<App>, base_path: &BasePath) -> Router {
     let api = api::routes().merge(reads::routes()).merge(admin::routes()).merge(events::routes());
     let (router, mut document) =
         OpenApiRouter::with_openapi(Document::openapi()).nest("/api/v1", api).split_for_parts();
     env!("CARGO_PKG_VERSION").clone_into(&mut document.info.version);
+    document.servers = (!base_path.is_root()).then(|| vec![Server::new(base_path.to_string())]);
     let document = axum::Json(document);
-    router
+    let router = router
         .route("/api/v1/openapi.json", axum::routing::get(|| async { document }))
         .merge(reads::health())
         .merge(pages::routes())
-        .merge(platform::routes())
-        .fallback(|| async { problem::Problem::missing("no such path: see /api/v1") })
-        .method_not_allowed_fallback(|| async { problem::Problem::malformed("this path takes another method") })
-        .layer(axum::middleware::from_fn_with_state(Arc::clone(&app), logged))
+        .merge(platform::routes());
+    let router = base_path.before(answering(router, "no such path: see /api/v1").with_state(Arc::clone(&app)));
+    let router = if base_path.is_root() {
+        router
+    } else {
+        // What probes and scrapes the service itself comes past the proxy.
+        let outside = format!("no such path: this service is at {base_path}");
+        router.merge(answering(reads::health(), &outside).with_state(Arc::clone(&app)))
+    };
+    router
+        .layer(axum::middleware::from_fn_with_state(app, logged))
         .layer(axum::extract::DefaultBodyLimit::max(BODY_MAX_BYTES))
-        .with_state(app)
+}
+
+/// Routes that answer in our own words also what is none of them.
+fn answering(routes: Router<Arc<App>>, missing: &str) -> Router<Arc<App>> {
+    let missing = missing.to_owned();
+    routes
+        .fallback(|| async { problem::Problem::missing(missing) })
+        .method_not_allowed_fallback(|| async { problem::Problem::malformed("this path takes another method") })
 }
 
 /// The answer, which comes within a time. No name, id or cursor has a NUL character, and not every database has a text with one.
@@ -264,40 +314,6 @@ async fn logged(State(app): State<Arc<App>>, request: Request, next: Next) -> Re
         response.headers_mut().insert(REQUEST_ID, id);
     }
     response
-}
-
-/// The first start makes a key that may do everything, and writes it to a file that its user alone can read. It is in
-/// the file before it is in the books: a crash in between leaves a file whose key the next start takes in.
-fn ensure_admin_key(ledger: &mut dyn Ledger, file: &Path) -> Result<(), LedgerError> {
-    use std::io::Write;
-    use std::os::unix::fs::OpenOptionsExt;
-    let View::Keys(known) = ledger.read(&Query::Keys { id: None })? else { return Err(LedgerError::unasked()) };
-    let refused = |why: String| {
-        LedgerError::Refused(format!("cannot use the admin key file {}: {why}: name another", file.display()))
-    };
-    let told = |error: std::io::Error| refused(error.to_string());
-    let secret = match trust::read_to_string(file) {
-        Ok(text) => text.parse::<Secret>().map_err(|why| LedgerError::Refused(format!("{}: {why}", file.display())))?,
-        Err(why) if why.is_missing() => {
-            if known.iter().any(|key| key.scope == Scope::Admin && !key.is_over) {
-                return Ok(());
-            }
-            let secret = Secret::new();
-            let mut new = std::fs::OpenOptions::new();
-            let mut new = new.write(true).create_new(true).mode(0o600).open(file).map_err(told)?;
-            writeln!(new, "{}", secret.text()).and_then(|()| new.sync_all()).map_err(told)?;
-            secret
-        }
-        // Whoever put it there knows it.
-        Err(why) => return Err(refused(why.to_string())),
-    };
-    if known.iter().any(|key| key.id == secret.id()) {
-        return Ok(());
-    }
-    let key = NewKey::new("first admin key", Scope::Admin, "jobmeter serve");
-    let (id, hash) = (secret.id().to_owned(), secret.hash());
-    ledger.change(&Change::CreateKey { id, hash, key })?;
-    Ok(())
 }
 
 #[cfg(test)]

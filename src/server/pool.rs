@@ -241,7 +241,7 @@ impl<C: Connection> Pool<C> {
 
 impl Readers {
     fn of(db: &Location, count_max: usize, urgency: Urgency) -> Arc<Self> {
-        Arc::new(Self::new(db.clone(), Location::connect, count_max, urgency))
+        Arc::new(Self::new(db.clone(), Location::connect_existing, count_max, urgency))
     }
 
     pub(super) async fn read(self: &Arc<Self>, query: Query) -> Result<View, LedgerError> {
@@ -251,7 +251,7 @@ impl Readers {
 
 impl Sessions {
     fn of(db: &Location, count_max: usize) -> Arc<Self> {
-        Arc::new(Self::new(db.clone(), |db| db.store().map(StoreLedger::new), count_max, Urgency::Usual))
+        Arc::new(Self::new(db.clone(), |db| db.existing_store().map(StoreLedger::new), count_max, Urgency::Usual))
     }
 }
 

@@ -115,7 +115,7 @@ impl Webhook {
         let mut ledger: Option<StoreLedger<Box<dyn Store>>> = None;
         while stopped.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
             if ledger.is_none() {
-                ledger = db.store().ok().map(StoreLedger::new);
+                ledger = db.existing_store().ok().map(StoreLedger::new);
             }
             let Some(open) = &mut ledger else { continue };
             if let Err(error) = self.send_due(client, open, metrics, stopped) {

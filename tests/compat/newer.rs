@@ -35,6 +35,8 @@ fn a_newer_ledger_is_refused() {
         // A copy of it is none that could be put back.
         let copy = station.path("copy.db");
         std::fs::copy(station.path("ledger.db"), &copy).unwrap();
+        // With its log, in which nothing is.
+        std::fs::write(station.path("copy.db-wal"), "").unwrap();
         let other = Station::new();
         let restored = call_in(&other, &["ledger", "restore", copy.to_str().unwrap()]);
         assert!(restored.status != 0 && restored.err.contains(&said), "{restored:?}");

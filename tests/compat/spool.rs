@@ -76,7 +76,7 @@ fn what_was_acknowledged_is_sent_again() {
 
         // Its copy is older than all of it.
         let empty = station.path("empty.db");
-        assert_eq!(call_in(&station, &["--ledger", empty.to_str().unwrap(), "rates", "show"]).status, 0);
+        assert_eq!(call_in(&station, &["--ledger", empty.to_str().unwrap(), "account", "limit", "5"]).status, 0);
         let restored = json_in(&station, &["ledger", "restore", empty.to_str().unwrap()]);
         assert_eq!(restored["sentAgain"]["kept"], json!([]), "{} {restored}", version.name);
         let known = json_in(&station, &["jobs", "show", "acknowledged-1"]);

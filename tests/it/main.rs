@@ -12,11 +12,14 @@
 mod access;
 mod accounts;
 mod bad_input;
+mod certificates;
 #[path = "../cluster.rs"]
 mod cluster;
 mod faults;
+mod files;
 mod gpu;
 mod keys;
+mod listening;
 #[path = "../nvml.rs"]
 mod nvml;
 mod nvml_faults;

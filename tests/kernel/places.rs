@@ -125,7 +125,7 @@ fn a_full_or_read_only_disk_starts_nothing() {
     let called = station.sh(&line);
     assert_eq!(called.status, 125, "{called:?}");
     assert!(called.err.contains("l.db"), "{}", called.err);
-    station.ok(&["status"]);
+    station.ok(&["account", "limit", "5"]);
     let called = station.sh(&format!(
         "unshare -m sh -c 'mount --bind $DIR $DIR; mount -o remount,ro,bind $DIR; exec $JOBMETER run -- touch {}'",
         started.display()

@@ -331,7 +331,7 @@ fn a_limit_of_the_size_of_files_ends_no_meter() {
 #[test]
 fn a_signal_to_the_group_before_the_command_hides_no_later_one() {
     let Some(scene) = Scene::here() else { return };
-    scene.station.ok(&["status"]);
+    scene.station.ok(&["account", "limit", "5"]);
     // Nothing starts before the ledger can be written.
     let hold = "import os, sqlite3, sys
 ledger = sqlite3.connect(os.environ['JOBMETER_LEDGER'], isolation_level=None)

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use jobmeter::ledger::attempt_secret::AttemptSecret;
 use jobmeter::ledger::protocol::{Finish, Reason};
-use jobmeter::ledger::store::sqlite::{backup, restore};
+use jobmeter::ledger::store::sqlite::{Restoring, backup, restore};
 use jobmeter::ledger::views::Query;
 use jobmeter::ledger::{Ledger, LedgerError};
 use jobmeter::sys::clock::Clock;
@@ -75,7 +75,7 @@ impl World {
         if self.chance.below(3_000) == 0 && !copy.exists() {
             backup(&path, &copy).expect("a copy");
         } else if self.chance.below(2_000) == 0 && copy.exists() {
-            restore(&path, &copy, "sim", "", Box::new(self.wall.clone())).expect("a restore");
+            restore(&path, &copy, Restoring::default(), ("sim", ""), Box::new(self.wall.clone())).expect("a restore");
             std::fs::remove_file(&copy).expect("the copy goes");
             self.restores += 1;
             self.restored_at_us = self.now_us;

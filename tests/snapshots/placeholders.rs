@@ -115,7 +115,7 @@ fn replace(value: &mut Value, keys: Keys, around: &str) {
 /// How many bytes of the beginning of a text fit a pattern, and what stands for them.
 type Pattern = fn(&str) -> Option<(usize, &'static str)>;
 
-const PATTERNS: [Pattern; 8] = [id, key, hexadecimal, id_of_key, time, month, duration, start];
+const PATTERNS: [Pattern; 9] = [kept_at, id, key, hexadecimal, id_of_key, time, month, duration, start];
 
 fn scanned(text: &str) -> String {
     let (mut plain, mut rest, mut in_word) = (String::new(), text, false);
@@ -132,6 +132,13 @@ fn scanned(text: &str) -> String {
         rest = &rest[next.len_utf8()..];
     }
     plain
+}
+
+/// The end of the name of a file that a restore kept, in microseconds.
+fn kept_at(text: &str) -> Option<(usize, &'static str)> {
+    let rest = text.strip_prefix("replaced-")?;
+    let length = rest.bytes().take_while(u8::is_ascii_digit).count();
+    (length > 0).then_some((text.len() - rest.len() + length, "replaced-<microseconds>"))
 }
 
 /// A UUID; nothing stands for one of a test's own.

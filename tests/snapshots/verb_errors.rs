@@ -111,6 +111,7 @@ fn of_account_tokens_and_rates() {
 fn of_ledger_and_spool() {
     let machine = Machine::new();
     make_ledgers(&machine);
+    machine.ok("jobmeter account grant 1 --why w");
     std::fs::create_dir(machine.station.path("broken")).expect("a directory");
     machine.write("broken/empty.spool", "");
     machine.write("broken/words.spool", "these are some words\n");

@@ -85,14 +85,26 @@ def watch(work):
     work.call("python3", "tests/observability/run.py", JOBMETER, limit_s=300)
 
 
+def pass_through_proxies(work):
+    work.call("python3", "tests/proxies/run.py", JOBMETER, limit_s=300)
+
+
+def ask_postgres(work):
+    work.call("python3", "tests/postgres/run.py", JOBMETER, limit_s=300)
+
+
 BUILT = ("build", "packages", "python")
 STAGES = (
     Stage("api", "the service against its OpenAPI document (schemathesis)", fuzz_api, after=BUILT, python=("schemathesis==4.32.5",), cores=0.3),
-    Stage("browser", "the pages in Chromium, with axe and the keyboard", browse, after=BUILT, packages=("chromium", "nginx-light"),
+    Stage("browser", "the pages in Chromium, with axe and the keyboard", browse, after=BUILT, packages=("chromium", "nginx"),
           python=("playwright==1.65.2", "axe-playwright-python==0.1.8"), cores=0.8),
     Stage("platform", "the platform's own client (mostlyai)", ask_as_the_platform, after=BUILT, python=("mostlyai==4.8.0",), cores=0.5),
     Stage("focus", "the report for cost tools (focus-validator)", check_focus, after=BUILT, packages=("curl",),
           python=("focus-validator==1.0.0", "multimethod<2"), environment="focus"),
     Stage("observability", "rules and dashboard with a real Prometheus", watch, after=("build", "packages"), packages=("prometheus",), cores=0.5),
+    Stage("postgres", "TLS, passwords and poolers of a real PostgreSQL", ask_postgres, after=("build", "packages"),
+          packages=("postgresql", "pgbouncer", "openssl", "util-linux"), cores=0.5),
+    Stage("proxies", "the service below a path behind nginx and HAProxy", pass_through_proxies, after=("build", "packages"),
+          packages=("nginx", "haproxy", "curl"), cores=0.3),
     Stage("workloads", "a training, a generation and a Python session, metered", run_workloads, after=("build",)),
 )

@@ -8,6 +8,8 @@
 mod attacks;
 mod draw;
 
+use std::path::Path;
+
 use axum::body::Body;
 use axum::http::Request;
 use serde::de::DeserializeOwned;
@@ -16,6 +18,7 @@ use tower::ServiceExt;
 
 use self::draw::{Draw, Met, Mood};
 use super::*;
+use crate::ledger::Ledger;
 use crate::ledger::keys::{KeyView, Scope};
 use crate::ledger::protocol::{FinishAnswer, OpenAnswer, ReportAnswer};
 use crate::ledger::store::postgres;
@@ -50,9 +53,10 @@ struct Asked {
 impl Service {
     async fn start(db: Location, directory: &Path) -> Self {
         let admin_key_file = directory.join("admin-key");
-        let (listen, tls, trust_header, webhook) = (([127, 0, 0, 1], 0).into(), None, None, None);
+        let (listen, tls, trust_header, webhook) = (vec![Listen::Host("127.0.0.1".into(), 0)], None, None, None);
+        let (db_of, admin_key_file_of, base_path) = (db.clone(), admin_key_file.clone(), BasePath::default());
         let options =
-            Options { db: db.clone(), listen, admin_key_file: admin_key_file.clone(), tls, trust_header, webhook };
+            Options { db: db_of, listen, base_path, admin_key_file: admin_key_file_of, tls, trust_header, webhook };
         // As if it stopped: no question is kept waiting.
         let (app, thread) = App::start(&options, watch::channel(true).1).await.unwrap();
         let admin = std::fs::read_to_string(admin_key_file).unwrap().trim().to_owned();
@@ -65,7 +69,7 @@ impl Service {
             [made(None), made(Some("ann"))]
         });
         let [node, user] = made.await.unwrap();
-        let router = router(Arc::clone(&app));
+        let router = router(Arc::clone(&app), &options.base_path);
         let mut service = Self { router, app, thread, keys: [admin, node, user], document: Value::Null };
         service.document = service.read("/api/v1/openapi.json").await;
         service

@@ -4,8 +4,12 @@
 //! whatever came in the way all the same (a new account made twice, a deadlock over a job) is tried again. The clock is
 //! the database's.
 
+mod errors;
 mod lock;
 mod place;
+mod session;
+mod target;
+mod tls;
 mod write;
 
 use std::collections::HashMap;
@@ -13,11 +17,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
-use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
-use tokio_postgres::{Client, Config, NoTls, Statement};
+use tokio_postgres::{Client, SimpleQueryMessage, Statement};
 
 use self::lock::Owners;
+use self::session::{SessionMark, no_session};
+pub use self::target::without_password;
+use self::target::{Environment, Target};
 use self::write::Writing;
 use super::{ADDED, Concerned, JobStop, Locked, MIGRATIONS, Monotonic, NAMES_VERSION, Row, Store, Table, Value};
 use crate::domain::user_name::folded;
@@ -64,9 +70,11 @@ const EXTRAS: [&str; MIGRATIONS.len()] = [
 /// A connection to a database.
 pub struct Postgres {
     runtime: Runtime,
-    config: Config,
+    target: Target,
     client: Option<Arc<Client>>,
     statements: HashMap<String, Statement>,
+    /// Of the session of `client`.
+    mark: SessionMark,
     /// Instead of the database's.
     clock: Option<Box<dyn Clock>>,
     /// It is not known yet whether this connection leads to the database that it led to before.
@@ -79,43 +87,8 @@ pub struct Postgres {
 
 impl std::fmt::Debug for Postgres {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Postgres").field("hosts", &self.config.get_hosts()).finish_non_exhaustive()
+        f.debug_struct("Postgres").field("hosts", &self.target.config.get_hosts()).finish_non_exhaustive()
     }
-}
-
-impl From<tokio_postgres::Error> for LedgerError {
-    fn from(error: tokio_postgres::Error) -> Self {
-        let Some(told) = error.as_db_error() else {
-            return Self::Unavailable(format!("PostgreSQL does not answer: {}", chain(&error)));
-        };
-        let text = format!("PostgreSQL says: {}", told.message());
-        let code = told.code();
-        if [SqlState::T_R_SERIALIZATION_FAILURE, SqlState::T_R_DEADLOCK_DETECTED, SqlState::UNIQUE_VIOLATION]
-            .contains(code)
-        {
-            return Self::Conflict(text);
-        }
-        match code.code().get(..2) {
-            // No room, no memory, too many connections; timeouts and shutdowns; connections.
-            Some("53" | "57" | "08" | "55" | "58") => Self::Unavailable(text),
-            // No such user, password or database; no right.
-            Some("28" | "3D") => Self::Refused(text),
-            Some("42") if *code == SqlState::INSUFFICIENT_PRIVILEGE => Self::Refused(text),
-            Some("25") if *code == SqlState::READ_ONLY_SQL_TRANSACTION => Self::Unavailable(text),
-            _ => Self::Broken(text),
-        }
-    }
-}
-
-/// An error with all that stands behind it.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
-    text
 }
 
 impl ToSql for Value {
@@ -166,33 +139,42 @@ impl Postgres {
     /// Connects, and makes or brings forward the tables. `clock` stands for the database's where one is given.
     ///
     /// # Errors
-    /// Where the URL is none, the database does not answer, or its tables are of a newer version.
+    /// Where the location cannot be understood, the database does not answer or is behind a pooler that breaks sessions, or its
+    /// tables are of a newer version.
     pub fn open(url: &str, clock: Option<Box<dyn Clock>>) -> Result<Self, LedgerError> {
-        // The URL may hold a password, and is not shown.
-        let mut config: Config = url.parse().map_err(|error: tokio_postgres::Error| {
-            LedgerError::Refused(format!("this is no URL of a PostgreSQL database: {}", chain(&error)))
-        })?;
-        config.connect_timeout(CONNECT_MAX).application_name("jobmeter");
+        let mut target = Target::new(url, &Environment::of_process())?;
+        target.config.connect_timeout(CONNECT_MAX).application_name("jobmeter");
         let runtime = Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(|error| LedgerError::Unavailable(format!("no event loop can be made: {error}")))?;
         let (client, statements, is_new) = (None, HashMap::new(), true);
         let (owners, writing) = (Owners::default(), Vec::new());
-        let mut postgres = Self { runtime, config, client, statements, clock, is_new, owners, writing };
-        postgres.connected()?;
+        let mark = SessionMark::new();
+        let mut postgres = Self { runtime, target, client, statements, mark, clock, is_new, owners, writing };
+        postgres.refuse_without_sessions()?;
         postgres.migrate()?;
         Ok(postgres)
+    }
+
+    /// Refuses a pooler that would break sessions.
+    fn refuse_without_sessions(&mut self) -> Result<(), LedgerError> {
+        self.connected()?;
+        let Some(client) = self.client.clone() else { return Ok(()) };
+        let is_shared = session::is_shared(&client, &self.mark, &self.target);
+        if self.runtime.block_on(is_shared) { Err(no_session()) } else { Ok(()) }
     }
 
     /// The connection, made anew where it was lost.
     fn connected(&mut self) -> Result<&Client, LedgerError> {
         if self.client.as_ref().is_none_or(|client| client.is_closed()) {
             self.statements.clear();
-            let client = self.runtime.block_on(connect(&self.config))?;
+            let client = self.runtime.block_on(tls::connect(&self.target))?;
+            self.mark = SessionMark::new();
             let settings = "SET lock_timeout = '10s'; SET statement_timeout = '60s'; SET jobmeter.revises = 'on'; \
                  SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'";
-            self.runtime.block_on(client.batch_execute(settings))?;
+            let settings = format!("{settings}; {}", self.mark.set());
+            self.runtime.block_on(client.batch_execute(&settings))?;
             self.client = Some(Arc::new(client));
             self.is_new = true;
             self.owners = Owners::default();
@@ -266,9 +248,11 @@ impl Postgres {
         Ok(statement)
     }
 
-    /// One question for the begin and the time; on a connection that was closed while it was idle, again on a new one.
+    /// One question for the begin, the time and whether the session is ours; on a connection that was closed while it was idle,
+    /// again on a new one.
     fn begin_by(&mut self, begin: &str) -> Result<i64, LedgerError> {
-        let sql = format!("{begin}; SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS BIGINT)");
+        let time = "CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS BIGINT)";
+        let sql = format!("{begin}; SELECT {time}, {}", SessionMark::ASKED);
         self.connected()?;
         let mut answer = self.simple(&sql);
         if answer.is_err() && self.client.as_ref().is_none_or(|client| client.is_closed()) {
@@ -276,43 +260,27 @@ impl Postgres {
             answer = self.simple(&sql);
         }
         let answer = answer?;
+        let row = answer.iter().find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => Some(row),
+            _ => None,
+        });
+        if !row.is_some_and(|row| self.mark.is(row.get(1))) {
+            self.client = None;
+            return Err(no_session());
+        }
         if let Some(clock) = &self.clock {
             return Ok(clock.realtime_us());
         }
-        let time = answer.iter().find_map(|message| match message {
-            tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0)?.parse().ok(),
-            _ => None,
-        });
+        let time = row.and_then(|row| row.get(0)?.parse().ok());
         time.ok_or_else(|| LedgerError::Broken("PostgreSQL does not tell the time".to_owned()))
     }
 
-    fn simple(&self, sql: &str) -> Result<Vec<tokio_postgres::SimpleQueryMessage>, LedgerError> {
+    fn simple(&self, sql: &str) -> Result<Vec<SimpleQueryMessage>, LedgerError> {
         let Some(client) = &self.client else {
             return Err(LedgerError::Unavailable("there is no connection".to_owned()));
         };
         Ok(self.runtime.block_on(client.simple_query(sql))?)
     }
-}
-
-async fn connect(config: &Config) -> Result<Client, LedgerError> {
-    let wants_tls = config.get_ssl_mode() != tokio_postgres::config::SslMode::Disable;
-    let is_local = config.get_hosts().iter().all(|host| matches!(host, tokio_postgres::config::Host::Unix(_)));
-    if !wants_tls || is_local {
-        let (client, connection) = config.connect(NoTls).await?;
-        tokio::spawn(async move { connection.await.ok() });
-        return Ok(client);
-    }
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
-    let tls = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| LedgerError::Refused(format!("TLS cannot be used: {error}")))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let (client, connection) = config.connect(tokio_postgres_rustls::MakeRustlsConnect::new(tls)).await?;
-    tokio::spawn(async move { connection.await.ok() });
-    Ok(client)
 }
 
 impl Store for Postgres {

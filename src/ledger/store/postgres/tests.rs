@@ -59,6 +59,19 @@ fn what_is_written_by_hand_counts() {
     world.check();
 }
 
+/// As behind a pooler that lends another connection of the server's for each transaction: nothing is written by settings that
+/// are not ours, and the next connection is asked anew.
+#[test]
+fn a_transaction_in_another_session_is_refused() {
+    let (_place, url) = new_database();
+    let mut store = Postgres::open(&url, None).unwrap();
+    store.batch("SET jobmeter.session = 'of somebody else'").unwrap();
+    let error = store.begin().unwrap_err();
+    assert!(matches!(&error, LedgerError::Refused(why) if why.contains("pool_mode=session")), "{error}");
+    store.begin().unwrap();
+    store.commit().unwrap();
+}
+
 /// Rows are sent as the tables have them, which a newer version may have changed while this one runs.
 #[test]
 fn a_column_that_a_newer_version_added_is_left_alone() {

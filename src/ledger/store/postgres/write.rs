@@ -5,7 +5,8 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::private::BytesMut;
 use tokio_postgres::types::{self, IsNull, ToSql, Type, to_sql_checked};
 
-use super::{Postgres, chain};
+use super::Postgres;
+use super::errors::chain;
 use crate::ledger::LedgerError;
 use crate::ledger::store::{Mode, Table, Value};
 

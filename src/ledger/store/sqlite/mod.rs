@@ -8,12 +8,14 @@ mod backup;
 mod network;
 mod open;
 mod upgrade;
+mod whole;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-pub use self::backup::{backup, restore};
+pub use self::backup::{Restoring, backup, restore};
+pub use self::whole::{identity, is_missing};
 use super::{Concerned, JobStop, Locked, Mode, Monotonic, Row, Store, StoreLedger, Table, Value};
 use crate::ledger::{Interrupter, LedgerError};
 use crate::sys::clock::Clock;
@@ -28,6 +30,8 @@ const CACHE_OF_SERVICE_KIB: i64 = 16 * 1024;
 /// own, of some 10 000, and the more of the log is copied at once, the more often a page is copied once for several
 /// reports; but all wait for that, 40 ms here.
 const LOG_OF_SERVICE_PAGES: i64 = 8_000;
+/// What of a log stays on the disk that somebody who read for long had made longer.
+const LOG_OF_SERVICE_MAX_BYTES: i64 = LOG_OF_SERVICE_PAGES * 4_096;
 
 /// File systems write times down in steps of 10 ms at most.
 const TICK_MAX: Duration = Duration::from_millis(20);
@@ -36,7 +40,10 @@ const TICK_MAX: Duration = Duration::from_millis(20);
 pub struct Sqlite {
     db: Connection,
     path: PathBuf,
-    inode: u64,
+    /// Which file it is; of what is in memory, none.
+    identity: Option<(u64, u64)>,
+    /// It is a service's, which leaves everything in the file.
+    leaves_whole: bool,
     clock: Box<dyn Clock>,
     /// By the addresses of tables.
     statements: HashMap<usize, String>,
@@ -65,8 +72,8 @@ impl StoreLedger<Sqlite> {
     }
 }
 
-fn inode(path: &Path) -> Option<u64> {
-    std::fs::metadata(path).ok().map(|meta| std::os::unix::fs::MetadataExt::ino(&meta))
+fn gone(path: &Path) -> LedgerError {
+    LedgerError::Unavailable(format!("{}: the file was removed or replaced while it was in use", path.display()))
 }
 
 /// How long the log is, and when it and the file were written to: each commit changes one of these.
@@ -141,36 +148,54 @@ impl Sqlite {
     /// As there.
     pub fn open(path: &Path, clock: Box<dyn Clock>) -> Result<Self, LedgerError> {
         let db = open::open(path)?;
-        let inode = inode(path).unwrap_or(0);
-        Ok(Self {
-            db,
-            path: path.to_owned(),
-            inode,
-            clock,
-            statements: HashMap::new(),
-            data_version: None,
-            written: None,
-        })
+        let identity = identity(path).ok_or_else(|| gone(path))?;
+        Ok(Self::of(db, path, Some(identity), clock))
     }
 
-    /// With room for the pages that a service needs again and again, and a longer log; a sidecar of a few MiB has none to
-    /// spare.
+    /// Opens the file where there is one.
+    ///
+    /// # Errors
+    /// As for [`Self::open`], and where there is none.
+    pub fn open_existing(path: &Path, clock: Box<dyn Clock>) -> Result<Self, LedgerError> {
+        if is_missing(path) {
+            let why = "there is no ledger yet: the first job makes it, or the first change of an operator";
+            return Err(LedgerError::Refused(format!("{}: {why}", path.display())));
+        }
+        Self::open(path, clock)
+    }
+
+    /// What there would be at a path before anything is written, in memory.
     ///
     /// # Errors
     /// Where SQLite refuses.
-    pub fn with_much_memory(self) -> Result<Self, LedgerError> {
+    pub fn empty(path: &Path, clock: Box<dyn Clock>) -> Result<Self, LedgerError> {
+        Ok(Self::of(open::in_memory()?, path, None, clock))
+    }
+
+    fn of(db: Connection, path: &Path, identity: Option<(u64, u64)>, clock: Box<dyn Clock>) -> Self {
+        let (path, statements) = (path.to_owned(), HashMap::new());
+        Self { db, path, identity, leaves_whole: false, clock, statements, data_version: None, written: None }
+    }
+
+    /// With room for the pages that a service needs again and again, and a longer log, of which it leaves nothing beside the
+    /// file; a sidecar of a few MiB has neither memory nor time to spare.
+    ///
+    /// # Errors
+    /// Where SQLite refuses.
+    pub fn with_much_memory(mut self) -> Result<Self, LedgerError> {
         self.told(self.db.pragma_update(None, "cache_size", -CACHE_OF_SERVICE_KIB))?;
         self.told(self.db.pragma_update(None, "wal_autocheckpoint", LOG_OF_SERVICE_PAGES))?;
+        self.told(self.db.pragma_update(None, "journal_size_limit", LOG_OF_SERVICE_MAX_BYTES))?;
+        self.leaves_whole = true;
         Ok(self)
     }
 
     /// SQLite would go on in a file that has been deleted or moved away, and what it acknowledged would be lost.
     fn is_there(&self) -> Result<(), LedgerError> {
-        if inode(&self.path) == Some(self.inode) {
+        if self.identity.is_none() || identity(&self.path) == self.identity {
             return Ok(());
         }
-        let path = self.path.display();
-        Err(LedgerError::Unavailable(format!("{path}: the file was removed or replaced while it was in use")))
+        Err(gone(&self.path))
     }
 
     fn begin_by(&self, sql: &str) -> Result<i64, LedgerError> {
@@ -196,6 +221,16 @@ impl Sqlite {
             rows.push(values.collect::<Result<Vec<_>, _>>().map(Row::new));
         }
         Ok(rows)
+    }
+}
+
+impl Drop for Sqlite {
+    fn drop(&mut self) {
+        // A log beside another file that has taken the place of this one is that one's. Where somebody else has the file
+        // open, or the disk is full, the log stays, and nothing is lost: the next who opens the file reads it.
+        if self.leaves_whole && self.is_there().is_ok() {
+            whole::leave_whole(&self.db).ok();
+        }
     }
 }
 

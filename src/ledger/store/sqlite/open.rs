@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 
-use super::{network, upgrade};
+use super::{network, upgrade, whole};
 use crate::domain::user_name::folded;
 use crate::ledger::LedgerError;
 use crate::ledger::store::{ADDED, MIGRATIONS, NAMES_VERSION};
@@ -30,6 +30,8 @@ const TRIGGERS: &str = "
 /// Many processes share the file; each holds it for a commit of some milliseconds.
 const BUSY_MAX: Duration = Duration::from_secs(10);
 const BUSY_LOOK: Duration = Duration::from_millis(1);
+/// What of a log stays on the disk that somebody who read for long had made longer: as much as SQLite lets come together.
+const LOG_MAX_BYTES: i64 = 4 << 20;
 /// So many statements stay prepared; a group of reports has some twenty, and SQLite's cache of 16 would lose each of them
 /// before it is asked for again.
 const STATEMENTS_MAX: usize = 64;
@@ -86,20 +88,39 @@ pub(super) fn open(path: &Path) -> Result<Connection, LedgerError> {
     make_directory(parent)
         .map_err(|error| LedgerError::Refused(format!("cannot make the directory {}: {error}", parent.display())))?;
     network::refuse(parent)?;
+    whole::refuse_incomplete(path).map_err(|error| with_path(path, error))?;
+    make_for_its_user_alone(path)?;
     if is_root {
-        let mut new = std::fs::OpenOptions::new();
-        // Command lines of everybody are in it. One that is there stays as it is.
-        new.write(true).create_new(true).mode(0o600).open(path).map(drop).ok();
         return open_with(&trust::resolve(path).map_err(led_elsewhere)?, OpenFlags::SQLITE_OPEN_NOFOLLOW);
     }
     open_with(path, OpenFlags::empty())
 }
 
+/// Makes an empty file, of which SQLite makes a ledger. Command lines of everybody are in it. One that is there stays as it is.
+///
+/// # Errors
+/// Where it cannot be made, but for what SQLite says itself when it opens the file.
+pub(super) fn make_for_its_user_alone(path: &Path) -> Result<(), LedgerError> {
+    let made = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    match made {
+        Err(error) if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
+            Err(LedgerError::Unavailable(format!("{}: {error}", path.display())))
+        }
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
 fn open_with(path: &Path, more: OpenFlags) -> Result<Connection, LedgerError> {
     let flags =
         more | OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let prepared = Connection::open_with_flags(path, flags).map_err(LedgerError::from).and_then(prepare);
+    let opened = Connection::open_with_flags(path, flags).map_err(LedgerError::from);
+    let prepared = opened.and_then(prepare).and_then(|mut db| whole::record(&mut db, path).map(|()| db));
     prepared.map_err(|error| with_path(path, error))
+}
+
+/// A ledger that nobody else sees, and that ends with the connection.
+pub(super) fn in_memory() -> Result<Connection, LedgerError> {
+    prepare(Connection::open_in_memory()?)
 }
 
 /// The default place is made with its parents, for its user alone.
@@ -128,6 +149,7 @@ fn prepare(mut db: Connection) -> Result<Connection, LedgerError> {
     write_ahead(&db)?;
     db.pragma_update(None, "synchronous", "FULL")?;
     db.pragma_update(None, "cache_size", -512)?;
+    db.pragma_update(None, "journal_size_limit", LOG_MAX_BYTES)?;
     db.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
     // With what is bound now and then another plan, a statement would be compiled anew each time.
     db.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;

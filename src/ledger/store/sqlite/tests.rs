@@ -2,6 +2,7 @@
 
 #![allow(clippy::pedantic, reason = "a test, not an interface")]
 
+mod files;
 mod restores;
 #[path = "../suite/mod.rs"]
 mod suite;

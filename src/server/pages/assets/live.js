@@ -14,7 +14,7 @@ const user = bar?.dataset.watch;
 // The stream is shared by all pages of the browser (see stream.js).
 let worker = null;
 try {
-  worker = user ? new SharedWorker("/assets/stream.js") : null;
+  worker = user ? new SharedWorker(new URL("stream.js", document.currentScript.src)) : null;
 } catch { /* This browser has none: the page asks. */ }
 
 let isDue = false;

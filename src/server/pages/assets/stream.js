@@ -24,7 +24,8 @@ function leave(page, but) {
 }
 
 function opened(user) {
-  const source = new EventSource("/api/v1/events?user=" + encodeURIComponent(user));
+  // The service may stand below a path of its host, as this script does.
+  const source = new EventSource(new URL("../api/v1/events?user=" + encodeURIComponent(user), location.href));
   const pages = new Set();
   const tell = (word) => pages.forEach((page) => page.postMessage(word));
   source.addEventListener("account", () => tell("changed"));

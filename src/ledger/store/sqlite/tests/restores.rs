@@ -29,7 +29,11 @@ impl World {
     }
 
     fn restore(&self) {
-        restore(&self.path("l.db"), &self.path("copy.db"), "op", "w", Box::new(self.clock.clone())).unwrap();
+        self.restore_by(Restoring::default()).unwrap();
+    }
+
+    fn restore_by(&self, how: Restoring) -> Result<Option<PathBuf>, LedgerError> {
+        restore(&self.path("l.db"), &self.path("copy.db"), how, ("op", "w"), Box::new(self.clock.clone()))
     }
 
     fn reopen(&mut self, request: &OpenRequest, lease: &Lease) {
