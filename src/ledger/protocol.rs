@@ -12,7 +12,6 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::attempt_secret::AttemptSecret;
-use crate::domain::capacity::Speed;
 use crate::domain::rating::{Price, RateCard};
 use crate::domain::units::Nanocredits;
 use crate::domain::usage::Usage;
@@ -109,14 +108,6 @@ pub struct Pace {
     pub gpus_ppm: u64,
     /// Tick plus time to stop, in µs.
     pub stop_us: u64,
-}
-
-impl Pace {
-    /// What it can use.
-    #[must_use]
-    pub const fn speed(&self) -> Speed {
-        Speed { cpus_ppm: self.cpus_ppm, gpus_ppm: self.gpus_ppm }
-    }
 }
 
 impl Resources {

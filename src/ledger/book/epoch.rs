@@ -151,7 +151,7 @@ impl Books<'_> {
         attempt.started_us = started_us.min(self.now_us);
         // Where the clock was set back since the copy was made, nobody knows how long it has run.
         let is_known = started_us <= self.now_us;
-        attempt.capacity = is_known.then(|| Capacity::since(started_us, self.now_us, attempt.pace.speed()));
+        attempt.capacity = is_known.then(|| Capacity::since(started_us, self.now_us, attempt.pace.cpus_ppm));
         attempt.period = self.period_of_resumed(account, resume.period)?;
         self.obeys(&mut attempt, account, resume.ceiling_version, resume.ceiling)?;
         self.opened(request, attempt, account, "forgotten by a restore, and opened again", true)

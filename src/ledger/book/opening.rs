@@ -157,7 +157,6 @@ impl Books<'_> {
     }
 
     pub(super) fn new_attempt(&self, request: &OpenRequest, account: &Account, rates: RateCard) -> Attempt {
-        let pace = request.resources.pace(&rates);
         Attempt {
             id: request.identity.attempt,
             job: request.identity.job.clone(),
@@ -166,8 +165,8 @@ impl Books<'_> {
             period: account.period,
             started_us: self.now_us,
             lease_until_us: self.now_us,
-            pace,
-            capacity: Some(Capacity::since(self.now_us, self.now_us, pace.speed())),
+            pace: request.resources.pace(&rates),
+            capacity: Some(Capacity::since(self.now_us, self.now_us, request.resources.cpus_ppm)),
             rates,
             rate_since_us: self.now_us,
             secret: request.secret.as_ref().map(AttemptSecret::hash),

@@ -43,8 +43,8 @@ pub(super) fn virtual_time(row: &mut Row) -> Result<VirtualTime, LedgerError> {
 }
 
 pub(super) fn capacity(row: &mut Row) -> Result<Option<Capacity>, LedgerError> {
-    let [cpu_us, gpu_us, alive_us, heard_us] = [row.maybe_int()?, row.maybe_int()?, row.maybe_int()?, row.maybe_int()?];
+    let (cpu_us, alive_us, heard_us) = (row.maybe_int()?, row.maybe_int()?, row.maybe_int()?);
     let count = |us: Option<i64>| us.and_then(|us| u64::try_from(us).ok());
-    let known = count(cpu_us).zip(count(gpu_us)).zip(count(alive_us)).zip(heard_us);
-    Ok(known.map(|(((cpu_us, gpu_us), alive_us), heard_us)| Capacity { cpu_us, gpu_us, alive_us, heard_us }))
+    let known = count(cpu_us).zip(count(alive_us)).zip(heard_us);
+    Ok(known.map(|((cpu_us, alive_us), heard_us)| Capacity { cpu_us, alive_us, heard_us }))
 }

@@ -11,7 +11,5 @@ UPDATE account SET turnover = (SELECT CASE WHEN steps < 4398046511104 THEN steps
          UNION ALL SELECT overshoot / 262144 + 1 FROM attempt a WHERE a.owner = account.owner AND overshoot > 0
          UNION ALL SELECT tokens_overshoot / 262144 + 1 FROM job j WHERE j.owner = account.owner AND tokens_overshoot > 0
         ) AS used) AS summed);
--- GPU time that an attempt's declared GPUs can have done, times their weights. NULL where nobody knows.
-ALTER TABLE attempt ADD COLUMN could_gpu_us BIGINT;
 -- Counts up with each stop of a job and each suspension of an account, so that one look tells many sidecars that nothing was stopped.
 CREATE TABLE stop_count (one BIGINT PRIMARY KEY, count BIGINT NOT NULL) /* by key */;

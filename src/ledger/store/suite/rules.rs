@@ -88,35 +88,6 @@ fn usage_is_bounded_by_what_the_resources_can_do_in_the_time() {
     assert_eq!(entries[0].kind, "unbelieved");
 }
 
-/// More devices than were declared are not believed to have run beside each other.
-#[test]
-fn gpu_time_is_bounded_by_the_devices_that_were_declared() {
-    let mut world = World::with_limit("5");
-    let mut request = World::request("j", None);
-    request.resources.gpu_models = [("NVIDIA H200".to_owned(), 2)].into();
-    let OpenAnswer::Opened { lease, .. } = world.ledger.open(&request).unwrap() else { panic!() };
-    let attempt = request.identity.attempt;
-    world.pass_s(16);
-    let busy = Microseconds(16_000_000);
-    let gpu =
-        crate::domain::usage::GpuUsage { model: "NVIDIA H200".into(), busy_seconds: busy, allocated_seconds: busy };
-    let gpus = (0..8).map(|number| (format!("GPU-{number}"), gpu.clone())).collect();
-    world.finish(attempt, &Usage { gpus, ..Usage::default() }, lease.period);
-    // 16 s of two devices, a sixteenth more, and ten seconds of both.
-    let rates = RateCard::default();
-    let believed_s = 32 + 2 + 20;
-    assert_eq!(world.job("j").charged.total.0, believed_s * rates.gpu_per_second.0);
-    let View::Entries(entries) = world.ledger.read(&Query::Entries { user: "u".into(), count_max: 1 }).unwrap() else {
-        panic!()
-    };
-    assert!(
-        entries[0].kind == "unbelieved" && entries[0].why.contains("128.000000 s of GPU time"),
-        "{}",
-        entries[0].why
-    );
-    world.check();
-}
-
 /// What was taken in can be read and verified for ever, however dear it is; what could not be is refused, and changes nothing.
 #[test]
 fn absurd_usages_break_no_sum() {
