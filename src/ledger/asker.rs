@@ -40,6 +40,12 @@ impl Asker {
         self.reaches(owner, principal) || (self.reach == Reach::Principal && principal.is_empty())
     }
 
+    /// Whether they may say an attempt's last word: its spool may be flushed by a key of another principal, with the secret that it has.
+    #[must_use]
+    pub fn may_finish(&self, owner: &str, principal: &str, knows_secret: bool) -> bool {
+        self.may_go_on_with(owner, principal) || (self.reach == Reach::Principal && knows_secret)
+    }
+
     /// Whether they may open attempts for this account.
     #[must_use]
     pub fn may_open_for(&self, owner: &str) -> bool {
@@ -66,6 +72,9 @@ mod tests {
             assert_eq!(all, [own, others, of_before, bobs], "{asker:?}");
             assert!(asker.may_go_on_with("ann", ""), "{asker:?}");
             assert_eq!(asker.may_go_on_with("ann", "node-2"), others, "{asker:?}");
+            // A spool's secret is no more than a node's own key may have: nobody of another account has it.
+            assert_eq!(asker.may_finish("bob", "node-2", true), !matches!(asker.reach, Reach::Owner(_)), "{asker:?}");
+            assert_eq!(asker.may_finish("ann", "node-2", false), others, "{asker:?}");
             assert_eq!(asker.may_open_for("bob"), !matches!(asker.reach, Reach::Owner(_)), "{asker:?}");
         }
     }

@@ -279,7 +279,7 @@ async fn create_key(State(app): State<Arc<App>>, caller: Caller, body: Bytes) ->
 pub(super) async fn make_key(app: &App, caller: &Caller, key: views::NewKey) -> Result<Secret, Problem> {
     bounds::name("name", &key.name)?;
     key.user.as_deref().map_or(Ok(()), |user| bounds::name("user", user))?;
-    key.principal.as_deref().map_or(Ok(()), |principal| bounds::name("principal", principal))?;
+    key.principal.as_deref().map_or(Ok(()), bounds::principal)?;
     key.expires_at.map_or(Ok(()), |at_s| bounds::at("expiresAt", at_s))?;
     let secret = Secret::new();
     let (id, hash) = (secret.id().to_owned(), secret.hash());

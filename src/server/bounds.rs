@@ -13,6 +13,7 @@ use crate::ledger::views::RESERVED_MAX_MS;
 
 /// No name, reason or key is longer, in bytes.
 const TEXT_MAX_BYTES: usize = 1_024;
+const PRINCIPAL_MAX_BYTES: usize = 256;
 const LABELS_MAX: usize = 64;
 const COMMAND_MAX_BYTES: usize = 16 * 1_024;
 const RECEIPT_MAX_BYTES: usize = 256 * 1_024;
@@ -55,6 +56,12 @@ pub(super) fn name(what: &str, text: &str) -> Checked {
         "without characters that cannot be seen",
     )?;
     self::text(what, text)
+}
+
+/// Of keys. Indices hold it beside a user and a job.
+pub(super) fn principal(principal: &str) -> Checked {
+    within(principal.len() <= PRINCIPAL_MAX_BYTES, "principal", "256 bytes at most")?;
+    name("principal", principal)
 }
 
 /// An amount that people give.

@@ -14,6 +14,9 @@ use crate::ledger::asker::Reach;
 use crate::ledger::job_name::{JobKey, JobName};
 use crate::ledger::views::{Change, ChangeAnswer, NewKey};
 
+/// PostgreSQL's index holds 2 700.
+const KEY_KEPT_MAX_BYTES: usize = 1_024;
+
 /// Whose a key of a repeat is. Each has keys of its own: what another one's were used for is told to nobody.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Once<'a> {
@@ -31,7 +34,9 @@ impl Once<'_> {
             Self::OfAccount(owner) => vec![owner, key],
             Self::OfJob(JobKey { owner, principal, id }) => vec![owner, principal, id, key],
         };
-        Value::from(parts).to_string()
+        let text = Value::from(parts).to_string();
+        // An index takes no text of any length. A digest begins as no list does.
+        if text.len() <= KEY_KEPT_MAX_BYTES { text } else { format!("sha256:{}", crate::ledger::keys::hash_of(&text)) }
     }
 
     /// Whether a change of before, which stands under its key alone, was one of this account or job.

@@ -10,9 +10,10 @@ use super::{Books, Outcome, ms_to_us};
 use crate::domain::book::{Part, UNLIMITED, sum};
 use crate::domain::lease::{self, Ask, LEASE_MS, Sized, WAIT_MS};
 use crate::domain::rating::Price;
-use crate::domain::units::{Microseconds, Nanocredits};
+use crate::domain::units::Nanocredits;
 use crate::domain::usage::Usage;
 use crate::ledger::LedgerError;
+use crate::ledger::attempt_secret::AttemptSecret;
 use crate::ledger::protocol::{
     ClosedPeriod, Decision, Finish, FinishAnswer, Lease, NextPeriod, Reason, Report, ReportAnswer, StopReason,
 };
@@ -45,6 +46,16 @@ impl Books<'_> {
         found.ok_or_else(|| super::epoch::never_opened(id))
     }
 
+    /// The same for its last word.
+    fn attempt_to_finish(&mut self, finish: &Finish) -> Result<Attempt, LedgerError> {
+        let shown = finish.secret.as_ref().map(AttemptSecret::hash);
+        let found = self.shelf.attempt(finish.attempt)?.filter(|attempt| {
+            let knows_secret = shown.is_some() && attempt.secret == shown;
+            self.asker.may_finish(&attempt.owner, &attempt.principal, knows_secret)
+        });
+        found.ok_or_else(|| super::epoch::never_opened(finish.attempt))
+    }
+
     /// Charges and renews.
     pub(super) fn report(&mut self, report: &Report) -> Result<Outcome, LedgerError> {
         let mut attempt = self.attempt_to_go_on_with(report.attempt)?;
@@ -62,7 +73,6 @@ impl Books<'_> {
             let pace = report.resources.pace(&attempt.rates);
             // By the faster of both: nobody knows when it became another.
             attempt.pace.cpus_ppm = attempt.pace.cpus_ppm.max(pace.cpus_ppm);
-            attempt.pace.gpus_ppm = attempt.pace.gpus_ppm.max(pace.gpus_ppm);
             attempt.grow(self.now_us);
             attempt.pace = pace;
             confirm(&mut attempt, report.ceiling_version);
@@ -308,7 +318,7 @@ impl Books<'_> {
 
     /// Charges the final usage and releases every hold.
     pub(super) fn finish(&mut self, finish: &Finish) -> Result<FinishAnswer, LedgerError> {
-        let mut attempt = self.attempt_to_go_on_with(finish.attempt)?;
+        let mut attempt = self.attempt_to_finish(finish)?;
         attempt.hear(finish.secret.as_ref())?;
         let account = self.account_of(&attempt, finish.period)?;
         let again = attempt.ended_us.is_some();
@@ -329,17 +339,10 @@ impl Books<'_> {
 
     /// What its resources cannot have done is charged to nobody, and said.
     fn note_unbelieved(&mut self, attempt: &Attempt, account: &Account, said: &Usage) {
-        let gpu = |usage: &Usage| {
-            usage.gpus.values().map(|gpu| u128::from(gpu.busy_seconds.max(gpu.allocated_seconds).0)).sum()
-        };
-        let told = |us: u128| Microseconds(u64::try_from(us).unwrap_or(u64::MAX));
-        let (of_gpus, of_usage): (u128, u128) = (gpu(said), gpu(&attempt.usage));
-        let of_cpus = (said.cpu_used_seconds, attempt.usage.cpu_used_seconds);
-        for (what, said, believed) in [("CPU", of_cpus.0, of_cpus.1), ("GPU", told(of_gpus), told(of_usage))] {
-            if said > believed {
-                let why = format!("it said {said} s of {what} time, and its resources can have used {believed} s");
-                self.note("unbelieved", account, attempt, "ledger", &why);
-            }
+        let (said, believed) = (said.cpu_used_seconds, attempt.usage.cpu_used_seconds);
+        if said > believed {
+            let why = format!("it said {said} s of CPU time, and its resources can have used {believed} s");
+            self.note("unbelieved", account, attempt, "ledger", &why);
         }
     }
 

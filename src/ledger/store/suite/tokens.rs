@@ -136,3 +136,20 @@ fn what_is_charged_is_charged_to_the_job_of_that_very_id() {
     assert!(matches!(world.change(stop), Err(LedgerError::Missing(_))));
     assert_eq!(world.job("job-1").tokens, 0);
 }
+
+/// As long as names, ids and keys may be, a repeat is one.
+#[test]
+fn a_key_of_any_length_makes_a_repeat_harmless() {
+    let mut world = World::new();
+    let (long, key) = ("é".repeat(512), "k".repeat(1_024));
+    let mut request = World::request(&long, None);
+    request.identity.user = "u".repeat(1_024);
+    world.ledger.open(&request).unwrap();
+    let charge = |world: &mut World, count: u64| {
+        let job = crate::ledger::job_name::JobName { id: long.clone(), user: None, principal: None };
+        world.change(Change::ChargeTokens { job, count, by: "t".into(), key: key.clone() })
+    };
+    assert!(!charge(&mut world, 1).unwrap().again);
+    assert!(charge(&mut world, 1).unwrap().again);
+    assert!(matches!(charge(&mut world, 2), Err(LedgerError::Refused(_))));
+}
