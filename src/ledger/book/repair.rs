@@ -67,8 +67,8 @@ impl Books<'_> {
     /// has again all that it gives, for when it comes.
     fn booked_ahead(&mut self, account: &Account) -> Result<(Nanocredits, Nanocredits), LedgerError> {
         let owner = account.owner.as_str();
-        let (unused, owed) = self.shelf.booked_ahead(owner, account.ends)?;
-        let mut gained = unused.less(self.passed_unused(account)?)?.at_least_zero();
+        let booked = self.shelf.booked_ahead(owner, account.ends)?;
+        let mut gained = booked.unused.less(self.passed_unused(account)?)?.at_least_zero();
         let ahead: BTreeSet<_> = self.shelf.spans(owner, account.ends, i64::MAX)?.into_iter().collect();
         for (start, _) in ahead {
             let period = self.period(owner, start)?;
@@ -83,7 +83,8 @@ impl Books<'_> {
             let entry = self.of_account("adjust", account, "ledger", "given for a period that has not come");
             self.shelf.append(Entry { period: start, source: Source::ALLOWANCE.0, amount: used, ..entry });
         }
-        Ok((gained, owed))
+        // What an operator has revoked meanwhile is taken back already.
+        Ok((gained.less(booked.revoked)?.at_least_zero(), booked.owed))
     }
 
     /// What periods gave that have passed unused before the account's.

@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use super::parts::{capacity, price, read_ceilings, read_holds, virtual_time};
 use super::table::{ACCOUNT, ATTEMPT, GRANT, JOB, KEY, PERIOD, RESERVATION};
-pub(crate) use super::usage::booked_ahead;
+pub(crate) use super::usage::{Ahead, booked_ahead};
 use super::{Row, Store, Table, Value};
 use crate::domain::book::Source;
 use crate::domain::rating::RateCard;

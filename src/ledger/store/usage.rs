@@ -83,20 +83,28 @@ fn too_much(row: &UsageRow) -> LedgerError {
     ))
 }
 
-/// Of an account in periods that begin at `from_s` or later, since it was repaired last: what those that passed unused have given, and
-/// the debt that was made in them.
-pub(crate) fn booked_ahead(
-    store: &mut dyn Store,
-    owner: &str,
-    from_s: i64,
-) -> Result<(Nanocredits, Nanocredits), LedgerError> {
+/// What was booked of an account in periods that have not come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Ahead {
+    /// What those that passed unused have given.
+    pub(crate) unused: Nanocredits,
+    /// What was revoked of what is carried over.
+    pub(crate) revoked: Nanocredits,
+    /// The debt that was made in them.
+    pub(crate) owed: Nanocredits,
+}
+
+/// In periods that begin at `from_s` or later, since it was repaired last.
+pub(crate) fn booked_ahead(store: &mut dyn Store, owner: &str, from_s: i64) -> Result<Ahead, LedgerError> {
     let sql = "SELECT CAST(coalesce(sum(CASE WHEN kind = 'unused' THEN amount END), 0) AS BIGINT), \
+               CAST(coalesce(sum(CASE WHEN kind = 'revoke' AND source IN (SELECT id FROM credit_grant g WHERE g.owner = $1 AND \
+               g.why = 'carried over') THEN amount END), 0) AS BIGINT), \
                CAST(coalesce(sum(CASE WHEN kind = 'debt' THEN amount WHEN kind = 'adjust' AND source = $3 AND amount < 0 THEN \
                -amount END), 0) AS BIGINT) FROM entry WHERE owner = $1 AND period >= $2 AND number > \
                (SELECT coalesce(max(number), 0) FROM entry WHERE owner = $1 AND kind = 'repair')";
-    let mut sums = (Nanocredits::ZERO, Nanocredits::ZERO);
+    let mut sums = Ahead::default();
     for mut row in store.query(sql, &[owner.into(), from_s.into(), Source::DEBT.0.into()])? {
-        sums = (row.nanocredits()?, row.nanocredits()?);
+        sums = Ahead { unused: row.nanocredits()?, revoked: row.nanocredits()?, owed: row.nanocredits()? };
     }
     Ok(sums)
 }

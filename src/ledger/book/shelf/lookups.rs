@@ -1,7 +1,6 @@
 //! What is looked up beside the rows: whose a name is, what was answered under a key, and what entries say.
 
 use super::{Shelf, load};
-use crate::domain::units::Nanocredits;
 use crate::domain::user_name::folded;
 use crate::ledger::LedgerError;
 
@@ -32,13 +31,13 @@ impl Shelf<'_> {
         self.once.push((key, body, answer));
     }
 
-    /// Of periods that begin at `from_s` or later, since the account was repaired last: what those that passed unused have given, and
-    /// the debt that was made in them. Of this transaction there is nothing: its clock is not ahead.
+    /// Of periods that begin at `from_s` or later, since the account was repaired last. Of this transaction there is nothing: its clock is
+    /// not ahead.
     pub(in crate::ledger::book) fn booked_ahead(
         &mut self,
         owner: &str,
         from_s: i64,
-    ) -> Result<(Nanocredits, Nanocredits), LedgerError> {
+    ) -> Result<load::Ahead, LedgerError> {
         load::booked_ahead(self.store, owner, from_s)
     }
 }

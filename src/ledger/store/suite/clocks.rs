@@ -67,7 +67,7 @@ fn a_clock_that_is_years_ahead_for_a_moment_moves_nobody() {
 #[test]
 fn an_operator_says_that_the_clock_is_right() {
     let (mut world, clock) = world();
-    ends(&mut world);
+    world.limit("5").unwrap();
     clock.jump_s(90 * DAY_S);
     assert!(world.ledger.read(&Query::Account { user: "u".into() }).is_err());
     let mut other = StoreLedger::new(another_store(&world.place, Box::new(clock.clone())));
@@ -220,5 +220,23 @@ fn a_limit_that_was_raised_ahead_of_time_is_no_fault() {
     let (user, period, by, why) = ("u".to_owned(), PeriodLength::Day, "t".to_owned(), String::new());
     let (limit, since) = (Some(Nanocredits(1_000_000_000)), Some(crate::ledger::views::LimitSince::Now));
     world.change(Change::SetLimit { user, limit, period, since, carry_over: None, by, why }).unwrap();
+    world.check();
+}
+
+/// Whoever sees the windfall revokes it first, and repairs the account then: it is taken back once.
+#[test]
+fn a_repair_takes_nothing_back_that_was_revoked() {
+    let (mut world, clock) = with_job();
+    let (by, why) = ("t".to_owned(), String::new());
+    let (limit, period) = (Some(Nanocredits(5_000_000_000)), PeriodLength::Day);
+    let (user, since, carry_over) = ("u".to_owned(), None, Some(true));
+    world.change(Change::SetLimit { user, limit, period, since, carry_over, by, why }).unwrap();
+    clock.go_ahead(&mut world, 3_650, |_| ());
+    let grant = world.account().grants[0].id;
+    let (by, why) = ("op".to_owned(), "w".to_owned());
+    world.change(Change::RevokeGrant { user: "u".into(), grant, by, why }).unwrap();
+    assert_eq!(repair(&mut world).debt, Nanocredits::ZERO);
+    clock.pass_s(DAY_S);
+    assert_eq!(world.account().left, Some(Nanocredits(5_000_000_000)));
     world.check();
 }
