@@ -17,21 +17,21 @@ const KEPT_MS: u64 = 55_000;
 /// to five times that, so that those of many jobs do not come back together.
 const PAUSE: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
-/// A service of before has no such question.
-const PAUSE_UNKNOWN: Duration = Duration::from_mins(5);
 
-/// Asks until the job is stopped, or until nobody wants to know: `is_wanted` is called after each answer, and `stopped` once.
+/// Asks until the job is stopped, or until nobody wants to know: `is_wanted` is called after each answer, and `stopped` once. `before` is
+/// what a service of before is asked.
 ///
 /// # Errors
 /// Where no thread can be started.
 pub(super) fn watch(
     mut ledger: Box<dyn Ledger>,
     attempt: Uuid,
+    before: Query,
     is_wanted: impl Fn() -> bool + Send + 'static,
     stopped: impl FnOnce() + Send + 'static,
 ) -> std::io::Result<()> {
     let asks = move || {
-        let query = Query::AttemptStop { attempt, wait_ms: KEPT_MS };
+        let mut query = Query::AttemptStop { attempt, wait_ms: KEPT_MS };
         let mut failed = 0;
         while is_wanted() {
             let asked_us = SystemClock.boottime_us();
@@ -40,7 +40,8 @@ pub(super) fn watch(
             failed = if answer.is_ok() { 0 } else { failed + 1 };
             match answer {
                 Ok(View::Stopped(true)) => return stopped(),
-                Err(LedgerError::Missing(_)) => std::thread::sleep(PAUSE_UNKNOWN),
+                // A service of before has no such question: it is asked the one that it knows, each second.
+                Err(LedgerError::Missing(_) | LedgerError::Refused(_)) if query != before => query = before.clone(),
                 Ok(_) if took.as_millis() * 2 > u128::from(KEPT_MS) => {}
                 Ok(_) | Err(_) => std::thread::sleep(pause_after(failed, Uuid::new_v4())),
             }

@@ -10,11 +10,10 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::Builder;
 use std::time::Duration;
 
-use uuid::Uuid;
-
 use super::origin::Origin;
+use crate::ledger::job_name::JobName;
 use crate::ledger::location::{Connect, Location};
-use crate::ledger::protocol::{Finish, FinishAnswer, OpenAnswer, OpenRequest, Report, ReportAnswer};
+use crate::ledger::protocol::{AttemptIdentity, Finish, FinishAnswer, OpenAnswer, OpenRequest, Report, ReportAnswer};
 use crate::ledger::relay::Kept;
 use crate::ledger::views::{Query, View};
 use crate::ledger::{Ledger, LedgerError};
@@ -151,6 +150,12 @@ impl Answering {
     }
 }
 
+/// Whether its job was stopped, by the job's id alone, as it was asked before principals.
+fn of_job(identity: &AttemptIdentity) -> Query {
+    let job = JobName { id: identity.job.clone(), user: None, principal: None };
+    Query::Stopped { job, first: None }
+}
+
 struct Line {
     location: Location,
     connect: Connect,
@@ -178,9 +183,14 @@ impl Line {
     }
 
     fn look(&mut self) {
-        let Some(attempt) = self.origin.as_ref().map(|origin| origin.identity.attempt) else { return };
+        let Some(identity) = self.origin.as_ref().map(|origin| &origin.identity) else { return };
+        let query = match &self.location {
+            // It may be one of before, which knows this question alone.
+            Location::Relay(..) => of_job(identity),
+            _ => Query::AttemptStop { attempt: identity.attempt, wait_ms: 0 },
+        };
         let sent_us = SystemClock.boottime_us();
-        let found = self.with_ledger(|ledger| ledger.read(&Query::AttemptStop { attempt, wait_ms: 0 }));
+        let found = self.with_ledger(|ledger| ledger.read(&query));
         self.look_at_us = Some(SystemClock.boottime_us().saturating_add(LOOK_US));
         if matches!(found, Ok(View::Stopped(true))) {
             self.look_at_us = None;
@@ -189,11 +199,13 @@ impl Line {
     }
 
     /// Once the attempt is open: a service keeps a question whether its job was stopped, of others it is asked again and again.
-    fn watch_stops(&mut self, attempt: Uuid) {
+    fn watch_stops(&mut self, identity: &AttemptIdentity) {
         let second = self.ledger.as_ref().and_then(|ledger| ledger.second_line());
         let answering = self.answering.clone();
         let told = move || _ = answering.answer(SystemClock.boottime_us(), Answer::Stopped);
-        let is_watched = second.is_some_and(|ledger| super::stops::watch(ledger, attempt, || true, told).is_ok());
+        let is_watched = second.is_some_and(|ledger| {
+            super::stops::watch(ledger, identity.attempt, of_job(identity), || true, told).is_ok()
+        });
         self.look_at_us = (!is_watched).then(|| SystemClock.boottime_us().saturating_add(LOOK_US));
     }
 
@@ -227,9 +239,9 @@ impl Line {
         if let OpenAnswer::Opened { rates, .. } = &answer {
             let OpenRequest { identity, resources, limit, secret, .. } = request;
             let (rates_version, started_at_us) = (rates.version, self.started_at_us);
-            let attempt = identity.attempt;
+            let opened = identity.clone();
             self.origin = Some(Origin { identity, resources, limit, secret, rates_version, started_at_us });
-            self.watch_stops(attempt);
+            self.watch_stops(&opened);
         }
         Ok(answer)
     }

@@ -64,15 +64,15 @@ impl Stops {
 
     /// Tells those whose job was stopped, if anything was since the count that was `seen`.
     async fn tell(&self, books: &Arc<Sessions>, seen: &mut Option<i64>) -> Result<(), LedgerError> {
-        let asked = self.asked();
-        if asked.is_empty() {
+        if self.asked().is_empty() {
             return Ok(());
         }
-        // Read before the attempts are: what is stopped in between is looked for again.
+        // Read before it is known who asks, and before the attempts are: what is stopped in between is looked for again.
         let count = books.with(StoreLedger::stop_count).await?;
         if seen.replace(count) == Some(count) {
             return Ok(());
         }
+        let asked = self.asked();
         for attempts in asked.chunks(LOOKED_AT_MAX).map(<[Uuid]>::to_vec) {
             let looked = books.with(move |ledger| ledger.attempt_stops(&attempts)).await;
             let stops = looked.inspect_err(|_| *seen = None)?;

@@ -111,15 +111,15 @@ def say(*lines):
 
 def begin_a_session():
     secret = "jm_" + "0" * 12 + "_" + "0" * 64
-    return "refused" in say({"begin": {"version": 2, "nonce": "n", "secret": secret}})
+    return "refused" in say({"begin": {"version": 1, "nonce": "n", "secret": secret}})
 
 
 def guess_the_session():
-    return "refused" in say({"resume": {"version": 2, "nonce": "n", "session": str(uuid.uuid4())}})
+    return "refused" in say({"resume": {"version": 1, "nonce": "n", "session": str(uuid.uuid4())}})
 
 
 def prove_by_nothing():
-    return "welcome" not in say({"resume": {"version": 2, "nonce": "n", "session": str(uuid.UUID(int=0))}}, {"prove": {"proof": "0" * 64}})
+    return "welcome" not in say({"resume": {"version": 1, "nonce": "n", "session": str(uuid.UUID(int=0))}}, {"prove": {"proof": "0" * 64}})
 
 
 def ask_without_a_proof():

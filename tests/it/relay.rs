@@ -8,6 +8,7 @@ use std::process::{Child, Stdio};
 
 use jobmeter::domain::usage::Usage;
 use jobmeter::ledger::attempt_secret::AttemptSecret;
+use jobmeter::ledger::job_name::JobName;
 use jobmeter::ledger::location::Location;
 use jobmeter::ledger::protocol::{
     AttemptIdentity, Finish, JobKind, Lease, OpenAnswer, OpenRequest, Reason, Report, Resources,
@@ -254,10 +255,12 @@ fn a_wrapper_is_told_of_a_stop_by_its_relay() {
     let relay = Relay::start(&station);
     let session = begun(&relay.socket);
     let mut ledger = RelayLedger::resume(&relay.socket, &session).unwrap();
-    let (attempt, _) = opened(&mut ledger);
-    let asked = Query::AttemptStop { attempt, wait_ms: 50_000 };
+    opened(&mut ledger);
+    let of_job =
+        |id: &str| Query::Stopped { job: JobName { id: id.to_owned(), user: None, principal: None }, first: None };
+    let asked = of_job("pod");
     assert_eq!(ledger.read(&asked).unwrap(), View::Stopped(false));
-    let others = ledger.read(&Query::AttemptStop { attempt: Uuid::now_v7(), wait_ms: 0 });
+    let others = ledger.read(&of_job("another"));
     assert!(matches!(others, Err(LedgerError::Refused(_))), "{others:?}");
     station.ok(&["jobs", "stop", "pod", "--why", "test"]);
     awaited(|| match ledger.read(&asked).unwrap() {

@@ -50,8 +50,9 @@ fn a_question_about_stops_tells_of_ones_own_attempts() {
     let service = Service::start();
     let alice = service.key(&["a", "--only-user", "--user", "alice"]);
     let (worker, reader) = (service.key(&["w"]), service.key(&["r", "--scope", "read"]));
+    let other = service.key(&["v"]);
     for user in ["alice", "bob"] {
-        let called = service.call(&service.admin, &["--user", user, "run", "-q", "--job", user, "--", "true"]);
+        let called = service.call(&worker, &["--user", user, "run", "-q", "--job", user, "--", "true"]);
         assert_eq!(called.status, 0, "{called:?}");
     }
     let asked = |key: &str, job: &str, wait: &str| {
@@ -63,6 +64,7 @@ fn a_question_about_stops_tells_of_ones_own_attempts() {
     assert_eq!(asked(&alice, "alice", "?waitMs=50000"), (200, json!(true)));
     assert_eq!(asked(&worker, "bob", ""), (200, json!(true)));
     assert_eq!(asked(&alice, "bob", "?waitMs=1"), (200, json!(false)));
+    assert_eq!(asked(&other, "bob", "?waitMs=1"), (200, json!(false)));
     assert_eq!(asked(&reader, "bob", "").0, 403);
     for wait in ["?waitMs=55001", "?waitMs=-1", "?wait=1"] {
         assert_eq!(asked(&worker, "bob", wait).0, 422, "{wait}");

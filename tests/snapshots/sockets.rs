@@ -142,9 +142,9 @@ fn a_relay_tells_who_it_does_not_believe() {
         "{}",
         r#"{"prove":{"proof":""}}"#,
         r#"{"begin":{"version":99,"nonce":"n","secret":"jm_00_11"}}"#,
-        r#"{"begin":{"version":2,"nonce":"n","secret":"words"}}"#,
-        r#"{"resume":{"version":2,"nonce":"n","session":"00000000-0000-7000-8000-000000000001"}}"#,
-        r#"{"begin":{"version":2,"nonce":"n","secret":"jm_00_11"}}"#,
+        r#"{"begin":{"version":1,"nonce":"n","secret":"words"}}"#,
+        r#"{"resume":{"version":1,"nonce":"n","session":"00000000-0000-7000-8000-000000000001"}}"#,
+        r#"{"begin":{"version":1,"nonce":"n","secret":"jm_00_11"}}"#,
     ]
     .map(|line| said(&socket, line))
     .concat();
@@ -218,8 +218,8 @@ fn a_relay_logs_what_it_does() {
     let child = machine.command(line).stderr(Stdio::piped()).spawn().expect("it starts");
     let socket = machine.station.path("relay.sock");
     assert!(within(crate::station::SOON, || UnixStream::connect(&socket).is_ok()), "it does not listen");
-    said(&socket, r#"{"begin":{"version":2,"nonce":"n","secret":"words"}}"#);
-    said(&socket, r#"{"begin":{"version":2,"nonce":"n","secret":"jm_00_11"}}"#);
+    said(&socket, r#"{"begin":{"version":1,"nonce":"n","secret":"words"}}"#);
+    said(&socket, r#"{"begin":{"version":1,"nonce":"n","secret":"jm_00_11"}}"#);
     let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).expect("a pid"));
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("a signal");
     let output = child.wait_with_output().expect("an end");

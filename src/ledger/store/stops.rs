@@ -28,7 +28,7 @@ impl<S: Store> StoreLedger<S> {
     /// # Errors
     /// Where the store fails.
     pub fn stop_count(&mut self) -> Result<i64, LedgerError> {
-        self.look(|store| {
+        self.look(|store, _| {
             let rows = store.query("SELECT count FROM stop_count", &[])?;
             rows.into_iter().next().map_or(Ok(0), |mut row| row.int())
         })
@@ -39,7 +39,7 @@ impl<S: Store> StoreLedger<S> {
     /// # Errors
     /// Where the store fails.
     pub fn attempt_stops(&mut self, attempts: &[Uuid]) -> Result<Vec<AttemptStop>, LedgerError> {
-        self.look(|store| stops(store, attempts))
+        self.look(|store, _| stops(store, attempts))
     }
 
     /// Of one: unknown ones go on, since a ledger that was put back learns of them with the next report. Where nothing was written since,
@@ -49,6 +49,7 @@ impl<S: Store> StoreLedger<S> {
         if !may_have_changed && self.unstopped == Some(attempt) {
             return Ok(false);
         }
+        self.unstopped = None;
         let is_stopped = self.attempt_stops(&[attempt])?.first().is_some_and(|found| found.is_stopped);
         self.unstopped = (!is_stopped).then_some(attempt);
         Ok(is_stopped)
@@ -57,10 +58,10 @@ impl<S: Store> StoreLedger<S> {
     /// Reads one state of the books.
     pub(crate) fn look<T>(
         &mut self,
-        act: impl FnOnce(&mut dyn Store) -> Result<T, LedgerError>,
+        act: impl FnOnce(&mut dyn Store, i64) -> Result<T, LedgerError>,
     ) -> Result<T, LedgerError> {
-        self.store.begin_reading()?;
-        let found = act(&mut self.store);
+        let now_us = self.store.begin_reading()?;
+        let found = act(&mut self.store, now_us);
         self.store.rollback();
         found
     }

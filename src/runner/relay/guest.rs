@@ -148,9 +148,9 @@ fn answer(relay: &Relay, session: Uuid, ledger: &mut Option<Box<dyn Ledger>>, as
         }
         Ask::Keep(_) => Told::Kept,
         Ask::Change(change) => Told::Changed(ledger.change(&change)?),
-        Ask::Read(Query::AttemptStop { attempt, .. }) => {
-            let known = relay.sessions().is_stopped(session, attempt, || ledger.second_line())?;
-            let ask = || ledger.read(&Query::AttemptStop { attempt, wait_ms: 0 });
+        Ask::Read(query @ Query::Stopped { .. }) => {
+            let known = relay.sessions().is_stopped(session, &query, || ledger.second_line())?;
+            let ask = || ledger.read(&query);
             Told::Read(known.map_or_else(ask, |is_stopped| Ok(View::Stopped(is_stopped)))?)
         }
         Ask::Read(query) => Told::Read(ledger.read(&query)?),
@@ -197,7 +197,9 @@ fn kept(relay: &Relay, session: Uuid, ask: Ask) -> Result<Ask, LedgerError> {
             Ask::Change(change)
         }
         Ask::Read(Query::Account { user }) if user == own.user => Ask::Read(Query::Account { user }),
-        Ask::Read(query @ Query::AttemptStop { .. }) => Ask::Read(query),
+        Ask::Read(Query::Stopped { job, .. }) if job.id == own.job => {
+            Ask::Read(Query::Stopped { job: own_job(own), first: None })
+        }
         Ask::Read(_) => return Err(foreign()),
     })
 }

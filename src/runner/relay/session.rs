@@ -13,6 +13,7 @@ use crate::domain::usage::Usage;
 use crate::ledger::attempt_secret::AttemptSecret;
 use crate::ledger::protocol::{ClosedPeriod, Finish, OpenAnswer, OpenRequest};
 use crate::ledger::relay::Session;
+use crate::ledger::views::Query;
 use crate::ledger::{Ledger, LedgerError};
 use crate::runner::keeper::micros;
 use crate::runner::spool::{Header, Record, SLOT_BYTES_WITH_GPUS, Spool, out_of_others_reach};
@@ -230,17 +231,18 @@ impl Sessions {
     pub(super) fn is_stopped(
         &mut self,
         id: Uuid,
-        attempt: Uuid,
+        query: &Query,
         second_line: impl FnOnce() -> Option<Box<dyn Ledger>>,
     ) -> Result<Option<bool>, LedgerError> {
-        let live = self.of_attempt(id, attempt)?;
+        let live = self.live(id)?;
+        let attempt = live.spool.as_ref().map(|(_, header)| header.identity.attempt);
         if live.is_stopped.is_none()
-            && let Some(ledger) = second_line()
+            && let Some((attempt, ledger)) = attempt.zip(second_line())
         {
             let is_stopped = Arc::new(AtomicBool::new(false));
             let (wanted, told) = (Arc::downgrade(&is_stopped), Arc::downgrade(&is_stopped));
             let stopped = move || _ = told.upgrade().map(|told| told.store(true, Ordering::Release));
-            let watched = stops::watch(ledger, attempt, move || wanted.strong_count() > 0, stopped);
+            let watched = stops::watch(ledger, attempt, query.clone(), move || wanted.strong_count() > 0, stopped);
             live.is_stopped = watched.is_ok().then_some(is_stopped);
         }
         Ok(live.is_stopped.as_ref().map(|stopped| stopped.load(Ordering::Acquire)))
