@@ -55,7 +55,7 @@ pub(super) fn jobs(jobs: &Jobs, user: Option<&str>, settings: &Settings, out: &O
 
 /// The answer, and the id of what was stopped.
 fn stop(settings: &Settings, job: JobName, why: &str) -> Result<(ChangeAnswer, String), Failure> {
-    let mut ledger = settings.connect()?;
+    let mut ledger = settings.connect_existing()?;
     let stop = |job: JobName| Change::StopJob { job, by: settings.by.clone(), why: why.to_owned() };
     match ledger.change(&stop(job.clone())) {
         // People name jobs by the beginnings of their ids; what changes something takes the whole one.

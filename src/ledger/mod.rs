@@ -19,14 +19,16 @@ pub mod store;
 pub mod usage_range;
 pub mod views;
 
+use std::sync::Arc;
+
 use crate::domain::units::OutOfRange;
 use keys::Secret;
 use protocol::{Finish, FinishAnswer, OpenAnswer, OpenRequest, Report, ReportAnswer};
 use relay::Kept;
 use views::{Change, ChangeAnswer, NewKey, Query, View};
 
-/// Ends what a database is at. Who has asked gets an error.
-pub type Interrupter = Box<dyn Fn() + Send + Sync>;
+/// Ends what a database is at: who has asked for that gets an error. It may take as long as a connection does.
+pub type Interrupter = Arc<dyn Fn() -> Result<(), LedgerError> + Send + Sync>;
 
 /// What a sidecar and the command line ask of a ledger. An answer leaves after its commit: acknowledged means durable.
 pub trait Ledger: Send {

@@ -8,8 +8,8 @@ use crate::ledger::views::{AccountFigures, Figures};
 
 type Of = fn(&AccountFigures) -> Option<String>;
 
-/// In the text format of OpenMetrics, without its end.
-pub(super) fn text(figures: &Figures) -> String {
+/// In the text format of OpenMetrics, without its end; figures of accounts where they are wanted.
+pub(super) fn text(figures: &Figures, with_accounts: bool) -> String {
     let mut text = String::new();
     let plain: [(&str, &str, &dyn Display); 7] = [
         ("attempts_running", "Attempts with a live lease", &figures.running),
@@ -45,11 +45,12 @@ pub(super) fn text(figures: &Figures) -> String {
         }),
         ("account_zero_seconds", "When it has nothing left at its present rate, in seconds", seconds_to_zero),
     ];
+    let accounts = if with_accounts { figures.accounts.as_slice() } else { &[] };
     for (name, help, of) in of_accounts {
-        if !figures.accounts.is_empty() {
+        if !accounts.is_empty() {
             head(&mut text, name, help);
         }
-        for account in &figures.accounts {
+        for account in accounts {
             if let Some(value) = of(account) {
                 let _ = writeln!(text, "jobmeter_{name}{{user=\"{}\"}} {value}", escaped(&account.user));
             }
@@ -96,7 +97,7 @@ mod tests {
             ..account.clone()
         };
         let figures = Figures { provisional_oldest_us: 1_500_000, accounts: vec![account, idle], ..Figures::default() };
-        let text = text(&figures);
+        let text = text(&figures, true);
         for line in [
             "jobmeter_provisional_oldest_seconds 1.500000",
             "jobmeter_account_charged_credits{user=\"a\\\"b\\\\\\n\"} 0.000000001",

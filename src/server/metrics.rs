@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
+use axum::http::Method;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -69,7 +70,10 @@ impl Metrics {
         }
     }
 
-    pub(super) fn answered(&self, method: &str, status: u16) {
+    /// What somebody makes up is no label: there is no end of that.
+    pub(super) fn answered(&self, method: &Method, status: u16) {
+        let known = [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::DELETE, Method::OPTIONS];
+        let method = if known.contains(method) { method.as_str() } else { "other" };
         let labels = vec![("method", method.to_owned()), ("status", status.to_string())];
         self.requests.get_or_create(&labels).inc();
     }

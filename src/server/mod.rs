@@ -23,6 +23,7 @@ mod keys;
 mod listening;
 mod metrics;
 mod named_job;
+mod once_a_second;
 mod pages;
 mod platform;
 mod pool;
@@ -64,6 +65,7 @@ use self::keys::Keys;
 pub use self::listening::Listen;
 use self::listening::Listeners;
 use self::metrics::Metrics;
+use self::once_a_second::OnceASecond;
 use self::pool::Pools;
 use self::poster::Poster;
 use self::stops::Stops;
@@ -74,6 +76,7 @@ pub use self::webhook::Webhook;
 use crate::ledger::LedgerError;
 use crate::ledger::location::Location;
 use crate::ledger::store::StoreLedger;
+use crate::ledger::views::Figures;
 
 /// No request has a larger body.
 const BODY_MAX_BYTES: usize = 1 << 20;
@@ -112,6 +115,9 @@ struct App {
     watched: Arc<Watched>,
     doors: Arc<Doors>,
     stops: Arc<Stops>,
+    /// Whether something can be committed.
+    readiness: OnceASecond<()>,
+    figures: OnceASecond<Arc<Figures>>,
     /// In which a proxy in front names users.
     trust_header: Option<HeaderName>,
     /// Whether cookies are for encrypted connections alone.
@@ -137,6 +143,8 @@ impl App {
             watched: Arc::default(),
             doors: Arc::default(),
             stops: Arc::default(),
+            readiness: OnceASecond::default(),
+            figures: OnceASecond::default(),
             tls: options.tls.is_some(),
             trust_header: options.trust_header.clone(),
             stopping,
@@ -295,7 +303,7 @@ async fn answered(request: Request, next: Next) -> Response {
 async fn logged(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let given = request.headers().get(REQUEST_ID).and_then(|id| id.to_str().ok()).filter(|id| id.len() <= 64);
     let id = given.map_or_else(|| Uuid::now_v7().to_string(), str::to_owned);
-    let (method, path) = (request.method().to_string(), request.uri().path().to_owned());
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let mut response = answered(request, next).await;
     // What the framework refused by itself is told as everything else is.
     let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
@@ -306,9 +314,9 @@ async fn logged(State(app): State<Arc<App>>, request: Request, next: Next) -> Re
     let status = response.status().as_u16();
     app.metrics.answered(&method, status);
     if status >= 500 {
-        tracing::warn!(method, path, status, request_id = id, "A request failed.");
+        tracing::warn!(%method, path, status, request_id = id, "A request failed.");
     } else {
-        tracing::debug!(method, path, status, request_id = id, "Answered.");
+        tracing::debug!(%method, path, status, request_id = id, "Answered.");
     }
     if let Ok(id) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID, id);

@@ -108,7 +108,7 @@ fn post_all(
     }
 }
 
-/// Posts a group, and empties it. One that no store can keep is found by posting each alone.
+/// Posts a group, and empties it. One that no store can keep is found by halves: it costs the others a few commits more.
 fn post(ledger: &mut StoreLedger<Box<dyn Store>>, group: &mut Vec<Posted>) {
     let asked: Vec<Asked<'_>> = group.iter().map(Posted::asked).collect();
     match ledger.post(&asked) {
@@ -134,9 +134,9 @@ fn post(ledger: &mut StoreLedger<Box<dyn Store>>, group: &mut Vec<Posted>) {
             }
         }
         Err(_) => {
-            for posted in std::mem::take(group) {
-                post(ledger, &mut vec![posted]);
-            }
+            let mut rest = group.split_off(group.len() / 2);
+            post(ledger, group);
+            post(ledger, &mut rest);
         }
     }
 }

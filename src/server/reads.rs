@@ -21,10 +21,12 @@ use crate::ledger::LedgerError;
 use crate::ledger::job_name::JobName;
 use crate::ledger::keys::KeyView;
 use crate::ledger::protocol::JobKind;
+use crate::ledger::store::StoreLedger;
 use crate::ledger::usage_range::UsageRange;
 use crate::ledger::views::{
     AccountView, EntryView, JobView, PeriodLength, Query, RatesView, UsageRow, Verification, View, Whose,
 };
+use crate::sys::clock::{Clock, SystemClock};
 
 /// Its routes.
 pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
@@ -49,10 +51,17 @@ pub(super) fn health() -> Router<Arc<App>> {
         .route("/metrics", get(metrics))
 }
 
-/// Ready is who can read the books.
+/// Ready is who can commit. To strangers nothing is told of why not.
 async fn ready(State(app): State<Arc<App>>) -> Result<&'static str, Problem> {
-    app.pools.read(Query::Keys { id: Some(String::new()) }).await?;
-    Ok("ready\n")
+    let readiness =
+        app.readiness.ask(SystemClock.boottime_us(), || app.pools.session_writer.with(StoreLedger::commit_clock));
+    match readiness.await {
+        Ok(()) => Ok("ready\n"),
+        Err(why) => {
+            tracing::warn!(%why, "Not ready.");
+            Err(LedgerError::Unavailable("not ready: the log says why".to_owned()).into())
+        }
+    }
 }
 
 /// What this process counted is told to everybody, whatever becomes of the books; figures of accounts to a key that sees
@@ -60,14 +69,16 @@ async fn ready(State(app): State<Arc<App>>) -> Result<&'static str, Problem> {
 async fn metrics(State(app): State<Arc<App>>, caller: Result<Caller, Problem>) -> Response {
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     let sees_accounts = caller.is_ok_and(|caller| caller.may_see_all().is_ok());
-    let figures = match app.pools.read(Query::Figures).await {
-        Ok(View::Figures(mut figures)) => {
-            if !sees_accounts {
-                figures.accounts.clear();
-            }
-            super::figures::text(&figures)
+    let found = app.figures.ask(SystemClock.boottime_us(), || async {
+        let View::Figures(figures) = app.pools.read(Query::Figures).await? else { return Ok(Arc::default()) };
+        Ok(Arc::from(figures))
+    });
+    let figures = match found.await {
+        Ok(figures) => super::figures::text(&figures, sees_accounts),
+        Err(why) => {
+            tracing::warn!(%why, "The figures of the books cannot be read.");
+            String::new()
         }
-        _ => String::new(),
     };
     ([(axum::http::header::CONTENT_TYPE, kind)], app.metrics.text(&figures)).into_response()
 }

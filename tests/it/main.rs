@@ -25,6 +25,7 @@ mod nvml;
 mod nvml_faults;
 mod proxy;
 mod rates;
+mod ready;
 mod relay;
 mod run;
 mod secrets;

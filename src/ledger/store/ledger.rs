@@ -64,7 +64,7 @@ impl<S: Store> StoreLedger<S> {
             Ok((outcomes, freed, changes))
         })?;
         self.kept = changes.into_kept();
-        self.freed = freed;
+        self.freed.extend(freed);
         Ok(outcomes)
     }
 
@@ -93,6 +93,17 @@ impl<S: Store> StoreLedger<S> {
             let at = store.monotonic();
             store.write(&CLOCK, vec![plausible::row(now_us, &at)])?;
             Ok(done)
+        })
+    }
+
+    /// Commits what time it is, to see whether anything can be committed.
+    ///
+    /// # Errors
+    /// Where it cannot.
+    pub fn commit_clock(&mut self) -> Result<(), LedgerError> {
+        self.within(|store, now_us| {
+            let at = store.monotonic();
+            store.write(&CLOCK, vec![plausible::row(now_us, &at)])
         })
     }
 
@@ -171,6 +182,14 @@ fn stopped(mut found: Vec<JobStop>, name: &JobName, first: Option<&str>) -> Resu
         (Some(_), []) => Err(LedgerError::Missing(format!("no job {:?} is known", name.id))),
         (_, found) => Ok(View::Stopped(!found.is_empty() && found.iter().all(|job| job.is_stopped))),
     }
+}
+
+/// Whether an account's period is over, or something in it may have fallen silent, or stayed so since an earlier period.
+fn is_untidy(store: &mut dyn Store, owner: &str, now_us: i64) -> Result<bool, LedgerError> {
+    let sql = "SELECT 1 FROM account a WHERE owner = $1 AND (ends <= $2 OR silent_from_us < $3 OR EXISTS (SELECT 1 FROM attempt t WHERE \
+               t.owner = a.owner AND t.ended_us IS NULL AND t.period < a.period))";
+    let found = store.query(sql, &[owner.into(), now_us.div_euclid(1_000_000).into(), now_us.into()])?;
+    Ok(!found.is_empty())
 }
 
 /// The accounts that operations will write.
@@ -264,8 +283,8 @@ impl<S: Store> Ledger for StoreLedger<S> {
             Query::Stopped { job, first } => {
                 return stopped(self.store.job_stops(&job.id)?, job, first.as_deref());
             }
-            // What fell silent is marked first, so that it is shown as that.
-            Query::Account { user } => {
+            // What fell silent is marked first, so that it is shown as that. Where nothing is to be marked, nobody waits for a writer.
+            Query::Account { user } if self.look(|store, now_us| is_untidy(store, user, now_us))? => {
                 self.post_one(Operation::Tidy(user))?;
             }
             _ => {}

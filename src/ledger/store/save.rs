@@ -222,7 +222,6 @@ fn attempt_that_burns(attempt: &Attempt) -> Vec<Value> {
         attempt.rate_from.into(),
         attempt.last_entry.into(),
         attempt.capacity.map(|capacity| capacity.cpu_us).into(),
-        attempt.capacity.map(|capacity| capacity.gpu_us).into(),
         attempt.capacity.map(|capacity| capacity.alive_us).into(),
         attempt.capacity.map(|capacity| capacity.heard_us).into(),
     ]
@@ -276,7 +275,6 @@ pub(super) fn attempt(attempt: &Attempt) -> Vec<Value> {
         attempt.last_entry.into(),
         attempt.secret.map(|hash| hash.text()).into(),
         attempt.capacity.map(|capacity| capacity.cpu_us).into(),
-        attempt.capacity.map(|capacity| capacity.gpu_us).into(),
         attempt.capacity.map(|capacity| capacity.alive_us).into(),
         attempt.capacity.map(|capacity| capacity.heard_us).into(),
         attempt.principal.as_str().into(),

@@ -24,6 +24,8 @@ pub(super) struct Seen {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub(super) struct RunningJob {
     pub(super) job: String,
+    /// Which has opened it.
+    pub(super) principal: String,
     pub(super) name: Option<String>,
     /// `running` or `provisional`.
     pub(super) state: String,
@@ -56,14 +58,15 @@ impl Changed {
         let Some(before) = before else {
             return Self { account: true, jobs: now.running.iter().map(|job| job.job.clone()).collect() };
         };
-        let mut gone: HashMap<&str, &RunningJob> = before.running.iter().map(|job| (job.job.as_str(), job)).collect();
+        let key = |job: &RunningJob| (job.principal.clone(), job.job.clone());
+        let mut gone: HashMap<_, &RunningJob> = before.running.iter().map(|job| (key(job), job)).collect();
         let mut jobs: Vec<String> = Vec::new();
         for job in &now.running {
-            if gone.remove(job.job.as_str()) != Some(job) {
+            if gone.remove(&key(job)) != Some(job) {
                 jobs.push(job.job.clone());
             }
         }
-        jobs.extend(before.running.iter().filter(|job| gone.contains_key(job.job.as_str())).map(|job| job.job.clone()));
+        jobs.extend(before.running.iter().filter(|job| gone.contains_key(&key(job))).map(|job| job.job.clone()));
         Self { account: facts(&before.account) != facts(&now.account), jobs }
     }
 
@@ -107,6 +110,7 @@ pub(super) async fn look(pools: Pools, user: String) -> Result<Seen, LedgerError
     };
     let running = jobs.into_iter().map(|job| RunningJob {
         job: job.job,
+        principal: job.principal,
         name: job.name,
         state: job.state,
         charged: job.charged.total,

@@ -42,6 +42,7 @@ fn seen(charged: i64, jobs: &[(&str, i64)]) -> Seen {
         running: 1,
     };
     let running = jobs.iter().map(|(job, charged)| RunningJob {
+        principal: String::new(),
         job: (*job).to_owned(),
         name: None,
         state: "running".to_owned(),

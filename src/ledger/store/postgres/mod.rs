@@ -27,7 +27,7 @@ use self::target::{Environment, Target};
 use self::write::Writing;
 use super::{ADDED, Concerned, JobStop, Locked, MIGRATIONS, Monotonic, NAMES_VERSION, Row, Store, Table, Value};
 use crate::domain::user_name::folded;
-use crate::ledger::LedgerError;
+use crate::ledger::{Interrupter, LedgerError};
 use crate::sys::clock::{Clock, SystemClock};
 use crate::sys::process::boot_id;
 
@@ -70,7 +70,7 @@ const EXTRAS: [&str; MIGRATIONS.len()] = [
 /// A connection to a database.
 pub struct Postgres {
     runtime: Runtime,
-    target: Target,
+    target: Arc<Target>,
     client: Option<Arc<Client>>,
     statements: HashMap<String, Statement>,
     /// Of the session of `client`.
@@ -151,6 +151,7 @@ impl Postgres {
         let (client, statements, is_new) = (None, HashMap::new(), true);
         let (owners, writing) = (Owners::default(), Vec::new());
         let mark = SessionMark::new();
+        let target = Arc::new(target);
         let mut postgres = Self { runtime, target, client, statements, mark, clock, is_new, owners, writing };
         postgres.refuse_without_sessions()?;
         postgres.migrate()?;
@@ -352,6 +353,11 @@ impl Store for Postgres {
         if self.runtime.block_on(client.batch_execute("ROLLBACK")).is_err() {
             self.client = None;
         }
+    }
+
+    fn interrupter(&self) -> Option<Interrupter> {
+        let (token, target) = (self.client.as_ref()?.cancel_token(), Arc::clone(&self.target));
+        Some(Arc::new(move || tls::cancel(&token, &target)))
     }
 
     fn job_stops(&mut self, id: &str) -> Result<Vec<JobStop>, LedgerError> {

@@ -11,9 +11,10 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use tokio::runtime::Builder;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{Client, Config, NoTls};
+use tokio_postgres::{CancelToken, Client, Config, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::errors::chain;
@@ -50,6 +51,14 @@ pub(super) async fn connect(target: &Target) -> Result<Client, LedgerError> {
         Encryption::Require | Encryption::VerifyCa | Encryption::VerifyFull => encrypted(SslMode::Require).await?,
     };
     connected.map_err(|error| told(error, target))
+}
+
+/// Ends the statement that a connection is at.
+pub(super) fn cancel(token: &CancelToken, target: &Target) -> Result<(), LedgerError> {
+    let runtime = Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| LedgerError::Unavailable(format!("no event loop can be made: {error}")))?;
+    let connector = MakeRustlsConnect::new(settings(target)?);
+    Ok(runtime.block_on(token.cancel_query(connector))?)
 }
 
 /// Whoever is refused, or lacks a password, is told of a password file that was not read.

@@ -12,6 +12,7 @@ mod whole;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 pub use self::backup::{Restoring, backup, restore};
@@ -281,7 +282,10 @@ impl Store for Sqlite {
 
     fn interrupter(&self) -> Option<Interrupter> {
         let handle = self.db.get_interrupt_handle();
-        Some(Box::new(move || handle.interrupt()))
+        Some(Arc::new(move || {
+            handle.interrupt();
+            Ok(())
+        }))
     }
 
     fn may_have_changed(&mut self) -> bool {

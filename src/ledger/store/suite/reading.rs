@@ -1,6 +1,7 @@
 //! What is read over many accounts: usage, jobs, figures.
 
 use super::*;
+use crate::ledger::store::Concerned;
 use crate::ledger::usage_range::UsageRange;
 use crate::ledger::views::{Figures, UsageRow, Whose};
 
@@ -99,4 +100,20 @@ fn figures_are_of_what_burns_now() {
     world.change(Change::Settle { attempt: idle, usage: None, by: "t".into(), why: "w".into() }).unwrap();
     assert_eq!(world.figures(), Figures::default());
     world.check();
+}
+
+/// Whoever looks at an account in which nothing has to be marked waits for no writer.
+#[test]
+fn an_account_is_read_beside_a_writer() {
+    let mut world = World::with_limit("5");
+    world.open("j", None);
+    world.account();
+    let mut writer = another_store(&world.place, Box::new(world.clock.clone()));
+    writer.begin().unwrap();
+    writer.lock(&Concerned { owners: vec!["u"], ..Concerned::default() }).unwrap();
+    assert_eq!(world.account().left, Some(Nanocredits(5_000_000_000)));
+    writer.rollback();
+    // A lease that is over is marked by whoever looks.
+    world.pass_s(3_600);
+    assert!(world.account().provisional > Nanocredits::ZERO);
 }
