@@ -27,8 +27,9 @@ use crate::sys::witness::Testimony;
 
 /// How long a keeper that is past its deadline has to renew it.
 pub(super) const RENEWAL_WAIT: Duration = Duration::from_millis(50);
-/// For how long a shell may be at continuing a group; the kernel does it in one call.
-const GROUP_CONTINUE_WAIT: Duration = Duration::from_millis(2);
+/// A shell continues a group in one call, in which it may be kept waiting for a processor: so often is looked, and at this distance.
+const GROUP_CONTINUE_LOOKS: u32 = 50;
+const GROUP_CONTINUE_LOOK: Duration = Duration::from_millis(2);
 
 /// More signals are not taken before the keeper and its deadline are looked at again.
 pub(super) const TAKEN_AT_ONCE_MAX: usize = 64;
@@ -391,8 +392,9 @@ impl Front<'_> {
                 terminal.set_foreground(group);
             }
         }
-        if is_left_stopped(child) {
-            match child_group.filter(|group| *group != getpgrp()) {
+        let other_group = child_group.filter(|group| *group != getpgrp());
+        if is_left_stopped(child, other_group.is_none()) {
+            match other_group {
                 Some(group) => send_to_group(group, SIGCONT).ok(),
                 None => send(child, SIGCONT).ok(),
             };
@@ -402,10 +404,14 @@ impl Front<'_> {
 
 /// Whether what continued the front has passed the command by. A shell's `fg` continues the whole group, one process after the other;
 /// a second SIGCONT would interrupt what the command has begun meanwhile (vim then loses what it was writing to the terminal).
-fn is_left_stopped(child: Pid) -> bool {
+fn is_left_stopped(child: Pid, is_in_own_group: bool) -> bool {
     let Ok(state) = StatFile::open(child) else { return true };
-    if state.is_stopped() {
-        pause(GROUP_CONTINUE_WAIT);
+    let looks = if is_in_own_group { GROUP_CONTINUE_LOOKS } else { 0 };
+    for _ in 0..looks {
+        if !state.is_stopped() {
+            return false;
+        }
+        pause(GROUP_CONTINUE_LOOK);
     }
     state.is_stopped()
 }

@@ -39,6 +39,12 @@ fn within(is_so: bool, what: &str, range: &str) -> Checked {
     if is_so { Ok(()) } else { Err(Problem::malformed(format!("{what} must be {range}"))) }
 }
 
+/// What may be looked for: whatever it holds but a NUL character, which no database takes.
+pub(super) fn lookup(what: &str, text: &str) -> Checked {
+    within(text.len() <= TEXT_MAX_BYTES, what, "1024 bytes at most")?;
+    within(!text.contains('\0'), what, "without a NUL character")
+}
+
 /// A name or a reason.
 pub(super) fn text(what: &str, text: &str) -> Checked {
     within(text.len() <= TEXT_MAX_BYTES, what, "1024 bytes at most")?;

@@ -30,10 +30,9 @@ impl<S: Send + Sync> FromRequestParts<S> for NamedJob {
         let Path(id) = path.map_err(|error| Problem::bad_request(error.body_text()))?;
         let query = Query::<OfJob>::from_request_parts(parts, state).await;
         let Query(OfJob { user, principal }) = query.map_err(|error| Problem::malformed(error.body_text()))?;
-        // What no job can have is not looked for: no database has a text with a NUL character.
         let said = [("job", Some(&id)), ("user", user.as_ref()), ("principal", principal.as_ref())];
         for (what, text) in said {
-            text.map_or(Ok(()), |text| bounds::text(what, text))?;
+            text.map_or(Ok(()), |text| bounds::lookup(what, text))?;
         }
         Ok(Self(JobName { id, user, principal }))
     }
