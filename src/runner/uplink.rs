@@ -11,7 +11,6 @@ use std::thread::Builder;
 use std::time::Duration;
 
 use super::origin::Origin;
-use crate::ledger::job_name::JobName;
 use crate::ledger::location::{Connect, Location};
 use crate::ledger::protocol::{AttemptIdentity, Finish, FinishAnswer, OpenAnswer, OpenRequest, Report, ReportAnswer};
 use crate::ledger::relay::Kept;
@@ -152,8 +151,7 @@ impl Answering {
 
 /// Whether its job was stopped, by the job's id alone, as it was asked before principals.
 fn of_job(identity: &AttemptIdentity) -> Query {
-    let job = JobName { id: identity.job.clone(), user: None, principal: None };
-    Query::Stopped { job, first: None }
+    Query::Stopped { job: identity.job.clone().into(), first: None }
 }
 
 struct Line {

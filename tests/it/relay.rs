@@ -8,7 +8,6 @@ use std::process::{Child, Stdio};
 
 use jobmeter::domain::usage::Usage;
 use jobmeter::ledger::attempt_secret::AttemptSecret;
-use jobmeter::ledger::job_name::JobName;
 use jobmeter::ledger::location::Location;
 use jobmeter::ledger::protocol::{
     AttemptIdentity, Finish, JobKind, Lease, OpenAnswer, OpenRequest, Reason, Report, Resources,
@@ -256,8 +255,7 @@ fn a_wrapper_is_told_of_a_stop_by_its_relay() {
     let session = begun(&relay.socket);
     let mut ledger = RelayLedger::resume(&relay.socket, &session).unwrap();
     opened(&mut ledger);
-    let of_job =
-        |id: &str| Query::Stopped { job: JobName { id: id.to_owned(), user: None, principal: None }, first: None };
+    let of_job = |id: &str| Query::Stopped { job: id.into(), first: None };
     let asked = of_job("pod");
     assert_eq!(ledger.read(&asked).unwrap(), View::Stopped(false));
     let others = ledger.read(&of_job("another"));

@@ -67,10 +67,7 @@ impl<S: Store> StoreLedger<S> {
     /// # Errors
     /// Where the store fails.
     pub fn lasting(&mut self, keys: Vec<String>, hashes: Vec<String>) -> Result<KeysAndSessions, LedgerError> {
-        let now_us = self.store.begin_reading()?;
-        let found = lasting(&mut self.store, now_us, (keys, hashes));
-        self.store.rollback();
-        found
+        self.look(|store, now_us| lasting(store, now_us, (keys, hashes)))
     }
 
     /// Begins a session of a key, in the place of another one where one is given.
@@ -99,10 +96,7 @@ impl<S: Store> StoreLedger<S> {
     /// # Errors
     /// Where the store fails.
     pub fn session(&mut self, token: &SessionToken) -> Result<Option<Session>, LedgerError> {
-        let now_us = self.store.begin_reading()?;
-        let found = found(&mut self.store, now_us, token);
-        self.store.rollback();
-        found
+        self.look(|store, now_us| found(store, now_us, token))
     }
 
     /// A session is used. One that has ended stays so.

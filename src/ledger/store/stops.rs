@@ -2,20 +2,15 @@
 
 use uuid::Uuid;
 
-use super::{AttemptStop, Row, Store, StoreLedger, Value};
+use super::load::by_ids;
+use super::{AttemptStop, Row, Store, StoreLedger};
 use crate::ledger::LedgerError;
 
 fn stops(store: &mut dyn Store, attempts: &[Uuid]) -> Result<Vec<AttemptStop>, LedgerError> {
-    let select = "SELECT a.id, a.owner, a.principal, CASE WHEN a.ended_us IS NOT NULL OR j.stopped <> 0 OR c.suspended <> 0 THEN 1 ELSE 0 END \
-                  FROM attempt a JOIN job j ON j.owner = a.owner AND j.principal = a.principal AND j.id = a.job JOIN account c ON c.owner = a.owner";
-    let rows = match attempts {
-        // PostgreSQL keeps a better plan for one.
-        [attempt] => store.query(&format!("{select} WHERE a.id = $1"), &[(*attempt).into()])?,
-        _ => {
-            let ids = attempts.iter().map(Uuid::to_string).collect();
-            store.query(&format!("{select} WHERE a.id = ANY($1)"), &[Value::Texts(ids)])?
-        }
-    };
+    let select = "SELECT id, owner, principal, is_stopped FROM (SELECT a.id, a.owner, a.principal, CASE WHEN a.ended_us IS NOT NULL OR \
+                  j.stopped <> 0 OR c.suspended <> 0 THEN 1 ELSE 0 END AS is_stopped FROM attempt a JOIN job j ON j.owner = a.owner AND \
+                  j.principal = a.principal AND j.id = a.job JOIN account c ON c.owner = a.owner) found";
+    let rows = by_ids(store, select, attempts.iter().map(Uuid::to_string).collect())?;
     let read = |mut row: Row| {
         Ok(AttemptStop { attempt: row.parsed()?, owner: row.text()?, principal: row.text()?, is_stopped: row.flag()? })
     };

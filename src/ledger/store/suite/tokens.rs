@@ -146,8 +146,8 @@ fn a_key_of_any_length_makes_a_repeat_harmless() {
     request.identity.user = "u".repeat(1_024);
     world.ledger.open(&request).unwrap();
     let charge = |world: &mut World, count: u64| {
-        let job = crate::ledger::job_name::JobName { id: long.clone(), user: None, principal: None };
-        world.change(Change::ChargeTokens { job, count, by: "t".into(), key: key.clone() })
+        let (job, by, key) = (long.as_str().into(), "t".to_owned(), key.clone());
+        world.change(Change::ChargeTokens { job, count, by, key })
     };
     assert!(!charge(&mut world, 1).unwrap().again);
     assert!(charge(&mut world, 1).unwrap().again);
