@@ -389,6 +389,15 @@ pub(super) struct Serve {
     /// Connections at the same time: a running sidecar keeps two
     #[arg(long, value_name = "COUNT", default_value_t = 40_000)]
     pub(super) connections: usize,
+    /// Attempts of one principal that have not ended, at the same time; those that run are never stopped by it
+    #[arg(long, value_name = "COUNT", default_value_t = 100_000)]
+    pub(super) quota_attempts: u64,
+    /// Reservations of tokens of one principal that have not ended, at the same time
+    #[arg(long, value_name = "COUNT", default_value_t = 100_000)]
+    pub(super) quota_reservations: u64,
+    /// What the books keep of one principal's attempts, refusals and receipts in a day, in MiB and of this service
+    #[arg(long, value_name = "MIB", default_value_t = 10_240)]
+    pub(super) quota_kept_mib: u64,
     /// Where accounts that have spent 80 or 95 % or everything are told, as CloudEvents
     #[arg(
         long,

@@ -11,7 +11,7 @@ use super::log;
 use super::output::Failure;
 use super::settings::{self, Settings, state_directory};
 use crate::ledger::location::Location;
-use crate::server::{self, Listen, Options, TlsFiles, Webhook};
+use crate::server::{self, Listen, Options, Quotas, TlsFiles, Webhook};
 
 pub(super) fn serve(serve: &Serve, settings: &Settings) -> Result<ExitCode, Failure> {
     let gone = |error: std::io::Error| Failure::new("the working directory cannot be found").because(error);
@@ -35,7 +35,9 @@ pub(super) fn serve(serve: &Serve, settings: &Settings) -> Result<ExitCode, Fail
     let (at, key_file) = (db.to_string(), admin_key_file.display().to_string());
     let (listen, base_path) = (places(&serve.listen)?, serve.base_path.clone());
     let connections_max = connections_max(serve.connections);
-    let options = Options { db, listen, base_path, admin_key_file, tls, trust_header, connections_max, webhook };
+    let Serve { quota_attempts, quota_reservations, quota_kept_mib, .. } = *serve;
+    let quotas = Quotas { attempts: quota_attempts, reservations: quota_reservations, kept_mib: quota_kept_mib };
+    let options = Options { db, listen, base_path, admin_key_file, tls, trust_header, connections_max, quotas, webhook };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::new("no event loop can be made").because(error))?;
     let listening = |urls: &[String]| {
@@ -95,7 +97,7 @@ fn connections_max(wanted: usize) -> usize {
         // Where it cannot be raised, what is there counts.
         Ok(if setrlimit(Resource::RLIMIT_NOFILE, most, most).is_ok() { most } else { now })
     });
-    let most = descriptors.map_or(u64::MAX, |descriptors| descriptors.saturating_sub(OWN_DESCRIPTORS).max(1));
+    let most = descriptors.map_or(u64::MAX, |descriptors| descriptors.checked_sub(OWN_DESCRIPTORS).unwrap_or(1));
     let most = usize::try_from(most).unwrap_or(usize::MAX);
     if most < wanted {
         tracing::warn!(

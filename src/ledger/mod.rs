@@ -13,6 +13,7 @@ pub mod keys;
 pub mod location;
 pub mod protocol;
 pub mod receipt;
+pub mod receipt_text;
 pub mod relay;
 pub mod session;
 pub mod store;

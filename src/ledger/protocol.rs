@@ -12,6 +12,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::attempt_secret::AttemptSecret;
+use super::receipt_text::ReceiptText;
 use crate::domain::rating::{Price, RateCard};
 use crate::domain::units::Nanocredits;
 use crate::domain::usage::Usage;
@@ -411,8 +412,9 @@ pub struct Finish {
     pub closed: Option<ClosedPeriod>,
     /// How it ended.
     pub reason: Reason,
-    /// The receipt, without its `credits`, which the answer completes. Kept as it is and shown by `jobs show`.
-    pub receipt: serde_json::Value,
+    /// The receipt, without its `credits`, which the answer completes. Kept as it is, of 16 KiB at most, and shown by `jobs show`.
+    #[schema(value_type = Object)]
+    pub receipt: ReceiptText,
     /// That of [`OpenRequest::secret`], beside the body as well.
     #[serde(skip)]
     pub secret: Option<AttemptSecret>,

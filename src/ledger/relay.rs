@@ -27,7 +27,7 @@ use crate::domain::usage::Usage;
 
 /// Of what is said here. A relay and a wrapper of different versions refuse each other.
 pub const VERSION: u32 = 1;
-/// No line is longer: a receipt may have 256 KiB.
+/// No line is longer: a receipt of a wrapper of before may have 256 KiB.
 const LINE_MAX_BYTES: u64 = 1024 * 1024;
 /// The relay waits for a ledger that does not answer for 15 s.
 const ANSWER_MAX: Duration = Duration::from_secs(20);

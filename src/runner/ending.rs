@@ -16,6 +16,7 @@ use crate::domain::usage::Usage;
 use crate::ledger::LedgerError;
 use crate::ledger::protocol::{Balance, ClosedPeriod, Finish, FinishAnswer, OpenAnswer, Reason, StopReason};
 use crate::ledger::receipt::Credits;
+use crate::ledger::receipt_text::ReceiptText;
 use crate::meter::breakdown::Breakdown;
 use crate::meter::gpu::watch::END_WAIT_MAX;
 use crate::sys::clock::{Clock, SystemClock};
@@ -245,7 +246,7 @@ fn tell_ledger(
         period,
         closed: closed.map(|(period, usage)| ClosedPeriod { period: *period, usage: usage.clone() }),
         reason,
-        receipt: serde_json::to_value(receipt).unwrap_or_default(),
+        receipt: ReceiptText::of(receipt),
         secret: Some(keeper.attempt.secret),
     };
     let record = Record {
@@ -335,7 +336,7 @@ fn unused(keeper: &Keeper<'_>, period: i64) -> Finish {
         period,
         closed: None,
         reason: Reason::Signalled,
-        receipt: serde_json::to_value(receipt).unwrap_or_default(),
+        receipt: ReceiptText::of(&receipt),
         secret: Some(keeper.attempt.secret),
     }
 }

@@ -19,6 +19,7 @@ use crate::domain::units::Microseconds;
 use crate::domain::usage::Usage;
 use crate::ledger::location::{Connect, Location};
 use crate::ledger::protocol::{Finish, Reason};
+use crate::ledger::receipt_text::ReceiptText;
 use crate::ledger::{Ledger, LedgerError};
 use crate::meter::attached::AttachedMeter;
 use crate::meter::cgroup1::Cgroup1Meter;
@@ -266,7 +267,7 @@ fn finish(header: &Header, record: &Record) -> Finish {
         period: record.period.unwrap_or_default(),
         closed: record.closed.clone(),
         reason: Reason::MeterLost,
-        receipt: serde_json::to_value(receipt).unwrap_or_default(),
+        receipt: ReceiptText::of(&receipt),
         secret: header.secret,
     }
 }

@@ -25,6 +25,7 @@ use crate::ledger::book::Outcome;
 use crate::ledger::job_name::JobName;
 use crate::ledger::protocol::{Finish, FinishAnswer, OpenAnswer, OpenRequest, Report, ReportAnswer};
 use crate::ledger::views::{Change, ChangeAnswer, RESERVED_MS};
+use crate::sys::clock::{Clock, SystemClock};
 
 /// Its routes.
 pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
@@ -79,7 +80,11 @@ async fn open(
     same(attempt_id(&attempt)?, request.identity.attempt)?;
     bounds::open(&request)?;
     caller.may_see(&request.identity.user)?;
-    let Outcome::Opened(answer) = app.poster.ask(Work::Open(Box::new(request)), caller.asker()).await? else {
+    let asker = caller.asker();
+    if request.resume.is_none() {
+        app.taken.may_open(&app.pools.sessions, &asker, request.identity.attempt, body.len()).await?;
+    }
+    let Outcome::Opened(answer) = app.poster.ask(Work::Open(Box::new(request)), asker).await? else {
         return Err(LedgerError::unasked().into());
     };
     let status = match &*answer {
@@ -122,9 +127,11 @@ async fn finish(
     caller.may_report()?;
     let finish = Finish { secret: secret(&headers)?, ..bounds::json(&body)? };
     same(attempt_id(&attempt)?, finish.attempt)?;
-    bounds::finish(&finish)?;
-    match app.poster.ask(Work::Finish(Box::new(finish.clone())), caller.asker()).await? {
+    let finish = bounds::finish(finish)?;
+    let asker = caller.asker();
+    match app.poster.ask(Work::Finish(Box::new(finish.clone())), asker.clone()).await? {
         Outcome::Finished(answer) => {
+            app.taken.keep(&asker.principal, finish.receipt.as_str().len(), SystemClock.boottime_us());
             app.metrics.ended(&finish, &answer);
             Ok(Json(answer).into_response())
         }
@@ -243,6 +250,11 @@ async fn tokens(
     caller.may_report()?;
     let tokens: Tokens = bounds::json(&body)?;
     let key = idempotency_key(&headers, &format!("tokens of {}", job.id))?;
+    let asker = caller.asker();
+    if tokens.reserve.is_some() {
+        app.taken.may_reserve(&app.pools.sessions, &asker).await?;
+    }
+    app.taken.keep(&asker.principal, 0, SystemClock.boottime_us());
     let answer = change(&app, &caller, tokens.change(job, caller.name(), key)?).await?;
     if answer.refused.is_some() {
         return Err(Problem::exhausted(serde_json::to_value(&*answer).unwrap_or_default()));

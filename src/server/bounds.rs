@@ -16,6 +16,7 @@ const TEXT_MAX_BYTES: usize = 1_024;
 const PRINCIPAL_MAX_BYTES: usize = 256;
 const LABELS_MAX: usize = 64;
 const COMMAND_MAX_BYTES: usize = 16 * 1_024;
+/// Of sidecars of before: what the books keep of it is shorter.
 const RECEIPT_MAX_BYTES: usize = 256 * 1_024;
 const GPUS_MAX: usize = 1_024;
 /// No attempt could open more of one kind.
@@ -161,12 +162,13 @@ pub(super) fn report(report: &Report) -> Checked {
     resources(&report.resources)
 }
 
-/// A last word.
-pub(super) fn finish(finish: &Finish) -> Checked {
+/// A last word, with the receipt as the books keep it.
+pub(super) fn finish(finish: Finish) -> Result<Finish, Problem> {
     usage(&finish.usage)?;
     period(finish.period)?;
     closed(finish.closed.as_ref())?;
-    within(finish.receipt.to_string().len() <= RECEIPT_MAX_BYTES, "receipt", "256 KiB at most")
+    within(finish.receipt.as_str().len() <= RECEIPT_MAX_BYTES, "receipt", "256 KiB at most")?;
+    Ok(Finish { receipt: finish.receipt.shortened(), ..finish })
 }
 
 /// A number of tokens.

@@ -10,6 +10,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
+use serde::Deserialize;
 
 use crate::ledger::protocol::{Finish, FinishAnswer};
 
@@ -29,6 +30,26 @@ pub(super) struct Metrics {
     meter_cpu_seconds: Counter<f64, AtomicU64>,
     job_cpu_seconds: Counter<f64, AtomicU64>,
     overshoot_nanocredits: Counter<u64, AtomicU64>,
+}
+
+/// What of a receipt is counted.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Parts {
+    meter: MeterPart,
+    cpu: CpuPart,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct MeterPart {
+    cpu_seconds: f64,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct CpuPart {
+    total_seconds: f64,
 }
 
 impl Metrics {
@@ -97,9 +118,9 @@ impl Metrics {
             return;
         }
         self.ended.get_or_create(&vec![("reason", finish.reason.as_str().to_owned())]).inc();
-        let seconds = |part: &str, field: &str| finish.receipt[part][field].as_f64().unwrap_or(0.0).max(0.0);
-        self.meter_cpu_seconds.inc_by(seconds("meter", "cpu_seconds"));
-        self.job_cpu_seconds.inc_by(seconds("cpu", "total_seconds"));
+        let Parts { meter, cpu } = serde_json::from_str(finish.receipt.as_str()).unwrap_or_default();
+        self.meter_cpu_seconds.inc_by(meter.cpu_seconds.max(0.0));
+        self.job_cpu_seconds.inc_by(cpu.total_seconds.max(0.0));
         self.overshoot_nanocredits.inc_by(answer.overshoot.at_least_zero().0.unsigned_abs());
     }
 

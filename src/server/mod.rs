@@ -30,6 +30,7 @@ mod platform;
 mod pool;
 mod poster;
 mod problem;
+mod quotas;
 mod reads;
 mod sent;
 mod stops;
@@ -71,6 +72,8 @@ use self::metrics::Metrics;
 use self::once_a_second::OnceASecond;
 use self::pool::Pools;
 use self::poster::Poster;
+pub use self::quotas::Quotas;
+use self::quotas::Taken;
 use self::sent::Room;
 use self::stops::Stops;
 use self::vanished::FileWatch;
@@ -105,6 +108,8 @@ pub struct Options {
     pub trust_header: Option<HeaderName>,
     /// Connections at the same time.
     pub connections_max: usize,
+    /// Of each principal.
+    pub quotas: Quotas,
     /// Where alerts go.
     pub webhook: Option<Webhook>,
 }
@@ -121,6 +126,8 @@ struct App {
     stops: Arc<Stops>,
     /// For what is sent.
     room: Room,
+    /// Of the quotas of principals.
+    taken: Taken,
     /// Whether something can be committed.
     readiness: OnceASecond<()>,
     figures: OnceASecond<Arc<Figures>>,
@@ -156,6 +163,7 @@ impl App {
             doors: Arc::default(),
             stops: Arc::default(),
             room: Room::default(),
+            taken: Taken::new(options.quotas),
             readiness: OnceASecond::default(),
             figures: OnceASecond::default(),
             tls: options.tls.is_some(),

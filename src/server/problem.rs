@@ -23,15 +23,15 @@ pub(super) enum Refusals {
     /// The ledger refused it, and would again.
     #[response(status = 409, content_type = "application/problem+json")]
     Refused(Problem),
-    /// The body came too slowly.
-    #[response(status = 408, content_type = "application/problem+json")]
-    TooSlow(Problem),
     /// The body is too large.
     #[response(status = 413, content_type = "application/problem+json")]
     TooLarge(Problem),
     /// The request cannot be understood.
     #[response(status = 422, content_type = "application/problem+json")]
     Malformed(Problem),
+    /// There are too many of these, or a quota is reached.
+    #[response(status = 429, content_type = "application/problem+json")]
+    TooMany(Problem),
     /// Try again later.
     #[response(status = 503, content_type = "application/problem+json")]
     Unavailable(Problem),
@@ -89,6 +89,11 @@ impl Problem {
         Self::new(StatusCode::TOO_MANY_REQUESTS, "too-many", "There are too many of these already.", detail)
     }
 
+    /// Who asks has taken up as much of the books as may be.
+    pub(super) fn quota(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "quota", "A quota is reached.", detail)
+    }
+
     /// There is no such thing, or none that who asks may know of.
     pub(super) fn missing(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "not-found", "There is no such thing.", detail)
@@ -100,10 +105,10 @@ impl Problem {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The request is too large.", detail)
     }
 
-    /// What was sent came too slowly.
+    /// What was sent came too slowly, which is no reason for a sidecar to give up.
     pub(super) fn too_slow(seconds_max: u64) -> Self {
-        let detail = format!("the body of a request has to come within {seconds_max} s: send it again");
-        Self::new(StatusCode::REQUEST_TIMEOUT, "too-slow", "The request came too slowly.", detail)
+        let late = format!("the body of a request has to come within {seconds_max} s: send it again");
+        LedgerError::Unavailable(late).into()
     }
 
     /// What was refused before anybody here looked at it: a path that is no text.

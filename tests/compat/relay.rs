@@ -89,7 +89,7 @@ fn a_wrapper_goes_on_with_its_session() {
             period,
             closed: None,
             reason: jobmeter::ledger::protocol::Reason::Completed,
-            receipt: json!({}),
+            receipt: jobmeter::ledger::receipt_text::ReceiptText::of(&json!({})),
             secret: None,
         };
         ledger.finish(&finish).unwrap();

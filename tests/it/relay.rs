@@ -80,7 +80,7 @@ fn opened(ledger: &mut RelayLedger) -> (Uuid, Lease) {
 }
 
 fn finish(attempt: Uuid, lease: &Lease, burned: &str) -> Finish {
-    let receipt = serde_json::json!({});
+    let receipt = jobmeter::ledger::receipt_text::ReceiptText::of(&serde_json::json!({}));
     let (usage, period) = (usage(burned), lease.period);
     Finish { attempt, usage, period, closed: None, reason: Reason::Completed, receipt, secret: None }
 }

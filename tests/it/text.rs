@@ -169,6 +169,7 @@ fn foul_ledger(path: &std::path::Path) {
     let (user, limit, period, since, carry_over) = (USER.to_owned(), None, PeriodLength::Day, None, None);
     ledger.change(&Change::SetLimit { user, limit, period, since, carry_over, by, why }).unwrap();
     let receipt = json!({ "cpu": { "busiest": [{ "pid": 1, "command": FOUL, "cpu_seconds": 1 }] }, "outcome": { "degraded": [FOUL] } });
+    let receipt = jobmeter::ledger::receipt_text::ReceiptText::of(&receipt);
     let usage = jobmeter::domain::usage::Usage { cpu_used_seconds: "1".parse().unwrap(), ..Default::default() };
     let period = lease.period;
     ledger

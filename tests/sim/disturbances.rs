@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 
 use jobmeter::ledger::attempt_secret::AttemptSecret;
 use jobmeter::ledger::protocol::{Finish, Reason};
+use jobmeter::ledger::receipt_text::ReceiptText;
 use jobmeter::ledger::store::sqlite::{Restoring, backup, restore};
 use jobmeter::ledger::views::Query;
 use jobmeter::ledger::{Ledger, LedgerError};
@@ -48,7 +49,7 @@ impl World {
     fn intrude(&mut self, at: usize) {
         let attempt = self.sidecars[at].id;
         let secret = self.chance.percent(50).then(AttemptSecret::new);
-        let (closed, reason, receipt) = (None, Reason::Completed, serde_json::Value::Null);
+        let (closed, reason, receipt) = (None, Reason::Completed, ReceiptText::default());
         let finish = Finish { attempt, usage: usage(0), period: 0, closed, reason, receipt, secret };
         match self.ledger.finish(&finish) {
             // It is not open yet, or a restore has made the ledger forget it.

@@ -9,6 +9,7 @@ use jobmeter::domain::units::{Microseconds, Nanocredits};
 use jobmeter::domain::usage::Usage;
 use jobmeter::ledger::attempt_secret::AttemptSecret;
 use jobmeter::ledger::protocol::{AttemptIdentity, ClosedPeriod, Finish, JobKind, OpenRequest, Reason, Resources};
+use jobmeter::ledger::receipt_text::ReceiptText;
 use jobmeter::runner::origin::Origin;
 use uuid::Uuid;
 
@@ -78,7 +79,7 @@ pub fn last_word(attempt: Uuid, job: &Job, cpu_us: u64, reason: Reason) -> Finis
         period,
         closed: closed.map(|(period, usage)| ClosedPeriod { period: *period, usage: usage.clone() }),
         reason,
-        receipt: serde_json::Value::Null,
+        receipt: ReceiptText::default(),
         secret: Some(secret_of(attempt)),
     }
 }

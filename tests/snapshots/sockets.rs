@@ -206,7 +206,7 @@ fn opened(ledger: &mut RelayLedger) -> (Uuid, i64) {
 }
 
 fn finish(attempt: Uuid, period: i64) -> Finish {
-    let receipt = serde_json::json!({});
+    let receipt = jobmeter::ledger::receipt_text::ReceiptText::of(&serde_json::json!({}));
     Finish { attempt, usage: Usage::default(), period, closed: None, reason: Reason::Completed, receipt, secret: None }
 }
 

@@ -20,6 +20,7 @@ use crate::domain::units::Nanocredits;
 use crate::ledger::LedgerError;
 use crate::ledger::job_name::JobKey;
 use crate::ledger::protocol::AttemptIdentity;
+use crate::ledger::receipt_text::ReceiptText;
 use crate::ledger::store::{Store, load};
 
 /// The rows of one transaction.
@@ -39,7 +40,7 @@ pub(super) struct Shelf<'a> {
     kept: Kept,
     reservations: Drawer<Uuid, Reservation>,
     identities: Vec<AttemptIdentity>,
-    receipts: Vec<(Uuid, serde_json::Value)>,
+    receipts: Vec<(Uuid, ReceiptText)>,
     swept: Vec<String>,
     journal: Journal,
     alerts: Vec<Alert>,
@@ -326,7 +327,7 @@ impl<'a> Shelf<'a> {
         self.identities.push(identity);
     }
 
-    pub(super) fn put_receipt(&mut self, attempt: Uuid, receipt: serde_json::Value) {
+    pub(super) fn put_receipt(&mut self, attempt: Uuid, receipt: ReceiptText) {
         self.receipts.push((attempt, receipt));
     }
 

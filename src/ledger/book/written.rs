@@ -5,6 +5,7 @@ use uuid::Uuid;
 use super::kept::Kept;
 use super::rows::{Account, Alert, Attempt, Entry, Epoch, Grant, Job, Key, Period, Reservation};
 use super::steady::Extent;
+use crate::ledger::receipt_text::ReceiptText;
 
 /// What a transaction writes.
 #[derive(Debug, Default)]
@@ -30,7 +31,7 @@ pub struct Changes {
     /// Of new attempts; JSON.
     pub identities: Vec<(Uuid, String)>,
     /// Of attempts that said their last word.
-    pub receipts: Vec<(Uuid, serde_json::Value)>,
+    pub receipts: Vec<(Uuid, ReceiptText)>,
     /// New, with their numbers within their accounts.
     pub entries: Vec<(i64, Entry)>,
     /// New.

@@ -10,6 +10,7 @@ pub(super) mod load;
 mod parts;
 mod plausible;
 pub mod postgres;
+mod quotas;
 mod row;
 mod save;
 mod sessions;
@@ -25,7 +26,7 @@ use std::collections::HashMap;
 use uuid::Uuid;
 
 /// What the tables became with each version, for every database.
-const MIGRATIONS: [&str; 9] = [
+const MIGRATIONS: [&str; 10] = [
     include_str!("migrations/1.sql"),
     include_str!("migrations/2.sql"),
     include_str!("migrations/3.sql"),
@@ -35,6 +36,7 @@ const MIGRATIONS: [&str; 9] = [
     include_str!("migrations/7.sql"),
     include_str!("migrations/8.sql"),
     include_str!("migrations/9.sql"),
+    include_str!("migrations/11.sql"),
 ];
 
 /// The migration that makes the table of names, whose rows no SQL can make out of those of accounts.

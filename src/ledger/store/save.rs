@@ -14,6 +14,7 @@ use crate::ledger::LedgerError;
 use crate::ledger::book::rows::{Account, Attempt, Entry, Epoch, Grant, Hold, Job, Key, Period, Reservation};
 use crate::ledger::book::{Changes, Extent};
 use crate::ledger::protocol::Reason;
+use crate::ledger::receipt_text::ReceiptText;
 use crate::ledger::views::PeriodLength;
 
 /// Entries of these kinds are what an account used.
@@ -38,7 +39,7 @@ pub(crate) fn save(store: &mut dyn Store, changes: &Changes) -> Result<(), Ledge
     write(&RESERVATION, changes.reservations.iter().map(reservation).collect())?;
     write(&ALERT, changes.alerts.iter().map(super::alerts::values).collect())?;
     write(&IDENTITY, changes.identities.iter().map(|(id, body)| vec![(*id).into(), body.as_str().into()]).collect())?;
-    let receipt = |(id, receipt): &(uuid::Uuid, serde_json::Value)| vec![(*id).into(), receipt.to_string().into()];
+    let receipt = |(id, receipt): &(uuid::Uuid, ReceiptText)| vec![(*id).into(), receipt.as_str().into()];
     write(&RECEIPT, changes.receipts.iter().map(receipt).collect())?;
     write(&ENTRY, changes.entries.iter().map(|(number, entry)| self::entry(*number, entry, now_us)).collect())?;
     write(&USAGE_DAY, days(&changes.entries))?;

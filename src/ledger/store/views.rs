@@ -14,6 +14,7 @@ use crate::ledger::job_name::{JobKey, JobName};
 use crate::ledger::keys::{KEY_USED_EACH_US, KeyView};
 use crate::ledger::protocol::{AttemptIdentity, JobKind};
 use crate::ledger::receipt::Credits;
+use crate::ledger::receipt_text;
 use crate::ledger::views::{
     AccountView, AttemptView, BurnPoint, EntryView, GrantView, JobView, PendingLimit, Query, RatesView, View,
 };
@@ -312,8 +313,7 @@ fn completed(
     text: &str,
 ) -> Result<serde_json::Value, LedgerError> {
     let balance = Books::new(store, now_us).shown(&attempt.owner)?.snapshot.into();
-    let mut receipt: serde_json::Value = serde_json::from_str(text)
-        .map_err(|error| LedgerError::Broken(format!("the receipt of {} is damaged: {error}", attempt.id)))?;
+    let mut receipt = receipt_text::shown(text);
     let credits = Credits::new(&attempt.charged, attempt.overshoot, balance, &attempt.rates);
     if let (Some(fields), Ok(credits)) = (receipt.as_object_mut(), serde_json::to_value(credits)) {
         fields.insert("credits".to_owned(), credits);

@@ -68,7 +68,6 @@ struct WatchOf {
     params(WatchOf),
     responses(
         (status = 200, description = "A stream.", body = AccountEvent, content_type = "text/event-stream"),
-        (status = 429, description = "The key or the session has too many streams.", body = Problem, content_type = "application/problem+json"),
         Refusals,
     )
 )]

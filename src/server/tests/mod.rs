@@ -64,6 +64,7 @@ impl Service {
             tls,
             trust_header,
             connections_max: 1_000,
+            quotas: Quotas { attempts: 1_000, reservations: 1_000, kept_mib: 1_000 },
             webhook,
         };
         // As if it stopped: no question is kept waiting.

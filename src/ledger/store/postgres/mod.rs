@@ -65,6 +65,7 @@ const EXTRAS: [&str; MIGRATIONS.len()] = [
         WHEN (current_setting('jobmeter.revises', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION account_is_revised();
     ALTER TABLE job SET (fillfactor = 50);",
     "",
+    "",
 ];
 
 /// A connection to a database.

@@ -33,6 +33,7 @@ use crate::ledger::protocol::{
     AttemptIdentity, ClosedPeriod, Decision, Finish, FinishAnswer, JobKind, Lease, OpenAnswer, OpenRequest, Reason,
     Report, Resources, Resume, StopReason,
 };
+use crate::ledger::receipt_text::ReceiptText;
 use crate::ledger::store::{Store, StoreLedger};
 use crate::ledger::views::{AccountView, Change, ChangeAnswer, JobView, PeriodLength, Query, Verification, View};
 use crate::ledger::{Ledger, LedgerError};
@@ -83,7 +84,7 @@ pub(crate) fn report(attempt: Uuid, seq: u64, usage: &Usage, lease: &Lease, wait
 }
 
 pub(crate) fn finish(attempt: Uuid, usage: &Usage, period: i64) -> Finish {
-    let (usage, receipt, reason) = (usage.clone(), serde_json::json!({}), Reason::Completed);
+    let (usage, receipt, reason) = (usage.clone(), ReceiptText::of(&serde_json::json!({})), Reason::Completed);
     Finish { attempt, usage, period, closed: None, reason, receipt, secret: None }
 }
 
