@@ -386,9 +386,9 @@ pub(super) struct Serve {
     /// Believe this header when it names a user: only behind a proxy that signs users in and lets nobody else set it
     #[arg(long, value_name = "NAME")]
     pub(super) trust_header: Option<String>,
-    /// Connections at the same time: a running sidecar keeps two
-    #[arg(long, value_name = "COUNT", default_value_t = 40_000)]
-    pub(super) connections: usize,
+    /// Connections at the same time, of which a running sidecar keeps two [default: 40000, or what the limit of open files allows]
+    #[arg(long, value_name = "COUNT")]
+    pub(super) connections: Option<usize>,
     /// Attempts of one principal that have not ended, at the same time; those that run are never stopped by it
     #[arg(long, value_name = "COUNT", default_value_t = 100_000)]
     pub(super) quota_attempts: u64,

@@ -89,23 +89,23 @@ fn default_key_file(db: &Location) -> Result<PathBuf, Failure> {
 /// Descriptors of the service's own: databases, files, sockets to listen on.
 const OWN_DESCRIPTORS: u64 = 256;
 
+/// Where nothing else is said.
+const CONNECTIONS: usize = 40_000;
+
 /// As many connections as were asked for, or as this user may have descriptors: each sidecar keeps two, and the usual 1024 are soon
 /// used up.
-fn connections_max(wanted: usize) -> usize {
+fn connections_max(named: Option<usize>) -> usize {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    let descriptors = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(now, most)| {
+    let descriptors = getrlimit(Resource::RLIMIT_NOFILE).map(|(now, most)| {
         // Where it cannot be raised, what is there counts.
-        Ok(if setrlimit(Resource::RLIMIT_NOFILE, most, most).is_ok() { most } else { now })
+        if setrlimit(Resource::RLIMIT_NOFILE, most, most).is_ok() { most } else { now }
     });
-    let most = descriptors.map_or(u64::MAX, |descriptors| descriptors.checked_sub(OWN_DESCRIPTORS).unwrap_or(1));
-    let most = usize::try_from(most).unwrap_or(usize::MAX);
-    if most < wanted {
-        tracing::warn!(
-            connections = most,
-            "The limit of open files allows fewer connections than the {wanted} of --connections: raise it (LimitNOFILE=)."
-        );
+    let allowed = descriptors.map_or(u64::MAX, |descriptors| descriptors.checked_sub(OWN_DESCRIPTORS).unwrap_or(1));
+    let allowed = usize::try_from(allowed).unwrap_or(usize::MAX);
+    if named.is_some_and(|named| named > allowed) {
+        tracing::warn!(allowed, "--connections: the limit of open files allows fewer: raise it (LimitNOFILE= of systemd).");
     }
-    wanted.min(most)
+    named.unwrap_or(CONNECTIONS).min(allowed)
 }
 
 /// Tells systemd's watchdog that the event loop goes round; a service that is stopped or hangs is started again.

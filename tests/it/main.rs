@@ -12,6 +12,7 @@
 mod access;
 mod accounts;
 mod bad_input;
+mod bounds;
 mod certificates;
 #[path = "../cluster.rs"]
 mod cluster;
