@@ -8,8 +8,8 @@ use super::args::{Account, Reasoned};
 use super::output::{Failure, Output, Style, cleaned};
 use super::settings::Settings;
 use super::status::{account_of, text};
-use crate::ledger::LedgerError;
-use crate::ledger::views::{AccountView, Change, EntryView, Query, View};
+use crate::ledger::{Ledger, LedgerError};
+use crate::ledger::views::{AccountView, Change, ENTRIES_MAX, EntryView, Query, View};
 use crate::runner::summary::credits;
 
 pub(super) fn account(account: Account, settings: &Settings, out: &Output) -> Result<ExitCode, Failure> {
@@ -51,12 +51,28 @@ fn keyed(reason: Reasoned) -> Reasoned {
 fn show(entries: u32, settings: &Settings, out: &Output) -> Result<ExitCode, Failure> {
     let mut ledger = settings.connect_to_read()?;
     let account = account_of(ledger.as_mut(), &settings.user)?;
-    let listed = match ledger.read(&Query::Entries { user: settings.user.clone(), count_max: entries })? {
-        View::Entries(listed) => listed,
-        _ => return Err(LedgerError::unasked().into()),
-    };
+    let listed = newest_entries(ledger.as_mut(), &settings.user, entries)?;
     let both = serde_json::json!({ "account": account, "entries": listed });
     out.print(&both, |style| show_text(&account, &listed, style))
+}
+
+/// Page by page.
+fn newest_entries(ledger: &mut dyn Ledger, user: &str, count: u32) -> Result<Vec<EntryView>, LedgerError> {
+    let (mut listed, mut missing) = (Vec::<EntryView>::new(), count);
+    loop {
+        let (count_max, before) = (missing.min(ENTRIES_MAX), listed.last().map(|entry| entry.id));
+        let View::Entries(page) = ledger.read(&Query::Entries { user: user.to_owned(), count_max, before })? else {
+            return Err(LedgerError::unasked());
+        };
+        let found = u32::try_from(page.len()).unwrap_or(u32::MAX);
+        listed.extend(page);
+        missing = match missing.checked_sub(found) {
+            // A service of before knows no second page, and is asked for none where this was all.
+            None | Some(0) => return Ok(listed),
+            _ if found < count_max => return Ok(listed),
+            Some(missing) => missing,
+        };
+    }
 }
 
 fn show_text(account: &AccountView, entries: &[EntryView], style: &Style) -> String {

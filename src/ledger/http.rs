@@ -328,8 +328,10 @@ impl Ledger for HttpLedger {
         }
         Ok(match query {
             Query::Account { user } => View::Account(Box::new(self.get(&["users", user, "credits"], &[])?)),
-            Query::Entries { user, count_max } => {
-                View::Entries(self.get(&["users", user, "entries"], &[("count", count_max.to_string())])?)
+            Query::Entries { user, count_max, before } => {
+                let mut parameters = vec![("count", count_max.to_string())];
+                parameters.extend(before.map(|number| ("before", number.to_string())));
+                View::Entries(self.get(&["users", user, "entries"], &parameters)?)
             }
             Query::Jobs { user, kind, running_only, count_max, before } => {
                 let mut parameters = vec![("count", count_max.to_string()), ("running", running_only.to_string())];
@@ -356,13 +358,12 @@ impl Ledger for HttpLedger {
                 }
                 let path = match whose {
                     Whose::User(user) => vec!["users", user, "usage"],
-                    Whose::All | Whose::Each => vec!["usage"],
+                    Whose::All => vec!["usage"],
                 };
-                parameters.extend((*whose == Whose::Each).then(|| ("each", "true".to_owned())));
                 View::Usage(self.get(&path, &parameters)?)
             }
             Query::Rates => View::Rates(self.get(&["rates"], &[])?),
-            Query::Figures => return Err(LedgerError::unasked()),
+            Query::Figures | Query::UsageOfEach { .. } => return Err(LedgerError::unasked()),
             Query::Verify => View::Verified(self.get(&["ledger", "verify"], &[])?),
         })
     }

@@ -24,8 +24,9 @@ use crate::domain::usage::Usage;
 pub enum Query {
     /// → [`View::Account`].
     Account { user: String },
-    /// → [`View::Entries`]: the newest first.
-    Entries { user: String, count_max: u32 },
+    /// → [`View::Entries`]: the newest first, of those before the one of this number.
+    #[rustfmt::skip] // A relay of an earlier version knows no such field.
+    Entries { user: String, count_max: u32, #[serde(default, skip_serializing_if = "Option::is_none")] before: Option<i64> },
     /// → [`View::Jobs`]: newest first, of one user or of all, of one kind or of all; `before` is the `cursor` of the last
     /// page.
     Jobs { user: Option<String>, kind: Option<JobKind>, running_only: bool, count_max: u32, before: Option<String> },
@@ -42,6 +43,8 @@ pub enum Query {
     Keys { id: Option<String> },
     /// → [`View::Usage`]: days or months.
     Usage { whose: Whose, range: UsageRange },
+    /// → [`View::UsagePage`]: days or months of each account, one account after the other; `after` is the `next` of a page.
+    UsageOfEach { range: UsageRange, after: Option<String>, count_max: u32 },
     /// → [`View::Rates`]: all versions, newest first.
     Rates,
     /// → [`View::Figures`]: for whoever looks after a service.
@@ -49,6 +52,11 @@ pub enum Query {
     /// → [`View::Verified`]: replays all entries and compares every balance.
     Verify,
 }
+
+/// No page of the usage of each account has more rows.
+pub const USAGE_ROWS_MAX: u32 = 1_000;
+/// No page of entries has more.
+pub const ENTRIES_MAX: u32 = 1_000;
 
 /// Whose usage.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,8 +66,6 @@ pub enum Whose {
     User(String),
     /// Of all accounts together.
     All,
-    /// Of all accounts, a row for each.
-    Each,
 }
 
 /// Answer to a [`Query`].
@@ -81,6 +87,8 @@ pub enum View {
     Keys(Vec<KeyView>),
     /// Rows, oldest first.
     Usage(Vec<UsageRow>),
+    /// Rows of accounts, and the cursor of the next page.
+    UsagePage { rows: Vec<UsageRow>, next: Option<String> },
     /// Cards.
     Rates(Vec<RatesView>),
     /// Figures.

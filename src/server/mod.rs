@@ -34,6 +34,7 @@ mod quotas;
 mod reads;
 mod sent;
 mod stops;
+mod usage_of_each;
 mod vanished;
 mod waiting;
 mod webhook;

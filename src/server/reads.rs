@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::{Path, Query as Parameters, State};
-use axum::http::header::ETAG;
+use axum::http::header::{CONTENT_TYPE, ETAG, LINK};
 use axum::response::{AppendHeaders, IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -16,7 +16,7 @@ use super::auth::Caller;
 use super::if_match::etag;
 use super::named_job::{NamedJob, OfJob};
 use super::problem::{Problem, Refusals};
-use super::{App, bounds};
+use super::{App, bounds, usage_of_each};
 use crate::ledger::LedgerError;
 use crate::ledger::job_name::JobName;
 use crate::ledger::keys::KeyView;
@@ -24,7 +24,7 @@ use crate::ledger::protocol::JobKind;
 use crate::ledger::store::StoreLedger;
 use crate::ledger::usage_range::UsageRange;
 use crate::ledger::views::{
-    AccountView, EntryView, JobView, PeriodLength, Query, RatesView, UsageRow, Verification, View, Whose,
+    AccountView, EntryView, JobView, PeriodLength, Query, RatesView, USAGE_ROWS_MAX, UsageRow, Verification, View, Whose,
 };
 use crate::sys::clock::{Clock, SystemClock};
 
@@ -80,7 +80,7 @@ async fn metrics(State(app): State<Arc<App>>, caller: Result<Caller, Problem>) -
             String::new()
         }
     };
-    ([(axum::http::header::CONTENT_TYPE, kind)], app.metrics.text(&figures)).into_response()
+    ([(CONTENT_TYPE, kind)], app.metrics.text(&figures)).into_response()
 }
 
 fn unasked() -> Problem {
@@ -225,33 +225,70 @@ struct UsageOfAll {
     to: Option<String>,
     /// As of one account.
     by: Option<PeriodLength>,
-    /// A row for each account, and not for all together.
+    /// Rows of each account, one account after the other, and not of all together.
     #[serde(default)]
     each: bool,
+    /// With each: a page of so many rows, 1000 at most; all of them where it is not said.
+    count: Option<u32>,
+    /// With each: the page that the header `Link` of the one before names.
+    after: Option<String>,
 }
 
-#[utoipa::path(get, path = "/usage", summary = "Usage of all accounts by day or by month.", params(UsageOfAll), responses((status = 200, description = "Oldest first.", body = Vec<UsageRow>), Refusals))]
+#[utoipa::path(get, path = "/usage", summary = "Usage of all accounts by day or by month.", params(UsageOfAll), responses((status = 200, description = "Oldest first.", body = Vec<UsageRow>, headers(("link" = String, description = "of a page of each account: the next one, as rel=next"))), Refusals))]
 async fn usage_of_all(
     State(app): State<Arc<App>>,
     caller: Caller,
     of: Result<Parameters<UsageOfAll>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Response, Problem> {
     caller.may_see_all()?;
-    let Parameters(UsageOfAll { month, from, to, by, each }) =
-        of.map_err(|error| Problem::malformed(error.body_text()))?;
-    let range = UsageRange::new(month.as_deref(), from.as_deref(), to.as_deref(), by).map_err(Problem::malformed)?;
-    let whose = if each { Whose::Each } else { Whose::All };
-    match app.pools.read(Query::Usage { whose, range }).await? {
-        View::Usage(rows) => Ok(Json(rows).into_response()),
-        _ => Err(unasked()),
+    let Parameters(of) = of.map_err(|error| Problem::malformed(error.body_text()))?;
+    let UsageOfAll { month, from, to, by, each, count, after } = &of;
+    let range = UsageRange::new(month.as_deref(), from.as_deref(), to.as_deref(), *by).map_err(Problem::malformed)?;
+    match (each, count.is_some() || after.is_some()) {
+        (false, true) => Err(Problem::malformed("count and after are for each=true")),
+        (false, false) => match app.pools.read(Query::Usage { whose: Whose::All, range }).await? {
+            View::Usage(rows) => Ok(Json(rows).into_response()),
+            _ => Err(unasked()),
+        },
+        (true, true) => page_of_usage(&app, &of, range).await,
+        (true, false) => {
+            let body = usage_of_each::json(usage_of_each::pages(app.pools.clone(), range).await?);
+            Ok(([(CONTENT_TYPE, "application/json")], body).into_response())
+        }
     }
+}
+
+/// One page of it, with a link to the next.
+async fn page_of_usage(app: &App, of: &UsageOfAll, range: UsageRange) -> Result<Response, Problem> {
+    let count = of.count.unwrap_or(USAGE_ROWS_MAX);
+    let found = usage_of_each::page(&app.pools, range, of.after.clone(), count).await;
+    let (rows, next) = found.map_err(|error| match error {
+        LedgerError::Missing(why) => Problem::bad_request(why),
+        error => error.into(),
+    })?;
+    let link = next.and_then(|next| {
+        let count = count.to_string();
+        usage_of_each::link(&[
+            ("each", Some("true")),
+            ("month", of.month.as_deref()),
+            ("from", of.from.as_deref()),
+            ("to", of.to.as_deref()),
+            ("by", of.by.map(PeriodLength::as_str)),
+            ("count", Some(&count)),
+            ("after", Some(&next)),
+        ])
+    });
+    Ok((AppendHeaders(link.map(|link| (LINK, link))), Json(rows)).into_response())
 }
 
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 struct EntriesOf {
+    /// 20 where it is not said, and 1000 at most.
     count: Option<u32>,
+    /// Those before the one of this id.
+    before: Option<i64>,
 }
 
 #[utoipa::path(get, path = "/users/{user}/entries", summary = "Entries of an account.", params(("user" = String, Path, description = "a name"), EntriesOf), responses((status = 200, description = "The newest first.", body = Vec<EntryView>), Refusals))]
@@ -263,7 +300,7 @@ async fn entries(
 ) -> Result<Response, Problem> {
     caller.may_see(&user)?;
     let Parameters(of) = of.map_err(|error| Problem::malformed(error.body_text()))?;
-    match app.pools.read(Query::Entries { user, count_max: of.count.unwrap_or(20) }).await? {
+    match app.pools.read(Query::Entries { user, count_max: of.count.unwrap_or(20), before: of.before }).await? {
         View::Entries(entries) => Ok(Json(entries).into_response()),
         _ => Err(unasked()),
     }

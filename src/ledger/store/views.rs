@@ -1,6 +1,6 @@
 //! What people and programs read.
 
-use super::usage::usage;
+use super::usage::{usage, usage_of_each};
 use super::verify::verify;
 use super::{Row, Store, Value, load};
 use crate::domain::balance::Snapshot;
@@ -16,7 +16,7 @@ use crate::ledger::protocol::{AttemptIdentity, JobKind};
 use crate::ledger::receipt::Credits;
 use crate::ledger::receipt_text;
 use crate::ledger::views::{
-    AccountView, AttemptView, BurnPoint, EntryView, GrantView, JobView, PendingLimit, Query, RatesView, View,
+    AccountView, AttemptView, BurnPoint, ENTRIES_MAX, EntryView, GrantView, JobView, PendingLimit, Query, RatesView, View,
 };
 
 /// No page is longer.
@@ -38,13 +38,17 @@ pub(super) fn rfc3339_s(seconds: i64) -> String {
 pub(super) fn read(store: &mut dyn Store, now_us: i64, query: &Query) -> Result<View, LedgerError> {
     Ok(match query {
         Query::Account { user } => View::Account(Box::new(account(store, now_us, user)?)),
-        Query::Entries { user, count_max } => View::Entries(entries(store, user, *count_max)?),
+        Query::Entries { user, count_max, before } => View::Entries(entries(store, user, *count_max, *before)?),
         Query::Jobs { user, kind, running_only, count_max, before } => {
             let page = Page { owner: user.as_deref(), count_max: *count_max, before: before.as_deref() };
             jobs(store, now_us, conditions(user.as_deref(), *kind, *running_only), &page)?
         }
         Query::Job { job } => View::Job(Some(Box::new(one_job(store, now_us, job)?))),
         Query::Usage { whose, range } => View::Usage(usage(store, whose, range)?),
+        Query::UsageOfEach { range, after, count_max } => {
+            let (rows, next) = usage_of_each(store, range, after.as_deref(), *count_max)?;
+            View::UsagePage { rows, next }
+        }
         Query::Rates => View::Rates(rates(store)?),
         Query::Keys { id } => View::Keys(keys(store, now_us, id.as_deref())?),
         Query::Figures => View::Figures(Box::new(super::figures::figures(store, now_us, snapshot)?)),
@@ -106,9 +110,14 @@ fn exhausted_at(now_us: i64, account: &Account, left: Option<Nanocredits>, rate:
     (at_us < account.ends.saturating_mul(1_000_000)).then(|| rfc3339(at_us))
 }
 
-fn entries(store: &mut dyn Store, owner: &str, count_max: u32) -> Result<Vec<EntryView>, LedgerError> {
-    let sql = "SELECT number, at_us, kind, amount, job, attempt, by, why FROM entry WHERE owner = $1 ORDER BY number DESC \
-               LIMIT $2";
+fn entries(
+    store: &mut dyn Store,
+    owner: &str,
+    count_max: u32,
+    before: Option<i64>,
+) -> Result<Vec<EntryView>, LedgerError> {
+    let sql = "SELECT number, at_us, kind, amount, job, attempt, by, why FROM entry WHERE owner = $1 AND number < $2 ORDER BY number \
+               DESC LIMIT $3";
     let read = |mut row: Row| {
         Ok(EntryView {
             id: row.int()?,
@@ -121,8 +130,8 @@ fn entries(store: &mut dyn Store, owner: &str, count_max: u32) -> Result<Vec<Ent
             why: row.text()?,
         })
     };
-    let count = i64::from(count_max.min(ROWS_MAX));
-    store.query(sql, &[owner.into(), count.into()])?.into_iter().map(read).collect()
+    let (count, before) = (i64::from(count_max.min(ENTRIES_MAX)), before.unwrap_or(i64::MAX));
+    store.query(sql, &[owner.into(), before.into(), count.into()])?.into_iter().map(read).collect()
 }
 
 /// Which page.
@@ -323,19 +332,17 @@ fn completed(
 
 /// Cumulative charges over time, out of the entries; where there are many, evenly spread ones.
 fn burn(store: &mut dyn Store, attempt: &Attempt) -> Result<Vec<BurnPoint>, LedgerError> {
-    let select = "SELECT at_us, CAST(sum(amount) AS BIGINT) FROM found WHERE kind IN ('charge', 'finish') GROUP BY at_us \
-                  ORDER BY at_us";
-    let rows = load::entries_of(store, attempt, select)?;
-    let mut charged = Nanocredits::ZERO;
-    let mut points = Vec::with_capacity(rows.len());
-    for mut row in rows {
+    // The database chooses: an attempt of a year has millions.
+    let select = format!(
+        "SELECT at_us, charged FROM (SELECT at_us, CAST(sum(sum(amount)) OVER (ORDER BY at_us) AS BIGINT) AS charged, row_number() OVER \
+         (ORDER BY at_us) - 1 AS place, count(*) OVER () AS places FROM found WHERE kind IN ('charge', 'finish') GROUP BY at_us) points \
+         WHERE place % ((places + {BURN_POINTS_MAX} - 1) / {BURN_POINTS_MAX}) = 0 OR place = places - 1 ORDER BY at_us"
+    );
+    let read = |mut row: Row| {
         let after_us = row.int()?.saturating_sub(attempt.started_us);
-        charged = charged.saturating_add(row.nanocredits()?);
-        points.push(BurnPoint { after_ms: u64::try_from(after_us / 1_000).unwrap_or(0), charged });
-    }
-    let step = points.len().div_ceil(BURN_POINTS_MAX).max(1);
-    let last = points.len().saturating_sub(1);
-    Ok(points.into_iter().enumerate().filter(|(at, _)| at % step == 0 || *at == last).map(|(_, point)| point).collect())
+        Ok(BurnPoint { after_ms: u64::try_from(after_us / 1_000).unwrap_or(0), charged: row.nanocredits()? })
+    };
+    load::entries_of(store, attempt, &select)?.into_iter().map(read).collect()
 }
 
 pub(super) fn keys(store: &mut dyn Store, now_us: i64, id: Option<&str>) -> Result<Vec<KeyView>, LedgerError> {

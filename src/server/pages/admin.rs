@@ -140,7 +140,7 @@ async fn account(app: &Arc<App>, user: &str) -> Result<(Vec<(&'static str, Strin
 }
 
 async fn newest(app: &Arc<App>, user: &str) -> Result<Vec<Entry>, Problem> {
-    let query = Query::Entries { user: user.to_owned(), count_max: ENTRIES };
+    let query = Query::Entries { user: user.to_owned(), count_max: ENTRIES, before: None };
     let View::Entries(entries) = app.pools.read(query).await? else {
         return Err(LedgerError::unasked().into());
     };

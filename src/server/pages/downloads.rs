@@ -3,33 +3,56 @@
 use std::fmt::Write;
 use std::sync::Arc;
 
-use axum::Json;
+use axum::body::Body;
 use axum::extract::{Query as Parameters, State};
 use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
+use futures_util::StreamExt;
+use futures_util::stream::{BoxStream, iter};
 
 use super::super::App;
 use super::super::problem::Problem;
+use super::super::usage_of_each;
 use super::focus;
 use super::page_or;
 use super::session::Visitor;
 use super::usage::{Asked, ReportOf, asked, rows};
 use crate::domain::printable::printable;
+use crate::ledger::LedgerError;
 use crate::ledger::views::{PeriodLength, UsageRow};
 
-/// The days of each account.
-async fn found(app: &Arc<App>, visitor: &Visitor, of: ReportOf) -> Result<(Asked, Vec<UsageRow>), Problem> {
+/// Rows, so many at a time.
+type Pages = BoxStream<'static, Result<Vec<UsageRow>, LedgerError>>;
+
+/// The days of each account, or of one.
+async fn found(app: &Arc<App>, visitor: &Visitor, of: ReportOf) -> Result<(Asked, Pages), Problem> {
     let asked = asked(visitor, of)?;
-    let mut rows = rows(app, &asked, PeriodLength::Day, true).await?;
-    for row in &mut rows {
-        row.user = row.user.take().or_else(|| asked.user.clone());
-    }
-    Ok((asked, rows))
+    let pages: Pages = match &asked.user {
+        Some(user) => {
+            let mut rows = rows(app, &asked).await?;
+            for row in &mut rows {
+                row.user = Some(user.clone());
+            }
+            iter([Ok(rows)]).boxed()
+        }
+        None => usage_of_each::pages(app.pools.clone(), asked.range(PeriodLength::Day)?).await?.boxed(),
+    };
+    Ok((asked, pages))
 }
 
-fn attached(kind: &'static str, name: String, body: impl IntoResponse) -> Response {
+fn attached(kind: &'static str, name: String, body: Body) -> Response {
     let disposition = format!("attachment; filename=\"{name}\"");
     ([(CONTENT_TYPE, kind.to_owned()), (CONTENT_DISPOSITION, disposition)], body).into_response()
+}
+
+fn lines(rows: &[UsageRow]) -> String {
+    let mut text = String::new();
+    for row in rows {
+        let (day, user) = (row.period_start.get(..10).unwrap_or_default(), quoted(row.user.as_deref()));
+        let (credits, cpu, gpu) = (row.total_credits, row.total_virtual_cpu_time, row.total_virtual_gpu_time);
+        let _ = write!(text, "{day},{user},{credits},{cpu},{gpu},{}\r\n", row.total_tokens_consumed);
+    }
+    text
 }
 
 pub(super) async fn csv(
@@ -37,14 +60,10 @@ pub(super) async fn csv(
     visitor: Visitor,
     Parameters(of): Parameters<ReportOf>,
 ) -> Response {
-    let made = found(&app, &visitor, of).await.map(|(asked, rows)| {
-        let mut text = "day,user,credits,virtual_cpu_seconds,virtual_gpu_seconds,tokens\r\n".to_owned();
-        for row in &rows {
-            let (day, user) = (row.period_start.get(..10).unwrap_or_default(), quoted(row.user.as_deref()));
-            let (credits, cpu, gpu) = (row.total_credits, row.total_virtual_cpu_time, row.total_virtual_gpu_time);
-            let _ = write!(text, "{day},{user},{credits},{cpu},{gpu},{}\r\n", row.total_tokens_consumed);
-        }
-        attached("text/csv; charset=utf-8", format!("usage-{}.csv", asked.month), text)
+    let made = found(&app, &visitor, of).await.map(|(asked, pages)| {
+        let head = "day,user,credits,virtual_cpu_seconds,virtual_gpu_seconds,tokens\r\n".to_owned();
+        let body = usage_of_each::written(head, pages, lines, "");
+        attached("text/csv; charset=utf-8", format!("usage-{}.csv", asked.month), body)
     });
     page_or(&app, &visitor, made).await
 }
@@ -54,9 +73,9 @@ pub(super) async fn focus(
     visitor: Visitor,
     Parameters(of): Parameters<ReportOf>,
 ) -> Response {
-    let made = found(&app, &visitor, of).await.map(|(asked, rows)| {
+    let made = found(&app, &visitor, of).await.map(|(asked, pages)| {
         let name = format!("usage-{}-focus.csv", asked.month);
-        attached("text/csv; charset=utf-8", name, focus::written(&rows))
+        attached("text/csv; charset=utf-8", name, usage_of_each::written(focus::head(), pages, focus::written, ""))
     });
     page_or(&app, &visitor, made).await
 }
@@ -66,9 +85,8 @@ pub(super) async fn json(
     visitor: Visitor,
     Parameters(of): Parameters<ReportOf>,
 ) -> Response {
-    let made = found(&app, &visitor, of).await.map(|(asked, rows)| {
-        let disposition = format!("attachment; filename=\"usage-{}.json\"", asked.month);
-        ([(CONTENT_DISPOSITION, disposition)], Json(rows)).into_response()
+    let made = found(&app, &visitor, of).await.map(|(asked, pages)| {
+        attached("application/json", format!("usage-{}.json", asked.month), usage_of_each::json(pages))
     });
     page_or(&app, &visitor, made).await
 }

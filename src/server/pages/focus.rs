@@ -106,10 +106,14 @@ const SKUS: [Sku; 3] = [
     },
 ];
 
-/// The whole file.
+/// The first line of the file.
+pub(super) fn head() -> String {
+    format!("{}\r\n", COLUMNS.join(","))
+}
+
+/// The lines of these rows.
 pub(super) fn written(rows: &[UsageRow]) -> String {
-    let mut text = COLUMNS.join(",");
-    text.push_str("\r\n");
+    let mut text = String::new();
     for row in rows {
         for sku in &SKUS {
             let (credits, quantity) = (sku.of)(row);
@@ -188,7 +192,7 @@ mod tests {
             token_credits: Nanocredits(1),
             ..UsageRow::default()
         };
-        let text = written(&[row]);
+        let text = head() + &written(&[row]);
         let lines: Vec<&str> = text.split_terminator("\r\n").collect();
         assert_eq!(lines.len(), 3, "no GPU, no row of one");
         assert!(lines.iter().all(|line| line.replace("ann, the", "ann the").split(',').count() == COLUMNS.len()));

@@ -1,14 +1,17 @@
 //! The usage report of a month, by day.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use askama::Template;
 use axum::extract::{Query as Parameters, State};
 use axum::response::Response;
+use futures_util::TryStreamExt;
 use serde::Deserialize;
 
 use super::super::App;
 use super::super::problem::Problem;
+use super::super::usage_of_each;
 use super::jobs::{Bar, bars};
 use super::session::Visitor;
 use super::{Page, encoded, page_or, rendered};
@@ -67,6 +70,11 @@ pub(super) struct Asked {
 }
 
 impl Asked {
+    /// The month, in rows of this length.
+    pub(super) fn range(&self, by: PeriodLength) -> Result<UsageRange, Problem> {
+        UsageRange::new(Some(&self.month), None, None, Some(by)).map_err(Problem::malformed)
+    }
+
     /// A month of the same account, or of all.
     fn query(&self, month: &str) -> String {
         format!("?month={month}&user={}", encoded(self.user.as_deref().unwrap_or_default()))
@@ -90,20 +98,30 @@ pub(super) fn asked(visitor: &Visitor, of: ReportOf) -> Result<Asked, Problem> {
     Ok(Asked { user, month, from_s: range.from_s })
 }
 
-/// The rows of a month by `by`; without a user those of all accounts together, or of each.
-pub(super) async fn rows(
-    app: &Arc<App>,
-    asked: &Asked,
-    by: PeriodLength,
-    of_each: bool,
-) -> Result<Vec<UsageRow>, Problem> {
-    let range = UsageRange::new(Some(&asked.month), None, None, Some(by)).map_err(Problem::malformed)?;
-    let of_all = if of_each { Whose::Each } else { Whose::All };
-    let whose = asked.user.clone().map_or(of_all, Whose::User);
-    match app.pools.read(Query::Usage { whose, range }).await? {
+/// The days of the month; without a user those of all accounts together.
+pub(super) async fn rows(app: &Arc<App>, asked: &Asked) -> Result<Vec<UsageRow>, Problem> {
+    let whose = asked.user.clone().map_or(Whose::All, Whose::User);
+    match app.pools.read(Query::Usage { whose, range: asked.range(PeriodLength::Day)? }).await? {
         View::Usage(rows) => Ok(rows),
         _ => Err(LedgerError::unasked().into()),
     }
+}
+
+/// The accounts that used most in the month.
+async fn most_used(app: &Arc<App>, asked: &Asked) -> Result<Vec<UsageRow>, Problem> {
+    let mut pages = pin!(usage_of_each::pages(app.pools.clone(), asked.range(PeriodLength::Month)?).await?);
+    let mut most = Vec::new();
+    while let Some(rows) = pages.try_next().await? {
+        most.extend(rows);
+        keep_most(&mut most);
+    }
+    Ok(most)
+}
+
+/// Those that used most first, and no more of them than are listed.
+fn keep_most(rows: &mut Vec<UsageRow>) {
+    rows.sort_by(|a, b| b.total_credits.cmp(&a.total_credits).then_with(|| a.user.cmp(&b.user)));
+    rows.truncate(ACCOUNTS_MAX);
 }
 
 pub(super) async fn report(
@@ -117,11 +135,8 @@ pub(super) async fn report(
 
 async fn reported(app: &Arc<App>, visitor: &Visitor, of: ReportOf) -> Result<Response, Problem> {
     let asked = asked(visitor, of)?;
-    let found = rows(app, &asked, PeriodLength::Day, false).await?;
-    let of_each = match asked.user {
-        Some(_) => Vec::new(),
-        None => rows(app, &asked, PeriodLength::Month, true).await?,
-    };
+    let found = rows(app, &asked).await?;
+    let of_each = if asked.user.is_some() { Vec::new() } else { most_used(app, &asked).await? };
     let page = Page::new(app, visitor, "usage", false).await?;
     let total = UsageRow::sum(&found).map_err(LedgerError::from)?;
     Ok(rendered(&page_of(page, asked, (&found, &total), of_each)))
@@ -152,16 +167,14 @@ pub(super) fn page_of(
 }
 
 /// Those that used most first.
-fn accounts(rows: Vec<UsageRow>, month: &str) -> Vec<Account> {
+fn accounts(mut rows: Vec<UsageRow>, month: &str) -> Vec<Account> {
+    keep_most(&mut rows);
     let account = |row: UsageRow| {
         let user = row.user.unwrap_or_default();
         let url = format!("/usage?month={month}&user={}", encoded(&user));
         Account { user, url, credits: row.total_credits }
     };
-    let mut accounts: Vec<_> = rows.into_iter().map(account).collect();
-    accounts.sort_by(|a, b| b.credits.cmp(&a.credits).then_with(|| a.user.cmp(&b.user)));
-    accounts.truncate(ACCOUNTS_MAX);
-    accounts
+    rows.into_iter().map(account).collect()
 }
 
 /// Credits of each day of the month, also of those without any.

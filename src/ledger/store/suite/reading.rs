@@ -24,6 +24,25 @@ impl World {
         }
     }
 
+    /// By pages of so many rows, or days.
+    fn usage_of_each(&mut self, by: PeriodLength, count_max: u32) -> Vec<UsageRow> {
+        let range = UsageRange::new(None, Some("2026-11-01"), Some("2027-12-31"), Some(by)).unwrap();
+        let (mut all, mut after) = (Vec::new(), None);
+        loop {
+            match self.ledger.read(&Query::UsageOfEach { range, after, count_max }).unwrap() {
+                View::UsagePage { rows, next } => {
+                    assert!(rows.len() <= count_max.max(62) as usize && (next.is_none() || !rows.is_empty()));
+                    all.extend(rows);
+                    after = next;
+                }
+                other => panic!("{other:?}"),
+            }
+            if after.is_none() {
+                return all;
+            }
+        }
+    }
+
     fn figures(&mut self) -> Figures {
         match self.ledger.read(&Query::Figures).unwrap() {
             View::Figures(figures) => *figures,
@@ -68,11 +87,34 @@ fn usage_of_all_accounts_is_the_sum_of_each() {
             row("", "2026-11-27", 50_000, 0),
         ]
     );
-    let each = world.usage(Whose::Each, PeriodLength::Month);
+    let each = world.usage_of_each(PeriodLength::Month, 1);
     assert_eq!(of(&each), [row("ann", "2026-11-01", 425_000, 1_500_000), row("bob", "2026-11-01", 500_000, 2_000_000)]);
     let ann = world.usage(Whose::User("ann".into()), PeriodLength::Month).pop().unwrap();
     assert_eq!((ann.cpu_credits.0, ann.token_credits.0, ann.total_tokens_consumed), (375_000, 50_000, 10));
     world.check();
+}
+
+#[test]
+fn pages_of_what_each_account_used_have_each_day_once() {
+    let mut world = World::new();
+    for day in 0..40 {
+        for user in ["ann", "bob", "o'brien.1"] {
+            let (attempt, lease) = world.open_as(user, &format!("{user}-{day}"), JobKind::Training);
+            world.finish(attempt, &seconds("1"), lease.period);
+        }
+        world.pass_s(DAY_S);
+    }
+    let days = world.usage_of_each(PeriodLength::Day, 1_000);
+    assert_eq!(days.len(), 120);
+    for count_max in [1, 7, 40, 119, 120] {
+        assert_eq!(world.usage_of_each(PeriodLength::Day, count_max), days, "{count_max}");
+    }
+    let months = world.usage_of_each(PeriodLength::Month, 1);
+    assert_eq!(months, world.usage_of_each(PeriodLength::Month, 1_000));
+    let us: Vec<_> = months.iter().map(|row| (row.user.as_deref().unwrap(), row.total_virtual_cpu_time.0 / 1_000_000)).collect();
+    assert_eq!(us, [("ann", 7), ("ann", 31), ("ann", 2), ("bob", 7), ("bob", 31), ("bob", 2), ("o'brien.1", 7), ("o'brien.1", 31), ("o'brien.1", 2)]);
+    let wrong = Query::UsageOfEach { range: UsageRange::new(None, None, None, None).unwrap(), after: Some("x".into()), count_max: 1 };
+    assert!(matches!(world.ledger.read(&wrong), Err(LedgerError::Missing(_))));
 }
 
 #[test]

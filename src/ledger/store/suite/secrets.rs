@@ -23,7 +23,7 @@ fn opened(world: &mut World, job: &str, of: Option<AttemptSecret>) -> (OpenReque
 /// Everything that an account shows, with its entries.
 fn all_of(world: &mut World) -> String {
     let account = world.account();
-    let query = Query::Entries { user: "u".into(), count_max: 1_000 };
+    let query = Query::Entries { user: "u".into(), count_max: 1_000, before: None };
     format!("{account:?} {:?} {:?}", world.ledger.read(&query).unwrap(), world.job("j"))
 }
 

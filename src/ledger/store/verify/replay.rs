@@ -1,6 +1,6 @@
 //! Every entry of every account once more, one after the other: what each source had then, and what the books say now.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::domain::book::{LIMIT_DEFAULT, Source};
 use crate::domain::units::Nanocredits;
@@ -10,6 +10,8 @@ use crate::ledger::views::Verification;
 
 /// Entries are read so many at a time.
 const PAGE: i64 = 10_000;
+/// What the books say of so many accounts is asked for at a time.
+const ACCOUNTS: usize = 50;
 /// Where an account has no limit.
 const UNLIMITED: i128 = i128::MAX;
 
@@ -53,7 +55,7 @@ struct Entry {
 
 /// Replays all entries, and compares what the rows say.
 pub(super) fn replay(query: &mut Query<'_>, found: &mut Verification, held: &Held) -> Result<(), LedgerError> {
-    let mut account = Account::default();
+    let (mut account, mut whole) = (Account::default(), Vec::new());
     let mut last = (String::new(), 0);
     loop {
         let sql = "SELECT owner, number, kind, period, source, amount FROM entry WHERE (owner, number) > ($1, $2) ORDER BY owner, \
@@ -63,14 +65,18 @@ pub(super) fn replay(query: &mut Query<'_>, found: &mut Verification, held: &Hel
         for mut row in rows {
             let (owner, entry) = (row.text()?, read(&mut row)?);
             if owner != account.owner {
-                compare(query, std::mem::take(&mut account), found, held)?;
+                whole.push(std::mem::take(&mut account));
                 account.owner.clone_from(&owner);
+            }
+            if whole.len() >= ACCOUNTS {
+                compare(query, std::mem::take(&mut whole), found, held)?;
             }
             last = (owner, entry.number);
             account.add(&entry);
         }
-        if is_last {
-            compare(query, account, found, held)?;
+        if is_last || found.problems.len() > super::PROBLEMS_MAX {
+            whole.push(account);
+            compare(query, whole, found, held)?;
             return of_none(query, found);
         }
     }
@@ -173,32 +179,50 @@ impl Sums {
     }
 }
 
+/// Rows by the account that stands first in each.
+fn by_account(query: &mut Query<'_>, sql: &str, owners: &[String]) -> Result<HashMap<String, Vec<Row>>, LedgerError> {
+    let mut rows: HashMap<String, Vec<Row>> = HashMap::new();
+    for mut row in query(sql, &[Value::Texts(owners.to_vec())])? {
+        rows.entry(row.text()?).or_default().push(row);
+    }
+    Ok(rows)
+}
+
 /// What the rows say is what was replayed.
 fn compare(
     query: &mut Query<'_>,
-    mut account: Account,
+    accounts: Vec<Account>,
     found: &mut Verification,
     held: &Held,
 ) -> Result<(), LedgerError> {
-    found.problems.append(&mut account.problems);
-    let owner = account.owner.as_str();
-    let sql = "SELECT debt FROM account WHERE owner = $1";
-    for mut row in query(sql, &[owner.into()])? {
-        let debt = i128::from(row.int()?);
-        if debt != account.debt {
-            let said = told(account.debt);
-            found.problems.push(format!("{owner}: {} credits are booked as owed, the entries say {said}", told(debt)));
+    let owners: Vec<String> = accounts.iter().map(|account| account.owner.clone()).collect();
+    let mut debts = by_account(query, "SELECT owner, debt FROM account WHERE owner = ANY($1)", &owners)?;
+    let sql = "SELECT owner, start, ends, credit_limit, taken, charged, held, spent, corrected FROM period WHERE owner = ANY($1) ORDER BY \
+               owner, start";
+    let mut of_periods = by_account(query, sql, &owners)?;
+    let sql = "SELECT owner, id, amount, charged, taken, held FROM credit_grant WHERE owner = ANY($1) ORDER BY owner, id";
+    let mut of_grants = by_account(query, sql, &owners)?;
+    for mut account in accounts {
+        found.problems.append(&mut account.problems);
+        let owner = account.owner.as_str();
+        let mut of = |rows: &mut HashMap<String, Vec<Row>>| rows.remove(owner).unwrap_or_default();
+        for mut row in of(&mut debts) {
+            let debt = i128::from(row.int()?);
+            if debt != account.debt {
+                let (debt, said) = (told(debt), told(account.debt));
+                found.problems.push(format!("{owner}: {debt} credits are booked as owed, the entries say {said}"));
+            }
         }
+        periods(of(&mut of_periods), &account, found, held)?;
+        grants(of(&mut of_grants), &account, found, held)?;
     }
-    periods(query, &account, found, held)?;
-    grants(query, &account, found, held)
+    Ok(())
 }
 
-fn periods(query: &mut Query<'_>, account: &Account, found: &mut Verification, held: &Held) -> Result<(), LedgerError> {
+fn periods(rows: Vec<Row>, account: &Account, found: &mut Verification, held: &Held) -> Result<(), LedgerError> {
     let owner = account.owner.as_str();
-    let sql = "SELECT start, ends, credit_limit, taken, charged, held, spent, corrected FROM period WHERE owner = $1 ORDER BY start";
     let mut before: Option<(i64, i64)> = None;
-    for mut row in query(sql, &[owner.into()])? {
+    for mut row in rows {
         let (start, ends, limit) = (row.int()?, row.int()?, row.maybe_int()?);
         let mut next = || row.int().map(i128::from);
         let [taken, charged, booked, spent, corrected] = [next()?, next()?, next()?, next()?, next()?];
@@ -228,10 +252,9 @@ fn periods(query: &mut Query<'_>, account: &Account, found: &mut Verification, h
     Ok(())
 }
 
-fn grants(query: &mut Query<'_>, account: &Account, found: &mut Verification, held: &Held) -> Result<(), LedgerError> {
+fn grants(rows: Vec<Row>, account: &Account, found: &mut Verification, held: &Held) -> Result<(), LedgerError> {
     let owner = account.owner.as_str();
-    let sql = "SELECT id, amount, charged, taken, held FROM credit_grant WHERE owner = $1 ORDER BY id";
-    for mut row in query(sql, &[owner.into()])? {
+    for mut row in rows {
         let id = row.int()?;
         let mut next = || row.int().map(i128::from);
         let [given, charged, taken, booked] = [next()?, next()?, next()?, next()?];
