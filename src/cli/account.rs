@@ -8,8 +8,8 @@ use super::args::{Account, Reasoned};
 use super::output::{Failure, Output, Style, cleaned};
 use super::settings::Settings;
 use super::status::{account_of, text};
-use crate::ledger::{Ledger, LedgerError};
 use crate::ledger::views::{AccountView, Change, ENTRIES_MAX, EntryView, Query, View};
+use crate::ledger::{Ledger, LedgerError};
 use crate::runner::summary::credits;
 
 pub(super) fn account(account: Account, settings: &Settings, out: &Output) -> Result<ExitCode, Failure> {

@@ -37,7 +37,8 @@ pub(super) fn serve(serve: &Serve, settings: &Settings) -> Result<ExitCode, Fail
     let connections_max = connections_max(serve.connections);
     let Serve { quota_attempts, quota_reservations, quota_kept_mib, .. } = *serve;
     let quotas = Quotas { attempts: quota_attempts, reservations: quota_reservations, kept_mib: quota_kept_mib };
-    let options = Options { db, listen, base_path, admin_key_file, tls, trust_header, connections_max, quotas, webhook };
+    let options =
+        Options { db, listen, base_path, admin_key_file, tls, trust_header, connections_max, quotas, webhook };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::new("no event loop can be made").because(error))?;
     let listening = |urls: &[String]| {
@@ -103,7 +104,10 @@ fn connections_max(named: Option<usize>) -> usize {
     let allowed = descriptors.map_or(u64::MAX, |descriptors| descriptors.checked_sub(OWN_DESCRIPTORS).unwrap_or(1));
     let allowed = usize::try_from(allowed).unwrap_or(usize::MAX);
     if named.is_some_and(|named| named > allowed) {
-        tracing::warn!(allowed, "--connections: the limit of open files allows fewer: raise it (LimitNOFILE= of systemd).");
+        tracing::warn!(
+            allowed,
+            "--connections: the limit of open files allows fewer: raise it (LimitNOFILE= of systemd)."
+        );
     }
     named.unwrap_or(CONNECTIONS).min(allowed)
 }

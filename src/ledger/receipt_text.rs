@@ -25,8 +25,11 @@ impl Default for ReceiptText {
     }
 }
 
-/// What is left out of a receipt that is too long, in this order, until it is not: its name, and where it stands.
-const DETAILS: [(&str, fn(&mut Value)); 5] = [
+/// Its name, and what leaves it out.
+type Detail = (&'static str, fn(&mut Value));
+
+/// What is left out of a receipt that is too long, in this order, until it is not.
+const DETAILS: [Detail; 5] = [
     ("the columns of GPU use", |receipt| {
         let devices = receipt.pointer_mut("/gpu/devices").and_then(Value::as_array_mut);
         for device in devices.into_iter().flatten() {
@@ -73,7 +76,9 @@ pub fn shown(text: &str) -> Value {
     let read = serde_json::from_str::<Value>(text).map_err(|error| error.to_string());
     let unreadable = |why: String| json!({ "outcome": { "degraded": [format!("the receipt cannot be read: {why}")] } });
     match read {
-        Ok(receipt) if is_deeper(&receipt, DEPTH_MAX) => unreadable(format!("it is nested more than {DEPTH_MAX} times")),
+        Ok(receipt) if is_deeper(&receipt, DEPTH_MAX) => {
+            unreadable(format!("it is nested more than {DEPTH_MAX} times"))
+        }
         Ok(receipt) => receipt,
         Err(why) => unreadable(why),
     }
@@ -169,7 +174,10 @@ mod tests {
     fn what_nobody_can_read_is_told_and_stops_no_reader() {
         for text in [&"[".repeat(8_000), &format!("{}1{}", "[".repeat(80), "]".repeat(80)), r#"{"a": "\ud800"}"#, ""] {
             let told = shown(text);
-            assert!(told["outcome"]["degraded"][0].as_str().unwrap().starts_with("the receipt cannot be read"), "{told}");
+            assert!(
+                told["outcome"]["degraded"][0].as_str().unwrap().starts_with("the receipt cannot be read"),
+                "{told}"
+            );
         }
         assert_eq!(shown(r#"{"a": [1]}"#), json!({ "a": [1] }));
     }

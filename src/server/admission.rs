@@ -106,12 +106,12 @@ impl Admission {
             let oldest = all.by_origin.get(&origin).and_then(|numbers| numbers.first().copied());
             all.end(oldest);
         }
-        let oldest = all.silent.keys().next().copied();
-        if (all.silent.len() >= SILENT_MAX || all.count >= self.count_max)
-            && !all.end(oldest)
-            && all.count >= self.count_max
-        {
-            return None;
+        let is_full = all.count >= self.count_max;
+        if is_full || all.silent.len() >= SILENT_MAX {
+            let oldest = all.silent.keys().next().copied();
+            if !all.end(oldest) && is_full {
+                return None;
+            }
         }
         all.count += 1;
         let leave = Arc::default();

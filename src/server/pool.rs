@@ -60,7 +60,8 @@ impl Pools {
 
     /// Reads beside others of its kind: what may take long waits for that alone.
     pub(super) async fn read(&self, query: Query) -> Result<View, LedgerError> {
-        let takes_long = matches!(query, Query::Usage { .. } | Query::UsageOfEach { .. } | Query::Verify | Query::Figures);
+        let takes_long =
+            matches!(query, Query::Usage { .. } | Query::UsageOfEach { .. } | Query::Verify | Query::Figures);
         if takes_long { self.long_readers.read(query).await } else { self.readers.read(query).await }
     }
 

@@ -126,7 +126,8 @@ impl Taken {
     pub(super) fn may_keep(&self, principal: &str, now_us: u64) -> Result<(), Problem> {
         let of = self.of().get(principal).copied().unwrap_or_default();
         let most = self.quotas.kept_mib;
-        let Some(left_us) = DAY_US.checked_sub(now_us.abs_diff(of.day_from_us)) else { return Ok(()) };
+        let left_us = DAY_US.checked_sub(now_us.abs_diff(of.day_from_us)).filter(|left_us| *left_us > 0);
+        let Some(left_us) = left_us else { return Ok(()) };
         if of.kept_bytes / MIB < most {
             return Ok(());
         }

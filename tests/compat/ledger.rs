@@ -72,7 +72,9 @@ pub(crate) fn assert_shows_the_same_accounts(asked: &[Answer], open: impl Fn(Box
         };
         assert_same(&by_the_one_rule(account), &serde_json::to_value(view).unwrap(), &[], &what);
         if let Value::Array(_) = asked.answer["entries"] {
-            let View::Entries(entries) = ledger.read(&Query::Entries { user, count_max: 10_000 }).unwrap() else {
+            let View::Entries(entries) =
+                ledger.read(&Query::Entries { user, count_max: 10_000, before: None }).unwrap()
+            else {
                 panic!("{what}")
             };
             assert_same(&asked.answer["entries"], &serde_json::to_value(entries).unwrap(), &[], &what);

@@ -96,9 +96,8 @@ fn a_principal_has_a_quota() {
     let service = Service::with(&["--quota-attempts", "2", "--quota-reservations", "1", "--quota-kept-mib", "1"]);
     let keys = ["one", "two"].map(|name| service.key(&[name, "--scope", "report"]));
     let attempts = [(); 4].map(|()| Uuid::now_v7());
-    let open = |key: &str, attempt: Uuid| {
-        service.ask(key, "PUT", &format!("/api/v1/attempts/{attempt}"), &opening(attempt))
-    };
+    let open =
+        |key: &str, attempt: Uuid| service.ask(key, "PUT", &format!("/api/v1/attempts/{attempt}"), &opening(attempt));
     let (_, opened) = open(&keys[0], attempts[0]);
     assert_eq!(open(&keys[0], attempts[1]).0, 201);
     let (status, answer) = open(&keys[0], attempts[2]);

@@ -16,7 +16,8 @@ use crate::ledger::protocol::{AttemptIdentity, JobKind};
 use crate::ledger::receipt::Credits;
 use crate::ledger::receipt_text;
 use crate::ledger::views::{
-    AccountView, AttemptView, BurnPoint, ENTRIES_MAX, EntryView, GrantView, JobView, PendingLimit, Query, RatesView, View,
+    AccountView, AttemptView, BurnPoint, ENTRIES_MAX, EntryView, GrantView, JobView, PendingLimit, Query, RatesView,
+    View,
 };
 
 /// No page is longer.

@@ -278,7 +278,9 @@ fn a_database_that_lost_commits_begins_an_epoch() {
     };
     let again = crate::ledger::protocol::OpenRequest { resume: Some(resume), ..forgotten };
     assert!(matches!(ledger.open(&again).unwrap(), OpenAnswer::Opened { again: true, .. }));
-    let View::Entries(entries) = ledger.read(&Query::Entries { user: String::new(), count_max: 10, before: None }).unwrap() else {
+    let View::Entries(entries) =
+        ledger.read(&Query::Entries { user: String::new(), count_max: 10, before: None }).unwrap()
+    else {
         panic!()
     };
     assert_eq!(entries.iter().filter(|entry| entry.kind == "restore").count(), 1, "{entries:?}");

@@ -73,7 +73,8 @@ fn an_operator_says_that_the_clock_is_right() {
     let mut other = StoreLedger::new(another_store(&world.place, Box::new(clock.clone())));
     other.trust_clock("op", "the battery was flat").unwrap();
     assert_eq!(ends(&mut world), "2027-02-23T00:00:00Z");
-    let View::Entries(entries) = world.ledger.read(&Query::Entries { user: String::new(), count_max: 1, before: None }).unwrap()
+    let View::Entries(entries) =
+        world.ledger.read(&Query::Entries { user: String::new(), count_max: 1, before: None }).unwrap()
     else {
         panic!()
     };

@@ -263,7 +263,9 @@ fn a_refusal_keeps_no_job() {
     let again = world.ledger.open(&again).unwrap();
     assert!(matches!(again, OpenAnswer::Refused { reason: StopReason::OperatorStop, .. }), "{again:?}");
     assert_eq!(world.job("j").limit, Some("0.5".parse().unwrap()));
-    let View::Entries(entries) = world.ledger.read(&Query::Entries { user: "u".into(), count_max: 10, before: None }).unwrap() else {
+    let View::Entries(entries) =
+        world.ledger.read(&Query::Entries { user: "u".into(), count_max: 10, before: None }).unwrap()
+    else {
         panic!()
     };
     assert_eq!(entries.iter().filter(|entry| entry.kind == "refuse").count(), 2, "they are entries all the same");

@@ -111,9 +111,27 @@ fn pages_of_what_each_account_used_have_each_day_once() {
     }
     let months = world.usage_of_each(PeriodLength::Month, 1);
     assert_eq!(months, world.usage_of_each(PeriodLength::Month, 1_000));
-    let us: Vec<_> = months.iter().map(|row| (row.user.as_deref().unwrap(), row.total_virtual_cpu_time.0 / 1_000_000)).collect();
-    assert_eq!(us, [("ann", 7), ("ann", 31), ("ann", 2), ("bob", 7), ("bob", 31), ("bob", 2), ("o'brien.1", 7), ("o'brien.1", 31), ("o'brien.1", 2)]);
-    let wrong = Query::UsageOfEach { range: UsageRange::new(None, None, None, None).unwrap(), after: Some("x".into()), count_max: 1 };
+    let us: Vec<_> =
+        months.iter().map(|row| (row.user.as_deref().unwrap(), row.total_virtual_cpu_time.0 / 1_000_000)).collect();
+    assert_eq!(
+        us,
+        [
+            ("ann", 7),
+            ("ann", 31),
+            ("ann", 2),
+            ("bob", 7),
+            ("bob", 31),
+            ("bob", 2),
+            ("o'brien.1", 7),
+            ("o'brien.1", 31),
+            ("o'brien.1", 2)
+        ]
+    );
+    let wrong = Query::UsageOfEach {
+        range: UsageRange::new(None, None, None, None).unwrap(),
+        after: Some("x".into()),
+        count_max: 1,
+    };
     assert!(matches!(world.ledger.read(&wrong), Err(LedgerError::Missing(_))));
 }
 

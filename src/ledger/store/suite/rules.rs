@@ -82,7 +82,9 @@ fn usage_is_bounded_by_what_the_resources_can_do_in_the_time() {
     let answer = world.finish(attempt, &absurd, lease.period);
     assert_eq!(answer.charged.total.0, (believed_us + 34_000_000) / 4);
     world.check();
-    let View::Entries(entries) = world.ledger.read(&Query::Entries { user: "u".into(), count_max: 1, before: None }).unwrap() else {
+    let View::Entries(entries) =
+        world.ledger.read(&Query::Entries { user: "u".into(), count_max: 1, before: None }).unwrap()
+    else {
         panic!()
     };
     assert_eq!(entries[0].kind, "unbelieved");
@@ -156,7 +158,10 @@ fn the_sum_of_all_accounts_is_exact_or_refused() {
     let range = UsageRange::new(Some("2026-11"), None, None, None).unwrap();
     let each = Query::UsageOfEach { range, after: None, count_max: 100 };
     let View::UsagePage { rows: each, next } = world.ledger.read(&each).unwrap() else { panic!() };
-    assert!(next.is_none() && each.len() == 10 && each.iter().all(|row| row.total_credits.0 == NANOCREDITS_MAX), "{each:?}");
+    assert!(
+        next.is_none() && each.len() == 10 && each.iter().all(|row| row.total_credits.0 == NANOCREDITS_MAX),
+        "{each:?}"
+    );
     let all = world.ledger.read(&Query::Usage { whose: Whose::All, range });
     assert!(matches!(&all, Err(LedgerError::Refused(why)) if why.contains("each=true")), "{all:?}");
     assert!(matches!(world.ledger.read(&Query::Figures), Ok(View::Figures(_))));

@@ -200,12 +200,13 @@ fn compare(
     let sql = "SELECT owner, start, ends, credit_limit, taken, charged, held, spent, corrected FROM period WHERE owner = ANY($1) ORDER BY \
                owner, start";
     let mut of_periods = by_account(query, sql, &owners)?;
-    let sql = "SELECT owner, id, amount, charged, taken, held FROM credit_grant WHERE owner = ANY($1) ORDER BY owner, id";
+    let sql =
+        "SELECT owner, id, amount, charged, taken, held FROM credit_grant WHERE owner = ANY($1) ORDER BY owner, id";
     let mut of_grants = by_account(query, sql, &owners)?;
     for mut account in accounts {
         found.problems.append(&mut account.problems);
         let owner = account.owner.as_str();
-        let mut of = |rows: &mut HashMap<String, Vec<Row>>| rows.remove(owner).unwrap_or_default();
+        let of = |rows: &mut HashMap<String, Vec<Row>>| rows.remove(owner).unwrap_or_default();
         for mut row in of(&mut debts) {
             let debt = i128::from(row.int()?);
             if debt != account.debt {
