@@ -11,6 +11,7 @@ use super::App;
 use super::admission::Place;
 use super::doors::Door;
 use super::problem::Problem;
+use crate::ledger::LedgerError;
 use crate::ledger::asker::{Asker, Reach};
 use crate::ledger::keys::{KeyView, Scope, Secret};
 use crate::ledger::session::{Session, SessionToken};
@@ -196,7 +197,7 @@ impl Caller {
     pub(super) async fn signed_in(headers: &HeaderMap, app: &Arc<App>) -> Result<Self, Problem> {
         let token = session_of(headers, app.tls).ok_or_else(Problem::unauthorized)?;
         let shown = token.clone();
-        let found = app.pools.sessions.with(move |ledger| ledger.session(&shown)).await?;
+        let found = app.pools.sessions.with(move |ledger| ledger.session(&shown)).await.map_err(untold)?;
         let Session { key, is_due } = found.ok_or_else(Problem::unauthorized)?;
         if is_due && is_by_a_person(headers) {
             let used = token.clone();
@@ -212,7 +213,8 @@ impl Caller {
     /// The holder of this key.
     pub(super) async fn of(secret: &Secret, app: &Arc<App>) -> Result<Self, Problem> {
         let look = || async {
-            let found = app.pools.key_readers.read(Query::Keys { id: Some(secret.id().to_owned()) }).await?;
+            let found = app.pools.key_readers.read(Query::Keys { id: Some(secret.id().to_owned()) }).await;
+            let found = found.map_err(untold)?;
             let View::Keys(mut found) = found else { return Err(Problem::unauthorized()) };
             found.pop().map(Arc::new).ok_or_else(Problem::unauthorized)
         };
@@ -227,6 +229,12 @@ impl Caller {
         }
         Ok(Self { key, by: By::Key })
     }
+}
+
+/// Why nobody can be looked up says where the books are, which is no stranger's business.
+fn untold(why: LedgerError) -> Problem {
+    tracing::warn!(%why, "Who asks cannot be looked up.");
+    LedgerError::Unavailable("who asks cannot be looked up: the log of the service says why".to_owned()).into()
 }
 
 #[cfg(test)]
@@ -254,6 +262,15 @@ mod tests {
         }
         let two = [("cookie", "x=y"), ("cookie", "__Host-jobmeter-session=z")];
         assert_eq!(cookie(&headers(&two), session_cookie(true)), Some("z"));
+    }
+
+    #[test]
+    fn a_stranger_is_not_told_where_the_books_are() {
+        let why = || "postgres://db.example.org/ledger does not answer".to_owned();
+        for error in [LedgerError::Unavailable(why()), LedgerError::Broken(why()), LedgerError::Refused(why())] {
+            let (status, _, detail) = untold(error).told();
+            assert!(status.as_u16() == 503 && !detail.contains("example"), "{detail}");
+        }
     }
 
     #[test]

@@ -83,8 +83,8 @@ fn a_body_is_bounded_by_its_route() {
     }
 }
 
-fn opening(attempt: Uuid) -> String {
-    let identity = json!({ "attempt": attempt, "job": attempt, "task": "0", "user": "ann", "kind": "training", "command": ["x"],
+fn opening(attempt: Uuid, user: &str) -> String {
+    let identity = json!({ "attempt": attempt, "job": attempt, "task": "0", "user": user, "kind": "training", "command": ["x"],
         "host": "h" });
     let resources = json!({ "cpus_ppm": 1_000, "gpus": 0, "stop_us": 6_000 });
     json!({ "identity": identity, "resources": resources }).to_string()
@@ -96,8 +96,9 @@ fn a_principal_has_a_quota() {
     let service = Service::with(&["--quota-attempts", "2", "--quota-reservations", "1", "--quota-kept-mib", "1"]);
     let keys = ["one", "two"].map(|name| service.key(&[name, "--scope", "report"]));
     let attempts = [(); 4].map(|()| Uuid::now_v7());
-    let open =
-        |key: &str, attempt: Uuid| service.ask(key, "PUT", &format!("/api/v1/attempts/{attempt}"), &opening(attempt));
+    let open = |key: &str, attempt: Uuid| {
+        service.ask(key, "PUT", &format!("/api/v1/attempts/{attempt}"), &opening(attempt, "ann"))
+    };
     let (_, opened) = open(&keys[0], attempts[0]);
     assert_eq!(open(&keys[0], attempts[1]).0, 201);
     let (status, answer) = open(&keys[0], attempts[2]);
@@ -126,4 +127,39 @@ fn a_principal_has_a_quota() {
     let told = job["attempts"][0]["receipt"]["outcome"]["degraded"][0].as_str().unwrap_or_default();
     assert!(told.contains("longer than the 16384 bytes"), "{job}");
     service.verify();
+}
+
+/// What each account used is told in one answer or page by page, and both are the same.
+#[test]
+fn what_each_account_used_goes_page_by_page() {
+    let service = Service::start();
+    let users = ["ann", "bob", "o'brien & sons"];
+    for user in users {
+        let attempt = Uuid::now_v7();
+        let path = format!("/api/v1/attempts/{attempt}");
+        let (_, opened) = service.ask(&service.admin, "PUT", &path, &opening(attempt, user));
+        let usage = json!({ "cpu_used_seconds": 0.001, "cpu_allocated_seconds": 1 });
+        let last = json!({ "attempt": attempt, "usage": usage, "period": opened["opened"]["lease"]["period"], "reason": "completed",
+            "receipt": {} });
+        assert_eq!(service.ask(&service.admin, "POST", &format!("{path}/finish"), &last.to_string()).0, 200);
+    }
+    let client = reqwest::blocking::Client::builder().no_proxy().build().unwrap();
+    let get = |url: &str| {
+        let answer = client.get(url).bearer_auth(&service.admin).send().unwrap().error_for_status().unwrap();
+        let link = answer.headers().get("link").map(|link| link.to_str().unwrap().to_owned());
+        let rows: Vec<Value> = answer.json().unwrap();
+        (rows, link)
+    };
+    let base = format!("{}/api/v1/usage", service.url);
+    let (all, link) = get(&format!("{base}?each=true&by=day"));
+    let named: Vec<_> = all.iter().map(|row| row["user"].as_str().unwrap()).collect();
+    assert_eq!((named, link), (users.to_vec(), None));
+    let (mut paged, mut next) = (Vec::new(), Some("<?each=true&by=day&count=1>; rel=\"next\"".to_owned()));
+    while let Some(link) = next {
+        let (rows, after) = get(&format!("{base}{}", link.split(['<', '>']).nth(1).unwrap()));
+        assert!(rows.len() <= 1, "{rows:?}");
+        paged.extend(rows);
+        next = after;
+    }
+    assert_eq!(paged, all);
 }
