@@ -56,7 +56,7 @@ fn show(entries: u32, settings: &Settings, out: &Output) -> Result<ExitCode, Fai
     out.print(&both, |style| show_text(&account, &listed, style))
 }
 
-/// Page by page.
+/// So many of them, or all that there are; a service tells them page by page.
 fn newest_entries(ledger: &mut dyn Ledger, user: &str, count: u32) -> Result<Vec<EntryView>, LedgerError> {
     let (mut listed, mut missing) = (Vec::<EntryView>::new(), count);
     loop {

@@ -123,7 +123,7 @@ impl ReceiptText {
         serde_json::value::to_raw_value(&nothing).map_or_else(|_| Self::default(), Self)
     }
 
-    /// What is kept.
+    /// The JSON, as it came or as it was shortened.
     #[must_use]
     pub fn as_str(&self) -> &str {
         self.0.get()

@@ -28,7 +28,7 @@ const OF_USER_MAX: usize = 512;
 /// Where a connection comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Origin {
-    /// A unix socket.
+    /// A unix socket: a proxy on this machine, or who has its group.
     Here,
     Address(IpAddr),
 }
@@ -57,7 +57,7 @@ pub(super) struct Admission {
 struct All {
     count: usize,
     next: u64,
-    /// The oldest first.
+    /// By the order in which they fell silent.
     silent: BTreeMap<u64, (Origin, Arc<Notify>)>,
     by_origin: HashMap<Origin, BTreeSet<u64>>,
     of_users: HashMap<String, usize>,

@@ -9,7 +9,6 @@ use axum::extract::Request;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
-use nix::sys::socket::{setsockopt, sockopt};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
@@ -18,6 +17,7 @@ use tower::ServiceExt;
 
 use super::admission::{Admission, Place};
 use super::listening::{Accepted, Listeners};
+use crate::sys::sockets::give_up_after;
 
 /// A handshake that takes longer is given up.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
@@ -95,8 +95,7 @@ pub(super) async fn serve(
 /// Small answers must not wait for each other, and nothing is kept for who does not take it.
 fn prepare(stream: &TcpStream) {
     let nodelay = stream.set_nodelay(true);
-    let bounded = setsockopt(stream, sockopt::TcpUserTimeout, &TAKES_NOTHING_MAX_MS);
-    if let Err(error) = nodelay.and_then(|()| Ok(bounded?)) {
+    if let Err(error) = nodelay.and_then(|()| give_up_after(stream, TAKES_NOTHING_MAX_MS)) {
         tracing::debug!(%error, "A connection was gone at once.");
     }
 }

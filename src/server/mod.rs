@@ -109,7 +109,7 @@ pub struct Options {
     pub trust_header: Option<HeaderName>,
     /// Connections at the same time.
     pub connections_max: usize,
-    /// Of each principal.
+    /// How much of the books each principal may take up.
     pub quotas: Quotas,
     /// Where alerts go.
     pub webhook: Option<Webhook>,

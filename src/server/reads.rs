@@ -208,10 +208,7 @@ async fn usage(
     caller.may_see(&user)?;
     let Parameters(UsageOf { month, from, to, by }) = of.map_err(|error| Problem::malformed(error.body_text()))?;
     let range = UsageRange::new(month.as_deref(), from.as_deref(), to.as_deref(), by).map_err(Problem::malformed)?;
-    match app.pools.read(Query::Usage { whose: Whose::User(user), range }).await? {
-        View::Usage(rows) => Ok(Json(rows).into_response()),
-        _ => Err(unasked()),
-    }
+    Ok(Json(usage_of_each::together(&app.pools, Whose::User(user), range).await?).into_response())
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -247,10 +244,7 @@ async fn usage_of_all(
     let range = UsageRange::new(month.as_deref(), from.as_deref(), to.as_deref(), *by).map_err(Problem::malformed)?;
     match (each, count.is_some() || after.is_some()) {
         (false, true) => Err(Problem::malformed("count and after are for each=true")),
-        (false, false) => match app.pools.read(Query::Usage { whose: Whose::All, range }).await? {
-            View::Usage(rows) => Ok(Json(rows).into_response()),
-            _ => Err(unasked()),
-        },
+        (false, false) => Ok(Json(usage_of_each::together(&app.pools, Whose::All, range).await?).into_response()),
         (true, true) => page_of_usage(&app, &of, range).await,
         (true, false) => {
             let body = usage_of_each::json(usage_of_each::pages(app.pools.clone(), range).await?);

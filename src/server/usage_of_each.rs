@@ -3,13 +3,39 @@
 
 use axum::body::{Body, Bytes};
 use axum::http::HeaderValue;
-use futures_util::stream::{iter, once, try_unfold};
-use futures_util::{Stream, StreamExt, TryStreamExt};
+use futures_util::stream::{BoxStream, iter, once, try_unfold};
+use futures_util::{StreamExt, TryStreamExt};
 
 use super::pool::Pools;
 use crate::ledger::LedgerError;
 use crate::ledger::usage_range::UsageRange;
-use crate::ledger::views::{Query, USAGE_ROWS_MAX, UsageRow, View};
+use crate::ledger::views::{Query, USAGE_ROWS_MAX, UsageRow, View, Whose};
+
+/// Rows, so many at a time.
+pub(super) type Pages = BoxStream<'static, Result<Vec<UsageRow>, LedgerError>>;
+
+/// What one account used, or all of them together.
+pub(super) async fn together(pools: &Pools, whose: Whose, range: UsageRange) -> Result<Vec<UsageRow>, LedgerError> {
+    match pools.read(Query::Usage { whose, range }).await? {
+        View::Usage(rows) => Ok(rows),
+        _ => Err(LedgerError::unasked()),
+    }
+}
+
+/// Rows that are all there are.
+pub(super) fn only(rows: Vec<UsageRow>) -> Pages {
+    iter([Ok(rows)]).boxed()
+}
+
+/// The rows that `keep` leaves of all, page by page.
+pub(super) async fn chosen(mut pages: Pages, keep: fn(&mut Vec<UsageRow>)) -> Result<Vec<UsageRow>, LedgerError> {
+    let mut rows = Vec::new();
+    while let Some(more) = pages.try_next().await? {
+        rows.extend(more);
+        keep(&mut rows);
+    }
+    Ok(rows)
+}
 
 /// A page, and the cursor of the next.
 pub(super) async fn page(
@@ -25,10 +51,7 @@ pub(super) async fn page(
 }
 
 /// All pages, each of which is read when it is asked for. The first one is there: where that fails, nothing was answered yet.
-pub(super) async fn pages(
-    pools: Pools,
-    range: UsageRange,
-) -> Result<impl Stream<Item = Result<Vec<UsageRow>, LedgerError>> + Send + 'static, LedgerError> {
+pub(super) async fn pages(pools: Pools, range: UsageRange) -> Result<Pages, LedgerError> {
     let (rows, next) = page(&pools, range, None, USAGE_ROWS_MAX).await?;
     let others = try_unfold(next, move |after| {
         let pools = pools.clone();
@@ -37,13 +60,13 @@ pub(super) async fn pages(
             page(&pools, range, Some(after), USAGE_ROWS_MAX).await.map(Some)
         }
     });
-    Ok(iter([Ok(rows)]).chain(others))
+    Ok(only(rows).chain(others).boxed())
 }
 
 /// An answer of a head, of what each page is written as, and of a tail. One that breaks off has no end, as HTTP tells who reads it.
 pub(super) fn written(
     head: String,
-    pages: impl Stream<Item = Result<Vec<UsageRow>, LedgerError>> + Send + 'static,
+    pages: Pages,
     mut page: impl FnMut(&[UsageRow]) -> String + Send + 'static,
     tail: &'static str,
 ) -> Body {
@@ -54,7 +77,7 @@ pub(super) fn written(
 }
 
 /// The rows as one list of JSON.
-pub(super) fn json(pages: impl Stream<Item = Result<Vec<UsageRow>, LedgerError>> + Send + 'static) -> Body {
+pub(super) fn json(pages: Pages) -> Body {
     let mut is_first = true;
     let page = move |rows: &[UsageRow]| {
         let mut text = String::new();
@@ -86,7 +109,7 @@ mod tests {
     use super::*;
 
     async fn text(pages: Vec<Result<Vec<UsageRow>, LedgerError>>) -> Option<String> {
-        let bytes = axum::body::to_bytes(json(iter(pages)), usize::MAX).await.ok()?;
+        let bytes = axum::body::to_bytes(json(iter(pages).boxed()), usize::MAX).await.ok()?;
         Some(String::from_utf8(bytes.to_vec()).unwrap())
     }
 

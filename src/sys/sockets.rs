@@ -1,4 +1,4 @@
-//! Unix sockets under paths (unix(7)): one process at a time listens there.
+//! Unix sockets under paths (unix(7)): one process at a time listens there; and what a connection may leave lying.
 
 use std::fs::File;
 use std::io;
@@ -10,10 +10,10 @@ use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
-use nix::sys::socket::sockopt::AcceptConn;
+use nix::sys::socket::sockopt::{AcceptConn, TcpUserTimeout};
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, SockaddrLike, SockaddrStorage, UnixAddr, bind, connect, getsockname,
-    getsockopt, socket,
+    getsockopt, setsockopt, socket,
 };
 
 /// In a folder that nobody else can write; `None` where somebody listens there. What one has left that ended without a word is replaced.
@@ -36,6 +36,14 @@ pub fn listen_for(path: &Path, mode: u32) -> io::Result<Option<UnixListener>> {
         nix::sys::socket::listen(&fd, Backlog::MAXCONN)?;
         Ok(UnixListener::from(fd))
     })
+}
+
+/// Ends a connection whose other end takes nothing of what was sent to it for so long (`TCP_USER_TIMEOUT` of tcp(7)).
+///
+/// # Errors
+/// Those of setsockopt(2).
+pub fn give_up_after(stream: &impl AsFd, ms: u32) -> io::Result<()> {
+    Ok(setsockopt(&stream.as_fd(), TcpUserTimeout, &ms)?)
 }
 
 fn in_place_of_stale(path: &Path, bind: impl Fn() -> io::Result<UnixListener>) -> io::Result<Option<UnixListener>> {

@@ -17,11 +17,10 @@ use super::written::Changes;
 use crate::domain::book::Source;
 use crate::domain::rating::RateCard;
 use crate::domain::units::Nanocredits;
-use crate::ledger::LedgerError;
 use crate::ledger::job_name::JobKey;
 use crate::ledger::protocol::AttemptIdentity;
-use crate::ledger::receipt_text::ReceiptText;
 use crate::ledger::store::{Store, load};
+use crate::ledger::{LedgerError, receipt_text::ReceiptText};
 
 /// The rows of one transaction.
 pub(super) struct Shelf<'a> {

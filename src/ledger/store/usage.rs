@@ -36,7 +36,12 @@ pub(super) fn usage_of_each(
     after: Option<&str>,
     count_max: u32,
 ) -> Result<(Vec<UsageRow>, Option<String>), LedgerError> {
-    let no_cursor = || LedgerError::Missing(format!("{:?} is no cursor of a page of usage", after.unwrap_or_default()));
+    let no_cursor = || {
+        LedgerError::Missing(format!(
+            "invalid cursor {:?}: expected that of a page of usage",
+            after.unwrap_or_default()
+        ))
+    };
     let (last_day, last_owner) = match after.map(|cursor| cursor.split_once('.')) {
         None => (i64::MIN, ""),
         Some(cursor) => cursor.and_then(|(day, owner)| Some((day.parse().ok()?, owner))).ok_or_else(no_cursor)?,

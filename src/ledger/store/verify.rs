@@ -7,7 +7,7 @@ mod replay;
 
 use std::collections::BTreeMap;
 
-use self::replay::{Held, replay};
+use self::replay::{Held, PROBLEMS_MAX, replay};
 use super::{Row, Store, Value, load};
 use crate::domain::units::Nanocredits;
 use crate::ledger::LedgerError;
@@ -17,14 +17,12 @@ use crate::ledger::views::Verification;
 
 /// Rows are compared so many at a time.
 const PAGE: i64 = 1_000;
-/// Whoever has so many has to be restored, and need not be told of more.
-const PROBLEMS_MAX: usize = 1_000;
 
 /// Sums that what runs says, against which those of the books are held.
 #[derive(Default)]
 struct Sums {
     accounts: BTreeMap<String, AccountSums>,
-    /// What reservations hold.
+    /// Held by the reservations of each.
     jobs: BTreeMap<JobKey, Nanocredits>,
     /// By owner, period and source.
     held: Held,

@@ -10,7 +10,7 @@ pub(super) const STREAMS_MAX: usize = 16;
 /// Streams of one key and of all sessions that were made with it: whoever signs in again gets no more than these.
 pub(super) const STREAMS_OF_KEY_MAX: usize = 64;
 
-/// Streams of everybody.
+/// Streams of everybody at one service, whatever their keys.
 pub(super) const STREAMS_IN_ALL_MAX: usize = 2_048;
 
 /// Whose streams are counted together.

@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::super::App;
 use super::super::problem::Problem;
+use super::super::usage_of_each;
 use super::markup;
 use super::session::Visitor;
 use crate::domain::units::{Microseconds, Nanocredits};
@@ -63,10 +64,8 @@ pub(super) async fn bar(app: &Arc<App>, user: Option<&str>) -> Result<String, Pr
 async fn used(app: &Arc<App>, account: &AccountView) -> Result<Option<UsageRow>, Problem> {
     let (from, to) = (account.period_start.as_str(), account.period_end.as_str());
     let range = UsageRange::new(None, Some(from), Some(to), Some(account.period)).map_err(Problem::malformed)?;
-    match app.pools.read(Query::Usage { whose: Whose::User(account.user.clone()), range }).await? {
-        View::Usage(rows) => Ok(rows.into_iter().next_back()),
-        _ => Err(LedgerError::unasked().into()),
-    }
+    let rows = usage_of_each::together(&app.pools, Whose::User(account.user.clone()), range).await?;
+    Ok(rows.into_iter().next_back())
 }
 
 pub(super) fn of(account: &AccountView, used: Option<&UsageRow>) -> Bar {

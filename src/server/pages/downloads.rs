@@ -7,35 +7,29 @@ use axum::body::Body;
 use axum::extract::{Query as Parameters, State};
 use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
-use futures_util::StreamExt;
-use futures_util::stream::{BoxStream, iter};
 
 use super::super::App;
 use super::super::problem::Problem;
-use super::super::usage_of_each;
+use super::super::usage_of_each::{self, Pages};
 use super::focus;
 use super::page_or;
 use super::session::Visitor;
 use super::usage::{Asked, ReportOf, asked, rows};
 use crate::domain::printable::printable;
-use crate::ledger::LedgerError;
 use crate::ledger::views::{PeriodLength, UsageRow};
-
-/// Rows, so many at a time.
-type Pages = BoxStream<'static, Result<Vec<UsageRow>, LedgerError>>;
 
 /// The days of each account, or of one.
 async fn found(app: &Arc<App>, visitor: &Visitor, of: ReportOf) -> Result<(Asked, Pages), Problem> {
     let asked = asked(visitor, of)?;
-    let pages: Pages = match &asked.user {
+    let pages = match &asked.user {
         Some(user) => {
             let mut rows = rows(app, &asked).await?;
             for row in &mut rows {
                 row.user = Some(user.clone());
             }
-            iter([Ok(rows)]).boxed()
+            usage_of_each::only(rows)
         }
-        None => usage_of_each::pages(app.pools.clone(), asked.range(PeriodLength::Day)?).await?.boxed(),
+        None => usage_of_each::pages(app.pools.clone(), asked.range(PeriodLength::Day)?).await?,
     };
     Ok((asked, pages))
 }

@@ -1,12 +1,10 @@
 //! The usage report of a month, by day.
 
-use std::pin::pin;
 use std::sync::Arc;
 
 use askama::Template;
 use axum::extract::{Query as Parameters, State};
 use axum::response::Response;
-use futures_util::TryStreamExt;
 use serde::Deserialize;
 
 use super::super::App;
@@ -19,7 +17,7 @@ use crate::domain::calendar::{day_start, month_end};
 use crate::domain::units::Nanocredits;
 use crate::ledger::LedgerError;
 use crate::ledger::usage_range::UsageRange;
-use crate::ledger::views::{PeriodLength, Query, UsageRow, View, Whose};
+use crate::ledger::views::{PeriodLength, UsageRow, Whose};
 use crate::sys::clock::{Clock, SystemClock};
 
 #[derive(Deserialize)]
@@ -101,21 +99,13 @@ pub(super) fn asked(visitor: &Visitor, of: ReportOf) -> Result<Asked, Problem> {
 /// The days of the month; without a user those of all accounts together.
 pub(super) async fn rows(app: &Arc<App>, asked: &Asked) -> Result<Vec<UsageRow>, Problem> {
     let whose = asked.user.clone().map_or(Whose::All, Whose::User);
-    match app.pools.read(Query::Usage { whose, range: asked.range(PeriodLength::Day)? }).await? {
-        View::Usage(rows) => Ok(rows),
-        _ => Err(LedgerError::unasked().into()),
-    }
+    Ok(usage_of_each::together(&app.pools, whose, asked.range(PeriodLength::Day)?).await?)
 }
 
 /// The accounts that used most in the month.
 async fn most_used(app: &Arc<App>, asked: &Asked) -> Result<Vec<UsageRow>, Problem> {
-    let mut pages = pin!(usage_of_each::pages(app.pools.clone(), asked.range(PeriodLength::Month)?).await?);
-    let mut most = Vec::new();
-    while let Some(rows) = pages.try_next().await? {
-        most.extend(rows);
-        keep_most(&mut most);
-    }
-    Ok(most)
+    let pages = usage_of_each::pages(app.pools.clone(), asked.range(PeriodLength::Month)?).await?;
+    Ok(usage_of_each::chosen(pages, keep_most).await?)
 }
 
 /// Those that used most first, and no more of them than are listed.

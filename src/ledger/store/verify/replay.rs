@@ -10,6 +10,8 @@ use crate::ledger::views::Verification;
 
 /// Entries are read so many at a time.
 const PAGE: i64 = 10_000;
+/// Whoever has so many has to be restored, and need not be told of more.
+pub(super) const PROBLEMS_MAX: usize = 1_000;
 /// What the books say of so many accounts is asked for at a time.
 const ACCOUNTS: usize = 50;
 /// Where an account has no limit.
@@ -74,7 +76,7 @@ pub(super) fn replay(query: &mut Query<'_>, found: &mut Verification, held: &Hel
             last = (owner, entry.number);
             account.add(&entry);
         }
-        if is_last || found.problems.len() > super::PROBLEMS_MAX {
+        if is_last || found.problems.len() > PROBLEMS_MAX {
             whole.push(account);
             compare(query, whole, found, held)?;
             return of_none(query, found);
