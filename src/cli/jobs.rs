@@ -333,6 +333,9 @@ fn troubles(device: &GpuDevice) -> Vec<String> {
     if device.ecc_uncorrected_errors > 0 {
         told.push(format!("memory errors that could not be corrected: {}", device.ecc_uncorrected_errors));
     }
+    if device.remapped_rows > 0 {
+        told.push(format!("rows of its memory that were replaced by spare ones: {}", device.remapped_rows));
+    }
     told
 }
 

@@ -95,6 +95,9 @@ pub struct GpuDevice {
     /// Errors of its memory that could not be corrected.
     #[serde(default)]
     pub ecc_uncorrected_errors: u64,
+    /// Rows of its memory that were replaced by spare ones meanwhile.
+    #[serde(default)]
+    pub remapped_rows: u64,
     /// How busy its multiprocessors were, by its counters; absent where it does not tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sm_percent: Option<u64>,
@@ -195,6 +198,7 @@ impl GpuDevice {
             slowdown_seconds: BTreeMap::new(),
             xids: Vec::new(),
             ecc_uncorrected_errors: 0,
+            remapped_rows: 0,
             sm_percent: None,
             tensor_percent: None,
             dram_percent: None,
@@ -228,6 +232,7 @@ impl GpuDevice {
             slowdown_seconds: slow.collect(),
             xids: condition.errors().to_vec(),
             ecc_uncorrected_errors: condition.ecc_errors(),
+            remapped_rows: condition.remapped_rows(),
             sm_percent: activity.sm_percent(),
             tensor_percent: activity.tensor_percent(),
             dram_percent: activity.dram_percent(),

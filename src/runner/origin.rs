@@ -22,14 +22,14 @@ pub struct Origin {
     pub secret: Option<AttemptSecret>,
     /// Of the pinned rate card.
     pub rates_version: u64,
-    /// When.
+    /// By the clock of people, and by the one that is never set.
     pub began: Beginning,
 }
 
 /// When an attempt began.
 #[derive(Clone, Copy, Debug)]
 pub struct Beginning {
-    /// µs since 1970.
+    /// µs since 1970-01-01 UTC.
     pub realtime_us: i64,
     /// µs of `CLOCK_BOOTTIME`; `None` where the machine was booted since.
     pub boottime_us: Option<u64>,

@@ -306,6 +306,7 @@ fn gpu(device: &Value) -> Gpu {
     let text = |field: &str| device[field].as_str().unwrap_or_default().to_owned();
     let percent = |field: &str| device[field].as_u64().map(|percent| format!("{percent} %"));
     let watts = |field: &str| device[field].as_u64().map(|mw| format!("{} W", mw / 1_000));
+    let count = |field: &str| device[field].as_u64().filter(|count| *count > 0).map(|count| count.to_string());
     let slow = device["slowdown_seconds"].as_object().into_iter().flatten();
     let slow: Vec<String> = slow.filter_map(|(why, time)| Some(format!("{} s: {why}", number(time)?))).collect();
     let xids: Vec<String> = device["xids"].as_array().into_iter().flatten().map(Value::to_string).collect();
@@ -329,10 +330,8 @@ fn gpu(device: &Value) -> Gpu {
         ("Power at most", watts("power_peak_milliwatts")),
         ("Clocks lowered", Some(slow.join(", ")).filter(|text| !text.is_empty())),
         ("Errors (XID)", Some(xids.join(", ")).filter(|text| !text.is_empty())),
-        (
-            "Memory errors",
-            device["ecc_uncorrected_errors"].as_u64().filter(|count| *count > 0).map(|count| count.to_string()),
-        ),
+        ("Memory errors", count("ecc_uncorrected_errors")),
+        ("Memory rows replaced", count("remapped_rows")),
     ];
     let columns = |field: &str| -> Vec<(u64, String)> {
         let columns = device["utilization"][field].as_array().into_iter().flatten().filter_map(Value::as_u64);
