@@ -8,6 +8,7 @@ use crate::domain::rating::RateCard;
 use crate::domain::units::Microseconds;
 use crate::domain::usage::GpuUsage;
 use crate::meter::gpu::device::Device;
+use crate::meter::gpu::device::processes::GpuProcess;
 use crate::meter::gpu::figures::Mode;
 use crate::meter::gpu::gpus::Gpus;
 
@@ -107,6 +108,9 @@ pub struct GpuDevice {
     /// How much of its memory's bandwidth was used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dram_percent: Option<u64>,
+    /// The job's processes that used most of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub processes: Vec<GpuProcess>,
     /// How busy it was, in equal columns of time.
     pub utilization: Utilization,
     /// What could not be done exactly, one sentence each.
@@ -202,6 +206,7 @@ impl GpuDevice {
             sm_percent: None,
             tensor_percent: None,
             dram_percent: None,
+            processes: Vec::new(),
             utilization: Utilization::default(),
             notes: Vec::new(),
         }
@@ -236,6 +241,7 @@ impl GpuDevice {
             sm_percent: activity.sm_percent(),
             tensor_percent: activity.tensor_percent(),
             dram_percent: activity.dram_percent(),
+            processes: device.processes(),
             utilization: Utilization {
                 column_seconds: Microseconds(columns.column_us),
                 percent: columns.percent,

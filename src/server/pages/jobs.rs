@@ -286,6 +286,13 @@ fn process(sample: &Value) -> Option<(u64, String, String)> {
     Some((sample["pid"].as_u64()?, command, number(&sample["cpu_seconds"])?))
 }
 
+/// How long it used a device where that is known, and at most how much of its memory.
+fn gpu_process(sample: &Value) -> Option<String> {
+    let busy = number(&sample["busy_seconds"]).map(|text| format!(", {text} s")).unwrap_or_default();
+    let memory = sample["memory_peak_bytes"].as_u64().map(mebibytes)?;
+    Some(format!("{} ({}){busy}, {memory}", sample["command"].as_str()?, sample["pid"].as_u64()?))
+}
+
 fn mebibytes(bytes: u64) -> String {
     format!("{} MiB", bytes / 1_048_576)
 }
@@ -337,7 +344,9 @@ fn gpu(device: &Value) -> Gpu {
         let columns = device["utilization"][field].as_array().into_iter().flatten().filter_map(Value::as_u64);
         columns.map(|percent| (percent, String::new())).collect()
     };
-    let facts = lines.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
+    let processes =
+        device["processes"].as_array().into_iter().flatten().map(|process| ("Process", gpu_process(process)));
+    let facts = lines.into_iter().chain(processes).filter_map(|(name, value)| Some((name, value?))).collect();
     let drawn = |field: &str| bars(&columns(field), 100, CHART);
     Gpu { name: text("name"), facts, bars: drawn("percent"), estimated: drawn("estimated_percent") }
 }
