@@ -29,13 +29,9 @@ impl Default for ReceiptText {
 type Detail = (&'static str, fn(&mut Value));
 
 /// What is left out of a receipt that is too long, in this order, until it is not.
-const DETAILS: [Detail; 5] = [
-    ("the columns of GPU use", |receipt| {
-        let devices = receipt.pointer_mut("/gpu/devices").and_then(Value::as_array_mut);
-        for device in devices.into_iter().flatten() {
-            empty(device, &["utilization", "percent"]);
-        }
-    }),
+const DETAILS: [Detail; 6] = [
+    ("the columns of GPU use", |receipt| empty_each(receipt, &["utilization", "percent"])),
+    ("the processes of GPUs", |receipt| empty_each(receipt, &["processes"])),
     ("the busiest processes", |receipt| empty(receipt, &["cpu", "busiest"])),
     ("the command line", |receipt| empty(receipt, &["job", "command"])),
     ("the labels", |receipt| empty(receipt, &["job", "labels"])),
@@ -53,6 +49,14 @@ fn empty(within: &mut Value, path: &[&str]) {
         Some(Value::Array(list)) => list.clear(),
         Some(Value::Object(fields)) => fields.clear(),
         _ => {}
+    }
+}
+
+/// The same of each GPU.
+fn empty_each(receipt: &mut Value, path: &[&str]) {
+    let devices = receipt.pointer_mut("/gpu/devices").and_then(Value::as_array_mut);
+    for device in devices.into_iter().flatten() {
+        empty(device, path);
     }
 }
 

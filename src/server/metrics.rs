@@ -10,11 +10,9 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
-use serde::Deserialize;
 
+use super::ended::{EndedMetrics, Labels};
 use crate::ledger::protocol::{Finish, FinishAnswer};
-
-type Labels = Vec<(&'static str, String)>;
 
 /// What is counted.
 #[derive(Clone, Debug)]
@@ -25,31 +23,7 @@ pub(super) struct Metrics {
     transaction_seconds: Histogram,
     reports: Counter<u64, AtomicU64>,
     alerts: Family<Labels, Counter>,
-    ended: Family<Labels, Counter>,
-    /// For people alone: what is charged is never counted in these.
-    meter_cpu_seconds: Counter<f64, AtomicU64>,
-    job_cpu_seconds: Counter<f64, AtomicU64>,
-    overshoot_nanocredits: Counter<u64, AtomicU64>,
-}
-
-/// What of a receipt is counted.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Parts {
-    meter: MeterPart,
-    cpu: CpuPart,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct MeterPart {
-    cpu_seconds: f64,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct CpuPart {
-    total_seconds: f64,
+    ended: EndedMetrics,
 }
 
 impl Metrics {
@@ -64,31 +38,10 @@ impl Metrics {
         registry.register("reports", "Reports that were posted", reports.clone());
         let alerts = Family::<Labels, Counter>::default();
         registry.register("alerts", "Alerts to the webhook, by whether they arrived", alerts.clone());
-        let ended = Family::<Labels, Counter>::default();
-        registry.register("attempts_ended", "Attempts that ended, by why", ended.clone());
-        let (meter_cpu_seconds, job_cpu_seconds) = (Counter::default(), Counter::default());
-        registry.register("meter_cpu_seconds", "CPU time of the meters of ended attempts", meter_cpu_seconds.clone());
-        registry.register("job_cpu_seconds", "CPU time of ended attempts", job_cpu_seconds.clone());
-        let overshoot_nanocredits = Counter::default();
-        registry.register(
-            "overshoot_nanocredits",
-            "Burned by ended attempts and not charged",
-            overshoot_nanocredits.clone(),
-        );
+        let ended = EndedMetrics::new(&mut registry);
         let info = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "Which jobmeter this is", info);
-        Self {
-            registry: Arc::new(registry),
-            requests,
-            transactions,
-            transaction_seconds,
-            reports,
-            alerts,
-            ended,
-            meter_cpu_seconds,
-            job_cpu_seconds,
-            overshoot_nanocredits,
-        }
+        Self { registry: Arc::new(registry), requests, transactions, transaction_seconds, reports, alerts, ended }
     }
 
     /// What somebody makes up is no label: there is no end of that.
@@ -114,14 +67,9 @@ impl Metrics {
 
     /// An attempt has ended; once, however often that is said.
     pub(super) fn ended(&self, finish: &Finish, answer: &FinishAnswer) {
-        if answer.again {
-            return;
+        if !answer.again {
+            self.ended.count(finish, answer.overshoot);
         }
-        self.ended.get_or_create(&vec![("reason", finish.reason.as_str().to_owned())]).inc();
-        let Parts { meter, cpu } = serde_json::from_str(finish.receipt.as_str()).unwrap_or_default();
-        self.meter_cpu_seconds.inc_by(meter.cpu_seconds.max(0.0));
-        self.job_cpu_seconds.inc_by(cpu.total_seconds.max(0.0));
-        self.overshoot_nanocredits.inc_by(answer.overshoot.at_least_zero().0.unsigned_abs());
     }
 
     /// In the text format of OpenMetrics, with what the books say.
