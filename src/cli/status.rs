@@ -118,6 +118,11 @@ fn charged(account: &AccountView) -> Nanocredits {
 /// What stands in the way, and what is to come: a line each.
 fn notes(account: &AccountView, style: &Style) -> String {
     let mut lines = Vec::new();
+    if !account.admitted {
+        lines.push(style.bad("no such account, and jobs of known users alone run here: an administrator adds it"));
+    } else if !account.known {
+        lines.push("no such account yet: the first job makes it, with this limit".to_owned());
+    }
     if account.suspended {
         lines.push(style.bad("suspended by an operator: nothing starts, and what runs stops"));
     }

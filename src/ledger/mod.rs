@@ -15,6 +15,7 @@ pub mod protocol;
 pub mod receipt;
 pub mod relay;
 pub mod session;
+pub mod settings;
 pub mod store;
 pub mod usage_range;
 pub mod views;
@@ -112,6 +113,11 @@ pub enum LedgerError {
     /// Try again within the lease: busy, a full disk, a network that does not answer.
     #[error("{0}")]
     Unavailable(String),
+    /// Another session of the database keeps the account locked.
+    #[error(
+        "another session of the database keeps it locked: {0}: try again, or look for who holds it in pg_stat_activity"
+    )]
+    Locked(String),
     /// Another transaction came in the way: the same again may succeed.
     #[error("{0}")]
     Conflict(String),
@@ -133,6 +139,15 @@ impl LedgerError {
         Self::Outdated(format!(
             "the rate card is at version {newest} by now, and this changes version {seen}: look at it by `jobmeter rates show`, \
              and make the change again"
+        ))
+    }
+
+    /// The same of the ledger's settings.
+    #[must_use]
+    pub fn outdated_settings(newest: u64, seen: impl std::fmt::Display) -> Self {
+        Self::Outdated(format!(
+            "the ledger's settings are at version {newest} by now, and this changes version {seen}: look at them by `jobmeter ledger \
+             show`, and make the change again"
         ))
     }
 

@@ -12,6 +12,7 @@ pub use self::changes::{
 use super::job_name::{JobKey, JobName};
 use super::keys::KeyView;
 use super::protocol::{AttemptIdentity, JobKind, Reason};
+use super::settings::LedgerSettings;
 use super::usage_range::UsageRange;
 use crate::domain::rating::{Price, RateCard, VirtualTime};
 use crate::domain::units::{Microseconds, Nanocredits, OutOfRange, Total};
@@ -44,6 +45,8 @@ pub enum Query {
     Usage { whose: Whose, range: UsageRange },
     /// → [`View::Rates`]: all versions, newest first.
     Rates,
+    /// → [`View::Settings`]: as they count now.
+    Settings,
     /// → [`View::Figures`]: for whoever looks after a service.
     Figures,
     /// → [`View::Verified`]: replays all entries and compares every balance.
@@ -83,6 +86,8 @@ pub enum View {
     Usage(Vec<UsageRow>),
     /// Cards.
     Rates(Vec<RatesView>),
+    /// Of the ledger as a whole.
+    Settings(SettingsView),
     /// Figures.
     Figures(Box<Figures>),
     /// Result.
@@ -147,6 +152,17 @@ pub struct AccountView {
     pub exhausted_at: Option<String>,
     /// Attempts that hold a live lease.
     pub running: u32,
+    /// Whether there is such an account. Of one that there is not, the rest is what it would get.
+    #[serde(default = "yes")]
+    pub known: bool,
+    /// Whether jobs may run: also of a user without an account, where the ledger's settings say so.
+    #[serde(default = "yes")]
+    pub admitted: bool,
+}
+
+/// What a service of before does not say.
+const fn yes() -> bool {
+    true
 }
 
 /// A limit that does not count yet.
@@ -356,6 +372,18 @@ pub struct RatesView {
     /// RFC 3339, UTC.
     pub since: String,
     /// Who.
+    pub by: String,
+}
+
+/// The settings of the ledger.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SettingsView {
+    /// As they count now.
+    pub settings: LedgerSettings,
+    /// RFC 3339; `None` before the first change.
+    pub since: Option<String>,
+    /// Who set them; empty before the first change.
     pub by: String,
 }
 

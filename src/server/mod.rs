@@ -20,6 +20,7 @@ mod events;
 mod figures;
 mod if_match;
 mod keys;
+mod late;
 mod listening;
 mod metrics;
 mod named_job;
@@ -38,6 +39,7 @@ mod webhook;
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -62,12 +64,13 @@ pub use self::certificates::TlsFiles;
 use self::doors::Doors;
 use self::events::Watched;
 use self::keys::Keys;
+use self::late::Late;
 pub use self::listening::Listen;
 use self::listening::Listeners;
 use self::metrics::Metrics;
 use self::once_a_second::OnceASecond;
 use self::pool::Pools;
-use self::poster::Poster;
+use self::poster::{Poster, Posting};
 use self::stops::Stops;
 use self::vanished::FileWatch;
 use self::waiting::Waiting;
@@ -115,8 +118,9 @@ struct App {
     watched: Arc<Watched>,
     doors: Arc<Doors>,
     stops: Arc<Stops>,
-    /// Whether something can be committed.
+    /// Whether something can be committed, and in the epoch that this service is of.
     readiness: OnceASecond<()>,
+    epoch: AtomicU64,
     figures: OnceASecond<Arc<Figures>>,
     /// In which a proxy in front names users.
     trust_header: Option<HeaderName>,
@@ -144,6 +148,7 @@ impl App {
             doors: Arc::default(),
             stops: Arc::default(),
             readiness: OnceASecond::default(),
+            epoch: AtomicU64::default(),
             figures: OnceASecond::default(),
             tls: options.tls.is_some(),
             trust_header: options.trust_header.clone(),
@@ -164,7 +169,9 @@ async fn start_poster(
         let mut ledger = StoreLedger::new(db.store()?);
         ensure_admin_key(&mut ledger, &key_file)?;
         let unable = |error| LedgerError::Unavailable(format!("no thread can be started: {error}"));
-        Poster::start(ledger.into_store(), metrics, waiting).map_err(unable)
+        let posting = Posting { metrics, waiting };
+        let late = Late::new(db, posting.clone());
+        Poster::start(ledger.into_store(), posting, late).map_err(unable)
     });
     started.await.unwrap_or_else(|error| Err(LedgerError::Unavailable(error.to_string())))
 }

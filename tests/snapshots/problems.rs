@@ -203,12 +203,17 @@ fn changing() -> Vec<Ask<'static>> {
         ask("PUT /api/v1/rates", card(json!({ "cpu_per_second": -1 }))),
         ask("PUT /api/v1/rates", card(json!({ "cpu_weight_ppm": 1_000_000_001 }))),
         ask("PUT /api/v1/rates", card(json!({ "gpu_weights": [{ "pattern": "", "weight_ppm": 1 }] }))),
+        ask("PUT /api/v1/ledger/settings", settings(json!({ "leaseMs": 4_999 }))),
+        ask("PUT /api/v1/ledger/settings", settings(json!({ "dayLimit": -1 }))),
+        ask("PUT /api/v1/ledger/settings", settings(json!({ "version": 7 }))),
         ask("POST /api/v1/keys", json!({ "name": "", "scope": "read" })),
         ask("POST /api/v1/keys", json!({ "name": "n", "scope": "all" })),
         ask("DELETE /api/v1/keys/0123456789ab", Value::Null),
         Ask::new("node", limit, json!({ "limit": 1 }).to_string()),
         Ask::new("node", "POST /api/v1/keys", json!({ "name": "n", "scope": "admin" }).to_string()),
         Ask::new("reader", "PUT /api/v1/rates", "{}"),
+        Ask::new("reader", "GET /api/v1/ledger/settings", ""),
+        Ask::new("reader", "PUT /api/v1/ledger/settings", "{}"),
         Ask::new("reader", "POST /api/v1/jobs/job-1/stop", why.to_string()),
         Ask::new("reader", "POST /api/v1/users/ann/suspend", why.to_string()),
         Ask::new("reader", settle, "{}"),
@@ -223,6 +228,12 @@ fn card(more: Value) -> Value {
         "cpu_weight_ppm": 1, "gpu_weight_ppm": 1, "cpu_basis": "used", "gpu_basis": "busy" });
     card.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
     card
+}
+
+fn settings(more: Value) -> Value {
+    let mut settings = json!({ "version": 1, "leaseMs": 30_000, "dayLimit": 5, "monthLimit": 150, "period": "day", "unknownUsers": true });
+    settings.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+    settings
 }
 
 #[test]

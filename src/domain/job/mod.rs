@@ -36,7 +36,9 @@ const WAIT_AGAIN_MAX_US: u64 = 20_000;
 /// Retries of a failed report start here and double.
 const RETRY_FIRST_US: u64 = 100_000;
 /// Retries of a failed report are at most this far apart.
-const RETRY_MAX_US: u64 = 5_000_000;
+const RETRY_MAX_US: u64 = 30_000_000;
+/// But no further than this part of the time after which the job could not go on without an answer.
+const RETRY_PART: u64 = 4;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -203,6 +205,11 @@ impl Job {
         match self.state {
             State::Ending => at_latest,
             State::Held { until_us, .. } => self.wake_at_us(until_us).min(at_latest),
+            State::Running if self.grant.unbounded => {
+                let by_period = self.grant.next.map_or(at_latest, |next| next.starts_us);
+                let due = by_period.min(self.wake_at_us(at_latest));
+                due.max(now_us.saturating_add(LOOK_FLOOR_US)).min(at_latest)
+            }
             State::Running => {
                 let left = self.left().saturating_sub(self.guard());
                 let by_ceiling = now_us.saturating_add(self.earliest_us(left.at_least_zero()));
@@ -255,11 +262,29 @@ impl Job {
     fn retry_later(&mut self, now_us: u64, seq: u64) {
         if self.outstanding == Some(seq) {
             self.outstanding = None;
+            let most_us = self.lasts_us(now_us).checked_div(RETRY_PART).unwrap_or(0);
+            let step_us = self.retry_us.min(most_us).max(RETRY_FIRST_US);
             // From half to one and a half of the time, so that many that failed together do not come back together.
-            let half_us = self.retry_us.checked_div(2).unwrap_or(0);
-            self.report_at_us = now_us.saturating_add(half_us).saturating_add(self.spread_over(self.retry_us));
+            let half_us = step_us.checked_div(2).unwrap_or(0);
+            self.report_at_us = now_us.saturating_add(half_us).saturating_add(self.spread_over(step_us));
             self.retry_us = self.retry_us.saturating_mul(2).min(RETRY_MAX_US);
         }
+    }
+
+    /// How long it can go on without an answer, as it burned lately: whoever needs one soonest asks first.
+    fn lasts_us(&self, now_us: u64) -> u64 {
+        if let State::Held { until_us, .. } = self.state {
+            return until_us.saturating_sub(now_us);
+        }
+        if self.grant.unbounded {
+            return u64::MAX;
+        }
+        let since_us = now_us.saturating_sub(self.account.at_us);
+        let burned = self.price.saturating_sub(self.price_at_account).at_least_zero();
+        let left = self.left().saturating_sub(self.guard()).at_least_zero();
+        let product = u128::from(left.0.unsigned_abs()).saturating_mul(u128::from(since_us));
+        let by_burn = product.checked_div(u128::from(burned.0.unsigned_abs())).unwrap_or(u128::MAX);
+        self.lease_ends_us().saturating_sub(now_us).min(u64::try_from(by_burn).unwrap_or(u64::MAX))
     }
 
     fn take_verdict(&mut self, now_us: u64, seq: u64, verdict: Verdict) -> Option<End> {
@@ -373,6 +398,9 @@ impl Job {
 
     /// Whether nothing may burn now: the ceiling is reached, less the guard band, or the lease is over.
     fn is_over(&self, now_us: u64) -> bool {
+        if self.grant.unbounded {
+            return false;
+        }
         let left = self.left();
         left <= self.guard() || now_us.saturating_add(self.bounds.stop_us) >= self.lease_ends_us()
     }

@@ -5,6 +5,7 @@ use uuid::Uuid;
 use super::kept::Kept;
 use super::rows::{Account, Alert, Attempt, Entry, Epoch, Grant, Job, Key, Period, Reservation};
 use super::steady::Extent;
+use super::whole::Whole;
 
 /// What a transaction writes.
 #[derive(Debug, Default)]
@@ -43,6 +44,8 @@ pub struct Changes {
     pub keys: Vec<Key>,
     /// Ids of those that were used.
     pub used_keys: Vec<String>,
+    /// New, by their versions.
+    pub settings: Vec<Whole>,
     /// New: its number, and until when it settles.
     pub epoch: Option<Epoch>,
 }

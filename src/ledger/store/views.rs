@@ -9,13 +9,15 @@ use crate::domain::rating::{Price, RateCard, VirtualTime};
 use crate::domain::units::Nanocredits;
 use crate::ledger::LedgerError;
 use crate::ledger::book::rows::{Account, Attempt, Job, Key};
+use crate::ledger::book::whole::Whole;
 use crate::ledger::book::{Books, Shown};
 use crate::ledger::job_name::{JobKey, JobName};
 use crate::ledger::keys::{KEY_USED_EACH_US, KeyView};
 use crate::ledger::protocol::{AttemptIdentity, JobKind};
 use crate::ledger::receipt::Credits;
 use crate::ledger::views::{
-    AccountView, AttemptView, BurnPoint, EntryView, GrantView, JobView, PendingLimit, Query, RatesView, View,
+    AccountView, AttemptView, BurnPoint, EntryView, GrantView, JobView, PendingLimit, Query, RatesView, SettingsView,
+    View,
 };
 
 /// No page is longer.
@@ -45,6 +47,7 @@ pub(super) fn read(store: &mut dyn Store, now_us: i64, query: &Query) -> Result<
         Query::Job { job } => View::Job(Some(Box::new(one_job(store, now_us, job)?))),
         Query::Usage { whose, range } => View::Usage(usage(store, whose, range)?),
         Query::Rates => View::Rates(rates(store)?),
+        Query::Settings => View::Settings(settings(store)?),
         Query::Keys { id } => View::Keys(keys(store, now_us, id.as_deref())?),
         Query::Figures => View::Figures(Box::new(super::figures::figures(store, now_us, snapshot)?)),
         Query::Verify => View::Verified(verify(store)?),
@@ -58,7 +61,7 @@ fn snapshot(store: &mut dyn Store, now_us: i64, owner: &str) -> Result<Snapshot,
 
 /// As of the last time that what fell silent was marked.
 fn account(store: &mut dyn Store, now_us: i64, owner: &str) -> Result<AccountView, LedgerError> {
-    let Shown { account, snapshot, grants } = Books::new(store, now_us).shown(owner)?;
+    let Shown { account, snapshot, grants, known, admitted } = Books::new(store, now_us).shown(owner)?;
     let burn_per_second = account.sums.rate;
     let grants = grants.into_iter().map(|grant| {
         let left = grant.rest().plus(grant.held)?;
@@ -96,6 +99,8 @@ fn account(store: &mut dyn Store, now_us: i64, owner: &str) -> Result<AccountVie
         burn_per_second,
         exhausted_at: exhausted_at(now_us, &account, snapshot.left, burn_per_second),
         running: u32::try_from(account.sums.live).unwrap_or(0),
+        known,
+        admitted,
     })
 }
 
@@ -122,6 +127,11 @@ fn entries(store: &mut dyn Store, owner: &str, count_max: u32) -> Result<Vec<Ent
     };
     let count = i64::from(count_max.min(ROWS_MAX));
     store.query(sql, &[owner.into(), count.into()])?.into_iter().map(read).collect()
+}
+
+fn settings(store: &mut dyn Store) -> Result<SettingsView, LedgerError> {
+    let Whole { settings, since_us, by, .. } = load::whole(store)?;
+    Ok(SettingsView { settings, since: (since_us > 0).then(|| rfc3339(since_us)), by })
 }
 
 /// Which page.
@@ -182,8 +192,8 @@ fn jobs(
     }
     let last = keys.last().filter(|_| more);
     let cursor = last.map(|key| cursor_of(store, page.owner, key)).transpose()?;
-    let cards = load::rate_cards(store)?;
-    let jobs = keys.iter().map(|key| job(store, now_us, key, &cards, false)).collect::<Result<_, _>>()?;
+    let mut cards = load::Cards::default();
+    let jobs = keys.iter().map(|key| job(store, now_us, key, &mut cards, false)).collect::<Result<_, _>>()?;
     Ok(View::Jobs { jobs, cursor })
 }
 
@@ -222,15 +232,15 @@ fn key_of(digits: &str) -> Option<JobKey> {
 
 fn one_job(store: &mut dyn Store, now_us: i64, name: &JobName) -> Result<JobView, LedgerError> {
     let key = Books::new(store, now_us).job_named(name)?;
-    let cards = load::rate_cards(store)?;
-    job(store, now_us, &key, &cards, true)
+    let mut cards = load::Cards::default();
+    job(store, now_us, &key, &mut cards, true)
 }
 
 fn job(
     store: &mut dyn Store,
     now_us: i64,
     key: &JobKey,
-    cards: &[RateCard],
+    cards: &mut load::Cards,
     whole: bool,
 ) -> Result<JobView, LedgerError> {
     let missing = || LedgerError::Broken(format!("the books have no job {}", key.id));

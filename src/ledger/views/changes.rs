@@ -10,6 +10,7 @@ use crate::domain::usage::Usage;
 use crate::ledger::job_name::JobName;
 use crate::ledger::keys::Scope;
 use crate::ledger::protocol::{Balance, StopReason};
+use crate::ledger::settings::LedgerSettings;
 
 /// How long a limit counts for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum, ToSchema)]
@@ -98,6 +99,8 @@ pub enum Change {
     /// A new version of the rate card, out of the one that `version` in it names, which has to be the newest. Attempts keep the card they
     /// were opened with.
     SetRates { rates: RateCard, by: String },
+    /// New settings of the ledger, out of those that `version` in them names, which have to be the newest.
+    SetSettings { settings: LedgerSettings, by: String },
     /// An operator's stop of all tasks of a job.
     StopJob { job: JobName, by: String, why: String },
     /// Charges tokens to a job at once; what the account cannot cover is overshoot.

@@ -168,6 +168,8 @@ mod tests {
             burn_per_second: Nanocredits::ZERO,
             exhausted_at: None,
             running: 0,
+            known: true,
+            admitted: true,
         }
     }
 

@@ -10,6 +10,7 @@ use self::runs::{Reserved, Run};
 use self::steps::{Step, steps};
 use super::balance_model::Model;
 use super::*;
+use crate::ledger::settings::{LEASE_DEFAULT_MS, LedgerSettings};
 use crate::ledger::views::LimitSince;
 
 /// What two CPUs need to begin, in nanocredits, at the prices of a new ledger.
@@ -27,6 +28,7 @@ struct Play<'a> {
     runs: Vec<Run>,
     reserved: Vec<Reserved>,
     count: usize,
+    lease_us: i64,
 }
 
 fn same<T: PartialEq + std::fmt::Debug>(book: T, model: T, what: &str) -> Checked {
@@ -99,7 +101,9 @@ impl Play<'_> {
                 let set = limit.map(Nanocredits);
                 self.change(Change::SetLimit { user, limit: set, period, since, carry_over, by, why }).unwrap();
                 self.model.set_limit(limit.map(i128::from), now);
+                self.post_silent();
             }
+            Step::Lease(lease_ms) => self.set_lease(lease_ms),
             Step::CarryOver(carries) => self.carry_over(carries),
             Step::Tokens(count) => self.tokens(count)?,
             Step::Reserve(count, lasts_s) => self.reserve(count, lasts_s)?,
@@ -129,6 +133,7 @@ impl Play<'_> {
             self.model.set_limit(pending.map(|limit| limit.0.into()), false);
         }
         self.model.set_carries_over(carries);
+        self.post_silent();
     }
 
     fn pass(&mut self, seconds: i64) {
@@ -141,10 +146,24 @@ impl Play<'_> {
             }
             reserved.until_us >= now_us
         });
+        self.post_silent();
+    }
+
+    fn set_lease(&mut self, lease_ms: u64) {
+        let View::Settings(before) = self.world.ledger.read(&Query::Settings).unwrap() else { panic!() };
+        let settings = LedgerSettings { lease_ms, ..before.settings };
+        self.change(Change::SetSettings { settings, by: "t".into() }).unwrap();
+        self.lease_us = i64::try_from(lease_ms).unwrap() * 1_000;
+    }
+
+    /// A day after its period; without a limit a week.
+    fn post_silent(&mut self) {
+        let now_us = self.now_us();
+        let days = if self.model.snapshot().limit.is_some() { 2 } else { 8 };
         // The books go through them by their ids.
         self.runs.sort_by_key(|run| run.number);
         for run in &mut self.runs {
-            let is_over = run.until_us < now_us && now_us / 1_000_000 >= run.period + 2 * DAY_S;
+            let is_over = run.until_us < now_us && now_us / 1_000_000 >= run.period + days * DAY_S;
             if is_over && !run.is_posted {
                 let (held, owed) = (run.held(), i128::from(run.burned) - run.charged);
                 run.charged += self.model.charge(run.number, held.max(owed), 0);
@@ -233,7 +252,8 @@ impl Play<'_> {
                 run.next = Some((next.period, next.amount.0.into()));
             }
         }
-        run.until_us = self.now_us() + i64::try_from(lasts_ms).unwrap() * 1_000;
+        // One that was given before leases became shorter lasts as it was given.
+        run.until_us = run.until_us.max(self.now_us() + i64::try_from(lasts_ms).unwrap() * 1_000);
         run.lease = lease;
         Ok(())
     }
@@ -295,7 +315,7 @@ impl Play<'_> {
             Report { attempt, seq, usage, period, closed, ceiling_version, ceiling, resources, waiting, secret };
         match self.world.ledger.report(&report).unwrap().decision {
             Decision::Lease(lease) => self.leased(&mut run, lease)?,
-            Decision::Wait { .. } => run.until_us = self.now_us() + 30_000_000,
+            Decision::Wait { .. } => run.until_us = run.until_us.max(self.now_us() + self.lease_us),
             Decision::Stop(_) => {}
         }
         self.runs.push(run);
@@ -397,7 +417,8 @@ fn play(world: &mut World, number: u128, steps: &[Step]) -> Checked {
     let limit = 2_000_000;
     world.change(Change::limit(&owner, Some(Nanocredits(limit)), PeriodLength::Day, "t")).unwrap();
     let model = Model::new(Some(limit.into()), NOON_S);
-    let mut play = Play { world, owner, model, runs: Vec::new(), reserved: Vec::new(), count: 0 };
+    let mut play = Play { world, owner, model, runs: Vec::new(), reserved: Vec::new(), count: 0, lease_us: 0 };
+    play.set_lease(LEASE_DEFAULT_MS);
     play.job();
     play.compare()?;
     for step in steps {
