@@ -8,7 +8,7 @@ use super::chart::{bar, duration};
 use super::output::{Failure, Output, Style, cleaned};
 use super::settings::Settings;
 use crate::domain::units::Nanocredits;
-use crate::ledger::views::{AccountView, PeriodLength, Query, View};
+use crate::ledger::views::{AccountView, PeriodLength, Query, Standing, View};
 use crate::ledger::{Ledger, LedgerError};
 use crate::runner::summary::credits;
 use crate::sys::clock::{Clock, SystemClock, pause};
@@ -118,10 +118,12 @@ fn charged(account: &AccountView) -> Nanocredits {
 /// What stands in the way, and what is to come: a line each.
 fn notes(account: &AccountView, style: &Style) -> String {
     let mut lines = Vec::new();
-    if !account.admitted {
-        lines.push(style.bad("no such account, and jobs of known users alone run here: an administrator adds it"));
-    } else if !account.known {
-        lines.push("no such account yet: the first job makes it, with this limit".to_owned());
+    match account.standing {
+        Standing::Known => {}
+        Standing::Unknown => lines.push("no such account yet: the first job makes it, with this limit".to_owned()),
+        Standing::NotAdmitted => {
+            lines.push(style.bad("no such account, and jobs of known users alone run here: an administrator adds it"));
+        }
     }
     if account.suspended {
         lines.push(style.bad("suspended by an operator: nothing starts, and what runs stops"));

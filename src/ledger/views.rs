@@ -153,16 +153,21 @@ pub struct AccountView {
     /// Attempts that hold a live lease.
     pub running: u32,
     /// Whether there is such an account. Of one that there is not, the rest is what it would get.
-    #[serde(default = "yes")]
-    pub known: bool,
-    /// Whether jobs may run: also of a user without an account, where the ledger's settings say so.
-    #[serde(default = "yes")]
-    pub admitted: bool,
+    #[serde(default)]
+    pub standing: Standing,
 }
 
-/// What a service of before does not say.
-const fn yes() -> bool {
-    true
+/// Whether there is an account.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Standing {
+    /// There is; what a service of before does not say.
+    #[default]
+    Known,
+    /// There is none yet: the user's first job makes it.
+    Unknown,
+    /// There is none, and the ledger's settings say that an administrator has to add it.
+    NotAdmitted,
 }
 
 /// A limit that does not count yet.

@@ -164,7 +164,9 @@ fn wait_for_accounts(ledger: &mut StoreLedger<Box<dyn Store>>, receiver: &Receiv
                 return waits.for_each(|delayed| delayed.fail("the ledger is stopping"));
             }
         }
-        receiver.try_iter().for_each(|delayed| accounts.add(delayed));
+        for delayed in receiver.try_iter() {
+            accounts.add(delayed);
+        }
         if let Some(owner) = accounts.due(SystemClock.boottime_us()) {
             let mut group = accounts.group(&owner).into_iter().map(|delayed| delayed.posted).collect();
             let locked = posting.post(ledger, &mut group, Patience::Short);

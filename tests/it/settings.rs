@@ -13,12 +13,13 @@ fn users_without_an_account_are_admitted_as_the_ledger_says() {
     service.json(&["ledger", "set", "--day-limit", "7", "--unknown-users", "yes"]);
     let shown = |user: &str| service.json(&["--user", user, "account", "show"])["account"].clone();
     let before = shown("ann");
-    assert_eq!((&before["known"], &before["admitted"], &before["limit"]), (&json!(false), &json!(true), &json!(7)));
+    assert_eq!((&before["standing"], &before["limit"]), (&json!("unknown"), &json!(7)));
     // Whoever looks makes none.
     assert_eq!(shown("ann"), before);
     assert_eq!(run("ann").status, 0);
-    assert_eq!((shown("ann")["known"].clone(), shown("ann")["allowance"].clone()), (json!(true), json!(7)));
+    assert_eq!((shown("ann")["standing"].clone(), shown("ann")["allowance"].clone()), (json!("known"), json!(7)));
     service.json(&["ledger", "set", "--unknown-users", "no"]);
+    assert_eq!(shown("bob")["standing"], "notAdmitted");
     let refused = run("bob");
     assert!(refused.status == 125 && refused.err.contains("jobmeter account limit --user bob"), "{refused:?}");
     assert_eq!(run("ann").status, 0);

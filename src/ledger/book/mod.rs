@@ -50,7 +50,7 @@ use super::asker::{Asker, DIRECT};
 use super::job_name::{JobKey, JobName};
 use super::protocol::{Finish, FinishAnswer, OpenAnswer, OpenRequest, Report, ReportAnswer};
 use super::store::Store;
-use super::views::{Change, ChangeAnswer};
+use super::views::{Change, ChangeAnswer, Standing};
 use crate::domain::balance::Snapshot;
 
 /// Of the jobs that a beginning may mean, so many are told.
@@ -132,10 +132,8 @@ pub struct Shown {
     pub snapshot: Snapshot,
     /// Live ones, in the order in which they are spent, and those of which something is held.
     pub grants: Vec<Grant>,
-    /// There is such an account.
-    pub known: bool,
-    /// Its jobs may run.
-    pub admitted: bool,
+    /// Whether there is such an account.
+    pub standing: Standing,
 }
 
 /// The books within one transaction, and the ledger's time in it.
@@ -181,12 +179,16 @@ impl<'a> Books<'a> {
     /// # Errors
     /// Where the store fails.
     pub fn shown(&mut self, owner: &str) -> Result<Shown, LedgerError> {
-        let known = self.shelf.account(owner)?.is_some();
-        let admitted = known || self.settings()?.unknown_users;
+        let is_known = self.shelf.account(owner)?.is_some();
+        let standing = match (is_known, self.settings()?.unknown_users) {
+            (true, _) => Standing::Known,
+            (false, true) => Standing::Unknown,
+            (false, false) => Standing::NotAdmitted,
+        };
         let account = self.account(owner)?;
         let snapshot = self.snapshot(&account)?;
         let grants = self.grants(owner)?;
-        Ok(Shown { account, snapshot, grants, known, admitted })
+        Ok(Shown { account, snapshot, grants, standing })
     }
 
     /// The one job that a name means to whoever looks: by its id, or by a beginning of at least four characters that no other has.

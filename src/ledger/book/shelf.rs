@@ -326,10 +326,10 @@ impl<'a> Shelf<'a> {
     }
 
     pub(super) fn reservation(&mut self, id: Uuid) -> Result<Option<Reservation>, LedgerError> {
-        if self.reservations.get(&id).is_none() {
-            if let Some(row) = load::reservation(self.store, id, &mut self.cards)? {
-                self.reservations.take_in(id, row);
-            }
+        if self.reservations.get(&id).is_none()
+            && let Some(row) = load::reservation(self.store, id, &mut self.cards)?
+        {
+            self.reservations.take_in(id, row);
         }
         Ok(self.reservations.get(&id).cloned())
     }

@@ -61,7 +61,7 @@ fn snapshot(store: &mut dyn Store, now_us: i64, owner: &str) -> Result<Snapshot,
 
 /// As of the last time that what fell silent was marked.
 fn account(store: &mut dyn Store, now_us: i64, owner: &str) -> Result<AccountView, LedgerError> {
-    let Shown { account, snapshot, grants, known, admitted } = Books::new(store, now_us).shown(owner)?;
+    let Shown { account, snapshot, grants, standing } = Books::new(store, now_us).shown(owner)?;
     let burn_per_second = account.sums.rate;
     let grants = grants.into_iter().map(|grant| {
         let left = grant.rest().plus(grant.held)?;
@@ -99,8 +99,7 @@ fn account(store: &mut dyn Store, now_us: i64, owner: &str) -> Result<AccountVie
         burn_per_second,
         exhausted_at: exhausted_at(now_us, &account, snapshot.left, burn_per_second),
         running: u32::try_from(account.sums.live).unwrap_or(0),
-        known,
-        admitted,
+        standing,
     })
 }
 

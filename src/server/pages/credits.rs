@@ -168,8 +168,7 @@ mod tests {
             burn_per_second: Nanocredits::ZERO,
             exhausted_at: None,
             running: 0,
-            known: true,
-            admitted: true,
+            standing: crate::ledger::views::Standing::Known,
         }
     }
 

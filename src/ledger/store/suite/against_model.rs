@@ -1,6 +1,7 @@
 //! The books beside a model of the one rule that knows nothing of them: whatever is done, both stand the same.
 
 mod runs;
+mod silence;
 mod steps;
 
 use proptest::prelude::*;
@@ -10,7 +11,7 @@ use self::runs::{Reserved, Run};
 use self::steps::{Step, steps};
 use super::balance_model::Model;
 use super::*;
-use crate::ledger::settings::{LEASE_DEFAULT_MS, LedgerSettings};
+use crate::ledger::settings::LEASE_DEFAULT_MS;
 use crate::ledger::views::LimitSince;
 
 /// What two CPUs need to begin, in nanocredits, at the prices of a new ledger.
@@ -147,33 +148,6 @@ impl Play<'_> {
             reserved.until_us >= now_us
         });
         self.post_silent();
-    }
-
-    fn set_lease(&mut self, lease_ms: u64) {
-        let View::Settings(before) = self.world.ledger.read(&Query::Settings).unwrap() else { panic!() };
-        let settings = LedgerSettings { lease_ms, ..before.settings };
-        self.change(Change::SetSettings { settings, by: "t".into() }).unwrap();
-        self.lease_us = i64::try_from(lease_ms).unwrap() * 1_000;
-    }
-
-    /// A day after its period; without a limit a week.
-    fn post_silent(&mut self) {
-        let now_us = self.now_us();
-        let days = if self.model.snapshot().limit.is_some() { 2 } else { 8 };
-        // The books go through them by their ids.
-        self.runs.sort_by_key(|run| run.number);
-        for run in &mut self.runs {
-            let is_over = run.until_us < now_us && now_us / 1_000_000 >= run.period + days * DAY_S;
-            if is_over && !run.is_posted {
-                let (held, owed) = (run.held(), i128::from(run.burned) - run.charged);
-                run.charged += self.model.charge(run.number, held.max(owed), 0);
-                self.model.release(run.number, run.period, held);
-                if let Some((next, amount)) = run.next.take() {
-                    self.model.release(run.number, next, amount);
-                }
-                run.is_posted = true;
-            }
-        }
     }
 
     fn account(&mut self) -> AccountView {

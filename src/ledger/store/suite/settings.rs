@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::ledger::settings::{LEASE_MAX_MS, LEASE_MIN_MS, LedgerSettings};
-use crate::ledger::views::SettingsView;
+use crate::ledger::views::{SettingsView, Standing};
 
 fn settings(world: &mut World) -> SettingsView {
     match world.ledger.read(&Query::Settings).unwrap() {
@@ -111,10 +111,10 @@ fn new_accounts_have_the_limit_that_is_set_and_others_keep_theirs() {
         assert!(matches!(world.ledger.open(&request).unwrap(), OpenAnswer::Opened { .. }));
     };
     let shown = of(&mut world, "new");
-    assert_eq!((shown.known, shown.admitted, shown.allowance), (false, true, "2".parse().ok()));
+    assert_eq!((shown.standing, shown.allowance), (Standing::Unknown, "2".parse().ok()));
     opened(&mut world, "new");
     let shown = of(&mut world, "new");
-    assert_eq!((shown.known, shown.allowance, shown.period), (true, "2".parse().ok(), PeriodLength::Day));
+    assert_eq!((shown.standing, shown.allowance, shown.period), (Standing::Known, "2".parse().ok(), PeriodLength::Day));
     set(&mut world, |settings| settings.period = PeriodLength::Month);
     opened(&mut world, "monthly");
     let shown = of(&mut world, "monthly");
@@ -135,12 +135,12 @@ fn a_user_without_an_account_runs_nothing_where_the_settings_say_so() {
     let Err(LedgerError::Refused(why)) = world.ledger.open(&request) else { panic!() };
     assert!(why.contains("jobmeter account limit --user stranger"), "{why}");
     let shown = |world: &mut World| match world.ledger.read(&Query::Account { user: "stranger".into() }).unwrap() {
-        View::Account(account) => (account.known, account.admitted),
+        View::Account(account) => account.standing,
         other => panic!("{other:?}"),
     };
-    assert_eq!(shown(&mut world), (false, false));
+    assert_eq!(shown(&mut world), Standing::NotAdmitted);
     world.change(Change::limit("stranger", "1".parse().ok(), PeriodLength::Day, "root")).unwrap();
-    assert_eq!(shown(&mut world), (true, true));
+    assert_eq!(shown(&mut world), Standing::Known);
     assert!(matches!(world.ledger.open(&request).unwrap(), OpenAnswer::Opened { .. }));
     world.check();
 }

@@ -87,7 +87,7 @@ impl Device {
         if let ([], true, Ok(running)) = (records.as_slice(), sight.running, &polled.running) {
             records.extend(running.iter().filter(|(pid, _)| pids.has(*pid)).map(|(pid, _)| (*pid, 1)));
             // Of several it is not told which of them worked.
-            records.truncate(if records.len() == 1 { 1 } else { 0 });
+            records.truncate(usize::from(records.len() == 1));
         }
         self.processes.use_up(us, &records, command_of);
     }
