@@ -9,7 +9,7 @@ use super::values::{Span, Whether};
 use crate::domain::printable::printable;
 use crate::domain::units::{Microseconds, Nanocredits};
 use crate::ledger::settings::LedgerSettings;
-use crate::ledger::views::{Change, Query, SettingsView, View};
+use crate::ledger::views::{Change, Query, SettingsView};
 use crate::ledger::{Ledger, LedgerError};
 use crate::runner::summary::credits;
 
@@ -22,17 +22,14 @@ pub(super) fn set(set: &LedgerSet, settings: &Settings, out: &Output) -> Result<
     let mut ledger = settings.connect()?;
     let before = view_of(ledger.as_mut())?.settings;
     let changed = changed(before, set);
-    changed.check()?;
+    changed.check().map_err(LedgerError::from)?;
     ledger.change(&Change::SetSettings { settings: changed, by: settings.by.clone() })?;
     let view = view_of(ledger.as_mut())?;
     out.print(&view, |_| text(&view))
 }
 
 fn view_of(ledger: &mut dyn Ledger) -> Result<SettingsView, Failure> {
-    match ledger.read(&Query::Settings)? {
-        View::Settings(view) => Ok(view),
-        _ => Err(LedgerError::unasked().into()),
-    }
+    Ok(ledger.read(&Query::Settings)?.settings()?)
 }
 
 /// What was not named stays as it is.

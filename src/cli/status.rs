@@ -8,8 +8,8 @@ use super::chart::{bar, duration};
 use super::output::{Failure, Output, Style, cleaned};
 use super::settings::Settings;
 use crate::domain::units::Nanocredits;
-use crate::ledger::views::{AccountView, PeriodLength, Query, Standing, View};
-use crate::ledger::{Ledger, LedgerError};
+use crate::ledger::Ledger;
+use crate::ledger::views::{AccountView, PeriodLength, Query, Standing};
 use crate::runner::summary::credits;
 use crate::sys::clock::{Clock, SystemClock, pause};
 
@@ -38,10 +38,7 @@ pub(super) fn status(status: &Status, settings: &Settings, out: &Output) -> Resu
 }
 
 pub(super) fn account_of(ledger: &mut dyn Ledger, user: &str) -> Result<AccountView, Failure> {
-    match ledger.read(&Query::Account { user: user.to_owned() })? {
-        View::Account(account) => Ok(*account),
-        _ => Err(LedgerError::unasked().into()),
-    }
+    Ok(ledger.read(&Query::Account { user: user.to_owned() })?.account()?)
 }
 
 /// What is left of what could be spent; without a limit, what was charged. What burns is marked.

@@ -20,7 +20,7 @@ use crate::sys::clock::{Clock, SystemClock};
 pub(super) struct Span(pub(super) Duration);
 
 impl Span {
-    /// In whole milliseconds.
+    /// Whole milliseconds of it; what is longer than can be counted is the longest.
     pub(super) fn ms(self) -> u64 {
         u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX)
     }

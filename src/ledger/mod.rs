@@ -11,6 +11,7 @@ pub mod http;
 pub mod job_name;
 pub mod keys;
 pub mod location;
+pub mod period_length;
 pub mod protocol;
 pub mod receipt;
 pub mod relay;
@@ -26,6 +27,7 @@ use crate::domain::units::OutOfRange;
 use keys::Secret;
 use protocol::{Finish, FinishAnswer, OpenAnswer, OpenRequest, Report, ReportAnswer};
 use relay::Kept;
+use settings::OutOfBounds;
 use views::{Change, ChangeAnswer, NewKey, Query, View};
 
 /// Ends what a database is at: who has asked for that gets an error. It may take as long as a connection does.
@@ -128,6 +130,12 @@ pub enum LedgerError {
 
 impl From<OutOfRange> for LedgerError {
     fn from(error: OutOfRange) -> Self {
+        Self::Refused(error.to_string())
+    }
+}
+
+impl From<OutOfBounds> for LedgerError {
+    fn from(error: OutOfBounds) -> Self {
         Self::Refused(error.to_string())
     }
 }

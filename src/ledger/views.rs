@@ -1,18 +1,18 @@
 //! What people and programs may change in a ledger and read from it.
 
+mod answers;
 mod changes;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-pub use self::changes::{
-    Change, ChangeAnswer, LimitSince, NewKey, PeriodLength, RESERVED_MAX_MS, RESERVED_MS, Reserved,
-};
+pub use self::changes::{Change, ChangeAnswer, LimitSince, NewKey, RESERVED_MAX_MS, RESERVED_MS, Reserved};
 use super::job_name::{JobKey, JobName};
 use super::keys::KeyView;
+pub use super::period_length::PeriodLength;
 use super::protocol::{AttemptIdentity, JobKind, Reason};
-use super::settings::LedgerSettings;
+pub use super::settings::{SettingsView, Standing};
 use super::usage_range::UsageRange;
 use crate::domain::rating::{Price, RateCard, VirtualTime};
 use crate::domain::units::{Microseconds, Nanocredits, OutOfRange, Total};
@@ -155,19 +155,6 @@ pub struct AccountView {
     /// Whether there is such an account. Of one that there is not, the rest is what it would get.
     #[serde(default)]
     pub standing: Standing,
-}
-
-/// Whether there is an account.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub enum Standing {
-    /// There is; what a service of before does not say.
-    #[default]
-    Known,
-    /// There is none yet: the user's first job makes it.
-    Unknown,
-    /// There is none, and the ledger's settings say that an administrator has to add it.
-    NotAdmitted,
 }
 
 /// A limit that does not count yet.
@@ -377,18 +364,6 @@ pub struct RatesView {
     /// RFC 3339, UTC.
     pub since: String,
     /// Who.
-    pub by: String,
-}
-
-/// The settings of the ledger.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct SettingsView {
-    /// As they count now.
-    pub settings: LedgerSettings,
-    /// RFC 3339; `None` before the first change.
-    pub since: Option<String>,
-    /// Who set them; empty before the first change.
     pub by: String,
 }
 

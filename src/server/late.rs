@@ -2,13 +2,13 @@
 //! wait beside the writer, on a connection of their own, and each account waits for itself alone.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::poster::{GROUP_MAX, Posted, Posting};
+use super::posting::{GROUP_MAX, Posted, Posting};
 use crate::ledger::LedgerError;
-use crate::ledger::location::Location;
 use crate::ledger::store::{Patience, Store, StoreLedger};
 use crate::sys::clock::{Clock, SystemClock};
 
@@ -26,24 +26,27 @@ struct Delayed {
     owner: String,
 }
 
+/// Makes a connection of its own.
+type Connect = Arc<dyn Fn() -> Result<Box<dyn Store>, LedgerError> + Send + Sync>;
+
 /// The writer's end. The connection is made with the first that has to wait.
 pub(super) struct Late {
-    db: Location,
+    connect: Connect,
     posting: Posting,
     lane: Option<(SyncSender<Delayed>, JoinHandle<()>)>,
 }
 
 impl Late {
     /// Nothing is opened yet.
-    pub(super) const fn new(db: Location, posting: Posting) -> Self {
-        Self { db, posting, lane: None }
+    pub(super) fn new(connect: Connect, posting: Posting) -> Self {
+        Self { connect, posting, lane: None }
     }
 
     /// Takes an operation on the account of `owner`.
     pub(super) fn take(&mut self, posted: Posted, owner: String) {
         let delayed = Delayed { posted, owner };
         if self.lane.as_ref().is_none_or(|(_, thread)| thread.is_finished()) {
-            self.lane = match start(self.db.clone(), self.posting.clone()) {
+            self.lane = match start(Arc::clone(&self.connect), self.posting.clone()) {
                 Ok(lane) => Some(lane),
                 Err(error) => return delayed.fail(&format!("no thread can be started: {error}")),
             };
@@ -74,9 +77,9 @@ impl Delayed {
     }
 }
 
-fn start(db: Location, posting: Posting) -> std::io::Result<(SyncSender<Delayed>, JoinHandle<()>)> {
+fn start(connect: Connect, posting: Posting) -> std::io::Result<(SyncSender<Delayed>, JoinHandle<()>)> {
     let (sender, receiver) = sync_channel(LATE_MAX);
-    let lane = move || match db.existing_store() {
+    let lane = move || match connect() {
         Ok(store) => wait_for_accounts(&mut StoreLedger::new(store), &receiver, &posting),
         // The next one that has to wait tries it again.
         Err(error) => receiver.try_iter().for_each(|delayed| delayed.fail(&error.to_string())),
@@ -93,7 +96,7 @@ struct Account {
     next_us: u64,
 }
 
-/// All that wait.
+/// Accounts for which something waits, by whose they are.
 #[derive(Default)]
 struct Accounts(HashMap<String, Account>);
 
@@ -184,13 +187,12 @@ fn wait_for_accounts(ledger: &mut StoreLedger<Box<dyn Store>>, receiver: &Receiv
 mod tests {
     #![allow(clippy::pedantic, clippy::print_stdout, reason = "a test, not an interface")]
 
-    use std::sync::Arc;
-
     use super::super::metrics::Metrics;
-    use super::super::poster::{Poster, Work};
-    use super::super::waiting::Waiting;
+    use super::super::poster::Poster;
+    use super::super::posting::Work;
     use super::*;
     use crate::ledger::asker::DIRECT;
+    use crate::ledger::location::Location;
     use crate::ledger::store::postgres;
     use crate::ledger::views::{Change, PeriodLength};
 
@@ -206,8 +208,10 @@ mod tests {
         let db: Location = url.parse().unwrap();
         let of = db.clone();
         let (poster, thread) = tokio::task::spawn_blocking(move || {
-            let posting = Posting { metrics: Metrics::new(), waiting: Arc::new(Waiting::default()) };
-            Poster::start(of.store().unwrap(), posting.clone(), Late::new(of, posting)).unwrap()
+            let posting = Posting { metrics: Metrics::new(), freed: Arc::new(|_| {}) };
+            let store = of.store().unwrap();
+            let late = Late::new(Arc::new(move || of.existing_store()), posting.clone());
+            Poster::start(store, posting, late).unwrap()
         })
         .await
         .unwrap();

@@ -30,6 +30,7 @@ mod pages;
 mod platform;
 mod pool;
 mod poster;
+mod posting;
 mod problem;
 mod reads;
 mod stops;
@@ -71,7 +72,8 @@ use self::listening::Listeners;
 use self::metrics::Metrics;
 use self::once_a_second::OnceASecond;
 use self::pool::Pools;
-use self::poster::{Poster, Posting};
+use self::poster::Poster;
+use self::posting::Posting;
 use self::stops::Stops;
 use self::vanished::FileWatch;
 use self::waiting::Waiting;
@@ -170,8 +172,8 @@ async fn start_poster(
         let mut ledger = StoreLedger::new(db.store()?);
         ensure_admin_key(&mut ledger, &key_file)?;
         let unable = |error| LedgerError::Unavailable(format!("no thread can be started: {error}"));
-        let posting = Posting { metrics, waiting };
-        let late = Late::new(db, posting.clone());
+        let posting = Posting { metrics, freed: Arc::new(move |owners| waiting.wake(owners)) };
+        let late = Late::new(Arc::new(move || db.existing_store()), posting.clone());
         Poster::start(ledger.into_store(), posting, late).map_err(unable)
     });
     started.await.unwrap_or_else(|error| Err(LedgerError::Unavailable(error.to_string())))

@@ -1,27 +1,21 @@
 //! The one writer of a replica: operations that arrive together are posted together, whatever their accounts, and each
 //! answer leaves after the commit that it was part of.
 
-use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use super::late::Late;
-use super::metrics::Metrics;
-use super::waiting::Waiting;
+use super::posting::{GROUP_MAX, Posted, Posting, Work};
 use crate::ledger::LedgerError;
 use crate::ledger::asker::{Asker, DIRECT};
-use crate::ledger::book::{Asked, Operation, Outcome};
-use crate::ledger::protocol::{Finish, OpenRequest, Report};
+use crate::ledger::book::Outcome;
 use crate::ledger::store::{Patience, Store, StoreLedger};
-use crate::ledger::views::Change;
 use crate::sys::clock::{Clock, SystemClock, pause};
 
 /// Operations that wait for the writer; what comes on top is told to come again.
 const QUEUE_MAX: usize = 16_384;
-/// No transaction has more.
-pub(super) const GROUP_MAX: usize = 512;
 /// Where so many operations come with each other, the writer waits for more of them.
 const BUSY_LEAST: usize = 4;
 /// With each other is within so long.
@@ -29,49 +23,6 @@ const BUSY_WITHIN_US: u64 = 20_000;
 /// It waits 5 ms at most, and looks for them so often.
 const FILL_LOOKS: u32 = 5;
 const FILL_LOOK: Duration = Duration::from_millis(1);
-
-/// An operation that owns what it says.
-#[derive(Debug)]
-pub(super) enum Work {
-    Open(Box<OpenRequest>),
-    Report(Box<Report>),
-    Finish(Box<Finish>),
-    Change(Box<Change>),
-    /// The key of this id: see [`Operation::KeyUsed`].
-    KeyUsed(String),
-}
-
-/// An operation, and who waits for its answer.
-pub(super) struct Posted {
-    work: Work,
-    asker: Asker,
-    /// When it came.
-    pub(super) asked_us: u64,
-    answer: oneshot::Sender<Result<Outcome, LedgerError>>,
-}
-
-impl Posted {
-    fn asked(&self) -> Asked<'_> {
-        let operation = match &self.work {
-            Work::Open(request) => Operation::Open(request),
-            Work::Report(report) => Operation::Report(report),
-            Work::Finish(finish) => Operation::Finish(finish),
-            Work::Change(change) => Operation::Change(change),
-            Work::KeyUsed(id) => Operation::KeyUsed(id),
-        };
-        Asked { operation, asker: &self.asker }
-    }
-
-    fn new(work: Work, asker: Asker) -> (Self, oneshot::Receiver<Result<Outcome, LedgerError>>) {
-        let (answer, answered) = oneshot::channel();
-        (Self { work, asker, asked_us: SystemClock.boottime_us(), answer }, answered)
-    }
-
-    /// Who has asked may have gone; what was posted stays posted.
-    pub(super) fn answer(self, outcome: Result<Outcome, LedgerError>) {
-        self.answer.send(outcome).ok();
-    }
-}
 
 /// Its end for those who ask.
 #[derive(Clone, Debug)]
@@ -106,13 +57,6 @@ impl Poster {
         self.0.try_send(posted).map_err(busy)?;
         answered.await.unwrap_or_else(|_| Err(LedgerError::Unavailable("the ledger is stopping".to_owned())))
     }
-}
-
-/// Whom what was posted concerns beside who has asked.
-#[derive(Clone)]
-pub(super) struct Posting {
-    pub(super) metrics: Metrics,
-    pub(super) waiting: Arc<Waiting>,
 }
 
 fn post_all(
@@ -166,63 +110,6 @@ impl Filling {
 
     fn posts(&mut self, now_us: u64, count: usize) {
         (self.posted_us, self.count) = (now_us, count);
-    }
-}
-
-impl Posting {
-    /// Posts a group, and empties it. One that no store can keep is found by halves: it costs the others a few commits more. What is
-    /// locked by somebody else is given back, with whose it is.
-    pub(super) fn post(
-        &self,
-        ledger: &mut StoreLedger<Box<dyn Store>>,
-        group: &mut Vec<Posted>,
-        patience: Patience,
-    ) -> Vec<(Posted, String)> {
-        let begun_us = SystemClock.boottime_us();
-        let mut locked = Vec::new();
-        post(ledger, group, patience, &mut locked);
-        self.waiting.wake(&ledger.take_freed());
-        self.metrics.posted(SystemClock.boottime_us().saturating_sub(begun_us));
-        locked
-    }
-}
-
-fn post(
-    ledger: &mut StoreLedger<Box<dyn Store>>,
-    group: &mut Vec<Posted>,
-    patience: Patience,
-    locked: &mut Vec<(Posted, String)>,
-) {
-    let asked: Vec<Asked<'_>> = group.iter().map(Posted::asked).collect();
-    match ledger.post_with(&asked, patience) {
-        Ok(outcomes) => {
-            for (posted, outcome) in group.drain(..).zip(outcomes) {
-                match outcome {
-                    Err(LedgerError::Locked(owner)) => locked.push((posted, owner)),
-                    outcome => posted.answer(outcome),
-                }
-            }
-        }
-        Err(LedgerError::Locked(why)) => locked.extend(group.drain(..).map(|posted| (posted, why.clone()))),
-        Err(LedgerError::Unavailable(why)) => {
-            for posted in group.drain(..) {
-                posted.answer(Err(LedgerError::Unavailable(why.clone())));
-            }
-        }
-        Err(error) if group.len() == 1 => {
-            for posted in group.drain(..) {
-                posted.answer(Err(match &error {
-                    // No database has a text with that, which is the asker's fault.
-                    LedgerError::Refused(why) => LedgerError::Refused(why.clone()),
-                    broken => LedgerError::Broken(broken.to_string()),
-                }));
-            }
-        }
-        Err(_) => {
-            let mut rest = group.split_off(group.len() / 2);
-            post(ledger, group, patience, locked);
-            post(ledger, &mut rest, patience, locked);
-        }
     }
 }
 

@@ -316,10 +316,7 @@ pub(super) async fn newest_rates(app: &App) -> Result<RatesView, Problem> {
 #[utoipa::path(get, path = "/ledger/settings", summary = "What is set for the ledger as a whole.", responses((status = 200, description = "As it counts now.", body = SettingsView), Refusals))]
 async fn settings(State(app): State<Arc<App>>, caller: Caller) -> Result<Response, Problem> {
     caller.may_administer()?;
-    match app.pools.read(Query::Settings).await? {
-        View::Settings(settings) => Ok(Json(settings).into_response()),
-        _ => Err(unasked()),
-    }
+    Ok(Json(app.pools.read(Query::Settings).await?.settings()?).into_response())
 }
 
 #[utoipa::path(get, path = "/keys", summary = "All keys, without the keys themselves.", responses((status = 200, description = "The newest first.", body = Vec<KeyView>), Refusals))]

@@ -35,6 +35,9 @@ const WAIT_MAX_US: u64 = 1_000_000;
 /// One whose question the ledger kept waiting asks again within this.
 const WAIT_AGAIN_MAX_US: u64 = 20_000;
 
+/// Retries of a failed report start here and double.
+const RETRY_FIRST_US: u64 = 100_000;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Running,
@@ -84,7 +87,7 @@ impl Job {
             outstanding: None,
             waiting: false,
             report_at_us: grant.report_at_us,
-            retry_us: retries::FIRST_US,
+            retry_us: RETRY_FIRST_US,
             wait_us: WAIT_FIRST_US,
             looked_at_us: now_us,
             slice: grant.ceiling,
@@ -200,16 +203,13 @@ impl Job {
         match self.state {
             State::Ending => at_latest,
             State::Held { until_us, .. } => self.wake_at_us(until_us).min(at_latest),
-            State::Running if self.grant.unbounded => {
-                let by_period = self.grant.next.map_or(at_latest, |next| next.starts_us);
-                let due = by_period.min(self.wake_at_us(at_latest));
-                due.max(now_us.saturating_add(LOOK_FLOOR_US)).min(at_latest)
-            }
             State::Running => {
                 let left = self.left().saturating_sub(self.guard());
                 let by_ceiling = now_us.saturating_add(self.earliest_us(left.at_least_zero()));
+                let by_ceiling = if self.grant.unbounded { at_latest } else { by_ceiling };
                 let by_lease = match self.grant.next {
                     Some(next) => next.starts_us,
+                    None if self.grant.unbounded => at_latest,
                     None => self.grant.ends_us.saturating_sub(self.bounds.stop_us),
                 };
                 let due = by_ceiling
@@ -258,7 +258,7 @@ impl Job {
         let current = self.outstanding == Some(seq);
         if current {
             self.outstanding = None;
-            self.retry_us = retries::FIRST_US;
+            self.retry_us = RETRY_FIRST_US;
         }
         if self.closed.is_some() && seq >= self.closed_seq {
             self.closed = None;

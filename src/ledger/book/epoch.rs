@@ -7,7 +7,7 @@
 
 use uuid::Uuid;
 
-use super::rows::{Account, Attempt, Entry, Epoch, Period};
+use super::rows::{Account, Attempt, Before, Entry, Epoch, Period};
 use super::{Books, ms_to_us, unsigned};
 use crate::domain::calendar::{DAY_S, day_end, day_start};
 use crate::domain::capacity::Capacity;
@@ -25,15 +25,6 @@ const FORGOTTEN_FOR_US: i64 = 8 * DAY_S * 1_000_000;
 /// The newest time that a copy knows is written so often.
 const SEEN_STALE_US: i64 = 120_000_000;
 
-/// What is known of the books whose place a copy takes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Before {
-    /// The number of their epoch.
-    pub epoch: u64,
-    /// The longest lease that they may have given, in ms, which the copy need not know.
-    pub lease_ms: u64,
-}
-
 /// How long a lease that is out may last yet. One that was granted near a period's end, which is always an end of a UTC
 /// day, goes on for a second time with the slice of the next period.
 fn longest_lease_us(now_us: i64, lease_us: i64) -> i64 {
@@ -45,13 +36,16 @@ fn longest_lease_us(now_us: i64, lease_us: i64) -> i64 {
 
 impl Books<'_> {
     /// Zero for a ledger that was never restored.
-    pub(super) fn epoch_number(&mut self) -> Result<u64, LedgerError> {
-        Ok(self.shelf.whole()?.epoch.number)
+    ///
+    /// # Errors
+    /// Where the store fails.
+    pub fn epoch_number(&mut self) -> Result<u64, LedgerError> {
+        Ok(self.shelf.epoch()?.number)
     }
 
     /// Whether a lease that was out when the books were put back can have held a slice of the period that begins at `start_s`.
     pub(super) fn may_have_been_promised(&mut self, start_s: i64) -> Result<bool, LedgerError> {
-        let Epoch { number, settles_until_us, .. } = self.shelf.whole()?.epoch;
+        let Epoch { number, settles_until_us, .. } = self.shelf.epoch()?;
         Ok(number > 0 && start_s <= settles_until_us.div_euclid(1_000_000))
     }
 
@@ -63,7 +57,7 @@ impl Books<'_> {
 
     /// The newest time that the copy knew; where it does not say so, a day before it took the ledger's place.
     fn known_us(&mut self) -> Result<i64, LedgerError> {
-        let Epoch { number, known_us, .. } = self.shelf.whole()?.epoch;
+        let Epoch { number, known_us, .. } = self.shelf.epoch()?;
         let day_before_us = ms_to_us(number * 1_000) - DAY_S * 1_000_000;
         Ok(if known_us > 0 { known_us - SEEN_STALE_US } else { day_before_us })
     }
@@ -92,7 +86,7 @@ impl Books<'_> {
 
     /// How long nothing new may be leased yet; zero where it may.
     pub(super) fn settles_in_ms(&mut self) -> Result<u64, LedgerError> {
-        let until_us = self.shelf.whole()?.epoch.settles_until_us;
+        let until_us = self.shelf.epoch()?.settles_until_us;
         Ok(unsigned(until_us.saturating_sub(self.now_us)).div_ceil(1_000))
     }
 

@@ -9,7 +9,6 @@ use uuid::Uuid;
 use super::rows::{Account, Attempt, Job};
 use crate::ledger::LedgerError;
 use crate::ledger::job_name::JobKey;
-use crate::ledger::store::load::Cards;
 use crate::ledger::store::{Locked, Store, load};
 
 /// So many attempts, jobs and accounts at most: some 20 MiB.
@@ -78,7 +77,7 @@ impl Kept {
         &mut self,
         store: &mut dyn Store,
         ids: &[Uuid],
-        cards: &mut Cards,
+        cards: &mut load::Cards,
     ) -> Result<Vec<Box<Attempt>>, LedgerError> {
         take(&mut self.attempts, ids, |ids| load::attempts(store, ids, cards))
     }

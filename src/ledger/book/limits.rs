@@ -158,8 +158,8 @@ impl Books<'_> {
         let period = self.period(&account.owner, account.period)?;
         let used = period.charged.plus(period.taken)?.plus(period.held)?;
         // Leases that are out know the end that it had, and one of them may last for a second time.
-        let cut_after_ms = self.longest_lease_ms()?.saturating_mul(2);
-        let mut ends = day_end((self.now_us.saturating_add(ms_to_us(cut_after_ms))).div_euclid(1_000_000));
+        let cut_after_us = 2 * ms_to_us(self.longest_lease_ms()?);
+        let mut ends = day_end((self.now_us + cut_after_us).div_euclid(1_000_000));
         while ends < account.ends {
             let given = Period::given(account.limit, account.length, (account.period, ends))?;
             if given.is_none_or(|given| given >= used) {

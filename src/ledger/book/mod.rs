@@ -30,17 +30,16 @@ mod speaking;
 mod steady;
 mod tokens;
 mod turnover;
-pub(super) mod whole;
+mod whole;
 mod written;
 
 use std::collections::HashSet;
 
 use self::alerts::Touched;
-pub use self::epoch::Before;
 pub use self::kept::Kept;
+pub use self::rows::Before;
 use self::rows::{Account, Attempt, Entry, Grant};
 use self::shelf::Shelf;
-pub use self::silence::settled_after_s;
 pub use self::steady::Extent;
 #[cfg(test)]
 pub(crate) use self::steady::Steady;

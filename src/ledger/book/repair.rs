@@ -27,7 +27,7 @@ impl Books<'_> {
             (account.sums.silent_from_us, account.sums.waits_until_us) = (0, 0);
         });
         self.free_up(user);
-        let latest_us = self.now_us.saturating_add(ms_to_us(self.longest_lease_ms()?.saturating_mul(2)));
+        let latest_us = self.now_us + 2 * ms_to_us(self.longest_lease_ms()?);
         for id in self.shelf.leased_beyond(user, latest_us)? {
             if let Some(mut attempt) = self.shelf.attempt(id)? {
                 (attempt.lease_until_us, attempt.live) = (self.now_us, false);

@@ -261,7 +261,7 @@ impl Books<'_> {
         let until_us = self.now_us.saturating_add(ms_to_us(lasts_ms));
         let longest_ms = self.longest_lease_ms()?;
         let is_longer = longest_ms > self.lease_ms()?;
-        let latest_us = self.now_us.saturating_add(ms_to_us(longest_ms.saturating_mul(2)));
+        let latest_us = self.now_us + 2 * ms_to_us(longest_ms);
         let given_us = Some(attempt.lease_until_us).filter(|given_us| is_longer && *given_us <= latest_us);
         let until_us = given_us.map_or(until_us, |given_us| given_us.max(until_us));
         (attempt.lease_until_us, attempt.live) = (until_us, true);

@@ -15,7 +15,6 @@ use super::journal::Journal;
 use super::kept::Kept;
 use super::rows::{Account, Alert, Attempt, Entry, Epoch, Grant, Job, Key, Period, Reservation};
 use super::steady::Steady;
-use super::whole::Whole;
 use super::written::Changes;
 use crate::domain::book::Source;
 use crate::domain::rating::RateCard;
@@ -23,8 +22,11 @@ use crate::domain::units::Nanocredits;
 use crate::ledger::LedgerError;
 use crate::ledger::job_name::JobKey;
 use crate::ledger::protocol::AttemptIdentity;
-use crate::ledger::store::load::Cards;
+use crate::ledger::settings::KeptSettings;
 use crate::ledger::store::{Store, load};
+
+/// A transaction marks so much of what is over, whatever its account.
+const MARKED_MAX: i64 = 256;
 
 /// The rows of one transaction.
 pub(super) struct Shelf<'a> {
@@ -54,13 +56,13 @@ pub(super) struct Shelf<'a> {
     once: Vec<(String, String, String)>,
     /// As it is stored.
     newest_card: Option<RateCard>,
-    cards: Cards,
+    cards: load::Cards,
     new_cards: Vec<(RateCard, String)>,
     keys: Drawer<String, Key>,
     used_keys: Vec<String>,
-    /// As it is stored, with the epoch as it is now.
-    whole: Option<Whole>,
-    new_settings: Vec<Whole>,
+    /// As both are stored.
+    whole: Option<(Epoch, KeptSettings)>,
+    new_settings: Vec<KeptSettings>,
     new_epoch: Option<Epoch>,
     /// How much of the lists above belongs to operations before the one under way.
     marks: [usize; 7],
@@ -84,12 +86,12 @@ impl<'a> Shelf<'a> {
             identities: Vec::new(),
             receipts: Vec::new(),
             swept: Vec::new(),
-            marks_left: silence::MARKED_MAX,
+            marks_left: MARKED_MAX,
             journal: Journal::default(),
             alerts: Vec::new(),
             once: Vec::new(),
             newest_card: None,
-            cards: Cards::default(),
+            cards: load::Cards::default(),
             new_cards: Vec::new(),
             keys: Drawer::default(),
             used_keys: Vec::new(),

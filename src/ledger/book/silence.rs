@@ -17,8 +17,7 @@ const LOOK_US: i64 = 1_000_000;
 
 /// How long after its period an attempt stays silent before it is settled at all that it holds, in seconds. Without a limit no silence
 /// stops it: it goes on for as long as its spool is kept.
-#[must_use]
-pub const fn settled_after_s(has_limit: bool) -> i64 {
+const fn settled_after_s(has_limit: bool) -> i64 {
     if has_limit { DAY_S } else { 7 * DAY_S }
 }
 
@@ -41,7 +40,7 @@ impl Books<'_> {
         let from_us = if over.is_all {
             self.shelf.silent_from(owner, self.now_us)?.max(self.now_us.saturating_add(LOOK_US))
         } else {
-            self.now_us.saturating_sub(1)
+            self.now_us - 1
         };
         self.shelf.change_account(owner, |account| account.sums.silent_from_us = from_us);
         Ok(())
@@ -56,6 +55,20 @@ impl Books<'_> {
             self.keep(attempt)?;
         }
         Ok(())
+    }
+
+    /// Whether an account's period is over, or something in it may have fallen silent, or stayed so for long after its period.
+    ///
+    /// # Errors
+    /// Where the store fails.
+    pub fn is_untidy(&mut self, owner: &str) -> Result<bool, LedgerError> {
+        let (now_us, now_s) = (self.now_us, self.now_s());
+        let Some(account) = self.shelf.account(owner)? else { return Ok(false) };
+        if account.ends <= now_s || account.sums.silent_from_us < now_us {
+            return Ok(true);
+        }
+        let ended_s = now_s - settled_after_s(account.limit.is_some());
+        Ok(!self.shelf.unsettled_since(owner, ended_s, now_us)?.is_empty())
     }
 
     /// Something in the account is over at `until_us`: it is looked for no later than that.
@@ -85,7 +98,7 @@ impl Books<'_> {
 
     /// What stays silent for so long after its period is posted as charged; a later report of its spool corrects that.
     fn post_silent(&mut self, account: &Account) -> Result<(), LedgerError> {
-        let ended_s = self.now_s().saturating_sub(settled_after_s(account.limit.is_some()));
+        let ended_s = self.now_s() - settled_after_s(account.limit.is_some());
         for id in self.shelf.unsettled_since(&account.owner, ended_s, self.now_us)? {
             let found = self.shelf.attempt(id)?.filter(|attempt| !attempt.live && attempt.ended_us.is_none());
             if let Some(mut attempt) = found {

@@ -1,40 +1,24 @@
 //! What holds for the ledger as a whole, and what an administrator may set of it.
 
-use super::rows::{Account, Epoch};
-use super::{Books, ms_to_us};
+use super::Books;
+use super::rows::{Account, Entry};
 use crate::domain::book::LIMIT_DEFAULT;
+use crate::domain::units::Nanocredits;
 use crate::ledger::LedgerError;
-use crate::ledger::settings::LedgerSettings;
+use crate::ledger::settings::{KeptSettings, LedgerSettings};
 use crate::ledger::views::{ChangeAnswer, PeriodLength};
 
-/// Of the ledger as a whole.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Whole {
-    /// Zeros where nothing was ever restored.
-    pub epoch: Epoch,
-    /// As they count now.
-    pub settings: LedgerSettings,
-    /// The longest lease that was given before they counted, in ms: some may be out for so long after that.
-    pub outlasting_ms: u64,
-    /// Since when they count, in µs since 1970; zero before the first change.
-    pub since_us: i64,
-    /// Who set them.
-    pub by: String,
-}
-
-impl Whole {
-    /// The longest lease that may be out, in ms, a restore aside.
-    fn longest_lease_ms(&self, now_us: i64) -> u64 {
-        // A slice of the next period lets one last for a second time.
-        let outlast_until_us = self.since_us.saturating_add(ms_to_us(self.outlasting_ms.saturating_mul(2)));
-        let outlasting_ms = if now_us <= outlast_until_us { self.outlasting_ms } else { 0 };
-        self.settings.lease_ms.max(outlasting_ms)
-    }
-}
-
 impl Books<'_> {
+    /// As the books keep them, for whoever reads them.
+    ///
+    /// # Errors
+    /// Where the store fails.
+    pub fn kept_settings(&mut self) -> Result<KeptSettings, LedgerError> {
+        self.shelf.settings().cloned()
+    }
+
     pub(super) fn settings(&mut self) -> Result<LedgerSettings, LedgerError> {
-        Ok(self.shelf.whole()?.settings)
+        Ok(self.shelf.settings()?.settings)
     }
 
     /// How long a lease lasts that is given now.
@@ -45,7 +29,7 @@ impl Books<'_> {
     /// The longest lease that may be out, in ms: one that was given before leases became shorter lasts as it was given.
     pub(super) fn longest_lease_ms(&mut self) -> Result<u64, LedgerError> {
         let now_us = self.now_us;
-        Ok(self.shelf.whole()?.longest_lease_ms(now_us))
+        Ok(self.shelf.settings()?.longest_lease_ms(now_us))
     }
 
     /// New settings, which name the version that they change: of two who change them at once none undoes what the other did.
@@ -59,10 +43,9 @@ impl Books<'_> {
             return Ok(ChangeAnswer::nothing(true));
         }
         let outlasting_ms = self.longest_lease_ms()?;
-        let settings = LedgerSettings { version: before.version.saturating_add(1), ..*settings };
+        let settings = LedgerSettings { version: before.version + 1, ..*settings };
         let told = serde_json::to_string(&settings).map_err(|error| LedgerError::Broken(error.to_string()))?;
-        let epoch = self.shelf.whole()?.epoch;
-        self.shelf.put_settings(Whole { epoch, settings, outlasting_ms, since_us: self.now_us, by: by.to_owned() });
+        self.shelf.put_settings(KeptSettings { settings, outlasting_ms, since_us: self.now_us, by: by.to_owned() });
         self.of_ledger("settings", by, &told)?;
         Ok(ChangeAnswer::nothing(false))
     }
@@ -86,7 +69,7 @@ impl Books<'_> {
         let told = account.limit.map_or_else(|| "none".to_owned(), |limit| limit.to_string());
         let why = format!("{told} a {} at once: the limit of new accounts", account.length.as_str());
         let entry = self.of_account("limit", account, "ledger", &why);
-        let amount = account.limit.unwrap_or(crate::domain::units::Nanocredits(-1));
-        self.shelf.append(super::rows::Entry { amount, source: 1, ..entry });
+        let amount = account.limit.unwrap_or(Nanocredits(-1));
+        self.shelf.append(Entry { amount, source: 1, ..entry });
     }
 }

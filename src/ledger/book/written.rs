@@ -5,7 +5,7 @@ use uuid::Uuid;
 use super::kept::Kept;
 use super::rows::{Account, Alert, Attempt, Entry, Epoch, Grant, Job, Key, Period, Reservation};
 use super::steady::Extent;
-use super::whole::Whole;
+use crate::ledger::settings::KeptSettings;
 
 /// What a transaction writes.
 #[derive(Debug, Default)]
@@ -45,7 +45,7 @@ pub struct Changes {
     /// Ids of those that were used.
     pub used_keys: Vec<String>,
     /// New, by their versions.
-    pub settings: Vec<Whole>,
+    pub settings: Vec<KeptSettings>,
     /// New: its number, and until when it settles.
     pub epoch: Option<Epoch>,
 }

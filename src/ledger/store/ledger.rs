@@ -4,10 +4,10 @@ use uuid::Uuid;
 
 use super::plausible::{self, Plausible, SEEN, Seen};
 use super::table::CLOCK;
-use super::{Concerned, JobStop, Locked, Patience, Store, load, save};
+use super::{Concerned, JobStop, Locked, Patience, Store, save};
 use crate::ledger::asker::{Asker, Reach};
 use crate::ledger::book::rows::Account;
-use crate::ledger::book::{Asked, Books, Changes, Kept, Operation, Outcome, settled_after_s};
+use crate::ledger::book::{Asked, Books, Changes, Kept, Operation, Outcome};
 use crate::ledger::job_name::JobName;
 use crate::ledger::keys::Secret;
 use crate::ledger::protocol::{Finish, FinishAnswer, OpenAnswer, OpenRequest, Report, ReportAnswer};
@@ -120,7 +120,7 @@ impl<S: Store> StoreLedger<S> {
         self.within(|store, now_us| {
             let at = store.monotonic();
             store.write(&CLOCK, vec![plausible::row(now_us, &at)])?;
-            Ok(load::whole(store)?.epoch.number)
+            Books::new(store, now_us).epoch_number()
         })
     }
 
@@ -166,7 +166,7 @@ impl<S: Store> StoreLedger<S> {
     /// Marks what fell silent in an account, and posts what stayed so, as far as a few transactions go.
     fn tidy(&mut self, owner: &str) -> Result<(), LedgerError> {
         for _ in 0..TIDYINGS_MAX {
-            if !self.look(|store, now_us| is_untidy(store, owner, now_us))? {
+            if !self.look(|store, now_us| Books::new(store, now_us).is_untidy(owner))? {
                 return Ok(());
             }
             self.post_one(Operation::Tidy(owner))?;
@@ -210,18 +210,6 @@ fn stopped(mut found: Vec<JobStop>, name: &JobName, first: Option<&str>) -> Resu
         (Some(_), []) => Err(LedgerError::Missing(format!("no job {:?} is known", name.id))),
         (_, found) => Ok(View::Stopped(!found.is_empty() && found.iter().all(|job| job.is_stopped))),
     }
-}
-
-/// Whether an account's period is over, or something in it may have fallen silent, or stayed so for long after its period.
-fn is_untidy(store: &mut dyn Store, owner: &str, now_us: i64) -> Result<bool, LedgerError> {
-    let now_s = now_us.div_euclid(1_000_000);
-    let sql = "SELECT ends, silent_from_us, credit_limit FROM account WHERE owner = $1";
-    let Some(mut row) = store.query(sql, &[owner.into()])?.pop() else { return Ok(false) };
-    if row.int()? <= now_s || row.int()? < now_us {
-        return Ok(true);
-    }
-    let ended_s = now_s.saturating_sub(settled_after_s(row.maybe_int()?.is_some()));
-    Ok(!load::unsettled_since(store, owner, ended_s, now_us, 1)?.is_empty())
 }
 
 /// The accounts that operations will write.

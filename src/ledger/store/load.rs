@@ -1,14 +1,11 @@
 //! Rows of the books out of a database.
 
-mod cards;
-mod silence;
-mod whole;
+pub(crate) mod silence;
+pub(crate) mod whole;
+
+use std::collections::HashMap;
 
 use uuid::Uuid;
-
-pub(crate) use self::cards::{Cards, newest_rates, rates_version_before};
-pub(crate) use self::silence::{expired, fallen_silent, leased_beyond, silent_from, unsettled_since};
-pub(crate) use self::whole::whole;
 
 use super::parts::{capacity, price, read_ceilings, read_holds, virtual_time};
 use super::table::{ACCOUNT, ATTEMPT, GRANT, JOB, KEY, PERIOD, RESERVATION};
@@ -332,7 +329,7 @@ fn read_reservation(store: &mut dyn Store, mut row: Row, cards: &mut Cards) -> L
     })
 }
 
-/// A reservation.
+/// A reservation of tokens, open or over.
 pub(crate) fn reservation(store: &mut dyn Store, id: Uuid, cards: &mut Cards) -> Loaded<Option<Reservation>> {
     Ok(reservations(store, &[id], cards)?.pop())
 }
@@ -391,6 +388,35 @@ pub(crate) fn paid(store: &mut dyn Store, attempt: &Attempt) -> Loaded<Vec<Paid>
 pub(crate) fn once(store: &mut dyn Store, key: &str) -> Loaded<Option<(String, String)>> {
     let found = store.query("SELECT body, answer FROM once WHERE key = $1", &[key.into()])?;
     one(found, |mut row| Ok((row.text()?, row.text()?)))
+}
+
+/// Versions of the rate card that were asked for, of which there may be thousands. None ever changes.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Cards(HashMap<u64, RateCard>);
+
+impl Cards {
+    /// The one of this version; the first one is there before any was set.
+    pub(crate) fn of(&mut self, store: &mut dyn Store, version: u64) -> Loaded<RateCard> {
+        if let Some(card) = self.0.get(&version) {
+            return Ok(card.clone());
+        }
+        let found = store.query("SELECT card FROM rates WHERE version = $1", &[version.into()])?;
+        let card = one(found, |mut row| row.json::<RateCard>())?.unwrap_or_default();
+        self.0.insert(version, card.clone());
+        Ok(card)
+    }
+}
+
+/// The card that counts for what starts now; the first one before any change.
+pub(crate) fn newest_rates(store: &mut dyn Store) -> Loaded<RateCard> {
+    let found = store.query("SELECT card FROM rates ORDER BY version DESC LIMIT 1", &[])?;
+    Ok(one(found, |mut row| row.json())?.unwrap_or_default())
+}
+
+/// The newest version that was made before this time, in µs since 1970.
+pub(crate) fn rates_version_before(store: &mut dyn Store, us: i64) -> Loaded<Option<u64>> {
+    let sql = "SELECT version FROM rates WHERE since_us < $1 ORDER BY version DESC LIMIT 1";
+    one(store.query(sql, &[us.into()])?, |mut row| row.count())
 }
 
 /// All keys, the newest first, or the one of this id.

@@ -12,9 +12,9 @@ use crate::domain::rating::{Price, VirtualTime};
 use crate::domain::usage::Usage;
 use crate::ledger::LedgerError;
 use crate::ledger::book::rows::{Account, Attempt, Entry, Epoch, Grant, Hold, Job, Key, Period, Reservation};
-use crate::ledger::book::whole::Whole;
 use crate::ledger::book::{Changes, Extent};
 use crate::ledger::protocol::Reason;
+use crate::ledger::settings::KeptSettings;
 use crate::ledger::views::PeriodLength;
 
 /// Entries of these kinds are what an account used.
@@ -167,8 +167,8 @@ fn key(key: &Key) -> Vec<Value> {
     ]
 }
 
-fn setting(whole: &Whole) -> Vec<Value> {
-    let Whole { settings, outlasting_ms, since_us, by, .. } = whole;
+fn setting(kept: &KeptSettings) -> Vec<Value> {
+    let KeptSettings { settings, outlasting_ms, since_us, by } = kept;
     vec![
         settings.version.into(),
         settings.lease_ms.into(),

@@ -9,12 +9,12 @@ use crate::domain::rating::{Price, RateCard, VirtualTime};
 use crate::domain::units::Nanocredits;
 use crate::ledger::LedgerError;
 use crate::ledger::book::rows::{Account, Attempt, Job, Key};
-use crate::ledger::book::whole::Whole;
 use crate::ledger::book::{Books, Shown};
 use crate::ledger::job_name::{JobKey, JobName};
 use crate::ledger::keys::{KEY_USED_EACH_US, KeyView};
 use crate::ledger::protocol::{AttemptIdentity, JobKind};
 use crate::ledger::receipt::Credits;
+use crate::ledger::settings::KeptSettings;
 use crate::ledger::views::{
     AccountView, AttemptView, BurnPoint, EntryView, GrantView, JobView, PendingLimit, Query, RatesView, SettingsView,
     View,
@@ -47,7 +47,7 @@ pub(super) fn read(store: &mut dyn Store, now_us: i64, query: &Query) -> Result<
         Query::Job { job } => View::Job(Some(Box::new(one_job(store, now_us, job)?))),
         Query::Usage { whose, range } => View::Usage(usage(store, whose, range)?),
         Query::Rates => View::Rates(rates(store)?),
-        Query::Settings => View::Settings(settings(store)?),
+        Query::Settings => View::Settings(settings(store, now_us)?),
         Query::Keys { id } => View::Keys(keys(store, now_us, id.as_deref())?),
         Query::Figures => View::Figures(Box::new(super::figures::figures(store, now_us, snapshot)?)),
         Query::Verify => View::Verified(verify(store)?),
@@ -128,8 +128,8 @@ fn entries(store: &mut dyn Store, owner: &str, count_max: u32) -> Result<Vec<Ent
     store.query(sql, &[owner.into(), count.into()])?.into_iter().map(read).collect()
 }
 
-fn settings(store: &mut dyn Store) -> Result<SettingsView, LedgerError> {
-    let Whole { settings, since_us, by, .. } = load::whole(store)?;
+fn settings(store: &mut dyn Store, now_us: i64) -> Result<SettingsView, LedgerError> {
+    let KeptSettings { settings, since_us, by, .. } = Books::new(store, now_us).kept_settings()?;
     Ok(SettingsView { settings, since: (since_us > 0).then(|| rfc3339(since_us)), by })
 }
 

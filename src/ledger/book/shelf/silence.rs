@@ -5,8 +5,6 @@ use uuid::Uuid;
 use super::{Shelf, load};
 use crate::ledger::LedgerError;
 
-/// A transaction marks so many, whatever their accounts.
-pub(super) const MARKED_MAX: i64 = 256;
 /// An operation settles so many of those that stayed silent.
 const SETTLED_MAX: i64 = 64;
 /// An operator's repair takes back so many leases.
@@ -17,7 +15,7 @@ const REPAIRED_MAX: i64 = 16_384;
 pub(in crate::ledger::book) struct Over {
     /// Attempts that fell silent.
     pub(in crate::ledger::book) silent: Vec<Uuid>,
-    /// Reservations that expired.
+    /// Reservations that nobody settled in time.
     pub(in crate::ledger::book) expired: Vec<Uuid>,
     /// Whether there are no more of them.
     pub(in crate::ledger::book) is_all: bool,
@@ -30,9 +28,9 @@ impl Shelf<'_> {
             return Ok(Over { silent: Vec::new(), expired: Vec::new(), is_all: self.marks_left > 0 });
         }
         self.swept.push(owner.to_owned());
-        let silent = load::fallen_silent(self.store, owner, now_us, self.marks_left)?;
+        let silent = load::silence::fallen_silent(self.store, owner, now_us, self.marks_left)?;
         self.marks_left -= i64::try_from(silent.len()).unwrap_or(i64::MAX);
-        let expired = load::expired(self.store, owner, now_us, self.marks_left)?;
+        let expired = load::silence::expired(self.store, owner, now_us, self.marks_left)?;
         self.marks_left -= i64::try_from(expired.len()).unwrap_or(i64::MAX);
         self.prefetch(&silent)?;
         for reservation in load::reservations(self.store, &expired, &mut self.cards)? {
@@ -43,7 +41,7 @@ impl Shelf<'_> {
 
     /// The first time from now on at which one can fall silent. What this transaction leases, or marks, comes on top.
     pub(in crate::ledger::book) fn silent_from(&mut self, owner: &str, now_us: i64) -> Result<i64, LedgerError> {
-        let stored = load::silent_from(self.store, owner)?.unwrap_or(i64::MAX);
+        let stored = load::silence::silent_from(self.store, owner)?.unwrap_or(i64::MAX);
         let here =
             self.attempts.rows().filter(|attempt| attempt.owner == owner && attempt.live && attempt.ended_us.is_none());
         let here = here.map(|attempt| attempt.lease_until_us).min().unwrap_or(i64::MAX);
@@ -59,7 +57,7 @@ impl Shelf<'_> {
         ended_s: i64,
         now_us: i64,
     ) -> Result<Vec<Uuid>, LedgerError> {
-        let ids = load::unsettled_since(self.store, owner, ended_s, now_us, SETTLED_MAX)?;
+        let ids = load::silence::unsettled_since(self.store, owner, ended_s, now_us, SETTLED_MAX)?;
         self.prefetch(&ids)?;
         Ok(ids)
     }
@@ -70,7 +68,7 @@ impl Shelf<'_> {
         owner: &str,
         until_us: i64,
     ) -> Result<Vec<Uuid>, LedgerError> {
-        let ids = load::leased_beyond(self.store, owner, until_us, REPAIRED_MAX)?;
+        let ids = load::silence::leased_beyond(self.store, owner, until_us, REPAIRED_MAX)?;
         self.prefetch(&ids)?;
         Ok(ids)
     }

@@ -4,7 +4,7 @@ use super::{Shelf, load};
 use crate::domain::rating::RateCard;
 use crate::ledger::LedgerError;
 use crate::ledger::book::rows::Epoch;
-use crate::ledger::book::whole::Whole;
+use crate::ledger::settings::KeptSettings;
 
 impl Shelf<'_> {
     /// The card that counts for what starts now.
@@ -32,25 +32,35 @@ impl Shelf<'_> {
         self.new_cards.push((card, by.to_owned()));
     }
 
-    /// Epoch and settings.
-    pub(in crate::ledger::book) fn whole(&mut self) -> Result<&Whole, LedgerError> {
-        if let Some(new) = self.new_settings.last() {
-            return Ok(new);
-        }
+    fn whole(&mut self) -> Result<&mut (Epoch, KeptSettings), LedgerError> {
         Ok(match &mut self.whole {
             Some(known) => known,
-            none => none.insert(load::whole(self.store)?),
+            none => none.insert(load::whole::whole(self.store)?),
         })
     }
 
-    pub(in crate::ledger::book) fn put_settings(&mut self, whole: Whole) {
-        self.new_settings.push(whole);
+    /// Zeros for a ledger that was never restored.
+    pub(in crate::ledger::book) fn epoch(&mut self) -> Result<Epoch, LedgerError> {
+        match self.new_epoch {
+            Some(new) => Ok(new),
+            None => Ok(self.whole()?.0),
+        }
     }
 
     pub(in crate::ledger::book) fn put_epoch(&mut self, epoch: Epoch) {
-        for whole in self.whole.iter_mut().chain(&mut self.new_settings) {
-            whole.epoch = epoch;
-        }
         self.new_epoch = Some(epoch);
+    }
+
+    /// As an administrator set them last, also within this transaction.
+    pub(in crate::ledger::book) fn settings(&mut self) -> Result<&KeptSettings, LedgerError> {
+        if self.new_settings.is_empty() {
+            return Ok(&self.whole()?.1);
+        }
+        let missing = || LedgerError::Broken("the ledger's settings are lost".to_owned());
+        self.new_settings.last().ok_or_else(missing)
+    }
+
+    pub(in crate::ledger::book) fn put_settings(&mut self, settings: KeptSettings) {
+        self.new_settings.push(settings);
     }
 }

@@ -51,13 +51,13 @@ impl Postgres {
         Ok(Locked { revisions: Some(revisions), busy, goes_on })
     }
 
-    /// For the transaction.
+    /// Until the transaction ends, which has been begun.
     fn set_lock_timeout(&mut self, most: Duration) -> Result<(), LedgerError> {
         let most = format!("{}ms", most.as_millis());
         self.query("SELECT set_config('lock_timeout', $1, true)", &[most.into()]).map(|_| ())
     }
 
-    /// Waits for each.
+    /// Waits for each that somebody else keeps locked.
     fn lock_each(&mut self, owners: &[String]) -> Result<HashMap<String, i64>, LedgerError> {
         let revisions = self.lock_rows(owners, "")?;
         // A row that is not there yet cannot be locked: its name is, and then the row, which may have been made meanwhile.

@@ -96,14 +96,7 @@ impl Play<'_> {
                 });
                 same(corrected.is_ok(), self.model.correct(amount.into(), grant, None), "corrected")?;
             }
-            Step::Limit(limit, now) => {
-                let since = Some(if now { LimitSince::Now } else { LimitSince::NextPeriod });
-                let (period, carry_over) = (PeriodLength::Day, None);
-                let set = limit.map(Nanocredits);
-                self.change(Change::SetLimit { user, limit: set, period, since, carry_over, by, why }).unwrap();
-                self.model.set_limit(limit.map(i128::from), now);
-                self.post_silent();
-            }
+            Step::Limit(limit, now) => self.set_limit(user, limit, now),
             Step::Lease(lease_ms) => self.set_lease(lease_ms),
             Step::CarryOver(carries) => self.carry_over(carries),
             Step::Tokens(count) => self.tokens(count)?,
@@ -111,6 +104,15 @@ impl Play<'_> {
             Step::Settle(which, count) => self.settle(which, count)?,
         }
         self.compare()
+    }
+
+    fn set_limit(&mut self, user: String, limit: Option<i64>, now: bool) {
+        let since = Some(if now { LimitSince::Now } else { LimitSince::NextPeriod });
+        let (period, carry_over, by, why) = (PeriodLength::Day, None, "t".to_owned(), String::new());
+        let set = limit.map(Nanocredits);
+        self.change(Change::SetLimit { user, limit: set, period, since, carry_over, by, why }).unwrap();
+        self.model.set_limit(limit.map(i128::from), now);
+        self.post_silent();
     }
 
     /// The limit stays, and so does what is pending.
