@@ -48,6 +48,8 @@ fn without_a_limit_a_job_outlives_any_outage() {
     // A quarter of a nanocredit for each µs.
     assert_eq!((nano(&job["charged"]["total"]), nano(&job["overshoot"])), (cpu_us / 4, 0));
     assert_eq!(service.json(&["--user", "free", "account", "show"])["account"]["current"], job["charged"]["total"]);
+    let flushed = service.call(&key, &["spool", "flush"]);
+    assert_eq!(flushed.status, 0, "{flushed:?}");
     assert_eq!(receipt(&service.json(&["jobs", "show", "ann"]))["outcome"]["reason"], "lease_expired");
     service.verify();
 }
