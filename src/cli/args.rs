@@ -11,7 +11,7 @@ pub(super) use self::account::{Account, Reasoned};
 use super::attach::Attach;
 use super::relay::Relay;
 use super::run::Run;
-use super::values::{self, Span};
+use super::values::{self, Limit, Span, Whether};
 use crate::domain::rating::{CpuBasis, GpuBasis};
 use crate::domain::units::{Microseconds, Nanocredits};
 use crate::domain::weight::GpuWeight;
@@ -277,6 +277,10 @@ pub(super) struct RatesSet {
 pub(super) enum Ledger {
     /// Replay all entries and compare every balance
     Verify,
+    /// What is set for the ledger as a whole
+    Show,
+    /// Set it: how long a lease lasts, what new accounts get, and whether users without an account may run jobs
+    Set(LedgerSet),
     /// Settle an attempt that fell silent
     Settle {
         /// Which
@@ -302,11 +306,14 @@ pub(super) enum Ledger {
     /// Put a copy in the place of the ledger, and send it again what this machine's spool still knows
     ///
     /// What was acknowledged after the copy was made is forgotten. Jobs that run go on and report their totals anew; new
-    /// jobs wait for half a minute. On other machines `jobmeter spool flush --acknowledged` sends again what ended there
+    /// jobs wait for as long as a lease lasts. On other machines `jobmeter spool flush --acknowledged` sends again what ended there
     /// in the last 7 days.
     Restore {
         /// The copy. Without one: the PostgreSQL database of the ledger was put back, which it has not noticed itself
         from: Option<PathBuf>,
+        /// The longest lease that was given before, where that was longer than the database says now
+        #[arg(long, value_name = "TIME", conflicts_with = "from", value_parser = values::span)]
+        lease: Option<Span>,
         /// Take a copy that was made without its log (-wal), of which the last that was written is missing
         #[arg(long, requires = "from")]
         incomplete: bool,
@@ -314,6 +321,26 @@ pub(super) enum Ledger {
         #[arg(long, value_name = "TEXT", default_value = "restored from a copy", value_parser = values::text)]
         why: String,
     },
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = true)]
+pub(super) struct LedgerSet {
+    /// How long a lease lasts, 5s to 1h: the outage of the ledger that a running job survives
+    #[arg(long, value_name = "TIME", value_parser = values::span)]
+    pub(super) lease: Option<Span>,
+    /// Credits a day that a new account has, or none
+    #[arg(long, value_name = "CREDITS|none", value_parser = values::limit)]
+    pub(super) day_limit: Option<Limit>,
+    /// Credits a month that a new account has, or none
+    #[arg(long, value_name = "CREDITS|none", value_parser = values::limit)]
+    pub(super) month_limit: Option<Limit>,
+    /// Which of both a new account has
+    #[arg(long, value_enum, value_name = "LENGTH")]
+    pub(super) period: Option<PeriodLength>,
+    /// Whether users may run jobs who have no account yet
+    #[arg(long, value_enum, value_name = "YES|NO")]
+    pub(super) unknown_users: Option<Whether>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -7,6 +7,7 @@ use super::args::Ledger;
 use super::output::{Failure, Output};
 use super::settings::Settings;
 use super::spool::unreadable;
+use super::values::Span;
 use crate::domain::printable::printable;
 use crate::domain::usage::Usage;
 use crate::ledger::LedgerError;
@@ -20,6 +21,8 @@ use crate::sys::clock::SystemClock;
 pub(super) fn ledger(ledger: Ledger, settings: &Settings, out: &Output) -> Result<ExitCode, Failure> {
     match ledger {
         Ledger::Verify => verify(settings, out),
+        Ledger::Show => super::ledger_settings::show(settings, out),
+        Ledger::Set(set) => super::ledger_settings::set(&set, settings, out),
         Ledger::Settle { attempt, cpu_seconds, why } => {
             let usage = cpu_seconds.map(|cpu| Usage { cpu_used_seconds: cpu, ..Usage::default() });
             let change = Change::Settle { attempt, usage, by: settings.by.clone(), why };
@@ -40,12 +43,15 @@ pub(super) fn ledger(ledger: Ledger, settings: &Settings, out: &Output) -> Resul
                 format!("{} copied to {}\n", settings.ledger, to.display())
             })
         }
-        Ledger::Restore { from, incomplete, why } => put_back(from.as_deref(), incomplete, &why, settings, out),
+        Ledger::Restore { from, lease, incomplete, why } => {
+            put_back(from.as_deref(), lease, incomplete, &why, settings, out)
+        }
     }
 }
 
 fn put_back(
     from: Option<&Path>,
+    lease: Option<Span>,
     takes_incomplete: bool,
     why: &str,
     settings: &Settings,
@@ -56,7 +62,10 @@ fn put_back(
             let (how, for_the_books) = (Restoring { takes_incomplete }, (settings.by.as_str(), why));
             restore(settings.ledger.file()?, from, how, for_the_books, Box::new(SystemClock))?
         }
-        None => settings.ledger.restored(&settings.by, why).map(|()| None)?,
+        None => {
+            settings.ledger.restored(lease.map_or(0, Span::ms), &settings.by, why)?;
+            None
+        }
     };
     let again = leftovers::resend(&settings.spool_dir, &settings.ledger, Location::connect).map_err(unreadable)?;
     let (sent, kept) = (again.settled.len(), again.kept.len());

@@ -11,6 +11,7 @@ mod install;
 mod jobs;
 mod key;
 mod ledger;
+mod ledger_settings;
 mod log;
 mod manual;
 mod output;

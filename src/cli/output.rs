@@ -78,7 +78,7 @@ impl From<LedgerError> for Failure {
             | LedgerError::Missing(_)
             | LedgerError::Unknown(_)
             | LedgerError::Foreign => failure,
-            LedgerError::Unavailable(_) | LedgerError::Conflict(_) => {
+            LedgerError::Unavailable(_) | LedgerError::Locked(_) | LedgerError::Conflict(_) => {
                 Self { status: 75, ..failure }.hint("try again; `jobmeter doctor` looks at the ledger")
             }
             LedgerError::Broken(_) => {

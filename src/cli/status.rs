@@ -8,8 +8,8 @@ use super::chart::{bar, duration};
 use super::output::{Failure, Output, Style, cleaned};
 use super::settings::Settings;
 use crate::domain::units::Nanocredits;
-use crate::ledger::views::{AccountView, PeriodLength, Query, View};
-use crate::ledger::{Ledger, LedgerError};
+use crate::ledger::Ledger;
+use crate::ledger::views::{AccountView, PeriodLength, Query, Standing};
 use crate::runner::summary::credits;
 use crate::sys::clock::{Clock, SystemClock, pause};
 
@@ -38,10 +38,7 @@ pub(super) fn status(status: &Status, settings: &Settings, out: &Output) -> Resu
 }
 
 pub(super) fn account_of(ledger: &mut dyn Ledger, user: &str) -> Result<AccountView, Failure> {
-    match ledger.read(&Query::Account { user: user.to_owned() })? {
-        View::Account(account) => Ok(*account),
-        _ => Err(LedgerError::unasked().into()),
-    }
+    Ok(ledger.read(&Query::Account { user: user.to_owned() })?.account()?)
 }
 
 /// What is left of what could be spent; without a limit, what was charged. What burns is marked.
@@ -118,6 +115,13 @@ fn charged(account: &AccountView) -> Nanocredits {
 /// What stands in the way, and what is to come: a line each.
 fn notes(account: &AccountView, style: &Style) -> String {
     let mut lines = Vec::new();
+    match account.standing {
+        Standing::Known => {}
+        Standing::Unknown => lines.push("no such account yet: the first job makes it, with this limit".to_owned()),
+        Standing::NotAdmitted => {
+            lines.push(style.bad("no such account, and jobs of known users alone run here: an administrator adds it"));
+        }
+    }
     if account.suspended {
         lines.push(style.bad("suspended by an operator: nothing starts, and what runs stops"));
     }

@@ -20,6 +20,11 @@ use crate::sys::clock::{Clock, SystemClock};
 pub(super) struct Span(pub(super) Duration);
 
 impl Span {
+    /// Whole milliseconds of it; what is longer than can be counted is the longest.
+    pub(super) fn ms(self) -> u64 {
+        u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX)
+    }
+
     /// So long from now, in seconds since 1970.
     pub(super) fn after_now_s(self) -> i64 {
         let now_s = SystemClock.realtime_us().div_euclid(1_000_000);

@@ -2,8 +2,6 @@
 
 use super::units::Nanocredits;
 
-/// How long a lease lasts, in ms.
-pub const LEASE_MS: u64 = 30_000;
 /// A report is due at the latest after this, in ms.
 pub const REPORT_MS: u64 = 10_000;
 /// A report is due at the latest after this when little is left or somebody waits, in ms.
@@ -51,6 +49,8 @@ pub struct Ask {
     pub minimum: Nanocredits,
     /// Over the last seconds.
     pub rate: Nanocredits,
+    /// How long the lease lasts, in ms.
+    pub lease_ms: u64,
     /// Not charged and not held by silent attempts.
     pub left: Nanocredits,
     /// Free in the account.
@@ -84,11 +84,11 @@ pub enum Sized {
 
 /// The size of a slice before what is available limits it.
 #[must_use]
-pub fn slice(minimum: Nanocredits, rate: Nanocredits, left: Nanocredits, live: u32) -> Nanocredits {
-    let by_rate = burned_in(rate, LEASE_MS.saturating_mul(1_000));
-    let shares = i64::from(live.max(1)).saturating_mul(2);
-    let fair = Nanocredits(left.at_least_zero().0.checked_div(shares).unwrap_or(0));
-    minimum.max(by_rate.min(fair))
+pub fn slice(ask: &Ask) -> Nanocredits {
+    let by_rate = burned_in(ask.rate, ask.lease_ms.saturating_mul(1_000));
+    let shares = i64::from(ask.live.max(1)).saturating_mul(2);
+    let fair = Nanocredits(ask.left.at_least_zero().0.checked_div(shares).unwrap_or(0));
+    ask.minimum.max(by_rate.min(fair))
 }
 
 /// What is added to a hold when `wanted` more is asked for: what would remain below a minimum slice goes along.
@@ -107,7 +107,7 @@ pub fn raise(
 /// Decides.
 #[must_use]
 pub fn size(ask: &Ask) -> Sized {
-    let slice = slice(ask.minimum, ask.rate, ask.left, ask.live);
+    let slice = slice(ask);
     let target = ask.price.saturating_add(slice);
     let unburned = ask.ceiling.saturating_sub(ask.price).at_least_zero();
     let ceiling = if target > ask.ceiling {
@@ -151,16 +151,21 @@ mod tests {
         (
             (amount(), amount(), 0..100i64, amount(), amount()),
             (amount(), amount(), amount(), amount()),
-            (1..70u32, any::<bool>(), any::<bool>()),
+            (1..70u32, any::<bool>(), any::<bool>(), 5_000..3_600_000u64),
         )
             .prop_map(
-                |((price, unburned, guard, rate, left), (available, back, job, job_back), (live, waiting, others))| {
+                |(
+                    (price, unburned, guard, rate, left),
+                    (available, back, job, job_back),
+                    (live, waiting, others, lease_ms),
+                )| {
                     Ask {
                         price: Nanocredits(price),
                         ceiling: Nanocredits(price + unburned),
                         guard: Nanocredits(guard),
                         minimum: minimum_slice(Nanocredits(rate), Nanocredits(guard)),
                         rate: Nanocredits(rate),
+                        lease_ms,
                         left: Nanocredits(left),
                         available: Nanocredits(available),
                         reclaimable: Nanocredits(back),

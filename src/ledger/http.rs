@@ -294,6 +294,7 @@ impl Ledger for HttpLedger {
                 let version = format!("\"{}\"", rates.version);
                 self.ask(self.request(Method::PUT, &["rates"]).header(IF_MATCH, version).json(&body))
             }
+            Change::SetSettings { settings, .. } => self.tell(Method::PUT, &["ledger", "settings"], &json!(settings)),
             Change::StopJob { job, why, .. } => {
                 self.ask(self.of_job(Method::POST, job, &["stop"]).json(&json!({ "why": why })))
             }
@@ -363,6 +364,7 @@ impl Ledger for HttpLedger {
                 View::Usage(self.get(&path, &parameters)?)
             }
             Query::Rates => View::Rates(self.get(&["rates"], &[])?),
+            Query::Settings => View::Settings(self.get(&["ledger", "settings"], &[])?),
             Query::Figures | Query::UsageOfEach { .. } => return Err(LedgerError::unasked()),
             Query::Verify => View::Verified(self.get(&["ledger", "verify"], &[])?),
         })

@@ -66,13 +66,13 @@ impl Location {
     }
 
     /// Says to a database that it was put back from a copy: what it acknowledged since is forgotten, and comes back with
-    /// the reports and spool files of the attempts. `by` and `why` are for the books.
+    /// the reports and spool files of the attempts. `by` and `why` are for the books; see [`Postgres::restored`].
     ///
     /// # Errors
     /// Where it is no PostgreSQL database, and else see [`LedgerError`].
-    pub fn restored(&self, by: &str, why: &str) -> Result<(), LedgerError> {
+    pub fn restored(&self, lease_ms: u64, by: &str, why: &str) -> Result<(), LedgerError> {
         match self {
-            Self::Postgres(url) => Postgres::open(url, None)?.restored(by, why),
+            Self::Postgres(url) => Postgres::open(url, None)?.restored(lease_ms, by, why),
             other => Err(LedgerError::Refused(format!("{other} is no PostgreSQL database: name the copy to restore"))),
         }
     }

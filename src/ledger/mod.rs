@@ -11,11 +11,13 @@ pub mod http;
 pub mod job_name;
 pub mod keys;
 pub mod location;
+pub mod period_length;
 pub mod protocol;
 pub mod receipt;
 pub mod receipt_text;
 pub mod relay;
 pub mod session;
+pub mod settings;
 pub mod store;
 pub mod usage_range;
 pub mod views;
@@ -26,6 +28,7 @@ use crate::domain::units::OutOfRange;
 use keys::Secret;
 use protocol::{Finish, FinishAnswer, OpenAnswer, OpenRequest, Report, ReportAnswer};
 use relay::Kept;
+use settings::OutOfBounds;
 use views::{Change, ChangeAnswer, NewKey, Query, View};
 
 /// Ends what a database is at: who has asked for that gets an error. It may take as long as a connection does.
@@ -113,6 +116,11 @@ pub enum LedgerError {
     /// Try again within the lease: busy, a full disk, a network that does not answer.
     #[error("{0}")]
     Unavailable(String),
+    /// Another session of the database keeps the account locked.
+    #[error(
+        "another session of the database keeps it locked: {0}: try again, or look for who holds it in pg_stat_activity"
+    )]
+    Locked(String),
     /// Another transaction came in the way: the same again may succeed.
     #[error("{0}")]
     Conflict(String),
@@ -127,6 +135,12 @@ impl From<OutOfRange> for LedgerError {
     }
 }
 
+impl From<OutOfBounds> for LedgerError {
+    fn from(error: OutOfBounds) -> Self {
+        Self::Refused(error.to_string())
+    }
+}
+
 impl LedgerError {
     /// A change of the rate card by somebody who has not seen the newest one, but `seen`.
     #[must_use]
@@ -134,6 +148,15 @@ impl LedgerError {
         Self::Outdated(format!(
             "the rate card is at version {newest} by now, and this changes version {seen}: look at it by `jobmeter rates show`, \
              and make the change again"
+        ))
+    }
+
+    /// The same of the ledger's settings.
+    #[must_use]
+    pub fn outdated_settings(newest: u64, seen: impl std::fmt::Display) -> Self {
+        Self::Outdated(format!(
+            "the ledger's settings are at version {newest} by now, and this changes version {seen}: look at them by `jobmeter ledger \
+             show`, and make the change again"
         ))
     }
 

@@ -175,6 +175,10 @@ pub struct Lease {
     /// As things stand nothing is left to raise the ceiling with, and this is why.
     #[serde(default)]
     pub last: Option<StopReason>,
+    /// Neither the account nor the job has a limit: while the ledger is silent the attempt goes on beyond the ceiling and the end of the
+    /// lease, and reports what it burned when that is over.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unbounded: bool,
 }
 
 impl Lease {

@@ -224,6 +224,7 @@ impl From<LedgerError> for Told {
             LedgerError::Unknown(why) => (Family::Unknown, why),
             // A wrapper of an earlier version knows no family of its own for it.
             error @ LedgerError::Foreign => (Family::Refused, error.to_string()),
+            error @ LedgerError::Locked(_) => (Family::Unavailable, error.to_string()),
             LedgerError::Unavailable(why) => (Family::Unavailable, why),
             LedgerError::Conflict(why) => (Family::Conflict, why),
             LedgerError::Broken(why) => (Family::Broken, why),

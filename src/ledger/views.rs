@@ -1,17 +1,18 @@
 //! What people and programs may change in a ledger and read from it.
 
+mod answers;
 mod changes;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-pub use self::changes::{
-    Change, ChangeAnswer, LimitSince, NewKey, PeriodLength, RESERVED_MAX_MS, RESERVED_MS, Reserved,
-};
+pub use self::changes::{Change, ChangeAnswer, LimitSince, NewKey, RESERVED_MAX_MS, RESERVED_MS, Reserved};
 use super::job_name::{JobKey, JobName};
 use super::keys::KeyView;
+pub use super::period_length::PeriodLength;
 use super::protocol::{AttemptIdentity, JobKind, Reason};
+pub use super::settings::{SettingsView, Standing};
 use super::usage_range::UsageRange;
 use crate::domain::rating::{Price, RateCard, VirtualTime};
 use crate::domain::units::{Microseconds, Nanocredits, OutOfRange, Total};
@@ -47,6 +48,8 @@ pub enum Query {
     UsageOfEach { range: UsageRange, after: Option<String>, count_max: u32 },
     /// → [`View::Rates`]: all versions, newest first.
     Rates,
+    /// → [`View::Settings`]: as they count now.
+    Settings,
     /// → [`View::Figures`]: for whoever looks after a service.
     Figures,
     /// → [`View::Verified`]: replays all entries and compares every balance.
@@ -91,6 +94,8 @@ pub enum View {
     UsagePage { rows: Vec<UsageRow>, next: Option<String> },
     /// Cards.
     Rates(Vec<RatesView>),
+    /// Of the ledger as a whole.
+    Settings(SettingsView),
     /// Figures.
     Figures(Box<Figures>),
     /// Result.
@@ -155,6 +160,9 @@ pub struct AccountView {
     pub exhausted_at: Option<String>,
     /// Attempts that hold a live lease.
     pub running: u32,
+    /// Whether there is such an account. Of one that there is not, the rest is what it would get.
+    #[serde(default)]
+    pub standing: Standing,
 }
 
 /// A limit that does not count yet.

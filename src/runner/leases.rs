@@ -36,6 +36,7 @@ pub fn grant(lease: &Lease, sent_us: u64) -> Grant {
         version: lease.version,
         ceiling: lease.ceiling,
         last: lease.last.map(end_of),
+        unbounded: lease.unbounded,
         period: lease.period,
         ends_us: after_ms(sent_us, lease.lasts_ms),
         report_at_us: after_ms(sent_us, lease.report_in_ms),
@@ -130,7 +131,7 @@ mod tests {
             let cpu = HighestRate { cpus_ppm: cpus * 1_000_000, quota };
             let rates = RateCard { cpu_per_second: Nanocredits(price), ..RateCard::default() };
             let rules = Rules { rates: rates.clone(), interval_us: 1, hold_us: 1, can_hold: true, notice_before_us: None, spread: 0 };
-            let lease = Lease { version: 1, ceiling: Nanocredits(0), period: 0, lasts_ms: 1, report_in_ms: 1, next: None, last: None };
+            let lease = Lease { version: 1, ceiling: Nanocredits(0), period: 0, lasts_ms: 1, report_in_ms: 1, next: None, last: None, unbounded: false };
             let models = [("NVIDIA H200".to_owned(), gpus)].into();
             let bounds = Bounds { cpu, gpus_ppm: rates.gpus_ppm(&models), stop_us, gpu_age_us, gpu_step_us: 0 };
             let job = Job::new(rules, grant(&lease, 0), bounds, AccountState::default(), 0);

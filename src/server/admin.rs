@@ -24,6 +24,7 @@ use crate::domain::units::Nanocredits;
 use crate::domain::usage::Usage;
 use crate::ledger::LedgerError;
 use crate::ledger::keys::{Scope, Secret};
+use crate::ledger::settings::LedgerSettings;
 use crate::ledger::views::{self, Change, ChangeAnswer, LimitSince, PeriodLength};
 
 type Answered = Result<Json<ChangeAnswer>, Problem>;
@@ -41,6 +42,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(adjust))
         .routes(routes!(settle))
         .routes(routes!(rates))
+        .routes(routes!(settings))
         .routes(routes!(create_key))
         .routes(routes!(revoke_key))
 }
@@ -275,6 +277,14 @@ async fn rates(
         Err(error @ LedgerError::Outdated(_)) if names_some => Err(outdated(error)),
         Err(error) => Err(error.into()),
     }
+}
+
+#[utoipa::path(put, path = "/ledger/settings", summary = "Sets what holds for the ledger as a whole; version in the body names what this changes, which has to be the newest.", request_body = LedgerSettings, responses((status = 200, description = "Done.", body = ChangeAnswer), Refusals))]
+async fn settings(State(app): State<Arc<App>>, caller: Caller, body: Bytes) -> Answered {
+    caller.may_administer()?;
+    let settings: LedgerSettings = bounds::json(&body)?;
+    settings.check().map_err(|error| Problem::malformed(error.to_string()))?;
+    change(&app, &caller, Change::SetSettings { settings, by: caller.name() }).await
 }
 
 #[derive(Deserialize, ToSchema)]

@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::auth::Caller;
 use super::named_job::{NamedJob, OfJob};
-use super::poster::Work;
+use super::posting::Work;
 use super::problem::{Problem, Refusals};
 use super::sent::{self, Sent};
 use super::{App, bounds};

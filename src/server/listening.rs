@@ -187,15 +187,41 @@ impl Listeners {
         self.open.iter().map(|open| open.url(scheme, base_path)).collect()
     }
 
-    /// The next connection on any of them, and where it comes from.
+    /// The next connection on any of them, and where it comes from. The one that it came by is asked last from then on, so that a busy one
+    /// keeps no other waiting.
     pub(super) async fn accept(&mut self) -> (Origin, Accepted) {
-        select_all(self.open.iter_mut().map(|open| Box::pin(open.accept()))).await.0
+        let (accepted, at, _) = select_all(self.open.iter_mut().map(|open| Box::pin(open.accept()))).await;
+        let was_asked = self.open.remove(at);
+        self.open.push(was_asked);
+        accepted
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Fifty wait at one place, and one at the other: it is the second at the latest.
+    #[tokio::test]
+    async fn a_busy_place_keeps_no_other_waiting() {
+        let directory = tempfile::tempdir().unwrap();
+        let quiet = directory.path().join("quiet");
+        for first in [0, 1] {
+            let mut places = vec![Listen::Host("127.0.0.1".to_owned(), 0), Listen::Unix(quiet.clone())];
+            places.swap(0, first);
+            let mut listeners = Listeners::bind(&places).await.unwrap();
+            let urls = listeners.urls("http", &BasePath::default()).unwrap();
+            let busy =
+                urls.iter().find_map(|url| url.strip_prefix("http://")).unwrap().trim_end_matches('/').to_owned();
+            let mut waiting = Vec::new();
+            for _ in 0..50 {
+                waiting.push(TcpStream::connect(&busy).await.unwrap());
+            }
+            let _one = UnixStream::connect(&quiet).await.unwrap();
+            let accepted = [listeners.accept().await, listeners.accept().await];
+            assert!(accepted.iter().any(|accepted| matches!(accepted, Accepted::Unix(_))));
+        }
+    }
 
     #[test]
     fn a_place_is_an_address_a_name_or_a_path() {

@@ -22,6 +22,7 @@ mod events;
 mod figures;
 mod if_match;
 mod keys;
+mod late;
 mod listening;
 mod metrics;
 mod named_job;
@@ -30,6 +31,7 @@ mod pages;
 mod platform;
 mod pool;
 mod poster;
+mod posting;
 mod problem;
 mod quotas;
 mod reads;
@@ -43,6 +45,7 @@ mod webhook;
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -68,6 +71,7 @@ pub use self::certificates::TlsFiles;
 use self::doors::Doors;
 use self::events::Watched;
 use self::keys::Keys;
+use self::late::Late;
 pub use self::listening::Listen;
 use self::listening::Listeners;
 use self::metrics::Metrics;
@@ -77,6 +81,7 @@ use self::poster::Poster;
 pub use self::quotas::Quotas;
 use self::quotas::Taken;
 use self::sent::Room;
+use self::posting::Posting;
 use self::stops::Stops;
 use self::vanished::FileWatch;
 use self::waiting::Waiting;
@@ -130,8 +135,9 @@ struct App {
     room: Room,
     /// Of the quotas of principals.
     taken: Taken,
-    /// Whether something can be committed.
+    /// Whether something can be committed, and in the epoch that this service is of.
     readiness: OnceASecond<()>,
+    epoch: AtomicU64,
     figures: OnceASecond<Arc<Figures>>,
     /// In which a proxy in front names users.
     trust_header: Option<HeaderName>,
@@ -167,6 +173,7 @@ impl App {
             room: Room::default(),
             taken: Taken::new(options.quotas),
             readiness: OnceASecond::default(),
+            epoch: AtomicU64::default(),
             figures: OnceASecond::default(),
             tls: options.tls.is_some(),
             trust_header: options.trust_header.clone(),
@@ -187,7 +194,9 @@ async fn start_poster(
         let mut ledger = StoreLedger::new(db.store()?);
         ensure_admin_key(&mut ledger, &key_file)?;
         let unable = |error| LedgerError::Unavailable(format!("no thread can be started: {error}"));
-        Poster::start(ledger.into_store(), metrics, waiting).map_err(unable)
+        let posting = Posting { metrics, freed: Arc::new(move |owners| waiting.wake(owners)) };
+        let late = Late::new(Arc::new(move || db.existing_store()), posting.clone());
+        Poster::start(ledger.into_store(), posting, late).map_err(unable)
     });
     started.await.unwrap_or_else(|error| Err(LedgerError::Unavailable(error.to_string())))
 }

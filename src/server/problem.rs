@@ -152,6 +152,11 @@ impl From<LedgerError> for Problem {
             LedgerError::Unavailable(why) | LedgerError::Conflict(why) => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Try again later.", why)
             }
+            LedgerError::Locked(_) => {
+                // Whose account it is may be nobody's business who asks.
+                let detail = "the account is busy";
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Try again later.", detail)
+            }
             LedgerError::Broken(why) => {
                 // What is broken is the operator's business: the text may hold paths and rows.
                 tracing::error!(why, "The ledger is broken.");

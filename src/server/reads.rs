@@ -1,6 +1,7 @@
 //! What people and programs read.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use axum::extract::{Path, Query as Parameters, State};
 use axum::http::header::{CONTENT_TYPE, ETAG, LINK};
@@ -24,7 +25,7 @@ use crate::ledger::protocol::JobKind;
 use crate::ledger::store::StoreLedger;
 use crate::ledger::usage_range::UsageRange;
 use crate::ledger::views::{
-    AccountView, EntryView, JobView, PeriodLength, Query, RatesView, USAGE_ROWS_MAX, UsageRow, Verification, View,
+    AccountView, EntryView, JobView, PeriodLength, Query, RatesView, SettingsView, USAGE_ROWS_MAX, UsageRow, Verification, View,
     Whose,
 };
 use crate::sys::clock::{Clock, SystemClock};
@@ -40,6 +41,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(usage_of_all))
         .routes(routes!(entries))
         .routes(routes!(rates))
+        .routes(routes!(settings))
         .routes(routes!(keys))
         .routes(routes!(verify))
 }
@@ -52,10 +54,12 @@ pub(super) fn health() -> Router<Arc<App>> {
         .route("/metrics", get(metrics))
 }
 
-/// Ready is who can commit. To strangers nothing is told of why not.
+/// Ready is who can commit, to the books that this service has served. To strangers nothing is told of why not.
 async fn ready(State(app): State<Arc<App>>) -> Result<&'static str, Problem> {
-    let readiness =
-        app.readiness.ask(SystemClock.boottime_us(), || app.pools.session_writer.with(StoreLedger::commit_clock));
+    let readiness = app.readiness.ask(SystemClock.boottime_us(), || async {
+        let epoch = app.pools.session_writer.with(StoreLedger::commit_clock).await?;
+        same_books(app.epoch.fetch_max(epoch, Ordering::Relaxed), epoch)
+    });
     match readiness.await {
         Ok(()) => Ok("ready\n"),
         Err(why) => {
@@ -63,6 +67,18 @@ async fn ready(State(app): State<Arc<App>>) -> Result<&'static str, Problem> {
             Err(LedgerError::Unavailable("not ready: the log says why".to_owned()).into())
         }
     }
+}
+
+/// Restores and fail-overs count epochs up. Where one is told that is older than the one before, another database answers: one that was
+/// the ledger once, or a copy.
+fn same_books(served: u64, epoch: u64) -> Result<(), LedgerError> {
+    if epoch >= served {
+        return Ok(());
+    }
+    Err(LedgerError::Unavailable(format!(
+        "the database is in the epoch {epoch} of the ledger, and this service has served the epoch {served}: another one took its place, or a \
+         copy was put back without `jobmeter ledger restore`"
+    )))
 }
 
 /// What this process counted is told to everybody, whatever becomes of the books; figures of accounts to a key that sees
@@ -329,6 +345,12 @@ pub(super) async fn newest_rates(app: &App) -> Result<RatesView, Problem> {
     Ok(rate_cards(app).await?.into_iter().next().ok_or_else(missing)?)
 }
 
+#[utoipa::path(get, path = "/ledger/settings", summary = "What is set for the ledger as a whole.", responses((status = 200, description = "As it counts now.", body = SettingsView), Refusals))]
+async fn settings(State(app): State<Arc<App>>, caller: Caller) -> Result<Response, Problem> {
+    caller.may_administer()?;
+    Ok(Json(app.pools.read(Query::Settings).await?.settings()?).into_response())
+}
+
 #[utoipa::path(get, path = "/keys", summary = "All keys, without the keys themselves.", responses((status = 200, description = "The newest first.", body = Vec<KeyView>), Refusals))]
 async fn keys(State(app): State<Arc<App>>, caller: Caller) -> Result<Response, Problem> {
     caller.may_administer()?;
@@ -344,5 +366,17 @@ async fn verify(State(app): State<Arc<App>>, caller: Caller) -> Result<Response,
     match app.pools.read(Query::Verify).await? {
         View::Verified(found) => Ok(Json(found).into_response()),
         _ => Err(unasked()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::same_books;
+
+    #[test]
+    fn a_service_is_not_ready_for_books_of_an_earlier_epoch() {
+        assert!(same_books(0, 0).is_ok() && same_books(0, 7).is_ok() && same_books(7, 8).is_ok());
+        let why = same_books(8, 7).unwrap_err().to_string();
+        assert!(why.contains("epoch 7") && why.contains("epoch 8"), "{why}");
     }
 }

@@ -14,6 +14,8 @@ use crate::ledger::store::StoreLedger;
 
 /// What another replica, or a command beside the service, has stopped is told after this.
 const LOOK: Duration = Duration::from_millis(500);
+/// A look takes no longer.
+const TELL_MAX: Duration = Duration::from_secs(5);
 /// Attempts of one look.
 const LOOKED_AT_MAX: usize = 1_000;
 
@@ -55,7 +57,11 @@ impl Stops {
                 () = self.look.notified() => {}
                 _ = stopping.wait_for(|stopped| *stopped) => return,
             }
-            if let Err(error) = self.tell(&books, &mut seen).await {
+            // Whoever is told late is told with his next report as well; what hangs is given up, and its connection with it.
+            let told = tokio::time::timeout(TELL_MAX, self.tell(&books, &mut seen)).await;
+            let late = |_| LedgerError::Unavailable("it took too long".to_owned());
+            if let Err(error) = told.map_err(late).and_then(|told| told) {
+                seen = None;
                 // Each is told with its next report as well.
                 tracing::debug!(%error, "Whether jobs were stopped cannot be read.");
             }

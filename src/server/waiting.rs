@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 
 use super::App;
 use super::auth::Caller;
-use super::poster::Work;
+use super::posting::Work;
 use super::problem::Problem;
 use crate::ledger::LedgerError;
 use crate::ledger::book::Outcome;

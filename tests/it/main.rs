@@ -24,6 +24,7 @@ mod listening;
 #[path = "../nvml.rs"]
 mod nvml;
 mod nvml_faults;
+mod outages;
 mod proxy;
 mod rates;
 mod ready;
@@ -32,6 +33,7 @@ mod run;
 mod secrets;
 mod service;
 mod sessions;
+mod settings;
 mod socket;
 #[path = "../station.rs"]
 mod station;

@@ -115,6 +115,7 @@ impl Scene {
             guard,
             minimum: minimum_slice(highest, guard),
             rate: per_second,
+            lease_ms: 30_000,
             left: ENOUGH,
             available: ENOUGH,
             reclaimable: Nanocredits::ZERO,
@@ -133,6 +134,7 @@ impl Scene {
             report_in_ms: report_in_ms(&ask),
             next: None,
             last: None,
+            unbounded: false,
         }
     }
 }

@@ -7,7 +7,7 @@ use jobmeter::ledger::views::{Change, LimitSince, PeriodLength};
 use jobmeter::ledger::{Ledger, LedgerError};
 use jobmeter::sys::clock::Clock;
 
-use crate::world::{USERS, World, user};
+use crate::world::{USERS, World, set_lease, user};
 
 /// Ten years, in µs.
 const AHEAD_US: i64 = 3_650 * 86_400_000_000;
@@ -32,6 +32,10 @@ impl World {
     pub(crate) fn operate(&mut self) {
         if self.chance.below(200) > 0 {
             return;
+        }
+        if self.chance.percent(10) {
+            let lease_ms = 5_000 + self.chance.below(100_000);
+            return set_lease(&mut self.ledger, lease_ms);
         }
         let change = self.any_change();
         match self.ledger.change(&change) {

@@ -47,6 +47,8 @@ pub struct Sidecar {
     pub stops_us: u64,
     pub last_word: bool,
     pub lateness_us: u64,
+    /// It burned more than its ceiling, without a limit.
+    pub is_beyond: bool,
     /// What it said last; its spool keeps that for a while.
     pub said: Option<Finish>,
 }
@@ -100,6 +102,7 @@ impl Sidecar {
             stops_us: 20_000_000 + chance.below(200_000_000),
             last_word: false,
             lateness_us: 0,
+            is_beyond: false,
             said: None,
         }
     }

@@ -9,8 +9,9 @@ use jobmeter::domain::job::{AccountState, Action, End, Event, Job, Rules};
 use jobmeter::domain::units::Nanocredits;
 use jobmeter::ledger::book::Outcome;
 use jobmeter::ledger::protocol::{OpenAnswer, Reason, Report, ReportAnswer};
+use jobmeter::ledger::settings::{LEASE_DEFAULT_MS, LedgerSettings};
 use jobmeter::ledger::store::sqlite::SqliteLedger;
-use jobmeter::ledger::views::{Change, PeriodLength};
+use jobmeter::ledger::views::{Change, PeriodLength, Query, View};
 use jobmeter::ledger::{Ledger, LedgerError};
 use jobmeter::runner::leases;
 use jobmeter::sys::clock::Clock;
@@ -86,6 +87,13 @@ fn directory() -> tempfile::TempDir {
     directory
 }
 
+/// Leases last so long from now on.
+pub(crate) fn set_lease(ledger: &mut SqliteLedger, lease_ms: u64) {
+    let View::Settings(before) = ledger.read(&Query::Settings).expect("the settings") else { panic!("other settings") };
+    let settings = LedgerSettings { lease_ms, ..before.settings };
+    ledger.change(&Change::SetSettings { settings, by: "sim".to_owned() }).expect("a length of leases");
+}
+
 fn set_limits(ledger: &mut SqliteLedger, limit: Nanocredits) {
     for at in 0..USERS {
         let change = Change::limit(&user(at), Some(limit), PeriodLength::Day, "sim");
@@ -104,6 +112,7 @@ impl World {
             SqliteLedger::open_file(&directory.path().join("l.db"), Box::new(wall.clone())).expect("a ledger");
         let limit = Nanocredits(2_000_000 + i64::try_from(chance.below(60_000_000)).unwrap());
         set_limits(&mut ledger, limit);
+        set_lease(&mut ledger, [LEASE_DEFAULT_MS, 5_000, 12_000, 60_000, 180_000][chance.below(5) as usize]);
         let count = 2 + chance.below(14) as usize;
         let jobs = if chance.percent(50) { count } else { 1 + chance.below(count as u64) as usize };
         let of_job = |_| Nanocredits(500_000 + i64::try_from(chance.below(20_000_000)).unwrap());
@@ -151,6 +160,7 @@ impl World {
         (world.calm, world.life_us, world.chats, world.limit) = (true, 4_000_000_000, Vec::new(), limit);
         let change = Change::limit(&user(0), Some(limit), PeriodLength::Day, "sim");
         world.ledger.change(&change).expect("a limit");
+        set_lease(&mut world.ledger, LEASE_DEFAULT_MS);
         let sidecars = (0..count).map(|at| Sidecar {
             load_percent: 100,
             stops_us: u64::MAX,
@@ -208,8 +218,10 @@ impl World {
             if let Stage::Running(job) = &sidecar.stage {
                 let burned = price(sidecar.cpu_us);
                 let ceiling = job.grant().ceiling;
+                // No limit stands behind it, as far as it knows.
+                sidecar.is_beyond |= burned > ceiling && job.grant().unbounded;
                 assert!(
-                    burned <= ceiling,
+                    burned <= ceiling || sidecar.is_beyond,
                     "seed {} at {} µs: {burned} burned of {ceiling}: {sidecar:?}",
                     self.seed,
                     self.now_us

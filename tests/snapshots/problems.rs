@@ -228,6 +228,24 @@ fn card(more: Value) -> Value {
     card
 }
 
+fn setting() -> Vec<Ask<'static>> {
+    let path = "PUT /api/v1/ledger/settings";
+    let ask = |more: Value| Ask::new("operator", path, settings(more).to_string());
+    vec![
+        ask(json!({ "leaseMs": 4_999 })),
+        ask(json!({ "dayLimit": -1 })),
+        ask(json!({ "version": 7 })),
+        Ask::new("reader", path, "{}"),
+        Ask::new("reader", "GET /api/v1/ledger/settings", ""),
+    ]
+}
+
+fn settings(more: Value) -> Value {
+    let mut settings = json!({ "version": 1, "leaseMs": 30_000, "dayLimit": 5, "monthLimit": 150, "period": "day", "unknownUsers": true });
+    settings.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+    settings
+}
+
 #[test]
 fn of_attempts() {
     // A long name stands in the answer as well.
@@ -253,7 +271,8 @@ fn of_reading() {
 
 #[test]
 fn of_changing() {
-    keep("problems-changing", &service().exchanges(&changing()));
+    let asks: Vec<Ask> = [changing(), setting()].into_iter().flatten().collect();
+    keep("problems-changing", &service().exchanges(&asks));
 }
 
 /// What is broken is the operator's business, and stands in the log alone.
@@ -292,7 +311,8 @@ fn the_interface_is_described_and_each_of_its_endpoints_was_asked_wrongly() {
         );
     }
     assert!(endpoints.len() > 15, "{endpoints:?}");
-    let asked: Vec<Ask> = [opening(), reporting(), tokens(), reading(), changing()].into_iter().flatten().collect();
+    let asked: Vec<Ask> =
+        [opening(), reporting(), tokens(), reading(), changing(), setting()].into_iter().flatten().collect();
     endpoints.retain(|endpoint| !asked.iter().any(|ask| is_of(ask.what, endpoint)));
     assert!(endpoints.is_empty(), "nobody sees what these say to a wrong request: {endpoints:?}");
 }

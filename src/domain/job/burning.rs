@@ -7,7 +7,8 @@ use crate::domain::rating::CpuBasis;
 use crate::domain::units::{Microseconds, Nanocredits};
 
 impl Job {
-    /// When the ceiling itself could be reached or the lease is over: past this the front need not trust the keeper.
+    /// When the ceiling itself could be reached or the lease is over, whether or not these stop it: past this the front need not trust
+    /// the keeper.
     #[must_use]
     pub fn trusted_until_us(&self) -> u64 {
         let left = self.grant.ceiling.saturating_sub(self.price).at_least_zero();

@@ -17,6 +17,7 @@
 
 mod burning;
 mod notice;
+mod retries;
 mod words;
 
 pub use self::words::{AccountState, Action, End, Event, Grant, NextGrant, ReportDue, Rules, Verdict};
@@ -33,10 +34,9 @@ const WAIT_FIRST_US: u64 = 250_000;
 const WAIT_MAX_US: u64 = 1_000_000;
 /// One whose question the ledger kept waiting asks again within this.
 const WAIT_AGAIN_MAX_US: u64 = 20_000;
+
 /// Retries of a failed report start here and double.
 const RETRY_FIRST_US: u64 = 100_000;
-/// Retries of a failed report are at most this far apart.
-const RETRY_MAX_US: u64 = 5_000_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -206,8 +206,10 @@ impl Job {
             State::Running => {
                 let left = self.left().saturating_sub(self.guard());
                 let by_ceiling = now_us.saturating_add(self.earliest_us(left.at_least_zero()));
+                let by_ceiling = if self.grant.unbounded { at_latest } else { by_ceiling };
                 let by_lease = match self.grant.next {
                     Some(next) => next.starts_us,
+                    None if self.grant.unbounded => at_latest,
                     None => self.grant.ends_us.saturating_sub(self.bounds.stop_us),
                 };
                 let due = by_ceiling
@@ -250,16 +252,6 @@ impl Job {
         self.slice = next.amount;
         self.asked_for = None;
         self.report_at_us = now_us;
-    }
-
-    fn retry_later(&mut self, now_us: u64, seq: u64) {
-        if self.outstanding == Some(seq) {
-            self.outstanding = None;
-            // From half to one and a half of the time, so that many that failed together do not come back together.
-            let half_us = self.retry_us.checked_div(2).unwrap_or(0);
-            self.report_at_us = now_us.saturating_add(half_us).saturating_add(self.spread_over(self.retry_us));
-            self.retry_us = self.retry_us.saturating_mul(2).min(RETRY_MAX_US);
-        }
     }
 
     fn take_verdict(&mut self, now_us: u64, seq: u64, verdict: Verdict) -> Option<End> {
@@ -373,6 +365,9 @@ impl Job {
 
     /// Whether nothing may burn now: the ceiling is reached, less the guard band, or the lease is over.
     fn is_over(&self, now_us: u64) -> bool {
+        if self.grant.unbounded {
+            return false;
+        }
         let left = self.left();
         left <= self.guard() || now_us.saturating_add(self.bounds.stop_us) >= self.lease_ends_us()
     }

@@ -81,6 +81,7 @@ fn grant(version: u64, ceiling: i64, now_us: u64) -> Grant {
         report_at_us: now_us + 10_000_000,
         next: None,
         last: None,
+        unbounded: false,
     }
 }
 
@@ -324,6 +325,64 @@ fn after_a_suspend_a_job_is_frozen_until_its_lease_is_renewed() {
     assert!(model.frozen && model.ended.is_none());
     model.perform(Step::Raise(0)).unwrap();
     assert!(!model.frozen && model.ended.is_none(), "{:?}", model.job);
+}
+
+/// Neither its ceiling nor the end of its lease stops what no limit stands behind, and what it burned is reported.
+#[test]
+fn without_a_limit_silence_stops_nothing() {
+    for can_hold in [true, false] {
+        let first = Grant { unbounded: true, ..grant(1, 300_000, 0) };
+        let mut job = Job::new(rules(can_hold), first, BOUNDS, AccountState::default(), 0);
+        let at = |s: u64| Usage { cpu_used_seconds: Microseconds(s * 2_000_000), ..Usage::default() };
+        let mut asked = Vec::new();
+        for s in 1..3_600 {
+            for action in job.step(s * 1_000_000, &at(s), Event::Looked) {
+                let Action::Report(report) = action else { panic!("{action:?} after {s} s") };
+                asked.push(s);
+                assert_eq!(job.step(s * 1_000_000, &at(s), Event::LedgerSilent { seq: report.seq }), []);
+            }
+            assert!(job.look_at_us() <= (s + 1) * 1_000_000);
+        }
+        assert!(asked.len() > 80 && asked.windows(2).all(|pair| pair[1] - pair[0] <= 46), "{asked:?}");
+        // The ledger comes back, and the account has a limit meanwhile: what is above the ceiling stops at once.
+        let report = (3_600..3_700).find_map(|s| {
+            let actions = job.step(s * 1_000_000, &at(3_600), Event::Looked);
+            actions
+                .into_iter()
+                .find_map(|action| if let Action::Report(report) = action { Some((s, report)) } else { None })
+        });
+        let (s, report) = report.expect("it asks again");
+        let bounded = Verdict::Lease(Grant { last: Some(End::CreditsExhausted), ..grant(2, 300_000, s * 1_000_000) });
+        let answered = Event::Answered { seq: report.seq, verdict: bounded, account: AccountState::default() };
+        let stops = if can_hold { Action::Freeze } else { Action::End(End::CreditsExhausted) };
+        assert_eq!(job.step(s * 1_000_000, &at(3_600), answered).first(), Some(&stops));
+    }
+}
+
+/// Of two that lost their ledger, the one that can go on for less asks sooner.
+#[test]
+fn whoever_needs_an_answer_soonest_asks_first() {
+    let waits = |lease_us: u64, cpu_us: u64| {
+        let first = Grant { ends_us: lease_us, report_at_us: 10_000_000, ..grant(1, 10_000_000, 0) };
+        let mut job = Job::new(rules(true), first, BOUNDS, AccountState::default(), 0);
+        let mut now_us = 10_000_000;
+        let usage = Usage { cpu_used_seconds: Microseconds(cpu_us), ..Usage::default() };
+        for _ in 0..20 {
+            let before_us = now_us;
+            let Some(Action::Report(report)) = job.step(now_us, &usage, Event::Looked).into_iter().next() else {
+                panic!()
+            };
+            let _ = job.step(now_us, &usage, Event::LedgerSilent { seq: report.seq });
+            now_us = job.report_at_us;
+            if now_us > 30_000_000 {
+                return now_us - before_us;
+            }
+        }
+        panic!("it asks too often")
+    };
+    let (idle, idle_short) = (waits(600_000_000, 0), waits(60_000_000, 0));
+    let burning = waits(600_000_000, 20_000_000);
+    assert!(idle > idle_short && idle_short > burning, "{idle} {idle_short} {burning}");
 }
 
 /// Ten thousand that lose their ledger at the same moment do not come back at the same moment.

@@ -38,6 +38,8 @@ pub struct Grant {
     pub next: Option<NextGrant>,
     /// Nothing is left to raise the ceiling with, and this is why.
     pub last: Option<End>,
+    /// No limit stands behind it: neither its ceiling nor its end stops the attempt while the ledger is silent.
+    pub unbounded: bool,
 }
 
 /// A slice of the next period.

@@ -3,11 +3,10 @@
 use super::Books;
 use super::holds::Move;
 use super::rows::{Account, Attempt, Entry, Grant, Period};
-use crate::domain::book::{LIMIT_DEFAULT, Source};
+use crate::domain::book::Source;
 use crate::domain::units::{NANOCREDITS_MAX, Nanocredits};
 use crate::domain::user_name;
 use crate::ledger::LedgerError;
-use crate::ledger::views::PeriodLength;
 
 impl Books<'_> {
     /// The account in the period that holds the ledger's time; a user who was never seen gets the default. Periods
@@ -40,16 +39,18 @@ impl Books<'_> {
         if self.shelf.owner_named(owner)?.is_none() {
             self.shelf.put_name(owner);
         }
-        let account = self.unused_account(owner);
+        let account = self.unused_account(owner)?;
         self.shelf.put_account(account.clone());
         self.shelf.put_period(Period::new(owner, (account.period, account.ends), account.limit));
-        Ok(account)
+        self.note_default(&account);
+        Ok(self.shelf.account(owner)?.unwrap_or(&account).clone())
     }
 
     /// As that of a user who was never seen is.
-    pub(super) fn unused_account(&self, owner: &str) -> Account {
-        let length = PeriodLength::Day;
-        Account { limit: Some(LIMIT_DEFAULT), ..Account::new(owner, length, Period::bounds(length, self.now_s())) }
+    pub(super) fn unused_account(&mut self, owner: &str) -> Result<Account, LedgerError> {
+        let settings = self.settings()?;
+        let bounds = Period::bounds(settings.period, self.now_s());
+        Ok(Account { limit: settings.limit(), ..Account::new(owner, settings.period, bounds) })
     }
 
     /// The account in the period in which an attempt runs. A slice of the next period was promised to it by a duration,

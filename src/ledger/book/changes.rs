@@ -87,6 +87,7 @@ impl Books<'_> {
                 self.once(Once::OfAccount(user), key, change, |books| books.adjust(user, &correction, (by, why)))
             }
             Change::SetRates { rates, by } => self.set_rates(rates, by),
+            Change::SetSettings { settings, by } => self.set_settings(settings, by),
             Change::StopJob { job, by, why } => self.stop_job(job, by, why),
             Change::ChargeTokens { job, count, by, key } => {
                 let job = self.known_job(job)?.key;

@@ -7,11 +7,10 @@
 
 use uuid::Uuid;
 
-use super::rows::{Account, Attempt, Entry, Epoch, Period};
+use super::rows::{Account, Attempt, Before, Entry, Epoch, Period};
 use super::{Books, ms_to_us, unsigned};
 use crate::domain::calendar::{DAY_S, day_end, day_start};
 use crate::domain::capacity::Capacity;
-use crate::domain::lease::LEASE_MS;
 use crate::domain::rating::RateCard;
 use crate::domain::units::Nanocredits;
 use crate::ledger::LedgerError;
@@ -28,8 +27,7 @@ const SEEN_STALE_US: i64 = 120_000_000;
 
 /// How long a lease that is out may last yet. One that was granted near a period's end, which is always an end of a UTC
 /// day, goes on for a second time with the slice of the next period.
-fn longest_lease_us(now_us: i64) -> i64 {
-    let lease_us = ms_to_us(LEASE_MS);
+fn longest_lease_us(now_us: i64, lease_us: i64) -> i64 {
     let seconds = |us: i64| us.div_euclid(1_000_000);
     let near_midnight = day_start(seconds(now_us - lease_us)) != day_start(seconds(now_us))
         || day_end(seconds(now_us)) != day_end(seconds(now_us + lease_us));
@@ -38,7 +36,10 @@ fn longest_lease_us(now_us: i64) -> i64 {
 
 impl Books<'_> {
     /// Zero for a ledger that was never restored.
-    pub(super) fn epoch_number(&mut self) -> Result<u64, LedgerError> {
+    ///
+    /// # Errors
+    /// Where the store fails.
+    pub fn epoch_number(&mut self) -> Result<u64, LedgerError> {
         Ok(self.shelf.epoch()?.number)
     }
 
@@ -62,9 +63,10 @@ impl Books<'_> {
     }
 
     /// Begins one, after `before`.
-    pub(super) fn begin_epoch(&mut self, before: u64, by: &str, why: &str) -> Result<(), LedgerError> {
-        let number = unsigned(self.now_s()).max(before.max(self.epoch_number()?).saturating_add(1));
-        let settles_until_us = self.now_us.saturating_add(longest_lease_us(self.now_us));
+    pub(super) fn begin_epoch(&mut self, before: Before, by: &str, why: &str) -> Result<(), LedgerError> {
+        let number = unsigned(self.now_s()).max(before.epoch.max(self.epoch_number()?).saturating_add(1));
+        let lease_us = ms_to_us(self.longest_lease_ms()?.max(before.lease_ms));
+        let settles_until_us = self.now_us.saturating_add(longest_lease_us(self.now_us, lease_us));
         let known_us = self.shelf.seen_us()?.unwrap_or(0);
         self.shelf.put_epoch(Epoch { number, settles_until_us, known_us });
         self.of_ledger("restore", by, why)
@@ -162,10 +164,10 @@ impl Books<'_> {
     fn rates_of_resumed(&mut self, version: u64) -> Result<RateCard, LedgerError> {
         let restored_us = ms_to_us(self.epoch_number()? * 1_000);
         let known = self.shelf.rates_version_before(restored_us)?;
-        let cards = self.shelf.rate_cards()?;
-        let pinned = known.filter(|known| version <= *known);
-        let pinned = pinned.and_then(|known| cards.iter().find(|card| card.version == known)).cloned();
-        pinned.map_or_else(|| self.rate_card(), Ok)
+        match known.filter(|known| version <= *known) {
+            Some(known) => self.shelf.rates_of(known),
+            None => self.rate_card(),
+        }
     }
 
     /// The period that the attempt says, which the books may have forgotten; never one after the account's.

@@ -7,7 +7,6 @@ use std::hash::Hash;
 use uuid::Uuid;
 
 use super::rows::{Account, Attempt, Job};
-use crate::domain::rating::RateCard;
 use crate::ledger::LedgerError;
 use crate::ledger::job_name::JobKey;
 use crate::ledger::store::{Locked, Store, load};
@@ -37,11 +36,8 @@ impl Kept {
             return Self::default();
         }
         let Some(revisions) = &locked.revisions else { return self };
-        let others: HashSet<&String> = revisions
-            .iter()
-            .filter(|(owner, revision)| self.revisions.get(*owner) != Some(*revision))
-            .map(|(owner, _)| owner)
-            .collect();
+        let written = revisions.iter().filter(|(owner, revision)| self.revisions.get(*owner) != Some(*revision));
+        let others: HashSet<&String> = written.map(|(owner, _)| owner).chain(&locked.busy).collect();
         if !others.is_empty() {
             self.attempts.retain(|_, attempt| !others.contains(&attempt.owner));
             self.jobs.retain(|key, _| !others.contains(&key.owner));
@@ -76,12 +72,12 @@ impl Kept {
         }
     }
 
-    /// Those of these attempts that are in the books, in no order; `cards` are all cards. It keeps them no longer.
+    /// Those of these attempts that are in the books, in no order. It keeps them no longer.
     pub(super) fn attempts(
         &mut self,
         store: &mut dyn Store,
         ids: &[Uuid],
-        cards: &[RateCard],
+        cards: &mut load::Cards,
     ) -> Result<Vec<Box<Attempt>>, LedgerError> {
         take(&mut self.attempts, ids, |ids| load::attempts(store, ids, cards))
     }

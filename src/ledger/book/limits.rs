@@ -1,15 +1,12 @@
 //! Limits: what an account is given in a period, from when on, and whether it may spend anything at all.
 
-use super::Books;
 use super::alerts::Touched;
 use super::rows::{Account, Entry, Period};
+use super::{Books, ms_to_us};
 use crate::domain::calendar::day_end;
 use crate::domain::units::Nanocredits;
 use crate::ledger::LedgerError;
 use crate::ledger::views::{ChangeAnswer, LimitSince, PeriodLength};
-
-/// A month ends early with a day that lasts this much longer: leases that are out know the end that it had.
-const CUT_AFTER_S: i64 = 60;
 
 /// A limit to be set.
 #[derive(Clone, Copy, Debug)]
@@ -160,7 +157,9 @@ impl Books<'_> {
         }
         let period = self.period(&account.owner, account.period)?;
         let used = period.charged.plus(period.taken)?.plus(period.held)?;
-        let mut ends = day_end(self.now_s().saturating_add(CUT_AFTER_S));
+        // Leases that are out know the end that it had, and one of them may last for a second time.
+        let cut_after_us = 2 * ms_to_us(self.longest_lease_ms()?);
+        let mut ends = day_end((self.now_us + cut_after_us).div_euclid(1_000_000));
         while ends < account.ends {
             let given = Period::given(account.limit, account.length, (account.period, ends))?;
             if given.is_none_or(|given| given >= used) {

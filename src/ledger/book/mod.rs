@@ -30,10 +30,14 @@ mod speaking;
 mod steady;
 mod tokens;
 mod turnover;
+mod whole;
 mod written;
+
+use std::collections::HashSet;
 
 use self::alerts::Touched;
 pub use self::kept::Kept;
+pub use self::rows::Before;
 use self::rows::{Account, Attempt, Entry, Grant};
 use self::shelf::Shelf;
 pub use self::steady::Extent;
@@ -45,7 +49,7 @@ use super::asker::{Asker, DIRECT};
 use super::job_name::{JobKey, JobName};
 use super::protocol::{Finish, FinishAnswer, OpenAnswer, OpenRequest, Report, ReportAnswer};
 use super::store::Store;
-use super::views::{Change, ChangeAnswer};
+use super::views::{Change, ChangeAnswer, Standing};
 use crate::domain::balance::Snapshot;
 
 /// Of the jobs that a beginning may mean, so many are told.
@@ -127,6 +131,8 @@ pub struct Shown {
     pub snapshot: Snapshot,
     /// Live ones, in the order in which they are spent, and those of which something is held.
     pub grants: Vec<Grant>,
+    /// Whether there is such an account.
+    pub standing: Standing,
 }
 
 /// The books within one transaction, and the ledger's time in it.
@@ -152,13 +158,13 @@ impl std::fmt::Debug for Books<'_> {
 impl<'a> Books<'a> {
     /// Opens them at the ledger's time, within a transaction of a store.
     pub fn new(store: &'a mut dyn Store, now_us: i64) -> Self {
-        Self::with(store, now_us, Kept::default())
+        Self::with(store, now_us, Kept::default(), HashSet::new())
     }
 
-    /// The same, with rows that the store would give as they are.
-    pub fn with(store: &'a mut dyn Store, now_us: i64, kept: Kept) -> Self {
+    /// The same, with rows that the store would give as they are; what concerns accounts that are `busy` fails.
+    pub fn with(store: &'a mut dyn Store, now_us: i64, kept: Kept, busy: HashSet<String>) -> Self {
         Self {
-            shelf: Shelf::new(store, kept),
+            shelf: Shelf::new(store, kept, busy),
             now_us,
             asker: DIRECT.clone(),
             freed: Vec::new(),
@@ -172,10 +178,16 @@ impl<'a> Books<'a> {
     /// # Errors
     /// Where the store fails.
     pub fn shown(&mut self, owner: &str) -> Result<Shown, LedgerError> {
+        let is_known = self.shelf.account(owner)?.is_some();
+        let standing = match (is_known, self.settings()?.unknown_users) {
+            (true, _) => Standing::Known,
+            (false, true) => Standing::Unknown,
+            (false, false) => Standing::NotAdmitted,
+        };
         let account = self.account(owner)?;
         let snapshot = self.snapshot(&account)?;
         let grants = self.grants(owner)?;
-        Ok(Shown { account, snapshot, grants })
+        Ok(Shown { account, snapshot, grants, standing })
     }
 
     /// The one job that a name means to whoever looks: by its id, or by a beginning of at least four characters that no other has.
@@ -243,11 +255,11 @@ impl<'a> Books<'a> {
         self.watch()
     }
 
-    /// Begins an epoch; see [`super::store`].
+    /// Begins an epoch, where what was there before the restore is known; see [`super::store`].
     ///
     /// # Errors
     /// Where the store fails.
-    pub fn restored(&mut self, before: u64, by: &str, why: &str) -> Result<(), LedgerError> {
+    pub fn restored(&mut self, before: Before, by: &str, why: &str) -> Result<(), LedgerError> {
         self.begin_epoch(before, by, why)
     }
 

@@ -28,6 +28,9 @@ impl Books<'_> {
         if let Some(attempt) = self.shelf.attempt(identity.attempt)? {
             return self.opened_again(request, attempt);
         }
+        if request.resume.is_none() {
+            self.admit(&identity.user)?;
+        }
         let account = self.tidy(&identity.user)?;
         if let Some(resume) = &request.resume {
             return self.reopen(request, resume, &account);
@@ -153,7 +156,7 @@ impl Books<'_> {
     }
 
     pub(super) fn rate_card(&mut self) -> Result<RateCard, LedgerError> {
-        Ok(self.shelf.rate_cards()?.first().cloned().unwrap_or_default())
+        self.shelf.newest_rates()
     }
 
     pub(super) fn new_attempt(&self, request: &OpenRequest, account: &Account, rates: RateCard) -> Attempt {

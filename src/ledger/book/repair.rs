@@ -7,7 +7,6 @@ use super::rows::{Account, Entry, Period};
 use super::{Books, ms_to_us};
 use crate::domain::book::Source;
 use crate::domain::calendar::date;
-use crate::domain::lease::LEASE_MS;
 use crate::domain::units::Nanocredits;
 use crate::ledger::LedgerError;
 use crate::ledger::views::ChangeAnswer;
@@ -28,10 +27,9 @@ impl Books<'_> {
             (account.sums.silent_from_us, account.sums.waits_until_us) = (0, 0);
         });
         self.free_up(user);
-        let latest_us = self.now_us + ms_to_us(2 * LEASE_MS);
-        for id in self.shelf.unsettled(user, i64::MAX)? {
-            let found = self.shelf.attempt(id)?.filter(|attempt| attempt.lease_until_us > latest_us);
-            if let Some(mut attempt) = found {
+        let latest_us = self.now_us + 2 * ms_to_us(self.longest_lease_ms()?);
+        for id in self.shelf.leased_beyond(user, latest_us)? {
+            if let Some(mut attempt) = self.shelf.attempt(id)? {
                 (attempt.lease_until_us, attempt.live) = (self.now_us, false);
                 self.keep(attempt)?;
             }

@@ -8,7 +8,7 @@ use super::holds::give_up;
 use super::rows::{Account, Attempt};
 use super::{Books, Outcome, ms_to_us};
 use crate::domain::book::{Part, UNLIMITED, sum};
-use crate::domain::lease::{self, Ask, LEASE_MS, Sized, WAIT_MS};
+use crate::domain::lease::{self, Ask, Sized, WAIT_MS};
 use crate::domain::rating::Price;
 use crate::domain::units::Nanocredits;
 use crate::domain::usage::Usage;
@@ -201,7 +201,8 @@ impl Books<'_> {
             }
             // After a restore nothing is given yet, which does not mean that nothing is left.
             Sized::Wait | Sized::Exhausted => {
-                self.renew(attempt, LEASE_MS);
+                let lease_ms = self.lease_ms()?;
+                self.renew(attempt, lease_ms)?;
                 let waits_until_us = self.now_us.saturating_add(WAITS_US);
                 self.shelf.change_account(&attempt.owner, |account| account.sums.waits_until_us = waits_until_us);
                 Ok(Decision::Wait { retry_in_ms: WAIT_MS })
@@ -225,6 +226,7 @@ impl Books<'_> {
             guard: attempt.guard(),
             minimum: attempt.minimum(),
             rate: attempt.rate,
+            lease_ms: self.lease_ms()?,
             left,
             available,
             reclaimable: sums.beyond.saturating_sub(of_account.beyond).at_least_zero(),
@@ -254,10 +256,17 @@ impl Books<'_> {
         Ok(())
     }
 
-    fn renew(&mut self, attempt: &mut Attempt, lasts_ms: u64) {
+    /// A lease that was given before leases became shorter may be all that its sidecar knows: it counts to its end.
+    fn renew(&mut self, attempt: &mut Attempt, lasts_ms: u64) -> Result<(), LedgerError> {
         let until_us = self.now_us.saturating_add(ms_to_us(lasts_ms));
+        let longest_ms = self.longest_lease_ms()?;
+        let is_longer = longest_ms > self.lease_ms()?;
+        let latest_us = self.now_us + 2 * ms_to_us(longest_ms);
+        let given_us = Some(attempt.lease_until_us).filter(|given_us| is_longer && *given_us <= latest_us);
+        let until_us = given_us.map_or(until_us, |given_us| given_us.max(until_us));
         (attempt.lease_until_us, attempt.live) = (until_us, true);
         self.over_from(&attempt.owner, until_us);
+        Ok(())
     }
 
     /// The lease as it stands, renewed; and where the period ends within it, a slice of the next one.
@@ -270,20 +279,30 @@ impl Books<'_> {
         let (version, ceiling) = attempt.newest();
         let of_current = attempt.period == account.period;
         let ends_in_ms = if of_current { account.resets_in_ms(self.now_us) } else { 0 };
-        let lasts_ms = LEASE_MS.min(ends_in_ms);
-        if of_current && ends_in_ms < LEASE_MS && attempt.next.is_none() {
+        let lease_ms = self.lease_ms()?;
+        let lasts_ms = lease_ms.min(ends_in_ms);
+        if of_current && ends_in_ms < lease_ms && attempt.next.is_none() {
             self.hold_next(attempt, account)?;
         }
         let next = attempt.next.map(|(period, amount)| NextPeriod {
             period,
             starts_in_ms: ends_in_ms,
             amount,
-            lasts_ms: LEASE_MS,
+            lasts_ms: lease_ms,
         });
-        self.renew(attempt, if next.is_some() { ends_in_ms.saturating_add(LEASE_MS) } else { lasts_ms });
+        self.renew(attempt, if next.is_some() { ends_in_ms.saturating_add(lease_ms) } else { lasts_ms })?;
         let report_in_ms = report_in_ms.min(lasts_ms / 2);
         let last = self.last(attempt, account)?;
-        Ok(Lease { version, ceiling, period: attempt.period, lasts_ms, report_in_ms, next, last })
+        let unbounded = self.is_unbounded(attempt, account)?;
+        Ok(Lease { version, ceiling, period: attempt.period, lasts_ms, report_in_ms, next, last, unbounded })
+    }
+
+    /// Whether no limit stands behind what it burns, now or in a period that is to come.
+    fn is_unbounded(&mut self, attempt: &Attempt, account: &Account) -> Result<bool, LedgerError> {
+        let has_limit = account.limit.is_some() || account.next.is_some_and(|(limit, _)| limit.is_some());
+        let of_periods =
+            attempt.period != account.period || self.period(&account.owner, account.period)?.limit.is_some();
+        Ok(!has_limit && !of_periods && self.shelf.job_of(attempt)?.is_some_and(|job| job.limit.is_none()))
     }
 
     /// Why the ceiling cannot be raised as things stand, if it cannot.

@@ -283,6 +283,15 @@ pub struct Epoch {
     pub known_us: i64,
 }
 
+/// What is known of the books whose place a copy takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Before {
+    /// The number of their epoch.
+    pub epoch: u64,
+    /// The longest lease that they may have given, in ms, which the copy need not know.
+    pub lease_ms: u64,
+}
+
 /// A key of the ledger service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Key {

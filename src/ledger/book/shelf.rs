@@ -2,8 +2,10 @@
 
 mod jobs;
 mod lookups;
+mod silence;
+mod whole;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use uuid::Uuid;
 
@@ -19,12 +21,18 @@ use crate::domain::rating::RateCard;
 use crate::domain::units::Nanocredits;
 use crate::ledger::job_name::JobKey;
 use crate::ledger::protocol::AttemptIdentity;
+use crate::ledger::settings::KeptSettings;
 use crate::ledger::store::{Store, load};
 use crate::ledger::{LedgerError, receipt_text::ReceiptText};
+
+/// A transaction marks so much of what is over, whatever its account.
+const MARKED_MAX: i64 = 256;
 
 /// The rows of one transaction.
 pub(super) struct Shelf<'a> {
     store: &'a mut dyn Store,
+    /// Accounts that another session keeps locked.
+    busy: HashSet<String>,
     accounts: Drawer<String, Account>,
     /// New ones, and whose they are: see [`crate::domain::user_name::folded`].
     names: Vec<(String, String)>,
@@ -41,24 +49,30 @@ pub(super) struct Shelf<'a> {
     identities: Vec<AttemptIdentity>,
     receipts: Vec<(Uuid, ReceiptText)>,
     swept: Vec<String>,
+    /// So many this transaction may mark yet.
+    marks_left: i64,
     journal: Journal,
     alerts: Vec<Alert>,
     once: Vec<(String, String, String)>,
-    cards: Option<Vec<RateCard>>,
+    /// As it is stored.
+    newest_card: Option<RateCard>,
+    cards: load::Cards,
     new_cards: Vec<(RateCard, String)>,
     keys: Drawer<String, Key>,
     used_keys: Vec<String>,
-    /// Zeros for a ledger that was never restored.
-    epoch: Option<Epoch>,
+    /// As both are stored.
+    whole: Option<(Epoch, KeptSettings)>,
+    new_settings: Vec<KeptSettings>,
     new_epoch: Option<Epoch>,
     /// How much of the lists above belongs to operations before the one under way.
-    marks: [usize; 6],
+    marks: [usize; 7],
 }
 
 impl<'a> Shelf<'a> {
-    pub(super) fn new(store: &'a mut dyn Store, kept: Kept) -> Self {
+    pub(super) fn new(store: &'a mut dyn Store, kept: Kept, busy: HashSet<String>) -> Self {
         Self {
             store,
+            busy,
             accounts: Drawer::default(),
             names: Vec::new(),
             periods: Drawer::default(),
@@ -72,16 +86,19 @@ impl<'a> Shelf<'a> {
             identities: Vec::new(),
             receipts: Vec::new(),
             swept: Vec::new(),
+            marks_left: MARKED_MAX,
             journal: Journal::default(),
             alerts: Vec::new(),
             once: Vec::new(),
-            cards: None,
+            newest_card: None,
+            cards: load::Cards::default(),
             new_cards: Vec::new(),
             keys: Drawer::default(),
             used_keys: Vec::new(),
-            epoch: None,
+            whole: None,
+            new_settings: Vec::new(),
             new_epoch: None,
-            marks: [0; 6],
+            marks: [0; 7],
         }
     }
 
@@ -96,7 +113,8 @@ impl<'a> Shelf<'a> {
         self.keys.mark();
         self.journal.mark();
         let [identities, receipts, once] = [self.identities.len(), self.receipts.len(), self.once.len()];
-        self.marks = [identities, receipts, once, self.new_cards.len(), self.alerts.len(), self.names.len()];
+        let [cards, alerts, names] = [self.new_cards.len(), self.alerts.len(), self.names.len()];
+        self.marks = [identities, receipts, once, cards, alerts, names, self.new_settings.len()];
     }
 
     /// Forgets what the operation under way has done.
@@ -109,14 +127,14 @@ impl<'a> Shelf<'a> {
         self.reservations.undo();
         self.keys.undo();
         self.journal.undo();
-        let [identities, receipts, once, cards, alerts, names] = self.marks;
+        let [identities, receipts, once, cards, alerts, names, settings] = self.marks;
         self.identities.truncate(identities);
         self.receipts.truncate(receipts);
         self.once.truncate(once);
         self.alerts.truncate(alerts);
         self.names.truncate(names);
         self.new_cards.truncate(cards);
-        self.cards = None;
+        self.new_settings.truncate(settings);
         self.granted.clear();
         // Its marks were undone as well.
         self.swept.clear();
@@ -133,9 +151,7 @@ impl<'a> Shelf<'a> {
     }
 
     fn take_in_attempts(&mut self, ids: &[Uuid]) -> Result<(), LedgerError> {
-        self.rate_cards()?;
-        let cards = self.cards.as_deref().unwrap_or_default();
-        for attempt in self.kept.attempts(self.store, ids, cards)? {
+        for attempt in self.kept.attempts(self.store, ids, &mut self.cards)? {
             self.steady.entry(attempt.id).or_insert_with(|| Steady::of(&attempt));
             self.attempts.take_in(attempt.id, attempt);
         }
@@ -196,11 +212,15 @@ impl<'a> Shelf<'a> {
             once: self.once,
             keys: self.keys.into_changed(),
             used_keys: self.used_keys,
+            settings: self.new_settings,
             epoch: self.new_epoch,
         })
     }
 
     pub(super) fn account(&mut self, owner: &str) -> Result<Option<&Account>, LedgerError> {
+        if self.busy.contains(owner) {
+            return Err(LedgerError::Locked(owner.to_owned()));
+        }
         if self.accounts.get(owner).is_none()
             && let Some(row) = load::account(self.store, owner)?
         {
@@ -308,12 +328,10 @@ impl<'a> Shelf<'a> {
     }
 
     pub(super) fn reservation(&mut self, id: Uuid) -> Result<Option<Reservation>, LedgerError> {
-        if self.reservations.get(&id).is_none() {
-            self.rate_cards()?;
-            let cards = self.cards.as_deref().unwrap_or_default();
-            if let Some(row) = load::reservation(self.store, id, cards)? {
-                self.reservations.take_in(id, row);
-            }
+        if self.reservations.get(&id).is_none()
+            && let Some(row) = load::reservation(self.store, id, &mut self.cards)?
+        {
+            self.reservations.take_in(id, row);
         }
         Ok(self.reservations.get(&id).cloned())
     }
@@ -328,31 +346,6 @@ impl<'a> Shelf<'a> {
 
     pub(super) fn put_receipt(&mut self, attempt: Uuid, receipt: ReceiptText) {
         self.receipts.push((attempt, receipt));
-    }
-
-    /// Attempts that fell silent and reservations that expired, looked for once in a transaction, whose time stands still.
-    pub(super) fn over(&mut self, owner: &str, now_us: i64) -> Result<(Vec<Uuid>, Vec<Uuid>), LedgerError> {
-        if self.swept.iter().any(|swept| swept == owner) {
-            return Ok((Vec::new(), Vec::new()));
-        }
-        self.swept.push(owner.to_owned());
-        let silent = load::fallen_silent(self.store, owner, now_us)?;
-        Ok((silent, load::expired(self.store, owner, now_us)?))
-    }
-
-    /// The first time from now on at which one can fall silent. What this transaction leases, or marks, comes on top.
-    pub(super) fn silent_from(&mut self, owner: &str, now_us: i64) -> Result<i64, LedgerError> {
-        let stored = load::silent_from(self.store, owner)?.unwrap_or(i64::MAX);
-        let here =
-            self.attempts.rows().filter(|attempt| attempt.owner == owner && attempt.live && attempt.ended_us.is_none());
-        let here = here.map(|attempt| attempt.lease_until_us).min().unwrap_or(i64::MAX);
-        let reserved = self.reservations.rows().filter(|reserved| reserved.job.owner == owner && reserved.open);
-        let reserved = reserved.map(|reserved| reserved.until_us).min().unwrap_or(i64::MAX);
-        Ok(here.min(reserved).min(stored.max(now_us)))
-    }
-
-    pub(super) fn unsettled(&mut self, owner: &str, before_s: i64) -> Result<Vec<Uuid>, LedgerError> {
-        load::unsettled(self.store, owner, before_s)
     }
 
     /// Also by entries that are not written yet.
@@ -375,36 +368,6 @@ impl<'a> Shelf<'a> {
         self.alerts.push(alert);
     }
 
-    /// The newest version of the rate card that was made before this time, in µs since 1970.
-    pub(super) fn rates_version_before(&mut self, us: i64) -> Result<Option<u64>, LedgerError> {
-        load::rates_version_before(self.store, us)
-    }
-
-    pub(super) fn rate_cards(&mut self) -> Result<&[RateCard], LedgerError> {
-        if self.cards.is_none() {
-            let mut cards: Vec<RateCard> = self.new_cards.iter().rev().map(|(card, _)| card.clone()).collect();
-            cards.extend(load::rate_cards(self.store)?);
-            if cards.is_empty() {
-                cards.push(RateCard::default());
-            }
-            self.cards = Some(cards);
-        }
-        Ok(self.cards.as_deref().unwrap_or_default())
-    }
-
-    pub(super) fn put_rate_card(&mut self, card: RateCard, by: &str) {
-        self.cards = None;
-        self.new_cards.push((card, by.to_owned()));
-    }
-
-    /// Its number, and until when it settles; zeros for a ledger that was never restored.
-    pub(super) fn epoch(&mut self) -> Result<Epoch, LedgerError> {
-        if let Some(known) = self.new_epoch.or(self.epoch) {
-            return Ok(known);
-        }
-        Ok(*self.epoch.insert(load::epoch(self.store)?.unwrap_or_default()))
-    }
-
     pub(super) fn key(&mut self, id: &str) -> Result<Option<Key>, LedgerError> {
         if self.keys.get(id).is_none()
             && let Some(row) = load::keys(self.store, Some(id))?.pop()
@@ -423,10 +386,6 @@ impl<'a> Shelf<'a> {
         if !self.used_keys.iter().any(|known| known == id) {
             self.used_keys.push(id.to_owned());
         }
-    }
-
-    pub(super) fn put_epoch(&mut self, epoch: Epoch) {
-        self.new_epoch = Some(epoch);
     }
 
     pub(super) fn seen_us(&mut self) -> Result<Option<i64>, LedgerError> {

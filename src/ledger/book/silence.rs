@@ -15,6 +15,12 @@ use crate::ledger::views::ChangeAnswer;
 /// Attempts that fell silent are looked for this often at most.
 const LOOK_US: i64 = 1_000_000;
 
+/// How long after its period an attempt stays silent before it is settled at all that it holds, in seconds. Without a limit no silence
+/// stops it: it goes on for as long as its spool is kept.
+const fn settled_after_s(has_limit: bool) -> i64 {
+    if has_limit { DAY_S } else { 7 * DAY_S }
+}
+
 impl Books<'_> {
     /// Marks attempts whose lease is over. What they hold stays held in full. Reservations that are over go back.
     pub(super) fn mark_silent(&mut self, owner: &str) -> Result<(), LedgerError> {
@@ -22,20 +28,47 @@ impl Books<'_> {
         if self.shelf.account(owner)?.is_some_and(|account| self.now_us <= account.sums.silent_from_us) {
             return Ok(());
         }
-        let (silent, expired) = self.shelf.over(owner, self.now_us)?;
-        for id in expired {
+        let over = self.shelf.over(owner, self.now_us)?;
+        for id in over.expired {
             self.expire(id)?;
         }
-        for id in silent {
-            if let Some(mut attempt) = self.shelf.attempt(id)?.filter(|attempt| attempt.lease_until_us < self.now_us) {
-                attempt.live = false;
-                self.keep(attempt)?;
-            }
+        for id in over.silent {
+            self.mark_if_silent(id)?;
         }
-        // Where many fall silent one after the other, each look would go through all of them.
-        let from_us = self.shelf.silent_from(owner, self.now_us)?.max(self.now_us.saturating_add(LOOK_US));
+        // Where many fall silent one after the other, each look would go through all of them. Of those that fell silent together, the next
+        // transaction takes some more.
+        let from_us = if over.is_all {
+            self.shelf.silent_from(owner, self.now_us)?.max(self.now_us.saturating_add(LOOK_US))
+        } else {
+            self.now_us - 1
+        };
         self.shelf.change_account(owner, |account| account.sums.silent_from_us = from_us);
         Ok(())
+    }
+
+    fn mark_if_silent(&mut self, id: Uuid) -> Result<(), LedgerError> {
+        let found = self.shelf.attempt(id)?;
+        let is_silent =
+            |attempt: &Attempt| attempt.live && attempt.ended_us.is_none() && attempt.lease_until_us < self.now_us;
+        if let Some(mut attempt) = found.filter(is_silent) {
+            attempt.live = false;
+            self.keep(attempt)?;
+        }
+        Ok(())
+    }
+
+    /// Whether an account's period is over, or something in it may have fallen silent, or stayed so for long after its period.
+    ///
+    /// # Errors
+    /// Where the store fails.
+    pub fn is_untidy(&mut self, owner: &str) -> Result<bool, LedgerError> {
+        let (now_us, now_s) = (self.now_us, self.now_s());
+        let Some(account) = self.shelf.account(owner)? else { return Ok(false) };
+        if account.ends <= now_s || account.sums.silent_from_us < now_us {
+            return Ok(true);
+        }
+        let ended_s = now_s - settled_after_s(account.limit.is_some());
+        Ok(!self.shelf.unsettled_since(owner, ended_s, now_us)?.is_empty())
     }
 
     /// Something in the account is over at `until_us`: it is looked for no later than that.
@@ -52,7 +85,7 @@ impl Books<'_> {
             return self.tidy(owner);
         }
         self.check_user(owner)?;
-        Ok(self.unused_account(owner))
+        self.unused_account(owner)
     }
 
     /// Before an account is shown or something is opened in it.
@@ -63,13 +96,14 @@ impl Books<'_> {
         self.account(owner)
     }
 
-    /// What is silent a day after its period is posted as charged; a later report of its spool corrects that.
+    /// What stays silent for so long after its period is posted as charged; a later report of its spool corrects that.
     fn post_silent(&mut self, account: &Account) -> Result<(), LedgerError> {
-        for id in self.shelf.unsettled(&account.owner, account.period)? {
-            let Some(mut attempt) = self.shelf.attempt(id)?.filter(|attempt| !attempt.live) else { continue };
-            let ends = self.period(&account.owner, attempt.period)?.ends;
-            if attempt.ended_us.is_none() && self.now_s() >= ends.saturating_add(DAY_S) {
-                self.note("settle", account, &attempt, "meter", "silent for a day after its period");
+        let ended_s = self.now_s() - settled_after_s(account.limit.is_some());
+        for id in self.shelf.unsettled_since(&account.owner, ended_s, self.now_us)? {
+            let found = self.shelf.attempt(id)?.filter(|attempt| !attempt.live && attempt.ended_us.is_none());
+            if let Some(mut attempt) = found {
+                let why = if account.limit.is_some() { "a day" } else { "a week" };
+                self.note("settle", account, &attempt, "meter", &format!("silent for {why} after its period"));
                 self.settle_at(&mut attempt, account, None)?;
                 self.keep(attempt)?;
             }
@@ -88,6 +122,7 @@ impl Books<'_> {
         let owner = self.shelf.attempt(id)?.ok_or_else(unknown)?.owner;
         let account = self.account(&owner)?;
         self.mark_silent(&owner)?;
+        self.mark_if_silent(id)?;
         let mut attempt = self.shelf.attempt(id)?.ok_or_else(unknown)?;
         if attempt.ended_us.is_some() {
             return Ok(ChangeAnswer { again: true, ..self.answer(&account)? });

@@ -6,6 +6,7 @@ use super::kept::Kept;
 use super::rows::{Account, Alert, Attempt, Entry, Epoch, Grant, Job, Key, Period, Reservation};
 use super::steady::Extent;
 use crate::ledger::receipt_text::ReceiptText;
+use crate::ledger::settings::KeptSettings;
 
 /// What a transaction writes.
 #[derive(Debug, Default)]
@@ -44,6 +45,8 @@ pub struct Changes {
     pub keys: Vec<Key>,
     /// Ids of those that were used.
     pub used_keys: Vec<String>,
+    /// New, by their versions.
+    pub settings: Vec<KeptSettings>,
     /// New: its number, and until when it settles.
     pub epoch: Option<Epoch>,
 }

@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use super::plausible::{self, Plausible, SEEN, Seen};
 use super::table::CLOCK;
-use super::{Concerned, JobStop, Locked, Store, save};
+use super::{Concerned, JobStop, Locked, Patience, Store, save};
 use crate::ledger::asker::{Asker, Reach};
 use crate::ledger::book::rows::Account;
 use crate::ledger::book::{Asked, Books, Changes, Kept, Operation, Outcome};
@@ -16,6 +16,9 @@ use crate::ledger::{Interrupter, Ledger, LedgerError};
 
 /// A transaction that another one came in the way of is tried again so often.
 const TRIES_MAX: usize = 8;
+
+/// Who looks at an account does so much of what is to be done there, and no more.
+const TIDYINGS_MAX: usize = 4;
 
 /// A ledger whose books are in a database.
 #[derive(Debug)]
@@ -50,12 +53,25 @@ impl<S: Store> StoreLedger<S> {
     /// # Errors
     /// Where the store fails; then nothing of any of them is kept.
     pub fn post(&mut self, asked: &[Asked<'_>]) -> Result<Vec<Result<Outcome, LedgerError>>, LedgerError> {
-        let concerned = concerned(asked);
+        self.post_with(asked, Patience::Long)
+    }
+
+    /// The same, which waits for accounts that are locked as long as `patience` says. With none, what concerns them fails by
+    /// [`LedgerError::Locked`], and all else is performed.
+    ///
+    /// # Errors
+    /// As of [`Self::post`]; with a short one also where an account stays locked.
+    pub fn post_with(
+        &mut self,
+        asked: &[Asked<'_>],
+        patience: Patience,
+    ) -> Result<Vec<Result<Outcome, LedgerError>>, LedgerError> {
+        let concerned = Concerned { patience, ..concerned(asked) };
         let mut kept = std::mem::take(&mut self.kept);
         let (outcomes, freed, changes) = self.within(|store, now_us| {
             let locked = store.lock(&concerned)?;
             let kept = std::mem::take(&mut kept).as_stored(&locked);
-            let mut books = Books::with(store, now_us, kept);
+            let mut books = Books::with(store, now_us, kept, locked.busy.clone());
             let outcomes = books.attempt_each(asked)?;
             let freed = books.take_freed();
             let changes = books.changes()?;
@@ -96,14 +112,15 @@ impl<S: Store> StoreLedger<S> {
         })
     }
 
-    /// Commits what time it is, to see whether anything can be committed.
+    /// Commits what time it is, to see whether anything can be committed; the number of the ledger's epoch.
     ///
     /// # Errors
     /// Where it cannot.
-    pub fn commit_clock(&mut self) -> Result<(), LedgerError> {
+    pub fn commit_clock(&mut self) -> Result<u64, LedgerError> {
         self.within(|store, now_us| {
             let at = store.monotonic();
-            store.write(&CLOCK, vec![plausible::row(now_us, &at)])
+            store.write(&CLOCK, vec![plausible::row(now_us, &at)])?;
+            Books::new(store, now_us).epoch_number()
         })
     }
 
@@ -146,6 +163,17 @@ impl<S: Store> StoreLedger<S> {
         }
     }
 
+    /// Marks what fell silent in an account, and posts what stayed so, as far as a few transactions go.
+    fn tidy(&mut self, owner: &str) -> Result<(), LedgerError> {
+        for _ in 0..TIDYINGS_MAX {
+            if !self.look(|store, now_us| Books::new(store, now_us).is_untidy(owner))? {
+                return Ok(());
+            }
+            self.post_one(Operation::Tidy(owner))?;
+        }
+        Ok(())
+    }
+
     fn post_one(&mut self, operation: Operation<'_>) -> Result<Outcome, LedgerError> {
         self.post(&[operation.into()])?.pop().unwrap_or_else(|| Err(LedgerError::unasked()))
     }
@@ -184,17 +212,9 @@ fn stopped(mut found: Vec<JobStop>, name: &JobName, first: Option<&str>) -> Resu
     }
 }
 
-/// Whether an account's period is over, or something in it may have fallen silent, or stayed so since an earlier period.
-fn is_untidy(store: &mut dyn Store, owner: &str, now_us: i64) -> Result<bool, LedgerError> {
-    let sql = "SELECT 1 FROM account a WHERE owner = $1 AND (ends <= $2 OR silent_from_us < $3 OR EXISTS (SELECT 1 FROM attempt t WHERE \
-               t.owner = a.owner AND t.ended_us IS NULL AND t.period < a.period))";
-    let found = store.query(sql, &[owner.into(), now_us.div_euclid(1_000_000).into(), now_us.into()])?;
-    Ok(!found.is_empty())
-}
-
 /// The accounts that operations will write.
 fn concerned<'a>(asked: &[Asked<'a>]) -> Concerned<'a> {
-    let Concerned { mut owners, mut attempts, mut jobs } = Concerned::default();
+    let Concerned { patience, mut owners, mut attempts, mut jobs } = Concerned::default();
     for Asked { operation, asker } in asked {
         match operation {
             Operation::Open(request) => owners.push(request.identity.user.as_str()),
@@ -218,14 +238,17 @@ fn concerned<'a>(asked: &[Asked<'a>]) -> Concerned<'a> {
                     None => jobs.extend(job.clone().within(asker)),
                 },
                 // What concerns the whole ledger stands in the account of nobody.
-                Change::SetRates { .. } | Change::CreateKey { .. } | Change::RevokeKey { .. } => owners.push(""),
+                Change::SetRates { .. }
+                | Change::SetSettings { .. }
+                | Change::CreateKey { .. }
+                | Change::RevokeKey { .. } => owners.push(""),
             },
             Operation::KeyUsed(_) => {}
         }
     }
     owners.sort_unstable();
     owners.dedup();
-    Concerned { owners, attempts, jobs }
+    Concerned { patience, owners, attempts, jobs }
 }
 
 /// The account of a job that an asker names, where that says it already.
@@ -284,9 +307,7 @@ impl<S: Store> Ledger for StoreLedger<S> {
                 return stopped(self.store.job_stops(&job.id)?, job, first.as_deref());
             }
             // What fell silent is marked first, so that it is shown as that. Where nothing is to be marked, nobody waits for a writer.
-            Query::Account { user } if self.look(|store, now_us| is_untidy(store, user, now_us))? => {
-                self.post_one(Operation::Tidy(user))?;
-            }
+            Query::Account { user } => self.tidy(user)?,
             _ => {}
         }
         let now_us = self.store.begin_reading()?;

@@ -1,5 +1,10 @@
 //! Rows of the books out of a database.
 
+pub(crate) mod silence;
+pub(crate) mod whole;
+
+use std::collections::HashMap;
+
 use uuid::Uuid;
 
 use super::parts::{capacity, price, read_ceilings, read_holds, virtual_time};
@@ -11,7 +16,7 @@ use crate::domain::rating::RateCard;
 use crate::domain::usage::Usage;
 use crate::ledger::LedgerError;
 use crate::ledger::book::Paid;
-use crate::ledger::book::rows::{Account, AccountSums, Attempt, Epoch, Grant, Job, JobSums, Key, Period, Reservation};
+use crate::ledger::book::rows::{Account, AccountSums, Attempt, Grant, Job, JobSums, Key, Period, Reservation};
 use crate::ledger::job_name::{JobKey, JobName};
 use crate::ledger::protocol::{Pace, Reason};
 
@@ -120,10 +125,13 @@ fn read_grant(mut row: Row) -> Loaded<Grant> {
     })
 }
 
-/// Its grants of which something is held, or left at `now_s`, by their numbers.
+/// Its grants of which something is held, or left at `now_s`, by their numbers. Each half has an index of its own, so that those that
+/// expired or were used up cost nothing.
 pub(crate) fn grants(store: &mut dyn Store, owner: &str, now_s: i64) -> Loaded<Vec<Grant>> {
-    let live = "charged + taken < amount AND revoked_s IS NULL AND (expires_s IS NULL OR expires_s > $2)";
-    let sql = select(&GRANT, &format!("WHERE owner = $1 AND (held > 0 OR {live}) ORDER BY id"));
+    let held = select(&GRANT, "WHERE owner = $1 AND held > 0");
+    let is_good = "charged + taken < amount AND revoked_s IS NULL AND coalesce(expires_s, 9223372036854775807) > $2";
+    let good = select(&GRANT, &format!("WHERE owner = $1 AND {is_good}"));
+    let sql = format!("{held} UNION {good} ORDER BY id");
     store.query(&sql, &[owner.into(), now_s.into()])?.into_iter().map(read_grant).collect()
 }
 
@@ -216,13 +224,13 @@ pub(crate) fn jobs_beginning(store: &mut dyn Store, name: &JobName) -> Loaded<Ve
 }
 
 /// All but its card, of which the row has the version.
-fn read_attempt(mut row: Row, cards: &[RateCard]) -> Loaded<Attempt> {
+fn read_attempt(mut row: Row) -> Loaded<Attempt> {
     let row = &mut row;
     let damaged = |what: &str| LedgerError::Broken(format!("the books are damaged: {what} of an attempt"));
     let (id, job, owner) = (row.parsed()?, row.text()?, row.text()?);
     let (period, started_us, lease_until_us, live) = (row.int()?, row.int()?, row.int()?, row.flag()?);
     let (ended_us, reason, told, seq) = (row.maybe_int()?, row.maybe_text()?, row.flag()?, row.count()?);
-    let rates = card_of(cards, row.count()?);
+    let rates = RateCard { version: row.count()?, ..RateCard::default() };
     let pace = Pace { cpus_ppm: row.count()?, gpus_ppm: row.count()?, stop_us: row.count()? };
     let (cpu_used_seconds, cpu_allocated_seconds) = (row.microseconds()?, row.microseconds()?);
     let gpus = match row.maybe_text()? {
@@ -272,15 +280,19 @@ fn read_attempt(mut row: Row, cards: &[RateCard]) -> Loaded<Attempt> {
     })
 }
 
-/// The card of this version; the first one is there before any was set.
-fn card_of(cards: &[RateCard], version: u64) -> RateCard {
-    cards.iter().find(|card| card.version == version).cloned().unwrap_or_default()
+fn read_attempts(store: &mut dyn Store, rows: Vec<Row>, cards: &mut Cards) -> Loaded<Vec<Attempt>> {
+    let read = |row| {
+        let attempt = read_attempt(row)?;
+        Ok(Attempt { rates: cards.of(store, attempt.rates.version)?, ..attempt })
+    };
+    rows.into_iter().map(read).collect()
 }
 
 /// All attempts of a job, oldest first.
-pub(crate) fn attempts_of(store: &mut dyn Store, job: &JobKey, cards: &[RateCard]) -> Loaded<Vec<Attempt>> {
+pub(crate) fn attempts_of(store: &mut dyn Store, job: &JobKey, cards: &mut Cards) -> Loaded<Vec<Attempt>> {
     let sql = select(&ATTEMPT, "WHERE owner = $1 AND principal = $2 AND job = $3 ORDER BY started_us, id");
-    store.query(&sql, &values(job))?.into_iter().map(|row| read_attempt(row, cards)).collect()
+    let rows = store.query(&sql, &values(job))?;
+    read_attempts(store, rows, cards)
 }
 
 /// The ids of all attempts of a job.
@@ -289,43 +301,26 @@ pub(crate) fn attempt_ids_of(store: &mut dyn Store, job: &JobKey) -> Loaded<Vec<
     store.query(sql, &values(job))?.into_iter().map(|mut row| row.parsed()).collect()
 }
 
-/// Those of these attempts that there are, in no order; `cards` are all cards.
-pub(crate) fn attempts(store: &mut dyn Store, ids: &[Uuid], cards: &[RateCard]) -> Loaded<Vec<Attempt>> {
+/// Those of these attempts that there are, in no order.
+pub(crate) fn attempts(store: &mut dyn Store, ids: &[Uuid], cards: &mut Cards) -> Loaded<Vec<Attempt>> {
     let rows = by_ids(store, &select(&ATTEMPT, ""), ids.iter().map(Uuid::to_string).collect())?;
-    rows.into_iter().map(|row| read_attempt(row, cards)).collect()
+    read_attempts(store, rows, cards)
 }
 
 /// So many, in the order of their ids, from behind this one on.
-pub(crate) fn attempts_after(store: &mut dyn Store, id: &str, count: i64, cards: &[RateCard]) -> Loaded<Vec<Attempt>> {
+pub(crate) fn attempts_after(store: &mut dyn Store, id: &str, count: i64, cards: &mut Cards) -> Loaded<Vec<Attempt>> {
     let sql = select(&ATTEMPT, "WHERE id > $1 ORDER BY id LIMIT $2");
     let rows = store.query(&sql, &[id.into(), count.into()])?;
-    rows.into_iter().map(|row| read_attempt(row, cards)).collect()
+    read_attempts(store, rows, cards)
 }
 
-/// Attempts of an account that are marked live and whose lease was over before `now_us`.
-pub(crate) fn fallen_silent(store: &mut dyn Store, owner: &str, now_us: i64) -> Loaded<Vec<Uuid>> {
-    let sql = "SELECT id FROM attempt WHERE owner = $1 AND ended_us IS NULL AND live = 1 AND lease_until_us < $2";
-    store.query(sql, &[owner.into(), now_us.into()])?.into_iter().map(|mut row| row.parsed()).collect()
-}
-
-/// The first time at which an attempt of an account that is marked live can fall silent, or a reservation expire.
-pub(crate) fn silent_from(store: &mut dyn Store, owner: &str) -> Loaded<Option<i64>> {
-    let sql = "SELECT min(lease_until_us), (SELECT min(until_us) FROM reservation WHERE owner = $1 AND open = 1) \
-               FROM attempt WHERE owner = $1 AND ended_us IS NULL AND live = 1";
-    one(store.query(sql, &[owner.into()])?, |mut row| {
-        let (silent_us, expired_us) = (row.maybe_int()?, row.maybe_int()?);
-        Ok(silent_us.into_iter().chain(expired_us).min())
-    })
-    .map(Option::flatten)
-}
-
-fn read_reservation(mut row: Row, cards: &[RateCard]) -> Loaded<Reservation> {
+fn read_reservation(store: &mut dyn Store, mut row: Row, cards: &mut Cards) -> Loaded<Reservation> {
     let (id, job, owner) = (row.parsed()?, row.text()?, row.text()?);
     Ok(Reservation {
         id,
         job: JobKey { owner, principal: row.text()?, id: job },
         tokens: row.count()?,
-        rates: card_of(cards, row.count()?),
+        rates: cards.of(store, row.count()?)?,
         until_us: row.int()?,
         holds: read_holds(&row.text()?)?,
         open: row.flag()?,
@@ -334,34 +329,28 @@ fn read_reservation(mut row: Row, cards: &[RateCard]) -> Loaded<Reservation> {
     })
 }
 
-/// A reservation; `cards` are all cards.
-pub(crate) fn reservation(store: &mut dyn Store, id: Uuid, cards: &[RateCard]) -> Loaded<Option<Reservation>> {
-    let sql = select(&RESERVATION, "WHERE id = $1");
-    one(store.query(&sql, &[id.into()])?, |row| read_reservation(row, cards))
+/// A reservation of tokens, open or over.
+pub(crate) fn reservation(store: &mut dyn Store, id: Uuid, cards: &mut Cards) -> Loaded<Option<Reservation>> {
+    Ok(reservations(store, &[id], cards)?.pop())
+}
+
+/// Those of these reservations that there are, in no order.
+pub(crate) fn reservations(store: &mut dyn Store, ids: &[Uuid], cards: &mut Cards) -> Loaded<Vec<Reservation>> {
+    let rows = by_ids(store, &select(&RESERVATION, ""), ids.iter().map(Uuid::to_string).collect())?;
+    rows.into_iter().map(|row| read_reservation(store, row, cards)).collect()
 }
 
 /// All that hold something.
-pub(crate) fn open_reservations(store: &mut dyn Store, cards: &[RateCard]) -> Loaded<Vec<Reservation>> {
+pub(crate) fn open_reservations(store: &mut dyn Store, cards: &mut Cards) -> Loaded<Vec<Reservation>> {
     let sql = select(&RESERVATION, "WHERE open = 1 ORDER BY id");
-    store.query(&sql, &[])?.into_iter().map(|row| read_reservation(row, cards)).collect()
+    let rows = store.query(&sql, &[])?;
+    rows.into_iter().map(|row| read_reservation(store, row, cards)).collect()
 }
 
 /// The ids of those reservations of a job that hold something.
 pub(crate) fn open_reservations_of(store: &mut dyn Store, job: &JobKey) -> Loaded<Vec<Uuid>> {
     let sql = "SELECT id FROM reservation WHERE owner = $1 AND principal = $2 AND job = $3 AND open = 1";
     store.query(sql, &values(job))?.into_iter().map(|mut row| row.parsed()).collect()
-}
-
-/// Reservations of an account that are over.
-pub(crate) fn expired(store: &mut dyn Store, owner: &str, now_us: i64) -> Loaded<Vec<Uuid>> {
-    let sql = "SELECT id FROM reservation WHERE owner = $1 AND open = 1 AND until_us < $2 ORDER BY id LIMIT 1024";
-    store.query(sql, &[owner.into(), now_us.into()])?.into_iter().map(|mut row| row.parsed()).collect()
-}
-
-/// Attempts of an account that have not ended and whose period began before `before_s`.
-pub(crate) fn unsettled(store: &mut dyn Store, owner: &str, before_s: i64) -> Loaded<Vec<Uuid>> {
-    let sql = "SELECT id FROM attempt WHERE owner = $1 AND ended_us IS NULL AND period < $2 ORDER BY id LIMIT 256";
-    store.query(sql, &[owner.into(), before_s.into()])?.into_iter().map(|mut row| row.parsed()).collect()
 }
 
 /// What each entry of an attempt says, by `select`: of `number`, `at_us`, `kind`, `period`, `day`, `source`, `amount` of the
@@ -401,13 +390,30 @@ pub(crate) fn once(store: &mut dyn Store, key: &str) -> Loaded<Option<(String, S
     one(found, |mut row| Ok((row.text()?, row.text()?)))
 }
 
-/// Rate cards, the newest first; none before the first change.
-pub(crate) fn rate_cards(store: &mut dyn Store) -> Loaded<Vec<RateCard>> {
-    let rows = store.query("SELECT card FROM rates ORDER BY version DESC", &[])?;
-    rows.into_iter().map(|mut row| row.json()).collect()
+/// Versions of the rate card that were asked for, of which there may be thousands. None ever changes.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Cards(HashMap<u64, RateCard>);
+
+impl Cards {
+    /// The one of this version; the first one is there before any was set.
+    pub(crate) fn of(&mut self, store: &mut dyn Store, version: u64) -> Loaded<RateCard> {
+        if let Some(card) = self.0.get(&version) {
+            return Ok(card.clone());
+        }
+        let found = store.query("SELECT card FROM rates WHERE version = $1", &[version.into()])?;
+        let card = one(found, |mut row| row.json::<RateCard>())?.unwrap_or_default();
+        self.0.insert(version, card.clone());
+        Ok(card)
+    }
 }
 
-/// The newest version of the rate card that was made before this time, in µs since 1970.
+/// The card that counts for what starts now; the first one before any change.
+pub(crate) fn newest_rates(store: &mut dyn Store) -> Loaded<RateCard> {
+    let found = store.query("SELECT card FROM rates ORDER BY version DESC LIMIT 1", &[])?;
+    Ok(one(found, |mut row| row.json())?.unwrap_or_default())
+}
+
+/// The newest version that was made before this time, in µs since 1970.
 pub(crate) fn rates_version_before(store: &mut dyn Store, us: i64) -> Loaded<Option<u64>> {
     let sql = "SELECT version FROM rates WHERE since_us < $1 ORDER BY version DESC LIMIT 1";
     one(store.query(sql, &[us.into()])?, |mut row| row.count())
@@ -434,14 +440,6 @@ pub(crate) fn keys(store: &mut dyn Store, id: Option<&str>) -> Loaded<Vec<Key>> 
         })
     };
     rows.into_iter().map(read).collect()
-}
-
-/// The newest epoch, `None` where nothing was ever restored.
-pub(crate) fn epoch(store: &mut dyn Store) -> Loaded<Option<Epoch>> {
-    let sql = "SELECT number, settles_until_us, known_us FROM epoch ORDER BY number DESC LIMIT 1";
-    one(store.query(sql, &[])?, |mut row| {
-        Ok(Epoch { number: row.count()?, settles_until_us: row.int()?, known_us: row.int()? })
-    })
 }
 
 /// The time that was believed last, in µs since 1970.

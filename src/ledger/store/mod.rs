@@ -21,12 +21,12 @@ mod usage;
 mod verify;
 mod views;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use uuid::Uuid;
 
 /// What the tables became with each version, for every database.
-const MIGRATIONS: [&str; 10] = [
+const MIGRATIONS: [&str; 11] = [
     include_str!("migrations/1.sql"),
     include_str!("migrations/2.sql"),
     include_str!("migrations/3.sql"),
@@ -36,6 +36,7 @@ const MIGRATIONS: [&str; 10] = [
     include_str!("migrations/7.sql"),
     include_str!("migrations/8.sql"),
     include_str!("migrations/9.sql"),
+    include_str!("migrations/10.sql"),
     include_str!("migrations/11.sql"),
 ];
 
@@ -73,9 +74,23 @@ pub use self::table::{Mode, Table};
 use super::job_name::JobName;
 use super::{Interrupter, LedgerError};
 
+/// How long a transaction waits for an account that another session keeps locked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Patience {
+    /// For as long as any statement may take.
+    #[default]
+    Long,
+    /// For a moment, in which another replica commits its group.
+    Short,
+    /// Not at all: what concerns it is left out.
+    None,
+}
+
 /// The accounts that a transaction will write: by name, and those of attempts and of jobs.
 #[derive(Clone, Debug, Default)]
 pub struct Concerned<'a> {
+    /// Where one of them is locked.
+    pub patience: Patience,
     /// By name. They may be new.
     pub owners: Vec<&'a str>,
     /// Those of these attempts.
@@ -89,6 +104,8 @@ pub struct Concerned<'a> {
 pub struct Locked {
     /// Of these accounts alone, each with its revision, zero for one that is new; of all where this is `None`.
     pub revisions: Option<HashMap<String, i64>>,
+    /// Those that another session keeps locked: nothing of them may be read or written.
+    pub busy: HashSet<String>,
     /// An account with the revision that this store gave it last is as this store left it. Where everything is locked,
     /// nobody else has committed anything since.
     pub goes_on: bool,

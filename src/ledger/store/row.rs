@@ -124,8 +124,16 @@ impl Row {
     /// # Errors
     /// Where it is none.
     pub fn count(&mut self) -> Result<u64, LedgerError> {
-        let number = self.int()?;
-        u64::try_from(number).map_err(|_| damaged(&format!("{number} is negative")))
+        self.maybe_count()?.ok_or_else(|| damaged("a number is missing"))
+    }
+
+    /// The next value, a number that is not negative, or nothing.
+    ///
+    /// # Errors
+    /// Where it is neither.
+    pub fn maybe_count(&mut self) -> Result<Option<u64>, LedgerError> {
+        let number = self.maybe_int()?;
+        number.map(|number| u64::try_from(number).map_err(|_| damaged(&format!("{number} is negative")))).transpose()
     }
 
     /// The next value, true or false.

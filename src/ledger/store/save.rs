@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use super::table::{
     ACCOUNT, ALERT, ATTEMPT, ATTEMPT_BURNS, ATTEMPT_GOES_ON, ENTRY, EPOCH, GRANT, IDENTITY, JOB, KEY, NAME, ONCE,
-    PERIOD, RATES, RECEIPT, RESERVATION, USAGE_DAY,
+    PERIOD, RATES, RECEIPT, RESERVATION, SETTING, USAGE_DAY,
 };
 use super::{Store, Value};
 use crate::domain::rating::{Price, VirtualTime};
@@ -15,6 +15,7 @@ use crate::ledger::book::rows::{Account, Attempt, Entry, Epoch, Grant, Hold, Job
 use crate::ledger::book::{Changes, Extent};
 use crate::ledger::protocol::Reason;
 use crate::ledger::receipt_text::ReceiptText;
+use crate::ledger::settings::KeptSettings;
 use crate::ledger::views::PeriodLength;
 
 /// Entries of these kinds are what an account used.
@@ -50,6 +51,7 @@ pub(crate) fn save(store: &mut dyn Store, changes: &Changes) -> Result<(), Ledge
         .iter()
         .map(|(version, card, since_us, by)| vec![(*version).into(), text(card), (*since_us).into(), text(by)]);
     write(&RATES, cards.collect())?;
+    write(&SETTING, changes.settings.iter().map(setting).collect())?;
     write(&KEY, changes.keys.iter().map(key).collect())?;
     let epoch = |epoch: &Epoch| vec![epoch.number.into(), epoch.settles_until_us.into(), epoch.known_us.into()];
     write(&EPOCH, changes.epoch.iter().map(epoch).collect())?;
@@ -163,6 +165,21 @@ fn key(key: &Key) -> Vec<Value> {
         key.principal.as_str().into(),
         key.ends_us.into(),
         key.used_us.into(),
+    ]
+}
+
+fn setting(kept: &KeptSettings) -> Vec<Value> {
+    let KeptSettings { settings, outlasting_ms, since_us, by } = kept;
+    vec![
+        settings.version.into(),
+        settings.lease_ms.into(),
+        (*outlasting_ms).into(),
+        settings.day_limit.into(),
+        settings.month_limit.into(),
+        settings.period.as_str().into(),
+        settings.unknown_users.into(),
+        (*since_us).into(),
+        by.as_str().into(),
     ]
 }
 

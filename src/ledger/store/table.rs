@@ -250,6 +250,23 @@ pub(super) static NAME: Table = Table { name: "account_name", columns: &["folded
 /// Versions of the rate card; JSON.
 pub(super) static RATES: Table = Table { name: "rates", columns: &["version", "card", "since_us", "by"], ..APPENDED };
 
+/// See [`crate::ledger::settings::LedgerSettings`], with the longest lease that was given before.
+pub(super) static SETTING: Table = Table {
+    name: "ledger_setting",
+    columns: &[
+        "version",
+        "lease_ms",
+        "outlasting_ms",
+        "day_limit",
+        "month_limit",
+        "period",
+        "unknown_users",
+        "since_us",
+        "by",
+    ],
+    ..APPENDED
+};
+
 /// Keys of the service.
 pub(super) static KEY: Table = Table {
     name: "api_key",

@@ -131,10 +131,10 @@ fn days(store: &mut dyn Store, found: &mut Verification) -> Result<(), LedgerErr
 }
 
 fn attempts(store: &mut dyn Store, found: &mut Verification, sums: &mut Sums) -> Result<(), LedgerError> {
-    let cards = load::rate_cards(store)?;
+    let mut cards = load::Cards::default();
     let mut last = String::new();
     loop {
-        let page = load::attempts_after(store, &last, PAGE, &cards)?;
+        let page = load::attempts_after(store, &last, PAGE, &mut cards)?;
         let Some(end) = page.last().filter(|_| found.problems.len() < PROBLEMS_MAX) else { return Ok(()) };
         last = end.id.to_string();
         for attempt in &page {
@@ -152,8 +152,8 @@ fn attempts(store: &mut dyn Store, found: &mut Verification, sums: &mut Sums) ->
 }
 
 fn reservations(store: &mut dyn Store, sums: &mut Sums) -> Result<(), LedgerError> {
-    let cards = load::rate_cards(store)?;
-    for reservation in load::open_reservations(store, &cards)? {
+    let mut cards = load::Cards::default();
+    for reservation in load::open_reservations(store, &mut cards)? {
         sums.hold(&reservation.job.owner, &reservation.holds);
         let held = sums.jobs.entry(reservation.job).or_default();
         *held = held.saturating_add(Hold::sum(&reservation.holds));

@@ -15,9 +15,10 @@ use crate::ledger::keys::{KEY_USED_EACH_US, KeyView};
 use crate::ledger::protocol::{AttemptIdentity, JobKind};
 use crate::ledger::receipt::Credits;
 use crate::ledger::receipt_text;
+use crate::ledger::settings::KeptSettings;
 use crate::ledger::views::{
     AccountView, AttemptView, BurnPoint, ENTRIES_MAX, EntryView, GrantView, JobView, PendingLimit, Query, RatesView,
-    View,
+    SettingsView, View,
 };
 
 /// No page is longer.
@@ -51,6 +52,7 @@ pub(super) fn read(store: &mut dyn Store, now_us: i64, query: &Query) -> Result<
             View::UsagePage { rows, next }
         }
         Query::Rates => View::Rates(rates(store)?),
+        Query::Settings => View::Settings(settings(store, now_us)?),
         Query::Keys { id } => View::Keys(keys(store, now_us, id.as_deref())?),
         Query::Figures => View::Figures(Box::new(super::figures::figures(store, now_us, snapshot)?)),
         Query::Verify => View::Verified(verify(store)?),
@@ -64,7 +66,7 @@ fn snapshot(store: &mut dyn Store, now_us: i64, owner: &str) -> Result<Snapshot,
 
 /// As of the last time that what fell silent was marked.
 fn account(store: &mut dyn Store, now_us: i64, owner: &str) -> Result<AccountView, LedgerError> {
-    let Shown { account, snapshot, grants } = Books::new(store, now_us).shown(owner)?;
+    let Shown { account, snapshot, grants, standing } = Books::new(store, now_us).shown(owner)?;
     let burn_per_second = account.sums.rate;
     let grants = grants.into_iter().map(|grant| {
         let left = grant.rest().plus(grant.held)?;
@@ -102,6 +104,7 @@ fn account(store: &mut dyn Store, now_us: i64, owner: &str) -> Result<AccountVie
         burn_per_second,
         exhausted_at: exhausted_at(now_us, &account, snapshot.left, burn_per_second),
         running: u32::try_from(account.sums.live).unwrap_or(0),
+        standing,
     })
 }
 
@@ -133,6 +136,11 @@ fn entries(
     };
     let (count, before) = (i64::from(count_max.min(ENTRIES_MAX)), before.unwrap_or(i64::MAX));
     store.query(sql, &[owner.into(), before.into(), count.into()])?.into_iter().map(read).collect()
+}
+
+fn settings(store: &mut dyn Store, now_us: i64) -> Result<SettingsView, LedgerError> {
+    let KeptSettings { settings, since_us, by, .. } = Books::new(store, now_us).kept_settings()?;
+    Ok(SettingsView { settings, since: (since_us > 0).then(|| rfc3339(since_us)), by })
 }
 
 /// Which page.
@@ -193,8 +201,8 @@ fn jobs(
     }
     let last = keys.last().filter(|_| more);
     let cursor = last.map(|key| cursor_of(store, page.owner, key)).transpose()?;
-    let cards = load::rate_cards(store)?;
-    let jobs = keys.iter().map(|key| job(store, now_us, key, &cards, false)).collect::<Result<_, _>>()?;
+    let mut cards = load::Cards::default();
+    let jobs = keys.iter().map(|key| job(store, now_us, key, &mut cards, false)).collect::<Result<_, _>>()?;
     Ok(View::Jobs { jobs, cursor })
 }
 
@@ -233,15 +241,15 @@ fn key_of(digits: &str) -> Option<JobKey> {
 
 fn one_job(store: &mut dyn Store, now_us: i64, name: &JobName) -> Result<JobView, LedgerError> {
     let key = Books::new(store, now_us).job_named(name)?;
-    let cards = load::rate_cards(store)?;
-    job(store, now_us, &key, &cards, true)
+    let mut cards = load::Cards::default();
+    job(store, now_us, &key, &mut cards, true)
 }
 
 fn job(
     store: &mut dyn Store,
     now_us: i64,
     key: &JobKey,
-    cards: &[RateCard],
+    cards: &mut load::Cards,
     whole: bool,
 ) -> Result<JobView, LedgerError> {
     let missing = || LedgerError::Broken(format!("the books have no job {}", key.id));

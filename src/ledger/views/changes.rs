@@ -9,38 +9,9 @@ use crate::domain::units::Nanocredits;
 use crate::domain::usage::Usage;
 use crate::ledger::job_name::JobName;
 use crate::ledger::keys::Scope;
+use crate::ledger::period_length::PeriodLength;
 use crate::ledger::protocol::{Balance, StopReason};
-
-/// How long a limit counts for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum PeriodLength {
-    /// A day in UTC.
-    #[default]
-    Day,
-    /// A month in UTC.
-    Month,
-}
-
-impl PeriodLength {
-    /// The word for it everywhere.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Day => "day",
-            Self::Month => "month",
-        }
-    }
-}
-
-impl std::str::FromStr for PeriodLength {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let known = [Self::Day, Self::Month].into_iter().find(|length| length.as_str() == text);
-        known.ok_or_else(|| format!("{text:?} is no period: use day or month"))
-    }
-}
+use crate::ledger::settings::LedgerSettings;
 
 /// From when on a limit counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -98,6 +69,8 @@ pub enum Change {
     /// A new version of the rate card, out of the one that `version` in it names, which has to be the newest. Attempts keep the card they
     /// were opened with.
     SetRates { rates: RateCard, by: String },
+    /// New settings of the ledger, out of those that `version` in them names, which have to be the newest.
+    SetSettings { settings: LedgerSettings, by: String },
     /// An operator's stop of all tasks of a job.
     StopJob { job: JobName, by: String, why: String },
     /// Charges tokens to a job at once; what the account cannot cover is overshoot.

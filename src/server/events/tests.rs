@@ -40,6 +40,7 @@ fn seen(charged: i64, jobs: &[(&str, i64)]) -> Seen {
         burn_per_second: Nanocredits(1),
         exhausted_at: Some("2026-11-26T18:00:00Z".to_owned()),
         running: 1,
+        standing: crate::ledger::views::Standing::Known,
     };
     let running = jobs.iter().map(|(job, charged)| RunningJob {
         principal: String::new(),

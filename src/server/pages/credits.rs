@@ -41,10 +41,7 @@ pub(super) async fn bar(app: &Arc<App>, user: Option<&str>) -> Result<String, Pr
     let bar = match user {
         Some(user) => {
             super::super::bounds::name("user", user)?;
-            let account = match app.pools.read(Query::Account { user: user.to_owned() }).await? {
-                View::Account(account) => *account,
-                _ => return Err(LedgerError::unasked().into()),
-            };
+            let account = app.pools.read(Query::Account { user: user.to_owned() }).await?.account()?;
             let today = used(app, &account).await?;
             of(&account, today.as_ref())
         }
@@ -167,6 +164,7 @@ mod tests {
             burn_per_second: Nanocredits::ZERO,
             exhausted_at: None,
             running: 0,
+            standing: crate::ledger::views::Standing::Known,
         }
     }
 

@@ -46,6 +46,7 @@ fn account(left: i64) -> AccountView {
         burn_per_second: Nanocredits(500_000),
         exhausted_at: Some("2026-11-26T18:00:00Z".to_owned()),
         running: 1,
+        standing: crate::ledger::views::Standing::Known,
     }
 }
 

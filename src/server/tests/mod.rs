@@ -22,7 +22,9 @@ use crate::ledger::Ledger;
 use crate::ledger::keys::{KeyView, Scope};
 use crate::ledger::protocol::{FinishAnswer, OpenAnswer, ReportAnswer};
 use crate::ledger::store::postgres;
-use crate::ledger::views::{AccountView, ChangeAnswer, EntryView, JobView, NewKey, RatesView, UsageRow, Verification};
+use crate::ledger::views::{
+    AccountView, ChangeAnswer, EntryView, JobView, NewKey, RatesView, SettingsView, UsageRow, Verification,
+};
 
 /// So many share a ledger.
 const SEQUENCE: usize = 60;
@@ -233,6 +235,7 @@ fn is_readable(template: &str, status: u16, body: &[u8]) -> Result<(), String> {
         "get /jobs/{job}/stopped" | "get /attempts/{attempt}/stopped" => read::<bool>(body),
         "get /keys" => read::<Vec<KeyView>>(body),
         "get /ledger/verify" => read::<Verification>(body),
+        "get /ledger/settings" => read::<SettingsView>(body),
         "get /rates" => read::<Vec<RatesView>>(body),
         "get /usage" | "get /users/{user}/usage" => read::<Vec<UsageRow>>(body),
         "get /users/{user}/credits" => read::<AccountView>(body),

@@ -16,6 +16,9 @@ impl From<tokio_postgres::Error> for LedgerError {
         {
             return Self::Conflict(text);
         }
+        if *code == SqlState::LOCK_NOT_AVAILABLE {
+            return Self::Locked(text);
+        }
         match code.code().get(..2) {
             // No room, no memory, too many connections; timeouts and shutdowns; connections.
             Some("53" | "57" | "08" | "55" | "58") => Self::Unavailable(text),

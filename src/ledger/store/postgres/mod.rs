@@ -20,7 +20,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
 use tokio_postgres::{Client, SimpleQueryMessage, Statement};
 
-use self::lock::Owners;
+use self::lock::{LOCK_TIMEOUT, Owners};
 use self::session::{SessionMark, no_session};
 pub use self::target::without_password;
 use self::target::{Environment, Target};
@@ -64,6 +64,7 @@ const EXTRAS: [&str; MIGRATIONS.len()] = [
     CREATE TRIGGER job_revises AFTER INSERT OR UPDATE ON job FOR EACH ROW
         WHEN (current_setting('jobmeter.revises', true) IS DISTINCT FROM 'on') EXECUTE FUNCTION account_is_revised();
     ALTER TABLE job SET (fillfactor = 50);",
+    "",
     "",
     "",
 ];
@@ -173,9 +174,10 @@ impl Postgres {
             self.statements.clear();
             let client = self.runtime.block_on(tls::connect(&self.target))?;
             self.mark = SessionMark::new();
-            let settings = "SET lock_timeout = '10s'; SET statement_timeout = '60s'; SET jobmeter.revises = 'on'; \
+            let settings = "SET statement_timeout = '60s'; SET jobmeter.revises = 'on'; \
                  SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'";
-            let settings = format!("{settings}; {}", self.mark.set());
+            let lock_timeout = format!("SET lock_timeout = '{}ms'", LOCK_TIMEOUT.as_millis());
+            let settings = format!("{lock_timeout}; {settings}; {}", self.mark.set());
             self.runtime.block_on(client.batch_execute(&settings))?;
             self.client = Some(Arc::new(client));
             self.is_new = true;

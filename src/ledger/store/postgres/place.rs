@@ -7,7 +7,7 @@
 
 use super::Postgres;
 use crate::ledger::LedgerError;
-use crate::ledger::book::Books;
+use crate::ledger::book::{Before, Books};
 use crate::ledger::store::{Store, Value, save, sessions};
 
 const WHERE_WE_ARE: &str = "SELECT CAST(system_identifier AS TEXT) || '/' || \
@@ -41,7 +41,7 @@ impl Postgres {
             Some(known) if known == place => Ok(()),
             Some(known) => {
                 let why = format!("the database was {known} and is {place}: it was put back, or another took over");
-                self.new_epoch("jobmeter", &why)?;
+                self.new_epoch(0, "jobmeter", &why)?;
                 self.query("UPDATE jobmeter_place SET place = $1", &[place.into()]).map(|_| ())
             }
             None => {
@@ -52,10 +52,10 @@ impl Postgres {
     }
 
     /// Begins an epoch, within a transaction.
-    fn new_epoch(&mut self, by: &str, why: &str) -> Result<(), LedgerError> {
+    fn new_epoch(&mut self, lease_ms: u64, by: &str, why: &str) -> Result<(), LedgerError> {
         let now_us = self.time()?;
         let mut books = Books::new(self, now_us);
-        books.restored(0, by, why)?;
+        books.restored(Before { lease_ms, ..Before::default() }, by, why)?;
         let changes = books.changes()?;
         sessions::remove_all(self)?;
         save::save(self, &changes)
@@ -72,13 +72,13 @@ impl Postgres {
     }
 
     /// The database was put back from a copy in a way that it does not tell itself: begins an epoch. `by` and `why` are for
-    /// the books.
+    /// the books; leases that it gave and has forgotten lasted for `lease_ms` at most, or for as long as the copy says.
     ///
     /// # Errors
     /// See [`LedgerError`].
-    pub fn restored(&mut self, by: &str, why: &str) -> Result<(), LedgerError> {
+    pub fn restored(&mut self, lease_ms: u64, by: &str, why: &str) -> Result<(), LedgerError> {
         self.begin()?;
-        match self.new_epoch(by, why) {
+        match self.new_epoch(lease_ms, by, why) {
             Ok(()) => self.commit(),
             Err(error) => {
                 self.rollback();

@@ -12,8 +12,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use super::*;
 use crate::domain::units::Nanocredits;
 use crate::ledger::Ledger;
+use crate::ledger::book::{Asked, Operation};
 use crate::ledger::protocol::{Decision, OpenAnswer, Report, Resources, StopReason};
-use crate::ledger::store::StoreLedger;
+use crate::ledger::store::{Patience, StoreLedger};
 use crate::ledger::views::{Change, Query, View};
 
 /// The name of a database. It goes with its cluster.
@@ -70,6 +71,51 @@ fn a_transaction_in_another_session_is_refused() {
     assert!(matches!(&error, LedgerError::Refused(why) if why.contains("pool_mode=session")), "{error}");
     store.begin().unwrap();
     store.commit().unwrap();
+}
+
+/// A person keeps the row of an account: what concerns it fails, or waits, and all else is posted with its group.
+#[test]
+fn an_account_that_is_locked_delays_itself_alone() {
+    let mut world = suite::World::new();
+    let directory = cluster::start(|url| Postgres::open(url, None).is_ok());
+    let mut hand = Postgres::open(&cluster::url(directory, &world.place.0), None).unwrap();
+    let opened = |world: &mut suite::World, user: &str| {
+        let mut request = suite::World::request("j", None);
+        request.identity.user = user.into();
+        let OpenAnswer::Opened { lease, .. } = world.ledger.open(&request).unwrap() else { panic!() };
+        (request.identity.attempt, lease)
+    };
+    let (locked, others) = (opened(&mut world, "locked"), ["a", "b", "z"].map(|user| opened(&mut world, user)));
+    hand.begin().unwrap();
+    hand.query("SELECT owner FROM account WHERE owner = 'locked' FOR UPDATE", &[]).unwrap();
+    let mut newcomer = suite::World::request("n", None);
+    newcomer.identity.user = "new".into();
+    for seq in 1..20 {
+        let report = |(attempt, lease): &(uuid::Uuid, crate::ledger::protocol::Lease)| {
+            suite::report(*attempt, seq, &suite::seconds("0.1"), lease, false)
+        };
+        let reports: Vec<Report> = others.iter().chain([&locked]).map(report).collect();
+        let mut asked: Vec<Asked<'_>> = reports.iter().map(|report| Operation::Report(report).into()).collect();
+        asked.push(Operation::Open(&newcomer).into());
+        let outcomes = world.ledger.post_with(&asked, Patience::None).unwrap();
+        let told: Vec<_> = outcomes.iter().map(|outcome| outcome.is_ok()).collect();
+        assert_eq!(told, [true, true, true, false, true], "{outcomes:?}");
+        assert!(matches!(&outcomes[3], Err(LedgerError::Locked(owner)) if owner == "locked"));
+    }
+    let report = suite::report(locked.0, 30, &suite::seconds("0.2"), &locked.1, false);
+    let asked = [Asked::from(Operation::Report(&report))];
+    assert!(matches!(world.ledger.post_with(&asked, Patience::Short), Err(LedgerError::Locked(_))));
+    // Of one that is new, somebody else may keep the name.
+    hand.query("SELECT count(pg_advisory_xact_lock(hashtextextended('newer', 0)))", &[]).unwrap();
+    newcomer.identity.user = "newer".into();
+    newcomer.identity.attempt = uuid::Uuid::now_v7();
+    let of_newer = [Asked::from(Operation::Open(&newcomer))];
+    let outcomes = world.ledger.post_with(&of_newer, Patience::None).unwrap();
+    assert!(matches!(&outcomes[..], [Err(LedgerError::Locked(owner))] if owner == "newer"), "{outcomes:?}");
+    hand.rollback();
+    assert!(world.ledger.post_with(&of_newer, Patience::None).unwrap()[0].is_ok());
+    assert!(world.ledger.post_with(&asked, Patience::Short).unwrap()[0].is_ok());
+    world.check();
 }
 
 /// Rows are sent as the tables have them, which a newer version may have changed while this one runs.

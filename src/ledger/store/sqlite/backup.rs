@@ -10,7 +10,7 @@ use rusqlite::Connection;
 use super::whole::{beside, is_missing, refuse_incomplete};
 use super::{SqliteLedger, open, whole};
 use crate::ledger::LedgerError;
-use crate::ledger::book::Books;
+use crate::ledger::book::{Before, Books};
 use crate::ledger::store::{save, sessions};
 use crate::sys::clock::Clock;
 use crate::sys::identity::FileIdentity;
@@ -69,7 +69,7 @@ pub fn restore(
         let mut ledger = SqliteLedger::open_file(&scratch, clock)?;
         ledger.as_told(|store, now_us| {
             let mut books = Books::new(store, now_us);
-            books.restored(before.unwrap_or(0), by, why)?;
+            books.restored(before.unwrap_or_default(), by, why)?;
             let changes = books.changes()?;
             sessions::remove_all(store)?;
             save::save(store, &changes)
@@ -89,16 +89,19 @@ pub fn restore(
     restored.and(removed).map(|()| kept)
 }
 
-/// The epoch of what is there, if there is anything that can be read; what cannot be is moved to where it is kept.
-fn look_before(path: &Path, now_us: i64) -> Result<(Option<u64>, Option<PathBuf>), LedgerError> {
+/// The epoch of what is there and the longest lease that it gave, if there is anything that can be read; what cannot be is moved to
+/// where it is kept.
+fn look_before(path: &Path, now_us: i64) -> Result<(Option<Before>, Option<PathBuf>), LedgerError> {
     if is_missing(path) {
         return Ok((None, None));
     }
     match open::open(path) {
         Ok(db) => {
-            let number = "SELECT coalesce(max(number), 0) FROM epoch";
-            let number = db.query_row(number, [], |row| row.get::<_, i64>(0))?;
-            Ok((Some(u64::try_from(number).unwrap_or(0)), None))
+            let sql = "SELECT (SELECT coalesce(max(number), 0) FROM epoch), coalesce((SELECT max(lease_ms, CASE WHEN since_us + 2000 * \
+                       outlasting_ms >= ?1 THEN outlasting_ms ELSE 0 END) FROM ledger_setting ORDER BY version DESC LIMIT 1), 0)";
+            let counts = db.query_row(sql, [now_us], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)))?;
+            let counted = |count: i64| u64::try_from(count).map_err(|error| LedgerError::Broken(error.to_string()));
+            Ok((Some(Before { epoch: counted(counts.0)?, lease_ms: counted(counts.1)? }), None))
         }
         Err(LedgerError::Broken(_)) => put_aside(path, now_us).map(|kept| (None, Some(kept))),
         Err(error) => Err(error),

@@ -11,6 +11,7 @@ mod upgrade;
 mod whole;
 
 use std::collections::HashMap;
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -253,7 +254,7 @@ impl Store for Sqlite {
         let asked =
             self.db.prepare_cached("PRAGMA data_version").and_then(|mut ask| ask.query_row([], |row| row.get(0)));
         let before = self.data_version.replace(self.told(asked)?);
-        Ok(Locked { revisions: None, goes_on: before.is_some() && before == self.data_version })
+        Ok(Locked { revisions: None, busy: HashSet::new(), goes_on: before.is_some() && before == self.data_version })
     }
 
     fn query(&mut self, sql: &str, parameters: &[Value]) -> Result<Vec<Row>, LedgerError> {

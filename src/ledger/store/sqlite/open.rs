@@ -21,7 +21,7 @@ const SCHEMA_FIRST: i64 = 3;
 /// The version of files from which on the table of names is there.
 const SCHEMA_NAMES: i64 = SCHEMA_FIRST - 1 + NAMES_VERSION.cast_signed();
 /// The version of the tables as they are now; forward only. Those before [`SCHEMA_FIRST`] are taken over by [`upgrade`].
-const SCHEMA_VERSION: i64 = 12;
+const SCHEMA_VERSION: i64 = 13;
 const _: () = assert!(MIGRATIONS.len() == 10, "each migration raises the version");
 /// What the tables have on SQLite alone.
 const TRIGGERS: &str = "
@@ -68,6 +68,7 @@ pub(super) fn with_path(path: &Path, error: LedgerError) -> LedgerError {
         | LedgerError::Outdated(_)
         | LedgerError::Unknown(_)
         | LedgerError::Foreign
+        | LedgerError::Locked(_)
         | LedgerError::Conflict(_)) => error,
         // A refusal is about a value, which it names.
         LedgerError::Refused(text) if !text.starts_with("it cannot") => LedgerError::Refused(text),

@@ -1,6 +1,7 @@
 //! The books beside a model of the one rule that knows nothing of them: whatever is done, both stand the same.
 
 mod runs;
+mod silence;
 mod steps;
 
 use proptest::prelude::*;
@@ -10,6 +11,7 @@ use self::runs::{Reserved, Run};
 use self::steps::{Step, steps};
 use super::balance_model::Model;
 use super::*;
+use crate::ledger::settings::LEASE_DEFAULT_MS;
 use crate::ledger::views::LimitSince;
 
 /// What two CPUs need to begin, in nanocredits, at the prices of a new ledger.
@@ -27,6 +29,7 @@ struct Play<'a> {
     runs: Vec<Run>,
     reserved: Vec<Reserved>,
     count: usize,
+    lease_us: i64,
 }
 
 fn same<T: PartialEq + std::fmt::Debug>(book: T, model: T, what: &str) -> Checked {
@@ -93,19 +96,23 @@ impl Play<'_> {
                 });
                 same(corrected.is_ok(), self.model.correct(amount.into(), grant, None), "corrected")?;
             }
-            Step::Limit(limit, now) => {
-                let since = Some(if now { LimitSince::Now } else { LimitSince::NextPeriod });
-                let (period, carry_over) = (PeriodLength::Day, None);
-                let set = limit.map(Nanocredits);
-                self.change(Change::SetLimit { user, limit: set, period, since, carry_over, by, why }).unwrap();
-                self.model.set_limit(limit.map(i128::from), now);
-            }
+            Step::Limit(limit, now) => self.set_limit(user, limit, now),
+            Step::Lease(lease_ms) => self.set_lease(lease_ms),
             Step::CarryOver(carries) => self.carry_over(carries),
             Step::Tokens(count) => self.tokens(count)?,
             Step::Reserve(count, lasts_s) => self.reserve(count, lasts_s)?,
             Step::Settle(which, count) => self.settle(which, count)?,
         }
         self.compare()
+    }
+
+    fn set_limit(&mut self, user: String, limit: Option<i64>, now: bool) {
+        let since = Some(if now { LimitSince::Now } else { LimitSince::NextPeriod });
+        let (period, carry_over, by, why) = (PeriodLength::Day, None, "t".to_owned(), String::new());
+        let set = limit.map(Nanocredits);
+        self.change(Change::SetLimit { user, limit: set, period, since, carry_over, by, why }).unwrap();
+        self.model.set_limit(limit.map(i128::from), now);
+        self.post_silent();
     }
 
     /// The limit stays, and so does what is pending.
@@ -129,6 +136,7 @@ impl Play<'_> {
             self.model.set_limit(pending.map(|limit| limit.0.into()), false);
         }
         self.model.set_carries_over(carries);
+        self.post_silent();
     }
 
     fn pass(&mut self, seconds: i64) {
@@ -141,20 +149,7 @@ impl Play<'_> {
             }
             reserved.until_us >= now_us
         });
-        // The books go through them by their ids.
-        self.runs.sort_by_key(|run| run.number);
-        for run in &mut self.runs {
-            let is_over = run.until_us < now_us && now_us / 1_000_000 >= run.period + 2 * DAY_S;
-            if is_over && !run.is_posted {
-                let (held, owed) = (run.held(), i128::from(run.burned) - run.charged);
-                run.charged += self.model.charge(run.number, held.max(owed), 0);
-                self.model.release(run.number, run.period, held);
-                if let Some((next, amount)) = run.next.take() {
-                    self.model.release(run.number, next, amount);
-                }
-                run.is_posted = true;
-            }
-        }
+        self.post_silent();
     }
 
     fn account(&mut self) -> AccountView {
@@ -233,7 +228,8 @@ impl Play<'_> {
                 run.next = Some((next.period, next.amount.0.into()));
             }
         }
-        run.until_us = self.now_us() + i64::try_from(lasts_ms).unwrap() * 1_000;
+        // One that was given before leases became shorter lasts as it was given.
+        run.until_us = run.until_us.max(self.now_us() + i64::try_from(lasts_ms).unwrap() * 1_000);
         run.lease = lease;
         Ok(())
     }
@@ -295,7 +291,7 @@ impl Play<'_> {
             Report { attempt, seq, usage, period, closed, ceiling_version, ceiling, resources, waiting, secret };
         match self.world.ledger.report(&report).unwrap().decision {
             Decision::Lease(lease) => self.leased(&mut run, lease)?,
-            Decision::Wait { .. } => run.until_us = self.now_us() + 30_000_000,
+            Decision::Wait { .. } => run.until_us = run.until_us.max(self.now_us() + self.lease_us),
             Decision::Stop(_) => {}
         }
         self.runs.push(run);
@@ -397,7 +393,8 @@ fn play(world: &mut World, number: u128, steps: &[Step]) -> Checked {
     let limit = 2_000_000;
     world.change(Change::limit(&owner, Some(Nanocredits(limit)), PeriodLength::Day, "t")).unwrap();
     let model = Model::new(Some(limit.into()), NOON_S);
-    let mut play = Play { world, owner, model, runs: Vec::new(), reserved: Vec::new(), count: 0 };
+    let mut play = Play { world, owner, model, runs: Vec::new(), reserved: Vec::new(), count: 0, lease_us: 0 };
+    play.set_lease(LEASE_DEFAULT_MS);
     play.job();
     play.compare()?;
     for step in steps {

@@ -16,7 +16,9 @@ mod reading;
 mod rules;
 mod secrets;
 mod sessions;
+mod settings;
 mod sharing;
+mod silence;
 mod tokens;
 
 use std::collections::BTreeMap;

@@ -7,7 +7,6 @@ use uuid::Uuid;
 
 use super::suite::{DAY_S, HandClock, World, finish, seconds};
 use super::*;
-use crate::domain::lease::LEASE_MS;
 use crate::domain::rating::RateCard;
 use crate::domain::units::Nanocredits;
 use crate::ledger::Ledger;
@@ -17,6 +16,7 @@ use crate::ledger::book::{Asked, Operation, Outcome};
 use crate::ledger::keys::Scope;
 use crate::ledger::protocol::{ClosedPeriod, Decision, Finish, Lease, OpenAnswer, OpenRequest, Report, Resume};
 use crate::ledger::session::SessionToken;
+use crate::ledger::settings::LEASE_DEFAULT_MS as LEASE_MS;
 use crate::ledger::views::{Change, NewKey, Query, View};
 
 impl World {

@@ -21,6 +21,8 @@ pub(super) enum Step {
     Correct(i64, Option<u32>),
     Limit(Option<i64>, bool),
     CarryOver(bool),
+    /// Leases last so long from now on, in ms.
+    Lease(u64),
     Tokens(u64),
     Reserve(u64, u64),
     /// Which, and of how many.
@@ -44,6 +46,7 @@ pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
         3 => (-4_000_000..2_000_000_i64, proptest::option::weighted(0.2, 1..6_u32)).prop_map(|(a, b)| Step::Correct(a, b)),
         2 => (proptest::option::weighted(0.9, prop_oneof![3 => 0..3_000_000_i64, 1 => 3_000_000..60_000_000_i64]), any::<bool>()).prop_map(|(a, b)| Step::Limit(a, b)),
         1 => any::<bool>().prop_map(Step::CarryOver),
+        1 => prop_oneof![5_000..120_000_u64, 5_000..=3_600_000_u64].prop_map(Step::Lease),
         2 => (0..300_u64).prop_map(Step::Tokens),
         2 => (0..300_u64, 2..200_000_u64).prop_map(|(a, b)| Step::Reserve(a, b)),
         2 => (which(), 0..300_u64).prop_map(|(a, b)| Step::Settle(a, b)),
