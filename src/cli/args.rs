@@ -386,6 +386,9 @@ pub(super) struct Serve {
     /// Believe this header when it names a user: only behind a proxy that signs users in and lets nobody else set it
     #[arg(long, value_name = "NAME")]
     pub(super) trust_header: Option<String>,
+    /// Connections at the same time: a running sidecar keeps two
+    #[arg(long, value_name = "COUNT", default_value_t = 40_000)]
+    pub(super) connections: usize,
     /// Where accounts that have spent 80 or 95 % or everything are told, as CloudEvents
     #[arg(
         long,

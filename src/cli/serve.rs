@@ -34,8 +34,8 @@ pub(super) fn serve(serve: &Serve, settings: &Settings) -> Result<ExitCode, Fail
     }
     let (at, key_file) = (db.to_string(), admin_key_file.display().to_string());
     let (listen, base_path) = (places(&serve.listen)?, serve.base_path.clone());
-    let options = Options { db, listen, base_path, admin_key_file, tls, trust_header, webhook };
-    many_connections();
+    let connections_max = connections_max(serve.connections);
+    let options = Options { db, listen, base_path, admin_key_file, tls, trust_header, connections_max, webhook };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::new("no event loop can be made").because(error))?;
     let listening = |urls: &[String]| {
@@ -84,12 +84,26 @@ fn default_key_file(db: &Location) -> Result<PathBuf, Failure> {
     Ok(state.join("admin-key"))
 }
 
-/// As many descriptors as this user may have: each sidecar keeps a connection, and the usual 1024 are soon used up.
-fn many_connections() {
+/// Descriptors of the service's own: databases, files, sockets to listen on.
+const OWN_DESCRIPTORS: u64 = 256;
+
+/// As many connections as were asked for, or as this user may have descriptors: each sidecar keeps two, and the usual 1024 are soon
+/// used up.
+fn connections_max(wanted: usize) -> usize {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
-        setrlimit(Resource::RLIMIT_NOFILE, most, most).ok();
+    let descriptors = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(now, most)| {
+        // Where it cannot be raised, what is there counts.
+        Ok(if setrlimit(Resource::RLIMIT_NOFILE, most, most).is_ok() { most } else { now })
+    });
+    let most = descriptors.map_or(u64::MAX, |descriptors| descriptors.saturating_sub(OWN_DESCRIPTORS).max(1));
+    let most = usize::try_from(most).unwrap_or(usize::MAX);
+    if most < wanted {
+        tracing::warn!(
+            connections = most,
+            "The limit of open files allows fewer connections than the {wanted} of --connections: raise it (LimitNOFILE=)."
+        );
     }
+    wanted.min(most)
 }
 
 /// Tells systemd's watchdog that the event loop goes round; a service that is stopped or hangs is started again.

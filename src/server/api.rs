@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::body::Bytes;
 use axum::extract::{Path, Query as Parameters, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -18,6 +17,7 @@ use super::auth::Caller;
 use super::named_job::{NamedJob, OfJob};
 use super::poster::Work;
 use super::problem::{Problem, Refusals};
+use super::sent::{self, Sent};
 use super::{App, bounds};
 use crate::ledger::LedgerError;
 use crate::ledger::attempt_secret::{self, AttemptSecret};
@@ -72,7 +72,7 @@ async fn open(
     caller: Caller,
     Path(attempt): Path<String>,
     headers: HeaderMap,
-    body: Bytes,
+    body: Sent<{ sent::OPENING }>,
 ) -> Result<Response, Problem> {
     caller.may_report()?;
     let request = OpenRequest { secret: secret(&headers)?, ..bounds::json(&body)? };
@@ -100,7 +100,7 @@ async fn report(
     caller: Caller,
     Path(attempt): Path<String>,
     headers: HeaderMap,
-    body: Bytes,
+    body: Sent<{ sent::USAGE }>,
 ) -> Result<Response, Problem> {
     caller.may_report()?;
     let report = Report { secret: secret(&headers)?, ..bounds::json(&body)? };
@@ -117,7 +117,7 @@ async fn finish(
     caller: Caller,
     Path(attempt): Path<String>,
     headers: HeaderMap,
-    body: Bytes,
+    body: Sent<{ sent::LAST_WORD }>,
 ) -> Result<Response, Problem> {
     caller.may_report()?;
     let finish = Finish { secret: secret(&headers)?, ..bounds::json(&body)? };
@@ -238,7 +238,7 @@ async fn tokens(
     caller: Caller,
     NamedJob(job): NamedJob,
     headers: HeaderMap,
-    body: Bytes,
+    body: Sent<{ sent::CHANGE }>,
 ) -> Result<Json<ChangeAnswer>, Problem> {
     caller.may_report()?;
     let tokens: Tokens = bounds::json(&body)?;

@@ -8,6 +8,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method};
 
 use super::App;
+use super::admission::Place;
 use super::doors::Door;
 use super::problem::Problem;
 use crate::ledger::asker::{Asker, Reach};
@@ -126,6 +127,22 @@ impl FromRequestParts<Arc<App>> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Problem> {
+        let caller = Self::found(parts, app).await?;
+        caller.is_shown(parts);
+        Ok(caller)
+    }
+}
+
+impl Caller {
+    /// Its connection is no stranger's from now on.
+    pub(super) fn is_shown(&self, parts: &Parts) {
+        if let Some(place) = parts.extensions.get::<Arc<Place>>() {
+            let own = self.key.user.is_some() || !matches!(self.by, By::Key);
+            place.show(own.then_some(&self.key.id));
+        }
+    }
+
+    async fn found(parts: &Parts, app: &Arc<App>) -> Result<Self, Problem> {
         if let Some(caller) = Self::named_by_proxy(&parts.headers, app)? {
             return Ok(caller);
         }
@@ -144,9 +161,7 @@ impl FromRequestParts<Arc<App>> for Caller {
             None => Err(Problem::unauthorized()),
         }
     }
-}
 
-impl Caller {
     /// Whom the proxy in front has signed in, where one is trusted (`--trust-header`): they read, and see themselves alone.
     pub(super) fn named_by_proxy(headers: &HeaderMap, app: &App) -> Result<Option<Self>, Problem> {
         let Some(name) = app.trust_header.as_ref().filter(|_| !headers.contains_key(AUTHORIZATION)) else {

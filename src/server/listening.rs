@@ -11,6 +11,7 @@ use axum::serve::Listener;
 use futures_util::future::select_all;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream, lookup_host};
 
+use super::admission::Origin;
 use super::base_path::BasePath;
 use crate::ledger::LedgerError;
 use crate::sys::sockets::{self, Passed};
@@ -74,10 +75,13 @@ enum Open {
 
 impl Open {
     /// The framework's own accept, which goes on after an error.
-    async fn accept(&mut self) -> Accepted {
+    async fn accept(&mut self) -> (Origin, Accepted) {
         match self {
-            Self::Tcp(listener) => Accepted::Tcp(Listener::accept(listener).await.0),
-            Self::Unix(listener) => Accepted::Unix(Listener::accept(listener).await.0),
+            Self::Tcp(listener) => {
+                let (stream, from) = Listener::accept(listener).await;
+                (Origin::of(from.ip()), Accepted::Tcp(stream))
+            }
+            Self::Unix(listener) => (Origin::Here, Accepted::Unix(Listener::accept(listener).await.0)),
         }
     }
 
@@ -183,8 +187,8 @@ impl Listeners {
         self.open.iter().map(|open| open.url(scheme, base_path)).collect()
     }
 
-    /// The next connection on any of them.
-    pub(super) async fn accept(&mut self) -> Accepted {
+    /// The next connection on any of them, and where it comes from.
+    pub(super) async fn accept(&mut self) -> (Origin, Accepted) {
         select_all(self.open.iter_mut().map(|open| Box::pin(open.accept()))).await.0
     }
 }

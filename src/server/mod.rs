@@ -9,6 +9,7 @@
 
 mod admin;
 mod admin_key;
+mod admission;
 mod api;
 mod auth;
 mod base_path;
@@ -30,6 +31,7 @@ mod pool;
 mod poster;
 mod problem;
 mod reads;
+mod sent;
 mod stops;
 mod vanished;
 mod waiting;
@@ -42,7 +44,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::{FromRef, Request, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderName, HeaderValue};
 use axum::middleware::Next;
@@ -56,6 +58,7 @@ use utoipa_axum::router::OpenApiRouter;
 use uuid::Uuid;
 
 use self::admin_key::ensure_admin_key;
+use self::admission::Admission;
 pub use self::base_path::BasePath;
 use self::certificates::Certificates;
 pub use self::certificates::TlsFiles;
@@ -68,6 +71,7 @@ use self::metrics::Metrics;
 use self::once_a_second::OnceASecond;
 use self::pool::Pools;
 use self::poster::Poster;
+use self::sent::Room;
 use self::stops::Stops;
 use self::vanished::FileWatch;
 use self::waiting::Waiting;
@@ -78,8 +82,6 @@ use crate::ledger::location::Location;
 use crate::ledger::store::StoreLedger;
 use crate::ledger::views::Figures;
 
-/// No request has a larger body.
-const BODY_MAX_BYTES: usize = 1 << 20;
 /// A request that takes longer is given up.
 const REQUEST_MAX: Duration = Duration::from_mins(1);
 /// How long a stop waits for requests under way.
@@ -101,6 +103,8 @@ pub struct Options {
     pub tls: Option<TlsFiles>,
     /// A proxy in front signs users in and names them in this header, which it takes away from what others send.
     pub trust_header: Option<HeaderName>,
+    /// Connections at the same time.
+    pub connections_max: usize,
     /// Where alerts go.
     pub webhook: Option<Webhook>,
 }
@@ -115,6 +119,8 @@ struct App {
     watched: Arc<Watched>,
     doors: Arc<Doors>,
     stops: Arc<Stops>,
+    /// For what is sent.
+    room: Room,
     /// Whether something can be committed.
     readiness: OnceASecond<()>,
     figures: OnceASecond<Arc<Figures>>,
@@ -124,6 +130,12 @@ struct App {
     tls: bool,
     /// True once it stops: streams that never end by themselves end then.
     stopping: watch::Receiver<bool>,
+}
+
+impl FromRef<Arc<App>> for Room {
+    fn from_ref(app: &Arc<App>) -> Self {
+        app.room.clone()
+    }
 }
 
 impl App {
@@ -143,6 +155,7 @@ impl App {
             watched: Arc::default(),
             doors: Arc::default(),
             stops: Arc::default(),
+            room: Room::default(),
             readiness: OnceASecond::default(),
             figures: OnceASecond::default(),
             tls: options.tls.is_some(),
@@ -195,6 +208,7 @@ pub async fn serve(
     let scheme = if acceptor.is_some() { "https" } else { "http" };
     listening(&listeners.urls(scheme, &options.base_path).map_err(|error| error.to_string())?);
     let router = router(Arc::clone(&app), &options.base_path);
+    let admission = Admission::new(options.connections_max);
     let stopping_because = tokio::spawn(async move {
         let why = tokio::select! {
             () = stop => None,
@@ -207,7 +221,7 @@ pub async fn serve(
     let renewing = certificates.map(|certificates| tokio::spawn(certificates.watch(hangups, stopping.clone())));
     let looking = tokio::spawn(doors.watch(Arc::clone(&pools.sessions), stopping.clone()));
     let watching = tokio::spawn(stops.watch(Arc::clone(&pools.stops), stopping.clone()));
-    connections::serve(listeners, acceptor, router, stopping, DRAIN_MAX).await;
+    connections::serve(listeners, acceptor, router, &admission, stopping, DRAIN_MAX).await;
     // They end with `stopping`.
     for task in renewing.into_iter().chain([looking, watching]) {
         if let Err(error) = task.await {
@@ -274,9 +288,7 @@ fn router(app: Arc<App>, base_path: &BasePath) -> Router {
         let outside = format!("no such path: this service is at {base_path}");
         router.merge(answering(reads::health(), &outside).with_state(Arc::clone(&app)))
     };
-    router
-        .layer(axum::middleware::from_fn_with_state(app, logged))
-        .layer(axum::extract::DefaultBodyLimit::max(BODY_MAX_BYTES))
+    router.layer(axum::middleware::from_fn_with_state(app, logged))
 }
 
 /// Routes that answer in our own words also what is none of them.

@@ -23,6 +23,9 @@ pub(super) enum Refusals {
     /// The ledger refused it, and would again.
     #[response(status = 409, content_type = "application/problem+json")]
     Refused(Problem),
+    /// The body came too slowly.
+    #[response(status = 408, content_type = "application/problem+json")]
+    TooSlow(Problem),
     /// The body is too large.
     #[response(status = 413, content_type = "application/problem+json")]
     TooLarge(Problem),
@@ -91,12 +94,21 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, "not-found", "There is no such thing.", detail)
     }
 
-    /// What was refused before anybody here looked at it: a body that is too large, a path that is no text.
+    /// More was sent than the path takes.
+    pub(super) fn too_large(bytes_max: usize) -> Self {
+        let detail = format!("the body of this request may have {bytes_max} bytes at most");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The request is too large.", detail)
+    }
+
+    /// What was sent came too slowly.
+    pub(super) fn too_slow(seconds_max: u64) -> Self {
+        let detail = format!("the body of a request has to come within {seconds_max} s: send it again");
+        Self::new(StatusCode::REQUEST_TIMEOUT, "too-slow", "The request came too slowly.", detail)
+    }
+
+    /// What was refused before anybody here looked at it: a path that is no text.
     pub(super) fn of_status(status: StatusCode) -> Self {
-        let detail = match status {
-            StatusCode::PAYLOAD_TOO_LARGE => "a body may have 1 MiB at most",
-            status => status.canonical_reason().unwrap_or("refused"),
-        };
+        let detail = status.canonical_reason().unwrap_or("refused");
         Self::new(status, "malformed", "The request cannot be understood.", detail)
     }
 

@@ -35,7 +35,7 @@ use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use self::seats::{STREAMS_MAX, STREAMS_OF_KEY_MAX, Seat};
+use self::seats::{STREAMS_IN_ALL_MAX, STREAMS_MAX, STREAMS_OF_KEY_MAX, Seat};
 use self::seen::{AccountEvent, look};
 pub(super) use self::watched::Watched;
 use self::watched::{EACH, Frame, Latest};
@@ -93,8 +93,8 @@ async fn events(
 
 fn too_many() -> Problem {
     Problem::too_many(format!(
-        "a key or a session may have {STREAMS_MAX} streams, and a key with all of its sessions {STREAMS_OF_KEY_MAX}: close one of them, \
-         or ask for users/{{user}}/credits now and then"
+        "a key or a session may have {STREAMS_MAX} streams, a key with all of its sessions {STREAMS_OF_KEY_MAX}, and a service \
+         {STREAMS_IN_ALL_MAX}: close one of them, or ask for users/{{user}}/credits now and then"
     ))
 }
 

@@ -10,6 +10,9 @@ pub(super) const STREAMS_MAX: usize = 16;
 /// Streams of one key and of all sessions that were made with it: whoever signs in again gets no more than these.
 pub(super) const STREAMS_OF_KEY_MAX: usize = 64;
 
+/// Streams of everybody.
+pub(super) const STREAMS_IN_ALL_MAX: usize = 2_048;
+
 /// Whose streams are counted together.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Holder {
@@ -19,6 +22,7 @@ enum Holder {
     Key(String),
     /// The user whom a proxy has named.
     Named(Option<String>),
+    Everybody,
 }
 
 /// Open streams by holder. Who has none is not in it.
@@ -36,10 +40,12 @@ impl Seats {
     /// For whoever came in by this door, with this key or a session of it; or whom a proxy has named, who is this user. `None` where
     /// they have as many streams as may be.
     pub(super) fn take(self: &Arc<Self>, door: Option<Door>, key: &str, user: Option<String>) -> Option<Seat> {
-        self.seat(match door {
+        let mut wanted = match door {
             Some(door) => vec![(Holder::Shown(door), STREAMS_MAX), (Holder::Key(key.to_owned()), STREAMS_OF_KEY_MAX)],
             None => vec![(Holder::Named(user), STREAMS_MAX)],
-        })
+        };
+        wanted.push((Holder::Everybody, STREAMS_IN_ALL_MAX));
+        self.seat(wanted)
     }
 
     /// One for all of these holders, each of whom has fewer than so many.

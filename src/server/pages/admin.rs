@@ -5,7 +5,6 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use askama::Template;
-use axum::Form;
 use axum::extract::{Query as Parameters, State};
 use axum::response::{IntoResponse, Redirect, Response};
 use serde::Deserialize;
@@ -14,6 +13,7 @@ use uuid::Uuid;
 use super::super::api::change;
 use super::super::problem::Problem;
 use super::super::reads::newest_rates;
+use super::super::sent::{self, Filled};
 use super::super::{App, bounds};
 use super::keys::{self, Key};
 use super::rates::Rates;
@@ -167,7 +167,7 @@ pub(super) struct Given {
     sure: Option<String>,
 }
 
-pub(super) async fn limit(State(app): State<Arc<App>>, visitor: Visitor, Form(given): Form<Given>) -> Response {
+pub(super) async fn limit(State(app): State<Arc<App>>, visitor: Visitor, Filled(given): Filled<Given, { sent::CHANGE }>) -> Response {
     let made = changed(&app, &visitor, given, |given, by| {
         let limit = match given.amount.trim() {
             "none" => None,
@@ -194,7 +194,7 @@ pub(super) async fn limit(State(app): State<Arc<App>>, visitor: Visitor, Form(gi
     page_or(&app, &visitor, made).await
 }
 
-pub(super) async fn grant(State(app): State<Arc<App>>, visitor: Visitor, Form(given): Form<Given>) -> Response {
+pub(super) async fn grant(State(app): State<Arc<App>>, visitor: Visitor, Filled(given): Filled<Given, { sent::CHANGE }>) -> Response {
     let made = changed(&app, &visitor, given, |given, by| {
         let (user, amount, why) = (given.user.clone(), amount(&given.amount)?, given.why.clone());
         Ok(Change::Grant { user, amount, expires_at: None, by, why, key: format!("page: {}", given.key) })
@@ -203,7 +203,7 @@ pub(super) async fn grant(State(app): State<Arc<App>>, visitor: Visitor, Form(gi
     page_or(&app, &visitor, made).await
 }
 
-pub(super) async fn adjust(State(app): State<Arc<App>>, visitor: Visitor, Form(given): Form<Given>) -> Response {
+pub(super) async fn adjust(State(app): State<Arc<App>>, visitor: Visitor, Filled(given): Filled<Given, { sent::CHANGE }>) -> Response {
     let made = changed(&app, &visitor, given, |given, by| {
         let (user, amount, why) = (given.user.clone(), amount(&given.amount)?, given.why.clone());
         Ok(Change::Adjust { user, amount, grant: None, expires_at: None, by, why, key: format!("page: {}", given.key) })
@@ -212,7 +212,7 @@ pub(super) async fn adjust(State(app): State<Arc<App>>, visitor: Visitor, Form(g
     page_or(&app, &visitor, made).await
 }
 
-pub(super) async fn suspend(State(app): State<Arc<App>>, visitor: Visitor, Form(given): Form<Given>) -> Response {
+pub(super) async fn suspend(State(app): State<Arc<App>>, visitor: Visitor, Filled(given): Filled<Given, { sent::CHANGE }>) -> Response {
     let made = changed(&app, &visitor, given, |given, by| {
         let (user, why) = (given.user.clone(), given.why.clone());
         match given.amount.as_str() {
@@ -225,7 +225,7 @@ pub(super) async fn suspend(State(app): State<Arc<App>>, visitor: Visitor, Form(
     page_or(&app, &visitor, made).await
 }
 
-pub(super) async fn revoke_grant(State(app): State<Arc<App>>, visitor: Visitor, Form(given): Form<Given>) -> Response {
+pub(super) async fn revoke_grant(State(app): State<Arc<App>>, visitor: Visitor, Filled(given): Filled<Given, { sent::CHANGE }>) -> Response {
     let made = changed(&app, &visitor, given, |given, by| {
         let number = given.amount.trim();
         let grant =

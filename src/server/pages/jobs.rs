@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use askama::Template;
-use axum::Form;
 use axum::extract::{Query as Parameters, State};
 use axum::response::{IntoResponse, Redirect, Response};
 use serde::Deserialize;
@@ -14,6 +13,7 @@ use super::super::api::change;
 use super::super::named_job::NamedJob;
 use super::super::problem::Problem;
 use super::super::reads::{job_for, page_of_jobs};
+use super::super::sent::{self, Filled};
 use super::session::Visitor;
 use super::{Page, encoded, page_or, rendered};
 use crate::domain::units::{Microseconds, Nanocredits};
@@ -380,7 +380,7 @@ pub(super) async fn stop(
     State(app): State<Arc<App>>,
     visitor: Visitor,
     NamedJob(job): NamedJob,
-    Form(why): Form<Why>,
+    Filled(why): Filled<Why, { sent::CHANGE }>,
 ) -> Response {
     let made = stopped(&app, &visitor, job, why.why).await;
     page_or(&app, &visitor, made).await

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use askama::Template;
-use axum::Form;
 use axum::extract::State;
 use axum::response::{IntoResponse, Redirect, Response};
 use serde::Deserialize;
@@ -11,6 +10,7 @@ use serde::Deserialize;
 use super::super::admin::make_key;
 use super::super::api::change;
 use super::super::problem::Problem;
+use super::super::sent::{self, Filled};
 use super::super::{App, bounds};
 use super::admin::confirmed;
 use super::jobs::minute;
@@ -80,7 +80,7 @@ pub(super) struct New {
     sure: Option<String>,
 }
 
-pub(super) async fn create(State(app): State<Arc<App>>, visitor: Visitor, Form(new): Form<New>) -> Response {
+pub(super) async fn create(State(app): State<Arc<App>>, visitor: Visitor, Filled(new): Filled<New, { sent::CHANGE }>) -> Response {
     let made = created(&app, &visitor, new).await;
     page_or(&app, &visitor, made).await
 }
@@ -111,7 +111,7 @@ pub(super) struct Revoked {
     sure: Option<String>,
 }
 
-pub(super) async fn revoke(State(app): State<Arc<App>>, visitor: Visitor, Form(of): Form<Revoked>) -> Response {
+pub(super) async fn revoke(State(app): State<Arc<App>>, visitor: Visitor, Filled(of): Filled<Revoked, { sent::CHANGE }>) -> Response {
     let made = revoked(&app, &visitor, of).await;
     page_or(&app, &visitor, made).await
 }

@@ -3,7 +3,6 @@
 use std::str::FromStr;
 use std::sync::Arc;
 
-use axum::Form;
 use axum::extract::State;
 use axum::response::{IntoResponse, Redirect, Response};
 use serde::Deserialize;
@@ -11,6 +10,7 @@ use serde::Deserialize;
 use super::super::api::try_change;
 use super::super::problem::Problem;
 use super::super::reads::newest_rates;
+use super::super::sent::{self, Filled};
 use super::super::{App, bounds};
 use super::admin::confirmed;
 use super::session::Visitor;
@@ -78,7 +78,7 @@ pub(super) struct Given {
     sure: Option<String>,
 }
 
-pub(super) async fn set(State(app): State<Arc<App>>, visitor: Visitor, Form(given): Form<Given>) -> Response {
+pub(super) async fn set(State(app): State<Arc<App>>, visitor: Visitor, Filled(given): Filled<Given, { sent::CHANGE }>) -> Response {
     let made = changed(&app, &visitor, given).await;
     page_or(&app, &visitor, made).await
 }

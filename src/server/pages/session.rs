@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use askama::Template;
-use axum::Form;
 use axum::extract::{FromRequestParts, Query as Parameters, State};
 use axum::http::header::{HOST, ORIGIN, SET_COOKIE};
 use axum::http::request::Parts;
@@ -14,6 +13,7 @@ use serde::Deserialize;
 use super::super::App;
 use super::super::auth::{Caller, cookie, session_cookie, session_of};
 use super::super::problem::Problem;
+use super::super::sent::{self, Filled};
 use super::{encoded, rendered};
 use crate::ledger::keys::Secret;
 use crate::ledger::session::{SESSION_MAX_US, SessionToken};
@@ -61,6 +61,7 @@ impl FromRequestParts<Arc<App>> for Visitor {
             Err(problem) if problem.told().0 == StatusCode::UNAUTHORIZED => return Err(sign_in()),
             Err(problem) => return Err(problem.into_response()),
         };
+        caller.is_shown(parts);
         let asked_for = Parameters::<AskedFor>::try_from_uri(&parts.uri).ok().and_then(|of| of.0.user);
         Ok(Self { caller, asked_for })
     }
@@ -116,7 +117,7 @@ pub(super) struct Given {
     next: Option<String>,
 }
 
-pub(super) async fn enter(State(app): State<Arc<App>>, headers: HeaderMap, Form(given): Form<Given>) -> Response {
+pub(super) async fn enter(State(app): State<Arc<App>>, headers: HeaderMap, Filled(given): Filled<Given, { sent::SIGN_IN }>) -> Response {
     let next = path_of(given.next);
     if !is_of_this_site(&headers) {
         return Problem::forbidden("a form of another site may not do that").into_response();

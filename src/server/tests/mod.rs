@@ -56,7 +56,16 @@ impl Service {
         let (listen, tls, trust_header, webhook) = (vec![Listen::Host("127.0.0.1".into(), 0)], None, None, None);
         let (db_of, admin_key_file_of, base_path) = (db.clone(), admin_key_file.clone(), BasePath::default());
         let options =
-            Options { db: db_of, listen, base_path, admin_key_file: admin_key_file_of, tls, trust_header, webhook };
+            Options {
+            db: db_of,
+            listen,
+            base_path,
+            admin_key_file: admin_key_file_of,
+            tls,
+            trust_header,
+            connections_max: 1_000,
+            webhook,
+        };
         // As if it stopped: no question is kept waiting.
         let (app, thread) = App::start(&options, watch::channel(true).1).await.unwrap();
         let admin = std::fs::read_to_string(admin_key_file).unwrap().trim().to_owned();
