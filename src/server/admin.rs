@@ -52,7 +52,12 @@ struct Why {
 }
 
 #[utoipa::path(post, path = "/jobs/{job}/stop", summary = "Stops all tasks of a job.", params(("job" = String, Path, description = "its id"), OfJob), request_body = Why, responses((status = 200, description = "Done.", body = ChangeAnswer), Refusals))]
-async fn stop(State(app): State<Arc<App>>, caller: Caller, NamedJob(job): NamedJob, body: Sent<{ sent::CHANGE }>) -> Answered {
+async fn stop(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    NamedJob(job): NamedJob,
+    body: Sent<{ sent::CHANGE }>,
+) -> Answered {
     // Whoever may run a job may stop it, and the books know whose it is.
     caller.may_report()?;
     let Why { why } = bounds::json(&body)?;
@@ -76,7 +81,12 @@ struct Limit {
 }
 
 #[utoipa::path(put, path = "/users/{user}/limit", summary = "Sets the limit of a period.", params(("user" = String, Path, description = "a name")), request_body = Limit, responses((status = 200, description = "Done.", body = ChangeAnswer), Refusals))]
-async fn limit(State(app): State<Arc<App>>, caller: Caller, Path(user): Path<String>, body: Sent<{ sent::CHANGE }>) -> Answered {
+async fn limit(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Path(user): Path<String>,
+    body: Sent<{ sent::CHANGE }>,
+) -> Answered {
     caller.may_administer()?;
     let Limit { limit, period, since, carry_over, why } = bounds::json(&body)?;
     bounds::name("user", &user)?;
@@ -86,19 +96,34 @@ async fn limit(State(app): State<Arc<App>>, caller: Caller, Path(user): Path<Str
 }
 
 #[utoipa::path(post, path = "/users/{user}/suspend", summary = "Nothing of the account starts, and what runs stops, until it is resumed.", params(("user" = String, Path, description = "a name")), request_body = Why, responses((status = 200, description = "Done.", body = ChangeAnswer), Refusals))]
-async fn suspend(State(app): State<Arc<App>>, caller: Caller, Path(user): Path<String>, body: Sent<{ sent::CHANGE }>) -> Answered {
+async fn suspend(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Path(user): Path<String>,
+    body: Sent<{ sent::CHANGE }>,
+) -> Answered {
     let why = why_of(&caller, &user, &body)?;
     change(&app, &caller, Change::Suspend { user, by: caller.name(), why }).await
 }
 
 #[utoipa::path(post, path = "/users/{user}/resume", summary = "Ends a suspension.", params(("user" = String, Path, description = "a name")), request_body = Why, responses((status = 200, description = "Done.", body = ChangeAnswer), Refusals))]
-async fn resume(State(app): State<Arc<App>>, caller: Caller, Path(user): Path<String>, body: Sent<{ sent::CHANGE }>) -> Answered {
+async fn resume(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Path(user): Path<String>,
+    body: Sent<{ sent::CHANGE }>,
+) -> Answered {
     let why = why_of(&caller, &user, &body)?;
     change(&app, &caller, Change::Resume { user, by: caller.name(), why }).await
 }
 
 #[utoipa::path(post, path = "/users/{user}/repair", summary = "Puts an account back into the period of now, after a clock was years ahead.", params(("user" = String, Path, description = "a name")), request_body = Why, responses((status = 200, description = "Done.", body = ChangeAnswer), Refusals))]
-async fn repair(State(app): State<Arc<App>>, caller: Caller, Path(user): Path<String>, body: Sent<{ sent::CHANGE }>) -> Answered {
+async fn repair(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Path(user): Path<String>,
+    body: Sent<{ sent::CHANGE }>,
+) -> Answered {
     let why = why_of(&caller, &user, &body)?;
     change(&app, &caller, Change::RepairPeriod { user, by: caller.name(), why }).await
 }
@@ -189,7 +214,12 @@ struct Settle {
 }
 
 #[utoipa::path(post, path = "/attempts/{attempt}/settle", summary = "Settles an attempt that fell silent.", params(("attempt" = Uuid, Path, description = "a UUIDv7")), request_body = Settle, responses((status = 200, description = "Done.", body = ChangeAnswer), Refusals))]
-async fn settle(State(app): State<Arc<App>>, caller: Caller, Path(attempt): Path<String>, body: Sent<{ sent::USAGE }>) -> Answered {
+async fn settle(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Path(attempt): Path<String>,
+    body: Sent<{ sent::USAGE }>,
+) -> Answered {
     caller.may_administer()?;
     let Settle { usage, why } = bounds::json(&body)?;
     bounds::text("why", &why)?;
@@ -221,7 +251,12 @@ enum RatesRefusals {
 }
 
 #[utoipa::path(put, path = "/rates", summary = "Makes a new version of the rate card, out of the newest one, whose version If-Match or the body names. The same card again makes none.", params(OfVersion), request_body = RateCard, responses((status = 200, description = "Done.", body = ChangeAnswer), RatesRefusals, Refusals))]
-async fn rates(State(app): State<Arc<App>>, caller: Caller, headers: HeaderMap, body: Sent<{ sent::RATES }>) -> Answered {
+async fn rates(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    headers: HeaderMap,
+    body: Sent<{ sent::RATES }>,
+) -> Answered {
     caller.may_administer()?;
     let mut rates: RateCard = bounds::json(&body)?;
     bounds::rates(&rates)?;
@@ -266,7 +301,11 @@ struct MadeKey {
 
 /// Makes a key.
 #[utoipa::path(post, path = "/keys", summary = "Makes a key, which is told this once.", request_body = NewKey, responses((status = 201, description = "The key.", body = MadeKey), Refusals))]
-async fn create_key(State(app): State<Arc<App>>, caller: Caller, body: Sent<{ sent::CHANGE }>) -> Result<Response, Problem> {
+async fn create_key(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    body: Sent<{ sent::CHANGE }>,
+) -> Result<Response, Problem> {
     caller.may_administer()?;
     let NewKey { name, scope, user, principal, expires_at } = bounds::json(&body)?;
     let new = views::NewKey { name, scope, user, principal, expires_at, by: caller.name() };

@@ -123,7 +123,8 @@ where
         let mut whole = Request::new(Body::from(sent.bytes));
         *whole.method_mut() = Method::POST;
         *whole.headers_mut() = headers;
-        let Form(told) = Form::from_request(whole, state).await.map_err(|error| Problem::malformed(error.body_text()))?;
+        let Form(told) =
+            Form::from_request(whole, state).await.map_err(|error| Problem::malformed(error.body_text()))?;
         Ok(Self(told))
     }
 }

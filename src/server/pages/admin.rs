@@ -167,7 +167,11 @@ pub(super) struct Given {
     sure: Option<String>,
 }
 
-pub(super) async fn limit(State(app): State<Arc<App>>, visitor: Visitor, Filled(given): Filled<Given, { sent::CHANGE }>) -> Response {
+pub(super) async fn limit(
+    State(app): State<Arc<App>>,
+    visitor: Visitor,
+    Filled(given): Filled<Given, { sent::CHANGE }>,
+) -> Response {
     let made = changed(&app, &visitor, given, |given, by| {
         let limit = match given.amount.trim() {
             "none" => None,
@@ -194,7 +198,11 @@ pub(super) async fn limit(State(app): State<Arc<App>>, visitor: Visitor, Filled(
     page_or(&app, &visitor, made).await
 }
 
-pub(super) async fn grant(State(app): State<Arc<App>>, visitor: Visitor, Filled(given): Filled<Given, { sent::CHANGE }>) -> Response {
+pub(super) async fn grant(
+    State(app): State<Arc<App>>,
+    visitor: Visitor,
+    Filled(given): Filled<Given, { sent::CHANGE }>,
+) -> Response {
     let made = changed(&app, &visitor, given, |given, by| {
         let (user, amount, why) = (given.user.clone(), amount(&given.amount)?, given.why.clone());
         Ok(Change::Grant { user, amount, expires_at: None, by, why, key: format!("page: {}", given.key) })
@@ -203,7 +211,11 @@ pub(super) async fn grant(State(app): State<Arc<App>>, visitor: Visitor, Filled(
     page_or(&app, &visitor, made).await
 }
 
-pub(super) async fn adjust(State(app): State<Arc<App>>, visitor: Visitor, Filled(given): Filled<Given, { sent::CHANGE }>) -> Response {
+pub(super) async fn adjust(
+    State(app): State<Arc<App>>,
+    visitor: Visitor,
+    Filled(given): Filled<Given, { sent::CHANGE }>,
+) -> Response {
     let made = changed(&app, &visitor, given, |given, by| {
         let (user, amount, why) = (given.user.clone(), amount(&given.amount)?, given.why.clone());
         Ok(Change::Adjust { user, amount, grant: None, expires_at: None, by, why, key: format!("page: {}", given.key) })
@@ -212,7 +224,11 @@ pub(super) async fn adjust(State(app): State<Arc<App>>, visitor: Visitor, Filled
     page_or(&app, &visitor, made).await
 }
 
-pub(super) async fn suspend(State(app): State<Arc<App>>, visitor: Visitor, Filled(given): Filled<Given, { sent::CHANGE }>) -> Response {
+pub(super) async fn suspend(
+    State(app): State<Arc<App>>,
+    visitor: Visitor,
+    Filled(given): Filled<Given, { sent::CHANGE }>,
+) -> Response {
     let made = changed(&app, &visitor, given, |given, by| {
         let (user, why) = (given.user.clone(), given.why.clone());
         match given.amount.as_str() {
@@ -225,7 +241,11 @@ pub(super) async fn suspend(State(app): State<Arc<App>>, visitor: Visitor, Fille
     page_or(&app, &visitor, made).await
 }
 
-pub(super) async fn revoke_grant(State(app): State<Arc<App>>, visitor: Visitor, Filled(given): Filled<Given, { sent::CHANGE }>) -> Response {
+pub(super) async fn revoke_grant(
+    State(app): State<Arc<App>>,
+    visitor: Visitor,
+    Filled(given): Filled<Given, { sent::CHANGE }>,
+) -> Response {
     let made = changed(&app, &visitor, given, |given, by| {
         let number = given.amount.trim();
         let grant =

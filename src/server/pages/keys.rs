@@ -80,7 +80,11 @@ pub(super) struct New {
     sure: Option<String>,
 }
 
-pub(super) async fn create(State(app): State<Arc<App>>, visitor: Visitor, Filled(new): Filled<New, { sent::CHANGE }>) -> Response {
+pub(super) async fn create(
+    State(app): State<Arc<App>>,
+    visitor: Visitor,
+    Filled(new): Filled<New, { sent::CHANGE }>,
+) -> Response {
     let made = created(&app, &visitor, new).await;
     page_or(&app, &visitor, made).await
 }
@@ -111,7 +115,11 @@ pub(super) struct Revoked {
     sure: Option<String>,
 }
 
-pub(super) async fn revoke(State(app): State<Arc<App>>, visitor: Visitor, Filled(of): Filled<Revoked, { sent::CHANGE }>) -> Response {
+pub(super) async fn revoke(
+    State(app): State<Arc<App>>,
+    visitor: Visitor,
+    Filled(of): Filled<Revoked, { sent::CHANGE }>,
+) -> Response {
     let made = revoked(&app, &visitor, of).await;
     page_or(&app, &visitor, made).await
 }

@@ -78,7 +78,11 @@ pub(super) struct Given {
     sure: Option<String>,
 }
 
-pub(super) async fn set(State(app): State<Arc<App>>, visitor: Visitor, Filled(given): Filled<Given, { sent::CHANGE }>) -> Response {
+pub(super) async fn set(
+    State(app): State<Arc<App>>,
+    visitor: Visitor,
+    Filled(given): Filled<Given, { sent::CHANGE }>,
+) -> Response {
     let made = changed(&app, &visitor, given).await;
     page_or(&app, &visitor, made).await
 }

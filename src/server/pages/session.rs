@@ -117,7 +117,11 @@ pub(super) struct Given {
     next: Option<String>,
 }
 
-pub(super) async fn enter(State(app): State<Arc<App>>, headers: HeaderMap, Filled(given): Filled<Given, { sent::SIGN_IN }>) -> Response {
+pub(super) async fn enter(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+    Filled(given): Filled<Given, { sent::SIGN_IN }>,
+) -> Response {
     let next = path_of(given.next);
     if !is_of_this_site(&headers) {
         return Problem::forbidden("a form of another site may not do that").into_response();

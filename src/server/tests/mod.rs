@@ -55,8 +55,7 @@ impl Service {
         let admin_key_file = directory.join("admin-key");
         let (listen, tls, trust_header, webhook) = (vec![Listen::Host("127.0.0.1".into(), 0)], None, None, None);
         let (db_of, admin_key_file_of, base_path) = (db.clone(), admin_key_file.clone(), BasePath::default());
-        let options =
-            Options {
+        let options = Options {
             db: db_of,
             listen,
             base_path,

@@ -145,8 +145,7 @@ async fn play() {
     let service = Service { address: address.clone(), key: key("--key-file") };
     let operator = Service { address, key: key("--admin-key-file") };
     let fleet = Fleet { service, tally: Tally::default(), ending, openings: Semaphore::new(OPENINGS) };
-    let mut play =
-        Play { fleet: Arc::new(fleet), operator: Line::new(&operator, None), running: Vec::new(), end };
+    let mut play = Play { fleet: Arc::new(fleet), operator: Line::new(&operator, None), running: Vec::new(), end };
     let (sidecars, accounts) = (number("--sidecars"), number("--accounts"));
     play.set_limits(accounts).await;
     play.open(sidecars, accounts, Duration::from_secs(number("--over"))).await;

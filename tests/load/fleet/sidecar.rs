@@ -13,8 +13,8 @@ use jobmeter::domain::units::Microseconds;
 use jobmeter::domain::usage::Usage;
 use jobmeter::ledger::attempt_secret::AttemptSecret;
 use jobmeter::ledger::protocol::{
-    AttemptIdentity, ClosedPeriod, Finish, FinishAnswer, JobKind, OpenAnswer, OpenRequest, Reason, Report, ReportAnswer,
-    Resume,
+    AttemptIdentity, ClosedPeriod, Finish, FinishAnswer, JobKind, OpenAnswer, OpenRequest, Reason, Report,
+    ReportAnswer, Resume,
 };
 use jobmeter::runner::leases;
 use jobmeter::sys::clock::{Clock, SystemClock};

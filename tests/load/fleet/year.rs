@@ -112,9 +112,7 @@ pub fn fill(location: &Location, accounts: u64, days: i64, silent: u64, of: &str
     let mut past = Past { ledger: StoreLedger::new(store), now_us };
     let name = |at: u64| format!("year-{at}");
     let limits = (0..accounts).map(name).chain([of.to_owned()]);
-    past.change(
-        &limits.map(|account| Change::limit(&account, None, PeriodLength::Month, "load")).collect::<Vec<_>>(),
-    );
+    past.change(&limits.map(|account| Change::limit(&account, None, PeriodLength::Month, "load")).collect::<Vec<_>>());
     past.open(&(0..accounts).map(|at| opening(name(at), &name(at))).collect::<Vec<_>>());
     for day in (0..days).rev() {
         past.now_us.store(today_us - day * DAY_US - HOUR_US, Ordering::Relaxed);
