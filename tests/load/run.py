@@ -15,11 +15,11 @@ from databases import Postgres
 from fleet import Usage
 from harness import let_pass
 from misbehaviours import Misbehaviours
-from trial import KINDS, Table, Trial
+from trial import KINDS, Table, Trial, sidecars_at_most
 
 JOBMETER, FLEET = (pathlib.Path(given).resolve() for given in sys.argv[1:3])
 SECONDS = int(os.environ.get("SECONDS_EACH", "30"))
-CROWD = int(os.environ.get("SIDECARS", "10000"))
+CROWD = sidecars_at_most(int(os.environ.get("SIDECARS", "10000")))
 # Of the fleet beside which something happens.
 SIDECARS, ACCOUNTS = 1_000, 50
 SETTLE_S = 12

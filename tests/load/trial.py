@@ -11,8 +11,8 @@ from databases import Postgres, SmallDisk, Sqlite
 from fleet import Fleet
 from harness import LedgerService, plain_environment
 
-# Two connections for each sidecar, here and in the service.
-DESCRIPTORS = 100_000
+# Descriptors of a service and of a fleet beside their connections.
+OTHERS = 150
 DISK_MEGABYTES = 400
 
 
@@ -41,7 +41,6 @@ class Trial:
     """`kind` is a database; on a `small_disk` it can be filled up."""
 
     def __init__(self, jobmeter, program, kind, table, small_disk=False, past=None):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, DESCRIPTORS))
         self.program, self.table = program, table
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="jobmeter-load-", dir="/var/tmp"))
         self.folder.chmod(0o755)
@@ -101,6 +100,21 @@ class Trial:
         measured = f"{burned / 1e9:.4f} credits of {len(told['accounts'])} accounts, {verified.stdout.strip()}"
         self.table.add(self.store, "burned, acknowledged, in the books", "; ".join([measured, *wrong[:5]]), "the same", not wrong)
         return told
+
+
+def sidecars_at_most(wanted):
+    """Each has two connections; a machine may let a process have too few descriptors for them, even of root."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = 2 * wanted + OTHERS
+    if most < needed:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (needed, needed))
+            return wanted
+        except ValueError:
+            pass
+    else:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    return min(wanted, (most - OTHERS) // 2)
 
 
 def nanocredits(status):

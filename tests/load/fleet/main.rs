@@ -59,7 +59,7 @@ type Running = (String, Arc<AtomicU64>);
 
 struct Play {
     fleet: Arc<Fleet>,
-    operator: Line,
+    operator: Service,
     running: Vec<Running>,
     end: watch::Sender<bool>,
 }
@@ -74,12 +74,18 @@ async fn until(limit: Duration, mut is_so: impl FnMut() -> bool) -> bool {
 }
 
 impl Play {
+    /// Comes and goes: a connection on which nothing is said for a minute is hung up on.
+    fn operator(&self) -> Line {
+        Line::new(&self.operator, None)
+    }
+
     /// Half of the accounts have no limit, the others one that is far away.
     async fn set_limits(&mut self, accounts: u64) {
+        let mut operator = self.operator();
         for at in 0..accounts {
             let limit = (at % 2 == 1).then_some(LIMIT);
             let body = serde_json::to_vec(&json!({ "limit": limit, "period": "month", "why": "" })).unwrap_or_default();
-            let answer = self.operator.ask("PUT", &format!("/users/load-{at}/limit"), &body).await;
+            let answer = operator.ask("PUT", &format!("/users/load-{at}/limit"), &body).await;
             let (status, body) = answer.expect("the service answers");
             assert!(status < 300, "{status} {}", String::from_utf8_lossy(&body));
         }
@@ -111,7 +117,7 @@ impl Play {
             let Some((job, stopped_us)) = self.running.pop() else { break };
             let told = self.fleet.tally.stops_told();
             stopped_us.store(SystemClock.boottime_us(), Ordering::Relaxed);
-            let answer = self.operator.ask("POST", &format!("/jobs/{job}/stop"), br#"{"why":"load"}"#).await;
+            let answer = self.operator().ask("POST", &format!("/jobs/{job}/stop"), br#"{"why":"load"}"#).await;
             let fleet = Arc::clone(&self.fleet);
             let is_told = until(STOP_MAX, move || fleet.tally.stops_told() > told).await;
             if !is_told || !matches!(answer, Ok((200, _))) {
@@ -145,7 +151,7 @@ async fn play() {
     let service = Service { address: address.clone(), key: key("--key-file") };
     let operator = Service { address, key: key("--admin-key-file") };
     let fleet = Fleet { service, tally: Tally::default(), ending, openings: Semaphore::new(OPENINGS) };
-    let mut play = Play { fleet: Arc::new(fleet), operator: Line::new(&operator, None), running: Vec::new(), end };
+    let mut play = Play { fleet: Arc::new(fleet), operator, running: Vec::new(), end };
     let (sidecars, accounts) = (number("--sidecars"), number("--accounts"));
     play.set_limits(accounts).await;
     play.open(sidecars, accounts, Duration::from_secs(number("--over"))).await;
