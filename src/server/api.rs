@@ -155,9 +155,9 @@ async fn attempt_stopped(
     bounds::kept_ms(wait_ms)?;
     // Asked before it is looked at, so that no stop falls in between.
     let mut told = app.stops.ask(attempt);
-    let found = app.pools.stops.with(move |ledger| ledger.attempt_stops(&[attempt])).await?;
+    let found = app.stops.find(&app.pools.stops, attempt).await?;
     // To who may not see it, an attempt is as unknown as one that there is not: it goes on.
-    let found = found.into_iter().find(|stop| caller.asker().may_go_on_with(&stop.owner, &stop.principal));
+    let found = found.filter(|stop| caller.asker().may_go_on_with(&stop.owner, &stop.principal));
     let (is_known, is_stopped) = (found.is_some(), found.is_some_and(|stop| stop.is_stopped));
     if is_stopped || wait_ms == 0 {
         return Ok(Json(is_stopped).into_response());

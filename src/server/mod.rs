@@ -24,6 +24,7 @@ mod keep_alive;
 mod keys;
 mod later;
 mod listening;
+mod looks;
 mod metrics;
 mod named_job;
 mod once_a_second;

@@ -25,7 +25,8 @@ class Table:
     def add(self, store, what, measured, reach, is_reached):
         self.missed += not is_reached
         self.rows.append((store, what, measured, reach, "yes" if is_reached else "MISSED"))
-        print("load:", *self.rows[-1], sep=" | ", flush=True)
+        # The runner shows such lines of a stage that has passed.
+        print("load:", *self.rows[-1][:4], "... ok" if is_reached else "MISSED", sep=" | ", flush=True)
 
     def note(self, store, what, measured):
         self.rows.append((store, what, measured, "", ""))

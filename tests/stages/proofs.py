@@ -44,8 +44,7 @@ def compare_versions(work):
 
 def load(work):
     """Measured on a build as it is shipped; its settings come from the environment, see tests/load/run.py."""
-    work.call("cargo", "build", "--locked", "--release", "--bin", "jobmeter", "--bench", "fleet", limit_s=3600)
-    told = work.capture("cargo", "build", "--locked", "--release", "--bench", "fleet", "--message-format=json-render-diagnostics", limit_s=3600)
+    told = work.capture("cargo", "build", "--locked", "--release", "--bin", "jobmeter", "--bench", "fleet", "--message-format=json-render-diagnostics", limit_s=3600)
     built = (json.loads(line) for line in told.splitlines() if line.startswith("{"))
     (fleet,) = {message["executable"] for message in built if message.get("executable") and message["target"]["name"] == "fleet"}
     work.call("python3", "tests/load/run.py", TARGET / "release/jobmeter", fleet, limit_s=4 * 3600)
