@@ -1,11 +1,14 @@
 //! HTTP/1 on one connection. What speaks it keeps a buffer of 8 KiB while it waits for a request, and each sidecar has two connections on
-//! which mostly nothing is said: so it is there from the first bytes of a request to the end of its answer alone.
+//! which mostly nothing is said: so it is there from the first bytes of a request to the end of its answer alone, or to that of its head where
+//! a yes or no comes later.
 //!
 //! ```text
 //!            bytes have come
 //!   Silent ──────────────────▶ Speaking: reads what has come, answers
-//!      ▲                          │
-//!      └──────────────────────────┘ all is answered, and on its way
+//!      ▲                          │  │
+//!      ├──────────────────────────┘  │ nothing is missing but a yes or no (see [`super::later`])
+//!      │ all is on its way           ▼
+//!      └────────────────────────── Telling: writes that once it is known
 //! ```
 //!
 //! All reading is done here, into one buffer for each thread. Somebody who goes while a question of his is under way is noticed by it, and
@@ -23,12 +26,16 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
+use axum::http::header::CONNECTION;
+use axum::http::{Method, Version};
 use axum::response::Response;
 use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
+
+use super::later::Coming;
 
 /// Read at once.
 const READ_MAX_BYTES: usize = 16 << 10;
@@ -46,6 +53,8 @@ struct Line<S> {
     /// More was wanted than there was.
     is_wanted: bool,
     is_flushed: bool,
+    /// Something of the answer was.
+    is_begun: bool,
 }
 
 impl<S: AsyncRead + Unpin> Line<S> {
@@ -91,7 +100,7 @@ impl<S> AsyncRead for Side<S> {
 impl<S: AsyncWrite + Unpin> AsyncWrite for Side<S> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let mut line = self.line();
-        line.is_flushed = false;
+        (line.is_flushed, line.is_begun) = (false, true);
         Pin::new(&mut line.stream).poll_write(context, bytes)
     }
 
@@ -101,7 +110,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Side<S> {
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let mut line = self.line();
-        line.is_flushed = false;
+        (line.is_flushed, line.is_begun) = (false, true);
         Pin::new(&mut line.stream).poll_write_vectored(context, bytes)
     }
 
@@ -124,7 +133,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Side<S> {
 /// The body of an answer, which is under way while this lives.
 pub(super) struct Answer {
     body: Body,
-    _is_under_way: Arc<()>,
+    _is_under_way: Arc<Asked>,
 }
 
 impl hyper::body::Body for Answer {
@@ -147,12 +156,31 @@ impl hyper::body::Body for Answer {
     }
 }
 
+/// What came of the requests since a connection has been silent. Held by each answer that is under way.
+#[derive(Default)]
+struct Asked {
+    was_asked: AtomicBool,
+    /// The answer that is yet to come, where nothing forbids to tell it without what speaks HTTP.
+    coming: Mutex<Option<Coming>>,
+}
+
+impl Asked {
+    fn coming(&self) -> MutexGuard<'_, Option<Coming>> {
+        self.coming.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// Answers, and knows whether it is at it.
 struct Answering<A> {
     answer: A,
-    /// Held by each answer that is under way.
-    under_way: Arc<()>,
-    was_asked: Arc<AtomicBool>,
+    asked: Arc<Asked>,
+}
+
+/// Whether the connection goes on after the answer, which has a body as long as it says.
+fn is_plain(request: &Request<Incoming>) -> bool {
+    request.version() == Version::HTTP_11
+        && request.method() == Method::GET
+        && !request.headers().contains_key(CONNECTION)
 }
 
 impl<A, F> hyper::service::Service<Request<Incoming>> for Answering<A>
@@ -165,10 +193,21 @@ where
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        self.was_asked.store(true, Ordering::Relaxed);
-        let (answer, under_way) = ((self.answer)(request), Arc::clone(&self.under_way));
-        Box::pin(async move { Ok(answer.await?.map(|body| Answer { body, _is_under_way: under_way })) })
+        self.asked.was_asked.store(true, Ordering::Relaxed);
+        let (is_plain, asked) = (is_plain(&request), Arc::clone(&self.asked));
+        let answer = (self.answer)(request);
+        Box::pin(async move {
+            let mut answer = answer.await?;
+            *asked.coming() = answer.extensions_mut().remove().filter(|_| is_plain);
+            Ok(answer.map(|body| Answer { body, _is_under_way: asked }))
+        })
     }
+}
+
+/// A yes or no that comes later, or what is still to be written of it.
+enum Telling {
+    Coming(Coming),
+    Rest(&'static [u8]),
 }
 
 type Speaking<S, A> = http1::Connection<TokioIo<Side<S>>, Answering<A>>;
@@ -183,9 +222,9 @@ where
     protocol: http1::Builder,
     line: Arc<Mutex<Line<S>>>,
     answer: A,
-    under_way: Arc<()>,
-    was_asked: Arc<AtomicBool>,
+    asked: Arc<Asked>,
     speaking: Option<Box<Speaking<S, A>>>,
+    telling: Option<Telling>,
     silence: Pin<Box<Sleep>>,
     silence_max: Duration,
     /// No further request is taken.
@@ -203,14 +242,15 @@ where
     pub(super) fn new(mut protocol: http1::Builder, stream: S, silence_max: Duration, answer: A) -> Self {
         // That somebody has gone is seen here.
         protocol.half_close(true);
-        let line = Line { stream, ahead: Bytes::new(), has_ended: false, is_wanted: false, is_flushed: true };
+        let line =
+            Line { stream, ahead: Bytes::new(), has_ended: false, is_wanted: false, is_flushed: true, is_begun: false };
         Self {
             protocol,
             line: Arc::new(Mutex::new(line)),
             answer,
-            under_way: Arc::default(),
-            was_asked: Arc::default(),
+            asked: Arc::default(),
             speaking: None,
+            telling: None,
             silence: Box::pin(tokio::time::sleep(silence_max)),
             silence_max,
             is_ending: false,
@@ -227,11 +267,16 @@ where
     }
 
     fn speak(&mut self) {
-        self.was_asked.store(false, Ordering::Relaxed);
-        let (under_way, was_asked) = (Arc::clone(&self.under_way), Arc::clone(&self.was_asked));
-        let answering = Answering { answer: self.answer.clone(), under_way, was_asked };
+        self.asked.was_asked.store(false, Ordering::Relaxed);
+        *self.asked.coming() = None;
+        self.line().is_begun = false;
+        let answering = Answering { answer: self.answer.clone(), asked: Arc::clone(&self.asked) };
         let side = TokioIo::new(Side(Arc::clone(&self.line)));
         self.speaking = Some(Box::new(self.protocol.serve_connection(side, answering)));
+    }
+
+    fn line(&self) -> MutexGuard<'_, Line<S>> {
+        self.line.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Until something is said.
@@ -239,24 +284,30 @@ where
         if self.is_ending || self.silence.as_mut().poll(context).is_ready() {
             return Poll::Ready(Ok(false));
         }
-        let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
-        if !line.ahead.is_empty() {
-            return Poll::Ready(Ok(true));
+        let mut line = self.line();
+        if line.ahead.is_empty() && !ready!(line.poll_fill(context))? {
+            return Poll::Ready(Ok(false));
         }
-        line.poll_fill(context)
+        drop(line);
+        self.speak();
+        Poll::Ready(Ok(true))
     }
 
-    /// Until all is answered (true), or the connection comes to its end.
+    /// Until all is answered, or nothing is missing but a yes or no.
     fn poll_speaking(&mut self, context: &mut Context<'_>) -> Poll<Result<bool, hyper::Error>> {
-        let Some(speaking) = &mut self.speaking else { return Poll::Ready(Ok(true)) };
-        loop {
+        while let Some(speaking) = &mut self.speaking {
             self.line.lock().unwrap_or_else(PoisonError::into_inner).is_wanted = false;
             if let Poll::Ready(ended) = speaking.poll_without_shutdown(context) {
                 return Poll::Ready(ended.map(|()| false));
             }
             let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
-            let is_answered = self.was_asked.load(Ordering::Relaxed) && Arc::strong_count(&self.under_way) == 2;
-            if is_answered && line.is_wanted && line.is_flushed {
+            let is_answered = self.asked.was_asked.load(Ordering::Relaxed) && Arc::strong_count(&self.asked) == 2;
+            let is_told = line.is_flushed && line.is_begun && !self.is_ending;
+            let coming = self.asked.coming().take_if(|coming| is_told && coming.is_waited_for());
+            if coming.is_some() || (is_answered && line.is_wanted && line.is_flushed) {
+                drop(line);
+                self.telling = coming.map(Telling::Coming);
+                self.fall_silent();
                 return Poll::Ready(Ok(true));
             }
             if !line.ahead.is_empty() {
@@ -271,6 +322,34 @@ where
                 Poll::Ready(Ok(_)) => {}
             }
         }
+        Poll::Ready(Ok(true))
+    }
+
+    /// Until it is told, or who has asked is gone.
+    fn poll_telling(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
+        if line.ahead.is_empty() && matches!(line.poll_fill(context), Poll::Ready(Ok(false) | Err(_))) {
+            return Poll::Ready(Ok(false));
+        }
+        while let Some(telling) = &mut self.telling {
+            match telling {
+                Telling::Coming(coming) => {
+                    let text = ready!(coming.poll(context)).unwrap_or_default();
+                    *telling = Telling::Rest(text.as_bytes());
+                }
+                Telling::Rest([]) => {
+                    ready!(Pin::new(&mut line.stream).poll_flush(context))?;
+                    self.telling = None;
+                }
+                Telling::Rest(rest) => {
+                    let count = ready!(Pin::new(&mut line.stream).poll_write(context, rest))?;
+                    *rest = rest.get(count..).filter(|_| count > 0).ok_or(io::ErrorKind::WriteZero)?;
+                }
+            }
+        }
+        drop(line);
+        self.silence.as_mut().reset(Instant::now() + self.silence_max);
+        Poll::Ready(Ok(true))
     }
 
     /// What was read of a request that has not come in whole is the beginning of the next one.
@@ -278,7 +357,9 @@ where
         let Some(speaking) = self.speaking.take() else { return };
         // Copied, since an empty rest would keep the buffer as well.
         let rest = Bytes::copy_from_slice(&speaking.into_parts().read_buf);
-        self.line.lock().unwrap_or_else(PoisonError::into_inner).ahead = rest;
+        let mut line = self.line();
+        line.ahead = if line.ahead.is_empty() { rest } else { [rest, line.ahead.clone()].concat().into() };
+        drop(line);
         self.silence.as_mut().reset(Instant::now() + self.silence_max);
     }
 }
@@ -294,15 +375,15 @@ where
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         while !this.is_over {
-            let goes_on = if this.speaking.is_none() {
-                ready!(this.poll_silent(context))?
-            } else {
+            let goes_on = if this.telling.is_some() {
+                ready!(this.poll_telling(context))?
+            } else if this.speaking.is_some() {
                 ready!(this.poll_speaking(context))?
+            } else {
+                ready!(this.poll_silent(context))?
             };
-            match (goes_on, this.speaking.is_none()) {
-                (false, _) => (this.is_over, this.speaking) = (true, None),
-                (true, true) => this.speak(),
-                (true, false) => this.fall_silent(),
+            if !goes_on {
+                (this.is_over, this.speaking, this.telling) = (true, None, None);
             }
         }
         // The client is told, where it still listens.

@@ -3,8 +3,10 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
+use axum::Extension;
 use axum::body::{Body, Bytes};
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
@@ -14,34 +16,66 @@ use hyper::body::{Frame, SizeHint};
 const TRUE: &str = "true ";
 const FALSE: &str = "false";
 
-struct Later(Option<Pin<Box<dyn Future<Output = bool> + Send>>>);
+type Answer = Pin<Box<dyn Future<Output = bool> + Send>>;
+
+/// The answer to come. It stands in the response as well, for who goes on with the connection in the place of what speaks HTTP.
+#[derive(Clone)]
+pub(super) struct Coming(Arc<Mutex<Waiting>>);
+
+struct Waiting {
+    /// Until it was given.
+    answer: Option<Answer>,
+    /// The head of the answer has been told.
+    is_waited_for: bool,
+}
+
+impl Coming {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Its text, once; nothing where it was given before.
+    pub(super) fn poll(&self, context: &mut Context<'_>) -> Poll<Option<&'static str>> {
+        let mut waiting = self.waiting();
+        waiting.is_waited_for = true;
+        let Some(answer) = &mut waiting.answer else { return Poll::Ready(None) };
+        let text = if ready!(answer.as_mut().poll(context)) { TRUE } else { FALSE };
+        waiting.answer = None;
+        Poll::Ready(Some(text))
+    }
+
+    /// Whether nothing is missing but the answer.
+    pub(super) fn is_waited_for(&self) -> bool {
+        let waiting = self.waiting();
+        waiting.is_waited_for && waiting.answer.is_some()
+    }
+}
+
+struct Later(Coming);
 
 impl hyper::body::Body for Later {
     type Data = Bytes;
     type Error = std::convert::Infallible;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        let Some(answer) = &mut self.0 else { return Poll::Ready(None) };
-        let text = if ready!(answer.as_mut().poll(context)) { TRUE } else { FALSE };
-        self.0 = None;
-        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(text.as_bytes())))))
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let text = ready!(self.0.poll(context));
+        Poll::Ready(text.map(|text| Ok(Frame::data(Bytes::from_static(text.as_bytes())))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.is_none()
+        self.0.waiting().answer.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(if self.0.is_some() { FALSE.len() as u64 } else { 0 })
+        SizeHint::with_exact(if self.is_end_stream() { 0 } else { FALSE.len() as u64 })
     }
 }
 
 /// As JSON, once it is known.
 pub(super) fn later(answer: impl Future<Output = bool> + Send + 'static) -> Response {
-    ([(CONTENT_TYPE, "application/json")], Body::new(Later(Some(Box::pin(answer))))).into_response()
+    let coming = Coming(Arc::new(Mutex::new(Waiting { answer: Some(Box::pin(answer)), is_waited_for: false })));
+    let body = Body::new(Later(coming.clone()));
+    ([(CONTENT_TYPE, "application/json")], Extension(coming), body).into_response()
 }
 
 #[cfg(test)]

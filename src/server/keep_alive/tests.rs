@@ -139,3 +139,43 @@ async fn who_is_silent_or_slow_is_hung_up_on() {
         assert_eq!(ended.expect("it ends").unwrap().is_ok(), said.is_empty());
     }
 }
+
+#[tokio::test]
+async fn a_yes_or_no_that_comes_later_needs_nobody_who_speaks_http() {
+    for is_gone in [false, true] {
+        let (mut stream, theirs) = tokio::io::duplex(1 << 16);
+        let (tell, told) = tokio::sync::watch::channel(false);
+        let answer = move |request: Request<Incoming>| {
+            let mut told = told.clone();
+            let is_kept = request.uri().path() == "/kept";
+            async move {
+                let kept = async move { told.wait_for(|told| *told).await.is_ok() };
+                Ok(if is_kept { super::super::later::later(kept) } else { "next".into_response() })
+            }
+        };
+        let mut connection = Box::pin(KeptAlive::new(http1::Builder::new(), theirs, MINUTE, answer));
+        let mut poll = async || std::future::poll_fn(|context| Poll::Ready(connection.as_mut().poll(context))).await;
+        // The next one comes before the first is answered.
+        stream.write_all(b"GET /kept HTTP/1.1\r\nhost: a\r\n\r\nGET / HTTP/1.1\r\nho").await.unwrap();
+        assert!(poll().await.is_pending());
+        let mut heard = vec![0; 4_096];
+        let count = stream.read(&mut heard).await.unwrap();
+        let head = String::from_utf8_lossy(&heard[..count]).into_owned();
+        assert!(head.ends_with("\r\n\r\n") && head.contains("content-length: 5"), "{head}");
+        if is_gone {
+            drop(stream);
+            // What came behind the question is still there: that the client has gone is seen after it.
+            tell.send_replace(true);
+            assert!(poll().await.is_ready());
+            continue;
+        }
+        tell.send_replace(true);
+        assert!(poll().await.is_pending());
+        stream.write_all(b"st: a\r\n\r\n").await.unwrap();
+        assert!(poll().await.is_pending());
+        let count = stream.read(&mut heard).await.unwrap();
+        let rest = String::from_utf8_lossy(&heard[..count]).into_owned();
+        assert!(rest.starts_with("true HTTP/1.1 200") && rest.ends_with("next"), "{rest}");
+        assert_eq!(tell.receiver_count(), 1, "nobody waits any more");
+    }
+}
