@@ -52,9 +52,17 @@ struct Line<S> {
     has_ended: bool,
     /// More was wanted than there was.
     is_wanted: bool,
-    is_flushed: bool,
-    /// Something of the answer was.
-    is_begun: bool,
+    written: Written,
+}
+
+/// What became of an answer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Written {
+    Nothing,
+    /// It may not be on its way.
+    Some,
+    /// All that was written is on its way.
+    Flushed,
 }
 
 impl<S: AsyncRead + Unpin> Line<S> {
@@ -100,7 +108,7 @@ impl<S> AsyncRead for Side<S> {
 impl<S: AsyncWrite + Unpin> AsyncWrite for Side<S> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let mut line = self.line();
-        (line.is_flushed, line.is_begun) = (false, true);
+        line.written = Written::Some;
         Pin::new(&mut line.stream).poll_write(context, bytes)
     }
 
@@ -110,7 +118,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Side<S> {
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let mut line = self.line();
-        (line.is_flushed, line.is_begun) = (false, true);
+        line.written = Written::Some;
         Pin::new(&mut line.stream).poll_write_vectored(context, bytes)
     }
 
@@ -121,7 +129,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Side<S> {
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut line = self.line();
         ready!(Pin::new(&mut line.stream).poll_flush(context))?;
-        line.is_flushed = true;
+        if line.written == Written::Some {
+            line.written = Written::Flushed;
+        }
         Poll::Ready(Ok(()))
     }
 
@@ -242,8 +252,7 @@ where
     pub(super) fn new(mut protocol: http1::Builder, stream: S, silence_max: Duration, answer: A) -> Self {
         // That somebody has gone is seen here.
         protocol.half_close(true);
-        let line =
-            Line { stream, ahead: Bytes::new(), has_ended: false, is_wanted: false, is_flushed: true, is_begun: false };
+        let line = Line { stream, ahead: Bytes::new(), has_ended: false, is_wanted: false, written: Written::Nothing };
         Self {
             protocol,
             line: Arc::new(Mutex::new(line)),
@@ -269,7 +278,7 @@ where
     fn speak(&mut self) {
         self.asked.was_asked.store(false, Ordering::Relaxed);
         *self.asked.coming() = None;
-        self.line().is_begun = false;
+        self.line().written = Written::Nothing;
         let answering = Answering { answer: self.answer.clone(), asked: Arc::clone(&self.asked) };
         let side = TokioIo::new(Side(Arc::clone(&self.line)));
         self.speaking = Some(Box::new(self.protocol.serve_connection(side, answering)));
@@ -302,9 +311,9 @@ where
             }
             let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
             let is_answered = self.asked.was_asked.load(Ordering::Relaxed) && Arc::strong_count(&self.asked) == 2;
-            let is_told = line.is_flushed && line.is_begun && !self.is_ending;
+            let is_told = line.written == Written::Flushed && !self.is_ending;
             let coming = self.asked.coming().take_if(|coming| is_told && coming.is_waited_for());
-            if coming.is_some() || (is_answered && line.is_wanted && line.is_flushed) {
+            if coming.is_some() || (is_answered && line.is_wanted && line.written != Written::Some) {
                 drop(line);
                 self.telling = coming.map(Telling::Coming);
                 self.fall_silent();
