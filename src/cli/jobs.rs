@@ -13,6 +13,7 @@ use crate::ledger::LedgerError;
 use crate::ledger::job_name::JobName;
 use crate::ledger::protocol::Reason;
 use crate::ledger::views::{AttemptView, Change, ChangeAnswer, JobView, Query, View};
+use crate::meter::gpu::device::processes::GpuProcess;
 use crate::runner::gpu_part::GpuDevice;
 use crate::runner::receipt::Receipt;
 use crate::runner::summary::{credits, seconds};
@@ -262,6 +263,7 @@ fn gpus(text: &mut String, receipt: &Receipt, style: &Style) {
             line("", told);
         }
         [memory_of(device), power_of(device)].into_iter().chain(troubles(device)).for_each(|told| line("", told));
+        device.processes.iter().for_each(|process| line("process", process_of(process)));
         if !device.utilization.percent.is_empty() {
             let (bars, estimated) =
                 (chart::percent(&device.utilization.percent), &device.utilization.estimated_percent);
@@ -290,6 +292,11 @@ fn activity_of(device: &GpuDevice) -> Option<String> {
     ];
     let told = parts.into_iter().filter_map(|(part, percent)| Some(format!("{part} {} %", percent?)));
     Some(told.collect::<Vec<_>>().join(", ")).filter(|told| !told.is_empty())
+}
+
+fn process_of(process: &GpuProcess) -> String {
+    let busy = process.busy_seconds.map(|time| format!("{} s  ", seconds(time))).unwrap_or_default();
+    format!("{busy}{} ({}), {} MiB", process.command, process.pid, process.memory_peak_bytes / 1_048_576)
 }
 
 fn memory_of(device: &GpuDevice) -> String {
@@ -332,6 +339,9 @@ fn troubles(device: &GpuDevice) -> Vec<String> {
     told.extend(device.xids.iter().map(|number| format!("the driver had an error of it: XID {number}")));
     if device.ecc_uncorrected_errors > 0 {
         told.push(format!("memory errors that could not be corrected: {}", device.ecc_uncorrected_errors));
+    }
+    if device.remapped_rows > 0 {
+        told.push(format!("rows of its memory that were replaced by spare ones: {}", device.remapped_rows));
     }
     told
 }

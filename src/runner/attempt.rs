@@ -3,6 +3,7 @@
 use uuid::Uuid;
 
 use super::options::RunOptions;
+use super::origin::Beginning;
 use crate::domain::redaction::Cutter;
 use crate::ledger::attempt_secret::AttemptSecret;
 use crate::ledger::protocol::AttemptIdentity;
@@ -52,5 +53,9 @@ impl Attempt {
             started_realtime_us: SystemClock.realtime_us(),
             started_boottime_us: SystemClock.boottime_us(),
         }
+    }
+
+    pub(super) fn began(&self) -> Beginning {
+        Beginning { realtime_us: self.started_realtime_us, boottime_us: Some(self.started_boottime_us) }
     }
 }

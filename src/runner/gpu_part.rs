@@ -8,6 +8,7 @@ use crate::domain::rating::RateCard;
 use crate::domain::units::Microseconds;
 use crate::domain::usage::GpuUsage;
 use crate::meter::gpu::device::Device;
+use crate::meter::gpu::device::processes::GpuProcess;
 use crate::meter::gpu::figures::Mode;
 use crate::meter::gpu::gpus::Gpus;
 
@@ -95,6 +96,9 @@ pub struct GpuDevice {
     /// Errors of its memory that could not be corrected.
     #[serde(default)]
     pub ecc_uncorrected_errors: u64,
+    /// Rows of its memory that were replaced by spare ones meanwhile.
+    #[serde(default)]
+    pub remapped_rows: u64,
     /// How busy its multiprocessors were, by its counters; absent where it does not tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sm_percent: Option<u64>,
@@ -104,6 +108,9 @@ pub struct GpuDevice {
     /// How much of its memory's bandwidth was used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dram_percent: Option<u64>,
+    /// The job's processes that used most of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub processes: Vec<GpuProcess>,
     /// How busy it was, in equal columns of time.
     pub utilization: Utilization,
     /// What could not be done exactly, one sentence each.
@@ -195,9 +202,11 @@ impl GpuDevice {
             slowdown_seconds: BTreeMap::new(),
             xids: Vec::new(),
             ecc_uncorrected_errors: 0,
+            remapped_rows: 0,
             sm_percent: None,
             tensor_percent: None,
             dram_percent: None,
+            processes: Vec::new(),
             utilization: Utilization::default(),
             notes: Vec::new(),
         }
@@ -228,9 +237,11 @@ impl GpuDevice {
             slowdown_seconds: slow.collect(),
             xids: condition.errors().to_vec(),
             ecc_uncorrected_errors: condition.ecc_errors(),
+            remapped_rows: condition.remapped_rows(),
             sm_percent: activity.sm_percent(),
             tensor_percent: activity.tensor_percent(),
             dram_percent: activity.dram_percent(),
+            processes: device.processes(),
             utilization: Utilization {
                 column_seconds: Microseconds(columns.column_us),
                 percent: columns.percent,

@@ -108,8 +108,7 @@ impl Keeper<'_> {
     }
 
     fn attempt_to_end(&mut self) -> (Vec<String>, Exit, bool) {
-        let started =
-            Uplink::start(self.options.ledger.clone(), self.options.connect, self.attempt.started_realtime_us);
+        let started = Uplink::start(self.options.ledger.clone(), self.options.connect, self.attempt.began());
         let uplink = match started {
             Ok(uplink) => uplink,
             Err(error) => return self.failed(&format!("cannot start the ledger's thread: {error}")),

@@ -251,11 +251,11 @@ fn tell(ledger: &mut dyn Ledger, header: &Header, record: &Record, finish: &Fini
         limit: header.limit,
         secret: header.secret,
         rates_version: record.rates_version.unwrap_or(0),
-        started_at_us: header.started_at_us,
+        began: header.began(),
     };
     // A record has none.
     let finish = Finish { secret: header.secret, ..finish.clone() };
-    origin.finish(ledger, &finish, SystemClock.realtime_us()).map(|_| ())
+    origin.finish(ledger, &finish, &SystemClock).map(|_| ())
 }
 
 fn finish(header: &Header, record: &Record) -> Finish {

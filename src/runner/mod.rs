@@ -283,6 +283,7 @@ fn header(options: &RunOptions, attempt: &Attempt, plan: &Plan, socket: Option<&
         boot_id: boot_id(),
         containment: plan.specification(),
         started_at_us: attempt.started_realtime_us,
+        started_boottime_us: Some(attempt.started_boottime_us),
         // A job that is told of again after a restore has ended: how fast it could burn plays no part any more.
         resources: Resources {
             cpus_ppm: plan.highest_rate().sustained_ppm(),

@@ -21,10 +21,12 @@ use nix::libc;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
 
+use super::origin::Beginning;
 use crate::domain::units::Nanocredits;
 use crate::domain::usage::Usage;
 use crate::ledger::attempt_secret::AttemptSecret;
 use crate::ledger::protocol::{AttemptIdentity, ClosedPeriod, Finish, Resources};
+use crate::sys::process::boot_id;
 use crate::sys::trust;
 
 /// The header fills a multiple of this, and a reading has as much room at least.
@@ -52,6 +54,9 @@ pub struct Header {
     pub containment: crate::sys::containment::ContainmentSpec,
     /// µs since 1970.
     pub started_at_us: i64,
+    /// The same by `CLOCK_BOOTTIME` of that boot; `None` from a version that did not keep it.
+    #[serde(default)]
+    pub started_boottime_us: Option<u64>,
     /// How fast at most, as it was opened with.
     #[serde(default)]
     pub resources: Resources,
@@ -67,6 +72,14 @@ pub struct Header {
     /// With which whoever settles it speaks for it; `None` from a version whose attempts had none.
     #[serde(default)]
     pub secret: Option<AttemptSecret>,
+}
+
+impl Header {
+    /// By the clock that is never set, where the machine runs since.
+    pub(super) fn began(&self) -> Beginning {
+        let boottime_us = self.started_boottime_us.filter(|_| self.boot_id == boot_id());
+        Beginning { realtime_us: self.started_at_us, boottime_us }
+    }
 }
 
 /// The newest reading.

@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::Builder;
 use std::time::Duration;
 
-use super::origin::Origin;
+use super::origin::{Beginning, Origin};
 use crate::ledger::location::{Connect, Location};
 use crate::ledger::protocol::{AttemptIdentity, Finish, FinishAnswer, OpenAnswer, OpenRequest, Report, ReportAnswer};
 use crate::ledger::relay::Kept;
@@ -70,7 +70,7 @@ pub(super) struct Uplink {
 
 impl Uplink {
     /// Starts the thread; the ledger is opened with the first question.
-    pub(super) fn start(location: Location, connect: Connect, started_at_us: i64) -> io::Result<Self> {
+    pub(super) fn start(location: Location, connect: Connect, began: Beginning) -> io::Result<Self> {
         let (questions, inbox) = channel::<Question>();
         let (outbox, answers) = channel::<Answered>();
         let bell = Arc::new(Bell::new()?);
@@ -80,8 +80,7 @@ impl Uplink {
         Builder::new().name("uplink".to_owned()).stack_size(STACK_BYTES).spawn(move || {
             // The job's own threads must not keep its answers waiting.
             schedule_first();
-            let mut line =
-                Line { location, connect, ledger: None, started_at_us, origin: None, answering, look_at_us: None };
+            let mut line = Line { location, connect, ledger: None, began, origin: None, answering, look_at_us: None };
             while let Some(question) = line.next(&inbox) {
                 let is_keep = matches!(question, Question::Keep { .. });
                 let sent_us = SystemClock.boottime_us();
@@ -158,7 +157,7 @@ struct Line {
     location: Location,
     connect: Connect,
     ledger: Option<Box<dyn Ledger>>,
-    started_at_us: i64,
+    began: Beginning,
     /// Once it is open.
     origin: Option<Origin>,
     answering: Answering,
@@ -208,19 +207,18 @@ impl Line {
     }
 
     fn ask(&mut self, question: Question) -> Option<Answer> {
-        let now_us = SystemClock.realtime_us();
         let origin = self.origin.clone();
         Some(match question {
             Question::Open(request) => Answer::Opened(self.open(*request)),
             Question::Report(report) => {
                 let result = self.with_ledger(|ledger| match &origin {
-                    Some(origin) => origin.report(ledger, &report, now_us),
+                    Some(origin) => origin.report(ledger, &report, &SystemClock),
                     None => ledger.report(&report),
                 });
                 Answer::Reported { seq: report.seq, result }
             }
             Question::Finish(finish) => Answer::Finished(self.with_ledger(|ledger| match &origin {
-                Some(origin) => origin.finish(ledger, &finish, now_us),
+                Some(origin) => origin.finish(ledger, &finish, &SystemClock),
                 None => ledger.finish(&finish),
             })),
             Question::Keep { spool, kept } => {
@@ -236,9 +234,9 @@ impl Line {
         let answer = self.with_ledger(|ledger| ledger.open(&request))?;
         if let OpenAnswer::Opened { rates, .. } = &answer {
             let OpenRequest { identity, resources, limit, secret, .. } = request;
-            let (rates_version, started_at_us) = (rates.version, self.started_at_us);
+            let (rates_version, began) = (rates.version, self.began);
             let opened = identity.clone();
-            self.origin = Some(Origin { identity, resources, limit, secret, rates_version, started_at_us });
+            self.origin = Some(Origin { identity, resources, limit, secret, rates_version, began });
             self.watch_stops(&opened);
         }
         Ok(answer)

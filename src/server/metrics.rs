@@ -11,9 +11,8 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
+use super::ended::{EndedMetrics, Labels};
 use crate::ledger::protocol::{Finish, FinishAnswer};
-
-type Labels = Vec<(&'static str, String)>;
 
 /// What is counted.
 #[derive(Clone, Debug)]
@@ -24,11 +23,7 @@ pub(super) struct Metrics {
     transaction_seconds: Histogram,
     reports: Counter<u64, AtomicU64>,
     alerts: Family<Labels, Counter>,
-    ended: Family<Labels, Counter>,
-    /// For people alone: what is charged is never counted in these.
-    meter_cpu_seconds: Counter<f64, AtomicU64>,
-    job_cpu_seconds: Counter<f64, AtomicU64>,
-    overshoot_nanocredits: Counter<u64, AtomicU64>,
+    ended: EndedMetrics,
 }
 
 impl Metrics {
@@ -43,31 +38,10 @@ impl Metrics {
         registry.register("reports", "Reports that were posted", reports.clone());
         let alerts = Family::<Labels, Counter>::default();
         registry.register("alerts", "Alerts to the webhook, by whether they arrived", alerts.clone());
-        let ended = Family::<Labels, Counter>::default();
-        registry.register("attempts_ended", "Attempts that ended, by why", ended.clone());
-        let (meter_cpu_seconds, job_cpu_seconds) = (Counter::default(), Counter::default());
-        registry.register("meter_cpu_seconds", "CPU time of the meters of ended attempts", meter_cpu_seconds.clone());
-        registry.register("job_cpu_seconds", "CPU time of ended attempts", job_cpu_seconds.clone());
-        let overshoot_nanocredits = Counter::default();
-        registry.register(
-            "overshoot_nanocredits",
-            "Burned by ended attempts and not charged",
-            overshoot_nanocredits.clone(),
-        );
+        let ended = EndedMetrics::new(&mut registry);
         let info = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "Which jobmeter this is", info);
-        Self {
-            registry: Arc::new(registry),
-            requests,
-            transactions,
-            transaction_seconds,
-            reports,
-            alerts,
-            ended,
-            meter_cpu_seconds,
-            job_cpu_seconds,
-            overshoot_nanocredits,
-        }
+        Self { registry: Arc::new(registry), requests, transactions, transaction_seconds, reports, alerts, ended }
     }
 
     /// What somebody makes up is no label: there is no end of that.
@@ -93,14 +67,9 @@ impl Metrics {
 
     /// An attempt has ended; once, however often that is said.
     pub(super) fn ended(&self, finish: &Finish, answer: &FinishAnswer) {
-        if answer.again {
-            return;
+        if !answer.again {
+            self.ended.count(finish, answer.overshoot);
         }
-        self.ended.get_or_create(&vec![("reason", finish.reason.as_str().to_owned())]).inc();
-        let seconds = |part: &str, field: &str| finish.receipt[part][field].as_f64().unwrap_or(0.0).max(0.0);
-        self.meter_cpu_seconds.inc_by(seconds("meter", "cpu_seconds"));
-        self.job_cpu_seconds.inc_by(seconds("cpu", "total_seconds"));
-        self.overshoot_nanocredits.inc_by(answer.overshoot.at_least_zero().0.unsigned_abs());
     }
 
     /// In the text format of OpenMetrics, with what the books say.

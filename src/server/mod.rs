@@ -17,6 +17,7 @@ mod bounds;
 mod certificates;
 mod connections;
 mod doors;
+mod ended;
 mod events;
 mod figures;
 mod if_match;

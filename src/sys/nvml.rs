@@ -81,6 +81,22 @@ pub fn utilization_samples(nvml: &Nvml, device: &Device<'_>, after: u64) -> Resu
     Ok(samples.into_iter().map(|sample| Sample::from_tag_and_struct(&kind, sample)).collect())
 }
 
+/// `nvmlDeviceGetRemappedRows` (Ampere and newer): how many rows of its memory were ever replaced by spare ones, for errors that
+/// were corrected and for those that were not.
+///
+/// # Errors
+/// Those of NVML.
+pub fn remapped_rows(nvml: &Nvml, device: &Device<'_>) -> Result<u64, NvmlError> {
+    let call = nvml_sym(nvml.lib().nvmlDeviceGetRemappedRows.as_ref())?;
+    let (mut corrected, mut uncorrected, mut pending, mut failed) = (0, 0, 0, 0);
+    // SAFETY: the symbol is that of the library that `nvml` keeps loaded, `device` is a handle of it, and it writes one number
+    // to each of the four (nvml.h).
+    nvml_try(unsafe {
+        call(device.handle(), &raw mut corrected, &raw mut uncorrected, &raw mut pending, &raw mut failed)
+    })?;
+    Ok(u64::from(corrected) + u64::from(uncorrected))
+}
+
 /// `nvmlDeviceGetGpuInstanceId` and `nvmlDeviceGetComputeInstanceId` of a MIG device.
 ///
 /// # Errors

@@ -60,6 +60,21 @@ pub unsafe extern "C" fn nvmlDeviceGetTotalEccErrors(
     }))
 }
 
+/// Each was for an error that could not be corrected.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn nvmlDeviceGetRemappedRows(
+    device: Handle,
+    corrected: *mut c_uint,
+    uncorrected: *mut c_uint,
+    pending: *mut c_uint,
+    failed: *mut c_uint,
+) -> Code {
+    code(find("nvmlDeviceGetRemappedRows", device).map(|(_, found)| unsafe {
+        (*corrected, *pending, *failed) = (0, 0, 0);
+        *uncorrected = passed(&found.device.remapped_ms, |at_ms| *at_ms) as c_uint;
+    }))
+}
+
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn nvmlEventSetCreate(into: *mut *mut Set) -> Code {
     code(enter("nvmlEventSetCreate").map(|_| unsafe { *into = Box::into_raw(Box::new(Mutex::new(None))) }))

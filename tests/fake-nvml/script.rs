@@ -100,6 +100,9 @@ pub struct Device {
     /// When its memory had an error.
     #[serde(default)]
     pub ecc_ms: Vec<u64>,
+    /// When a row of it was replaced by a spare one.
+    #[serde(default)]
+    pub remapped_ms: Vec<u64>,
     /// When the driver had an error of it, and its number; in their order.
     #[serde(default)]
     pub xids: Vec<(u64, u64)>,

@@ -134,7 +134,16 @@ fn two_jobs_on_one_device_share_what_it_did() {
         assert_eq!(gpu["devices"][0]["mode"], "shared", "{gpu}");
         assert!(micros(&gpu["busy_seconds"]) > 600_000, "{gpu}");
         assert_eq!(gpu["devices"][0]["memory_peak_bytes"], json!(3_u64 << 30));
+        // The shell of each alone had it open.
+        let process = &gpu["devices"][0]["processes"][0];
+        assert_eq!(
+            (&process["command"], &process["memory_peak_bytes"]),
+            (&json!("bash"), &json!(3_u64 << 30)),
+            "{gpu}"
+        );
+        assert_close(micros(&process["busy_seconds"]), micros(&gpu["busy_seconds"]));
     }
+    assert!(station.ok(&["jobs", "show", "a"]).out.contains(" s  bash ("), "its processes are told");
 }
 
 #[test]
@@ -380,7 +389,7 @@ fn what_a_device_tells_besides_is_on_the_receipt() {
         30_000,
         json!({ "devices": [{
             "uuid": "GPU-a", "busy": [{ "from_ms": 0, "until_ms": 33_000, "percent": 50, "pids": [77] }],
-            "slowdown": 0x45, "ecc_ms": [1_000, 33_000], "xids": [[2_000, 13], [33_500, 79]],
+            "slowdown": 0x45, "ecc_ms": [1_000, 33_000], "remapped_ms": [500, 32_500, 33_000], "xids": [[2_000, 13], [33_500, 79]],
         }, { "uuid": "GPU-b" }] }),
     );
     assert_eq!(run(&station, "j", &["--gpus", "all", "--gpu-exclusive"], "sleep 6").status, 0);
@@ -390,6 +399,7 @@ fn what_a_device_tells_besides_is_on_the_receipt() {
     assert!((1.5..5.5).contains(&number(used, "idle_seconds")), "{used}");
     assert!(number(unused, "idle_seconds") > 4.5 && number(unused, "busy_seconds") == 0.0, "{unused}");
     assert_eq!((&used["xids"], &used["ecc_uncorrected_errors"]), (&json!([79]), &json!(1)), "{used}");
+    assert_eq!(used["remapped_rows"], json!(2), "{used}");
     let slow: Vec<&String> = used["slowdown_seconds"].as_object().unwrap().keys().collect();
     assert_eq!(slow, ["hardware thermal slowdown", "power cap"]);
     // 100 W idle, and half of 600 W more.
@@ -397,7 +407,15 @@ fn what_a_device_tells_besides_is_on_the_receipt() {
     assert!((100_000.0..390_000.0).contains(&mean) && (300_000.0..450_000.0).contains(&most), "{used}");
     assert_eq!(used["memory_total_bytes"], json!(141_u64 << 30));
     let shown = station.ok(&["jobs", "show", "j"]).out;
-    for text in ["never used", "XID 79", "power cap", "could not be corrected: 1", "W at most", "memory at most"] {
+    for text in [
+        "never used",
+        "XID 79",
+        "power cap",
+        "could not be corrected: 1",
+        "spare ones: 2",
+        "W at most",
+        "memory at most",
+    ] {
         assert!(shown.contains(text), "{text}: {shown}");
     }
     station.verify();

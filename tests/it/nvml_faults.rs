@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::nvml::{library, script};
 use crate::station::{Called, Station, micros};
 
-const FUNCTIONS: [&str; 28] = [
+const FUNCTIONS: [&str; 29] = [
     "nvmlInit_v2",
     "nvmlSystemGetDriverVersion",
     "nvmlDeviceGetCount_v2",
@@ -28,6 +28,7 @@ const FUNCTIONS: [&str; 28] = [
     "nvmlDeviceGetMPSComputeRunningProcesses_v3",
     "nvmlDeviceGetTotalEnergyConsumption",
     "nvmlDeviceGetTotalEccErrors",
+    "nvmlDeviceGetRemappedRows",
     "nvmlDeviceGetCurrentClocksThrottleReasons",
     "nvmlDeviceRegisterEvents",
     "nvmlEventSetCreate",

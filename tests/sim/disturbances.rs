@@ -7,7 +7,6 @@ use jobmeter::ledger::protocol::{Finish, Reason};
 use jobmeter::ledger::store::sqlite::{Restoring, backup, restore};
 use jobmeter::ledger::views::Query;
 use jobmeter::ledger::{Ledger, LedgerError};
-use jobmeter::sys::clock::Clock;
 
 use crate::sidecar::{Stage, last_word, usage};
 use crate::world::{HOSTS, World};
@@ -89,8 +88,8 @@ impl World {
     }
 
     pub(crate) fn last_word(&mut self, at: usize, finish: &Finish) {
-        let (origin, wall_us) = (self.sidecars[at].origin(), self.wall.realtime_us());
-        origin.finish(&mut self.ledger, finish, wall_us).expect("a last word is taken");
+        let origin = self.sidecars[at].origin();
+        origin.finish(&mut self.ledger, finish, &self.wall).expect("a last word is taken");
         self.sidecars[at].said = Some(finish.clone());
     }
 

@@ -9,7 +9,7 @@ use jobmeter::domain::units::{Microseconds, Nanocredits};
 use jobmeter::domain::usage::Usage;
 use jobmeter::ledger::attempt_secret::AttemptSecret;
 use jobmeter::ledger::protocol::{AttemptIdentity, ClosedPeriod, Finish, JobKind, OpenRequest, Reason, Resources};
-use jobmeter::runner::origin::Origin;
+use jobmeter::runner::origin::{Beginning, Origin};
 use uuid::Uuid;
 
 use crate::network::Chance;
@@ -109,7 +109,8 @@ impl Sidecar {
 
     pub fn origin(&self) -> Origin {
         let OpenRequest { identity, resources, limit, secret, .. } = self.request();
-        Origin { identity, resources, limit, secret, rates_version: 1, started_at_us: 0 }
+        let began = Beginning { realtime_us: 0, boottime_us: None };
+        Origin { identity, resources, limit, secret, rates_version: 1, began }
     }
 
     pub fn request(&self) -> OpenRequest {

@@ -263,12 +263,12 @@ impl World {
                 }
                 // The books have forgotten the attempt: its sidecar opens it again.
                 (Message::Report(report), Err(LedgerError::Unknown(_))) => {
-                    let (origin, wall_us) = (self.sidecars[packet.attempt].origin(), self.wall.realtime_us());
-                    origin.report(&mut self.replicas[at].ledger, &report, wall_us).ok().map(Message::Answered)
+                    let origin = self.sidecars[packet.attempt].origin();
+                    origin.report(&mut self.replicas[at].ledger, &report, &self.wall).ok().map(Message::Answered)
                 }
                 (Message::Finish(finish), Err(LedgerError::Unknown(_))) => {
-                    let (origin, wall_us) = (self.sidecars[packet.attempt].origin(), self.wall.realtime_us());
-                    let told = origin.finish(&mut self.replicas[at].ledger, &finish, wall_us);
+                    let origin = self.sidecars[packet.attempt].origin();
+                    let told = origin.finish(&mut self.replicas[at].ledger, &finish, &self.wall);
                     told.ok().map(|_| Message::Finished)
                 }
                 (Message::Open(_), Err(LedgerError::Refused(_))) => None,

@@ -2,8 +2,11 @@
 
 import json
 import os
+import shutil
+import tempfile
 
 from harness.stages import OUTPUT, TARGET, Failed, Stage
+from stages.cargo import POSTGRES
 from stages.prepare import DEBUG
 
 # The version whose files and messages tests/compat keeps.
@@ -54,6 +57,19 @@ def simulate_more(work):
     work.call(work.shared.binaries["sim"], "--nocapture", limit_s=4 * 3600, SEEDS=os.environ.get("SEEDS", "10000"))
 
 
+def prove_balances(work):
+    """SQLite's files are in memory, where the machine has room for them there."""
+    memory = tempfile.mkdtemp(prefix="jobmeter-balances-", dir=next(path for path in ("/dev/shm", "/tmp") if os.access(path, os.W_OK)))
+    test = ("cargo", "test", "--release", "--locked", "--lib", "--")
+    counts = {name: os.environ.get(name, "100000") for name in ("SEQUENCES", "REQUESTS")}
+    try:
+        work.call(*test, "sqlite::tests::suite::against_model", limit_s=8 * 3600, JOBMETER_SEQUENCES=counts["SEQUENCES"], TMPDIR=memory)
+        work.call(*test, "postgres::tests::suite::against_model", limit_s=3600, JOBMETER_SEQUENCES="500")
+        work.call(*test, "server::tests::", "--nocapture", limit_s=8 * 3600, REQUESTS=counts["REQUESTS"], TMPDIR=memory)
+    finally:
+        shutil.rmtree(memory)
+
+
 def fuzz(work):
     work.call("tests/fuzz/run", os.environ.get("SECONDS_EACH", "60"), limit_s=3600)
 
@@ -64,5 +80,7 @@ STAGES = (
     Stage("load", "10 000 sidecars, what misbehaves beside them, outages and faults, on both databases (SCENES=crowd,… STORES=sqlite,… for some)", load,
           after=("packages",), cores=2, packages=("postgresql", "util-linux"), kernel=True, in_suite=False),
     Stage("worlds", "the simulation of 10 000 worlds (SEEDS=N for more)", simulate_more, after=("build",), cores=2, targets=("--test", "sim"), in_suite=False),
+    Stage("balances", "100 000 sequences of operations beside a model of the balance, and as many requests (SEQUENCES=N REQUESTS=N)", prove_balances,
+          after=("packages",), cores=2, packages=POSTGRES, in_suite=False),
     Stage("fuzz", "decoders under a fuzzer, a minute each (SECONDS_EACH=N)", fuzz, cores=2, in_suite=False),
 )

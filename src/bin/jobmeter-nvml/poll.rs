@@ -8,7 +8,7 @@ use jobmeter::meter::gpu::wire::{
     Activity, AskCounters, AskDevice, Fault, FaultKind, Got, Polled, PolledDevice, Stretch,
 };
 use jobmeter::sys::clock::{Clock, SystemClock};
-use jobmeter::sys::nvml::{instance_ids, processes_utilization, utilization_samples};
+use jobmeter::sys::nvml::{instance_ids, processes_utilization, remapped_rows, utilization_samples};
 use nvml_wrapper::enum_wrappers::device::{EccCounter, MemoryError, Sampling};
 use nvml_wrapper::enums::device::{SampleValue, UsedGpuMemory};
 use nvml_wrapper::enums::gpm::GpmMetricId;
@@ -149,6 +149,7 @@ impl Poller {
             polled.energy_mj = device.total_energy_consumption().ok();
             polled.slowdown = device.current_throttle_reasons().map_or(0, |reasons| reasons.bits());
             polled.ecc_uncorrected = device.total_ecc_errors(MemoryError::Uncorrected, EccCounter::Volatile).ok();
+            polled.remapped_rows = remapped_rows(self.nvml, device).ok();
             polled.errors = self.errors.of(device, &ask.uuid);
         }
         polled.running = running(device);

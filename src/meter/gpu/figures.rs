@@ -16,6 +16,14 @@ pub enum Mode {
     Allocated,
 }
 
+impl Figures {
+    /// Of the busy time, what was read.
+    #[must_use]
+    pub fn read_us(&self) -> u64 {
+        self.busy_us.saturating_sub(self.estimated_us)
+    }
+}
+
 impl Mode {
     /// The word for it everywhere.
     #[must_use]

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 
+use crate::domain::printable::printable;
 use crate::sys::proc;
 use crate::sys::tree::Stat;
 
@@ -13,6 +14,13 @@ const KEPT_US: u64 = 15_000_000;
 #[must_use]
 pub fn owner_of(pid: i32) -> Option<u32> {
     Some(std::fs::metadata(proc::path(pid, "status").ok()?).ok()?.uid())
+}
+
+/// As the kernel calls it; empty where it has gone.
+#[must_use]
+pub fn command_of(pid: u32) -> String {
+    // A process names itself, and the name goes where receipts go.
+    i32::try_from(pid).ok().and_then(Stat::read).map(|stat| printable(&stat.command).into_owned()).unwrap_or_default()
 }
 
 /// The ids, each with its start and when it was last seen.

@@ -189,6 +189,9 @@ pub struct PolledDevice {
     /// Errors of its memory that could not be corrected, since the driver was loaded.
     #[serde(default)]
     pub ecc_uncorrected: Option<u64>,
+    /// Rows of its memory that were ever replaced by spare ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remapped_rows: Option<u64>,
     /// The driver's last errors of it (XID): `CLOCK_BOOTTIME` when each was seen, in µs, and its number.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<(u64, u64)>,
@@ -250,6 +253,7 @@ impl PolledDevice {
             energy_mj,
             slowdown: 0,
             ecc_uncorrected,
+            remapped_rows: None,
             errors,
         }
     }

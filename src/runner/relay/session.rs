@@ -160,7 +160,7 @@ impl Sessions {
             return if same { Ok(header.secret) } else { Err(refused("the session has an attempt already")) };
         }
         let started_ms_ago = request.resume.map_or(0, |resume| resume.started_ms_ago);
-        let ago_us = i64::try_from(started_ms_ago.saturating_mul(1_000)).unwrap_or(0);
+        let ago_us = started_ms_ago.saturating_mul(1_000);
         let header = Header {
             schema: "jobmeter.spool/1".to_owned(),
             identity: request.identity.clone(),
@@ -168,7 +168,8 @@ impl Sessions {
             boot_id: boot_id(),
             // It cannot be reached from here: the wrapper is the first process of its namespace, and ends with it.
             containment: ContainmentSpec::Tree { front: 0, start: 0, before_us: 0, pid_namespace: None },
-            started_at_us: SystemClock.realtime_us().saturating_sub(ago_us),
+            started_at_us: SystemClock.realtime_us().saturating_sub_unsigned(ago_us),
+            started_boottime_us: SystemClock.boottime_us().checked_sub(ago_us),
             resources: request.resources.clone(),
             slot_bytes: SLOT_BYTES_WITH_GPUS,
             limit: request.limit,

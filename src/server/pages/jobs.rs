@@ -286,6 +286,13 @@ fn process(sample: &Value) -> Option<(u64, String, String)> {
     Some((sample["pid"].as_u64()?, command, number(&sample["cpu_seconds"])?))
 }
 
+/// How long it used a device where that is known, and at most how much of its memory.
+fn gpu_process(sample: &Value) -> Option<String> {
+    let busy = number(&sample["busy_seconds"]).map(|text| format!(", {text} s")).unwrap_or_default();
+    let memory = sample["memory_peak_bytes"].as_u64().map(mebibytes)?;
+    Some(format!("{} ({}){busy}, {memory}", sample["command"].as_str()?, sample["pid"].as_u64()?))
+}
+
 fn mebibytes(bytes: u64) -> String {
     format!("{} MiB", bytes / 1_048_576)
 }
@@ -306,6 +313,7 @@ fn gpu(device: &Value) -> Gpu {
     let text = |field: &str| device[field].as_str().unwrap_or_default().to_owned();
     let percent = |field: &str| device[field].as_u64().map(|percent| format!("{percent} %"));
     let watts = |field: &str| device[field].as_u64().map(|mw| format!("{} W", mw / 1_000));
+    let count = |field: &str| device[field].as_u64().filter(|count| *count > 0).map(|count| count.to_string());
     let slow = device["slowdown_seconds"].as_object().into_iter().flatten();
     let slow: Vec<String> = slow.filter_map(|(why, time)| Some(format!("{} s: {why}", number(time)?))).collect();
     let xids: Vec<String> = device["xids"].as_array().into_iter().flatten().map(Value::to_string).collect();
@@ -329,16 +337,16 @@ fn gpu(device: &Value) -> Gpu {
         ("Power at most", watts("power_peak_milliwatts")),
         ("Clocks lowered", Some(slow.join(", ")).filter(|text| !text.is_empty())),
         ("Errors (XID)", Some(xids.join(", ")).filter(|text| !text.is_empty())),
-        (
-            "Memory errors",
-            device["ecc_uncorrected_errors"].as_u64().filter(|count| *count > 0).map(|count| count.to_string()),
-        ),
+        ("Memory errors", count("ecc_uncorrected_errors")),
+        ("Memory rows replaced", count("remapped_rows")),
     ];
     let columns = |field: &str| -> Vec<(u64, String)> {
         let columns = device["utilization"][field].as_array().into_iter().flatten().filter_map(Value::as_u64);
         columns.map(|percent| (percent, String::new())).collect()
     };
-    let facts = lines.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
+    let processes =
+        device["processes"].as_array().into_iter().flatten().map(|process| ("Process", gpu_process(process)));
+    let facts = lines.into_iter().chain(processes).filter_map(|(name, value)| Some((name, value?))).collect();
     let drawn = |field: &str| bars(&columns(field), 100, CHART);
     Gpu { name: text("name"), facts, bars: drawn("percent"), estimated: drawn("estimated_percent") }
 }

@@ -406,16 +406,9 @@ fn play(world: &mut World, number: u128, steps: &[Step]) -> Checked {
     Ok(())
 }
 
-/// `JOBMETER_SEQUENCES` says how many.
-#[test]
-fn whatever_is_done_the_books_stand_as_the_model_does() {
-    let cases = std::env::var("JOBMETER_SEQUENCES").ok().and_then(|count| count.parse().ok());
+fn sequences(cases: u32) {
     let config = crate::properties::config();
-    let mut runner = TestRunner::new(proptest::test_runner::Config {
-        cases: cases.unwrap_or(SEQUENCES),
-        max_shrink_iters: 4_000,
-        ..config
-    });
+    let mut runner = TestRunner::new(proptest::test_runner::Config { cases, max_shrink_iters: 4_000, ..config });
     let world = std::cell::RefCell::new((World::new(), 0_u128));
     let result = runner.run(&steps(), |steps| {
         let (world, number) = &mut *world.borrow_mut();
@@ -426,4 +419,15 @@ fn whatever_is_done_the_books_stand_as_the_model_does() {
         panic!("{error}");
     }
     world.borrow_mut().0.check();
+}
+
+/// `JOBMETER_SEQUENCES` says how many, for all cores together.
+#[test]
+fn whatever_is_done_the_books_stand_as_the_model_does() {
+    let asked: Option<u32> = std::env::var("JOBMETER_SEQUENCES").ok().map(|count| count.parse().unwrap());
+    let Some(asked) = asked else { return sequences(SEQUENCES) };
+    let cores = u32::try_from(std::thread::available_parallelism().unwrap().get()).unwrap();
+    std::thread::scope(|scope| {
+        (0..cores).for_each(|_| _ = scope.spawn(|| sequences(asked.div_ceil(cores))));
+    });
 }

@@ -30,14 +30,35 @@ pub struct Condition {
     power_peak_mw: Option<u64>,
     slow_us: BTreeMap<&'static str, u64>,
     looked_at_us: u64,
-    ecc_at: Option<u64>,
-    ecc_errors: u64,
+    ecc: Increase,
+    remapped: Increase,
     errors: Vec<u64>,
     errors_until_us: u64,
     activity: MeanActivity,
     idle_us: u64,
     /// Busy and allocated, and the end of the newest sample, at the last look that had a new one.
     figures_at: (u64, u64, u64),
+}
+
+/// By how much a counter of the device rose while it was the job's.
+#[derive(Clone, Copy, Debug, Default)]
+struct Increase {
+    last: Option<u64>,
+    sum: u64,
+}
+
+impl Increase {
+    fn pass(&mut self, count: Option<u64>) {
+        self.last = count;
+    }
+
+    fn take(&mut self, count: Option<u64>) {
+        let Some(count) = count else { return };
+        let before = self.last.replace(count).unwrap_or(count);
+        // A counter of the driver begins anew with each load of it.
+        let rise = count.checked_sub(before).unwrap_or(count);
+        self.sum = self.sum.checked_add(rise).unwrap_or(self.sum);
+    }
 }
 
 impl Condition {
@@ -48,7 +69,9 @@ impl Condition {
     /// One look at what was not the job's until `at_us`.
     pub(super) fn pass(&mut self, polled: &PolledDevice, at_us: u64) {
         self.looked_at_us = at_us;
-        (self.energy_at, self.ecc_at) = (polled.energy_mj.map(|mj| (polled.at_us, mj)), polled.ecc_uncorrected);
+        self.energy_at = polled.energy_mj.map(|mj| (polled.at_us, mj));
+        self.ecc.pass(polled.ecc_uncorrected);
+        self.remapped.pass(polled.remapped_rows);
         self.see_errors(polled);
     }
 
@@ -71,11 +94,8 @@ impl Condition {
         if let Some(Ok(stretch)) = polled.instance.as_ref().or(polled.counted.as_ref()) {
             self.activity.take(stretch);
         }
-        if let Some(count) = polled.ecc_uncorrected {
-            let before = self.ecc_at.replace(count).unwrap_or(count);
-            // It counts from the load of the driver on.
-            self.ecc_errors += count.checked_sub(before).unwrap_or(count);
-        }
+        self.ecc.take(polled.ecc_uncorrected);
+        self.remapped.take(polled.remapped_rows);
         let new = self.see_errors(polled);
         self.errors.extend(new);
         self.errors.truncate(ERRORS_MAX);
@@ -140,7 +160,13 @@ impl Condition {
     /// Errors of its memory that could not be corrected.
     #[must_use]
     pub fn ecc_errors(&self) -> u64 {
-        self.ecc_errors
+        self.ecc.sum
+    }
+
+    /// Rows of its memory that were replaced by spare ones.
+    #[must_use]
+    pub fn remapped_rows(&self) -> u64 {
+        self.remapped.sum
     }
 
     /// Numbers of the driver's errors (XID), the first ones.

@@ -4,6 +4,7 @@ pub mod activity;
 pub mod condition;
 mod counters;
 mod listing;
+pub mod processes;
 mod reading;
 mod sharing;
 
@@ -11,6 +12,7 @@ use std::collections::BTreeSet;
 
 use self::condition::Condition;
 use self::counters::Counters;
+use self::processes::{GpuProcess, Processes};
 use super::chart::{Chart, Columns};
 use super::figures::{Figures, Mode, Sight};
 use super::identity::OpenFiles;
@@ -63,6 +65,7 @@ pub struct Device {
     energy_from_mj: Option<u64>,
     seen: BTreeSet<u32>,
     tenants: Tenants,
+    processes: Processes,
     restless_until_us: u64,
     chart: Chart,
     condition: Condition,
@@ -111,6 +114,7 @@ impl Device {
             energy_from_mj: None,
             seen: BTreeSet::new(),
             tenants: Tenants::default(),
+            processes: Processes::default(),
             restless_until_us: 0,
             chart: Chart::default(),
             condition: Condition::default(),
@@ -244,10 +248,12 @@ impl Device {
         self.appeared(was_ours, at_us);
         self.take_gauges(polled);
         let ours = was_ours || self.is_ours();
+        let read_before_us = self.figures.read_us();
         match &polled.instance {
             Some(instance) => self.take_instance(instance, polled, pids, sight, ours, until_us),
             None => self.take_whole(polled, pids, sight, ours, until_us),
         }
+        self.share_out(self.figures.read_us().saturating_sub(read_before_us), polled, pids, sight);
         if ours && polled.by_rate && !std::mem::replace(&mut self.by_rate, true) {
             self.notes.insert("the driver keeps no samples: how busy it was is asked five times a second".to_owned());
         }
@@ -364,6 +370,12 @@ impl Device {
     #[must_use]
     pub fn condition(&self) -> &Condition {
         &self.condition
+    }
+
+    /// The job's processes that used most of it.
+    #[must_use]
+    pub fn processes(&self) -> Vec<GpuProcess> {
+        self.processes.told()
     }
 
     /// How busy it was.

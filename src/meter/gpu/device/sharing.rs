@@ -2,7 +2,7 @@
 
 use super::Device;
 use crate::meter::gpu::figures::{Mode, Sight};
-use crate::meter::gpu::pids::{JobPids, owner_of};
+use crate::meter::gpu::pids::{JobPids, command_of, owner_of};
 use crate::meter::gpu::wire::{FaultKind, PolledDevice};
 
 impl Device {
@@ -68,6 +68,7 @@ impl Device {
             self.seen.retain(|pid| pids.has(*pid));
             self.seen.extend(mine.iter().map(|(pid, _)| *pid));
             self.present = !mine.is_empty();
+            self.processes.see(&mine, command_of);
             let bytes = mine.iter().map(|(_, bytes)| *bytes).fold(0, u64::saturating_add);
             self.figures.memory_peak_bytes = self.figures.memory_peak_bytes.max(bytes);
         }
@@ -75,6 +76,20 @@ impl Device {
         if let Ok(used) = &polled.used {
             self.present |= used.iter().any(|(pid, percent)| *percent > 0 && self.is_mine(*pid, pids, sight));
         }
+    }
+
+    /// The job's time of a look, among its processes.
+    pub(super) fn share_out(&mut self, us: u64, polled: &PolledDevice, pids: &JobPids, sight: Sight) {
+        let used = polled.used.as_deref().unwrap_or_default().iter().filter(|(_, percent)| *percent <= 100);
+        let mine =
+            used.filter(|(pid, _)| self.is_mine(*pid, pids, sight)).map(|(pid, percent)| (*pid, u64::from(*percent)));
+        let mut records: Vec<(u32, u64)> = mine.collect();
+        if let ([], true, Ok(running)) = (records.as_slice(), sight.running, &polled.running) {
+            records.extend(running.iter().filter(|(pid, _)| pids.has(*pid)).map(|(pid, _)| (*pid, 1)));
+            // Of several it is not told which of them worked.
+            records.truncate(if records.len() == 1 { 1 } else { 0 });
+        }
+        self.processes.use_up(us, &records, command_of);
     }
 
     /// Whether a record of use is the job's. Outside the first PID namespace a record may have the host's number of
