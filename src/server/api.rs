@@ -14,6 +14,7 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::auth::Caller;
+use super::later::later;
 use super::named_job::{NamedJob, OfJob};
 use super::posting::Work;
 use super::problem::{Problem, Refusals};
@@ -154,27 +155,30 @@ async fn attempt_stopped(
     caller: Caller,
     Path(attempt): Path<String>,
     kept: Result<Parameters<Kept>, axum::extract::rejection::QueryRejection>,
-) -> Result<Json<bool>, Problem> {
+) -> Result<Response, Problem> {
     caller.may_report()?;
     let attempt = attempt_id(&attempt)?;
     let Parameters(Kept { wait_ms }) = kept.map_err(|error| Problem::malformed(error.body_text()))?;
     bounds::kept_ms(wait_ms)?;
     // Asked before it is looked at, so that no stop falls in between.
     let mut told = app.stops.ask(attempt);
-    let found = app.pools.stops.with(move |ledger| ledger.attempt_stops(&[attempt])).await?;
+    let found = app.stops.find(&app.pools.stops, attempt).await?;
     // To who may not see it, an attempt is as unknown as one that there is not: it goes on.
-    let found = found.into_iter().find(|stop| caller.asker().may_go_on_with(&stop.owner, &stop.principal));
-    if found.as_ref().is_some_and(|stop| stop.is_stopped) {
-        return Ok(Json(true));
+    let found = found.filter(|stop| caller.asker().may_go_on_with(&stop.owner, &stop.principal));
+    let (is_known, is_stopped) = (found.is_some(), found.is_some_and(|stop| stop.is_stopped));
+    if is_stopped || wait_ms == 0 {
+        return Ok(Json(is_stopped).into_response());
     }
-    let mut stopping = app.stopping.clone();
-    let mut inside = app.doors.enter(caller.door());
-    tokio::select! {
-        is_told = told.wait_for(|stopped| *stopped), if found.is_some() => Ok(Json(is_told.is_ok())),
-        () = inside.ended() => Err(Problem::unauthorized()),
-        () = tokio::time::sleep(Duration::from_millis(wait_ms)) => Ok(Json(false)),
-        _ = stopping.wait_for(|stopped| *stopped) => Ok(Json(false)),
-    }
+    let (mut stopping, mut inside) = (app.stopping.clone(), app.doors.enter(caller.door()));
+    Ok(later(async move {
+        tokio::select! {
+            is_told = told.wait_for(|stopped| *stopped), if is_known => is_told.is_ok(),
+            // It asks anew, and is told that its key has ended.
+            () = inside.ended() => false,
+            () = tokio::time::sleep(Duration::from_millis(wait_ms)) => false,
+            _ = stopping.wait_for(|stopped| *stopped) => false,
+        }
+    }))
 }
 
 /// Makes a change.

@@ -1,13 +1,15 @@
 //! Connections, with TLS or without, and their graceful end.
 
-use std::pin::pin;
+use std::fmt::Display;
+use std::future::Future;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Request;
+use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -16,6 +18,7 @@ use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
 use super::admission::{Admission, Place};
+use super::keep_alive::KeptAlive;
 use super::listening::{Accepted, Listeners};
 use crate::sys::sockets::give_up_after;
 
@@ -37,14 +40,23 @@ const ALIVE_EACH: Duration = Duration::from_secs(30);
 /// Where many say nothing, those who have come are heard before the next one is let in.
 const HEARD_FIRST: Duration = Duration::from_millis(1);
 
-fn protocol() -> auto::Builder<TokioExecutor> {
-    let mut protocol = auto::Builder::new(TokioExecutor::new());
-    protocol.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_MAX).max_buf_size(BUFFER_MAX_BYTES);
-    let buffer = u32::try_from(BUFFER_MAX_BYTES).ok();
-    protocol.http2().timer(TokioTimer::new()).keep_alive_interval(ALIVE_EACH).keep_alive_timeout(HEAD_MAX);
-    protocol.http2().max_concurrent_streams(STREAMS_MAX).max_send_buf_size(BUFFER_MAX_BYTES);
-    protocol.http2().initial_stream_window_size(buffer).initial_connection_window_size(buffer.map(|bytes| 4 * bytes));
-    protocol
+/// Both versions, with their bounds.
+#[derive(Clone)]
+struct Protocol {
+    one: http1::Builder,
+    two: http2::Builder<TokioExecutor>,
+}
+
+impl Protocol {
+    fn new() -> Self {
+        let (mut one, mut two) = (http1::Builder::new(), http2::Builder::new(TokioExecutor::new()));
+        one.timer(TokioTimer::new()).header_read_timeout(HEAD_MAX).max_buf_size(BUFFER_MAX_BYTES);
+        let buffer = u32::try_from(BUFFER_MAX_BYTES).ok();
+        two.timer(TokioTimer::new()).keep_alive_interval(ALIVE_EACH).keep_alive_timeout(HEAD_MAX);
+        two.max_concurrent_streams(STREAMS_MAX).max_send_buf_size(BUFFER_MAX_BYTES);
+        two.initial_stream_window_size(buffer).initial_connection_window_size(buffer.map(|bytes| 4 * bytes));
+        Self { one, two }
+    }
 }
 
 /// Serves until `stopping` is true, then lets requests under way end, for `drain_max` at most. TLS is spoken on TCP alone:
@@ -57,7 +69,7 @@ pub(super) async fn serve(
     mut stopping: watch::Receiver<bool>,
     drain_max: Duration,
 ) {
-    let protocol = protocol();
+    let protocol = Protocol::new();
     // Each connection has a sender: where none is left, all have ended.
     let (open, mut all_ended) = mpsc::channel::<()>(1);
     loop {
@@ -102,7 +114,7 @@ fn prepare(stream: &TcpStream) {
 
 /// What a connection is served with. One that breaks concerns its client alone.
 struct Connection {
-    protocol: auto::Builder<TokioExecutor>,
+    protocol: Protocol,
     router: Router,
     place: Arc<Place>,
     stopping: watch::Receiver<bool>,
@@ -128,9 +140,8 @@ impl Connection {
     /// Which version it is, is known: nobody waits for the first bytes of a client that says nothing.
     async fn spoken(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, is_two: bool) {
         let Self { protocol, router, place, mut stopping, _open } = self;
-        let protocol = if is_two { protocol.http2_only() } else { protocol.http1_only() };
         let asked_of = Arc::clone(&place);
-        let service = tower::service_fn(move |mut request: Request<hyper::body::Incoming>| {
+        let answer = move |mut request: Request<hyper::body::Incoming>| {
             let asking = asked_of.ask();
             request.extensions_mut().insert(Arc::clone(&asked_of));
             let answer = router.clone().oneshot(request);
@@ -138,29 +149,44 @@ impl Connection {
                 let _asking = asking;
                 answer.await
             }
-        });
-        let mut connection =
-            pin!(protocol.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service)).into_owned());
-        let mut ends = pin!(async {
+        };
+        let ends = pin!(async {
             tokio::select! {
                 _ = stopping.wait_for(|stopped| *stopped) => {}
                 () = stays_unknown(&place) => {}
             }
         });
-        let served = tokio::select! {
-            served = connection.as_mut() => served,
-            () = place.taken() => return,
-            () = ends.as_mut() => {
-                connection.as_mut().graceful_shutdown();
-                tokio::select! {
-                    served = connection.as_mut() => served,
-                    () = place.taken() => return,
-                }
-            }
-        };
-        if let Err(error) = served {
-            tracing::debug!(%error, "A connection broke.");
+        if is_two {
+            let service = TowerToHyperService::new(tower::service_fn(answer));
+            let mut connection = Box::pin(protocol.two.serve_connection(TokioIo::new(stream), service));
+            served(connection.as_mut(), http2::Connection::graceful_shutdown, ends, &place).await;
+        } else {
+            let connection = pin!(KeptAlive::new(protocol.one, stream, HEAD_MAX, answer));
+            served(connection, |connection| connection.get_mut().end(), ends, &place).await;
         }
+    }
+}
+
+/// Serves until the connection comes to its end, which it is told to once `ends` does, or until its place is taken.
+async fn served<C: Future<Output = Result<(), E>>, E: Display>(
+    mut connection: Pin<&mut C>,
+    end: impl FnOnce(Pin<&mut C>),
+    ends: impl Future<Output = ()>,
+    place: &Place,
+) {
+    let served = tokio::select! {
+        served = connection.as_mut() => served,
+        () = place.taken() => return,
+        () = ends => {
+            end(connection.as_mut());
+            tokio::select! {
+                served = connection => served,
+                () = place.taken() => return,
+            }
+        }
+    };
+    if let Err(error) = served {
+        tracing::debug!(%error, "A connection broke.");
     }
 }
 

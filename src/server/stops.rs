@@ -8,22 +8,23 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
+use super::looks::{LOOKED_AT_MAX, Looks};
 use super::pool::Sessions;
 use crate::ledger::LedgerError;
-use crate::ledger::store::StoreLedger;
+use crate::ledger::store::{AttemptStop, StoreLedger};
 
 /// What another replica, or a command beside the service, has stopped is told after this.
 const LOOK: Duration = Duration::from_millis(500);
 /// A look takes no longer.
 const TELL_MAX: Duration = Duration::from_secs(5);
-/// Attempts of one look.
-const LOOKED_AT_MAX: usize = 1_000;
 
 /// Questions that are kept, by attempt; each is told once its job was stopped.
 #[derive(Debug, Default)]
 pub(super) struct Stops {
     asked: Mutex<HashMap<Uuid, watch::Sender<bool>>>,
     look: Notify,
+    /// At those who have just come.
+    first: Looks,
 }
 
 impl Stops {
@@ -39,6 +40,12 @@ impl Stops {
     /// A question is kept while the answer lives, which turns true.
     pub(super) fn ask(&self, attempt: Uuid) -> watch::Receiver<bool> {
         self.all().entry(attempt).or_insert_with(|| watch::channel(false).0).subscribe()
+    }
+
+    /// What the books say now of an attempt that is asked about.
+    pub(super) async fn find(&self, books: &Arc<Sessions>, attempt: Uuid) -> Result<Option<AttemptStop>, LedgerError> {
+        let look = |attempts: Vec<Uuid>| books.with(move |ledger| ledger.attempt_stops(&attempts));
+        self.first.at(attempt, look).await
     }
 
     /// Those for whom somebody still asks.

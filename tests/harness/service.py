@@ -22,10 +22,10 @@ class _Staying(urllib.request.HTTPRedirectHandler):
 class LedgerService:
     """`jobmeter serve` in `folder`, with its administrator's key and more options; `environment` is what its clients need."""
 
-    def __init__(self, jobmeter, folder, address="127.0.0.1:0", options=()):
+    def __init__(self, jobmeter, folder, address="127.0.0.1:0", options=(), database=None):
         self.jobmeter, self.folder = str(jobmeter), pathlib.Path(folder)
-        self.database = self.folder / "ledger.db"
-        self.admin_key = pathlib.Path(f"{self.database}.admin-key")
+        self.database = database or self.folder / "ledger.db"
+        self.admin_key = self.folder / "ledger.db.admin-key"
         self.processes = Processes(self.folder)
         self.address, self.options = address, options
         self.start()
@@ -34,7 +34,7 @@ class LedgerService:
         """Also again after a stop, on the same port."""
         log = self.folder / "serve.log"
         log.unlink(missing_ok=True)
-        self.process = self.processes.start(self.jobmeter, "serve", "--db", self.database, "--listen", self.address, *self.options, name="serve")
+        self.process = self.processes.start(self.jobmeter, "serve", "--db", self.database, "--admin-key-file", self.admin_key, "--listen", self.address, *self.options, name="serve")
         wait_until(20, "jobmeter serve says its URL", lambda: self.ended() or '"url"' in log.read_text())
         assert self.process.poll() is None, f"jobmeter serve ended with {self.process.returncode}:\n{log.read_text()}"
         self.url = re.search(r'"url":"([^"]*)"', log.read_text()).group(1)

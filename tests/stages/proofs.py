@@ -1,5 +1,6 @@
 """Heavier proofs, each run by its name."""
 
+import json
 import os
 import shutil
 import tempfile
@@ -44,6 +45,14 @@ def compare_versions(work):
         work.call("git", "worktree", "remove", "--force", source)
 
 
+def load(work):
+    """Measured on a build as it is shipped; its settings come from the environment, see tests/load/run.py."""
+    told = work.capture("cargo", "build", "--locked", "--release", "--bin", "jobmeter", "--bench", "fleet", "--message-format=json-render-diagnostics", limit_s=3600)
+    built = (json.loads(line) for line in told.splitlines() if line.startswith("{"))
+    (fleet,) = {message["executable"] for message in built if message.get("executable") and message["target"]["name"] == "fleet"}
+    work.call("python3", "tests/load/run.py", TARGET / "release/jobmeter", fleet, limit_s=4 * 3600)
+
+
 def simulate_more(work):
     work.call(work.shared.binaries["sim"], "--nocapture", limit_s=4 * 3600, SEEDS=os.environ.get("SEEDS", "10000"))
 
@@ -68,6 +77,8 @@ def fuzz(work):
 STAGES = (
     Stage("mutants", "mutations of the domain that none of its tests notices (cargo-mutants; hours; MUTATED=src/domain/lease.rs for one file)", mutate, cores=2, in_suite=False),
     Stage("upgrade", f"sidecars and services of {EARLIER} against this version", compare_versions, after=("build",), cores=2, in_suite=False),
+    Stage("load", "10 000 sidecars, what misbehaves beside them, outages and faults, on both databases (SCENES=crowd,… STORES=sqlite,… for some)", load,
+          after=("packages",), cores=2, packages=("postgresql", "util-linux"), kernel=True, in_suite=False),
     Stage("worlds", "the simulation of 10 000 worlds (SEEDS=N for more)", simulate_more, after=("build",), cores=2, targets=("--test", "sim"), in_suite=False),
     Stage("balances", "100 000 sequences of operations beside a model of the balance, and as many requests (SEQUENCES=N REQUESTS=N)", prove_balances,
           after=("packages",), cores=2, packages=POSTGRES, in_suite=False),
