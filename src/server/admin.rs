@@ -280,7 +280,7 @@ async fn rates(
 }
 
 #[utoipa::path(put, path = "/ledger/settings", summary = "Sets what holds for the ledger as a whole; version in the body names what this changes, which has to be the newest.", request_body = LedgerSettings, responses((status = 200, description = "Done.", body = ChangeAnswer), Refusals))]
-async fn settings(State(app): State<Arc<App>>, caller: Caller, body: Bytes) -> Answered {
+async fn settings(State(app): State<Arc<App>>, caller: Caller, body: Sent<{ sent::CHANGE }>) -> Answered {
     caller.may_administer()?;
     let settings: LedgerSettings = bounds::json(&body)?;
     settings.check().map_err(|error| Problem::malformed(error.to_string()))?;

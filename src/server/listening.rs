@@ -219,7 +219,7 @@ mod tests {
             }
             let _one = UnixStream::connect(&quiet).await.unwrap();
             let accepted = [listeners.accept().await, listeners.accept().await];
-            assert!(accepted.iter().any(|accepted| matches!(accepted, Accepted::Unix(_))));
+            assert!(accepted.iter().any(|accepted| matches!(accepted, (_, Accepted::Unix(_)))));
         }
     }
 

@@ -25,8 +25,8 @@ use crate::ledger::protocol::JobKind;
 use crate::ledger::store::StoreLedger;
 use crate::ledger::usage_range::UsageRange;
 use crate::ledger::views::{
-    AccountView, EntryView, JobView, PeriodLength, Query, RatesView, SettingsView, USAGE_ROWS_MAX, UsageRow, Verification, View,
-    Whose,
+    AccountView, EntryView, JobView, PeriodLength, Query, RatesView, SettingsView, USAGE_ROWS_MAX, UsageRow,
+    Verification, View, Whose,
 };
 use crate::sys::clock::{Clock, SystemClock};
 

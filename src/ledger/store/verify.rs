@@ -200,7 +200,7 @@ fn accounts(store: &mut dyn Store, found: &mut Verification, sums: &Sums) -> Res
 
 /// The sums of jobs with a limit of their own, which are kept for them alone.
 fn jobs(store: &mut dyn Store, found: &mut Verification, sums: &Sums) -> Result<(), LedgerError> {
-    let cards = load::rate_cards(store)?;
+    let mut cards = load::Cards::default();
     let sql = "SELECT owner, principal, id, charged, held, beyond FROM job WHERE credit_limit IS NOT NULL AND (owner, principal, id) > ($1, \
                $2, $3) ORDER BY owner, principal, id LIMIT $4";
     let mut last = JobKey { owner: String::new(), principal: String::new(), id: String::new() };
@@ -215,7 +215,7 @@ fn jobs(store: &mut dyn Store, found: &mut Verification, sums: &Sums) -> Result<
             let kept = JobSums { charged: row.nanocredits()?, held: row.nanocredits()?, beyond: row.nanocredits()? };
             let held = sums.jobs.get(&last).copied().unwrap_or_default();
             let mut said = JobSums { held, ..JobSums::default() };
-            for attempt in load::attempts_of(store, &last, &cards)? {
+            for attempt in load::attempts_of(store, &last, &mut cards)? {
                 said = said.exchanged(&JobSums::default(), &attempt.job_sums())?;
             }
             if kept != said {

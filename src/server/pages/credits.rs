@@ -15,7 +15,7 @@ use crate::domain::units::{Microseconds, Nanocredits};
 use crate::ledger::LedgerError;
 use crate::ledger::book::alerts::reached;
 use crate::ledger::usage_range::UsageRange;
-use crate::ledger::views::{AccountView, PeriodLength, Query, UsageRow, View, Whose};
+use crate::ledger::views::{AccountView, PeriodLength, Query, UsageRow, Whose};
 
 #[derive(Template)]
 #[template(path = "credits.html", config = "src/server/pages/askama.toml")]

@@ -265,7 +265,7 @@ impl Sidecar {
             period,
             closed,
             reason,
-            receipt: serde_json::Value::Null,
+            receipt: ReceiptText::default(),
             secret: None,
         };
         let body = serde_json::to_vec(&finish).unwrap_or_default();

@@ -33,7 +33,8 @@ fn settings_have_versions_and_are_an_entry() {
     let outdated = Change::SetSettings { settings: first.settings, by: "t".into() };
     assert!(matches!(world.change(outdated), Err(LedgerError::Outdated(_))));
     assert!(world.change(Change::SetSettings { settings: second.settings, by: "t".into() }).unwrap().again);
-    let View::Entries(entries) = world.ledger.read(&Query::Entries { user: String::new(), count_max: 10 }).unwrap()
+    let View::Entries(entries) =
+        world.ledger.read(&Query::Entries { user: String::new(), before: None, count_max: 10 }).unwrap()
     else {
         panic!()
     };
