@@ -103,7 +103,7 @@ mod tests {
     #[test]
     fn a_receipt_that_lies_spoils_no_sum() {
         let spoiled = ["1e300", "-1", "null", r#""7""#, "[]"];
-        assert_eq!(spoiled.map(|text| believed(&serde_json::from_str(text).unwrap())), [0.0; 5]);
+        assert!(spoiled.iter().all(|text| believed(&serde_json::from_str(text).unwrap()).abs() < f64::EPSILON));
         assert!((believed(&serde_json::json!(1.5)) - 1.5).abs() < f64::EPSILON);
     }
 }
