@@ -104,9 +104,8 @@ mod tests {
 
     #[test]
     fn a_receipt_that_lies_spoils_no_sum() {
-        for spoiled in ["1e300", "-1", "null", r#""7""#, "[]"] {
-            assert!(believed(&serde_json::from_str(spoiled).unwrap()).abs() < f64::EPSILON, "{spoiled}");
-        }
+        let spoiled = ["1e300", "-1", "null", r#""7""#, "[]"];
+        assert!(spoiled.iter().all(|text| believed(&serde_json::from_str(text).unwrap()).abs() < f64::EPSILON));
         assert!((believed(&serde_json::json!(1.5)) - 1.5).abs() < f64::EPSILON);
     }
 }
