@@ -33,11 +33,11 @@ use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, Sleep};
+use tokio::time::Sleep;
 
 use super::later::Coming;
 
-/// Read at once.
+/// So much is read at most before it is taken: what a sidecar says is far shorter.
 const READ_MAX_BYTES: usize = 16 << 10;
 
 thread_local! {
@@ -357,7 +357,7 @@ where
             }
         }
         drop(line);
-        self.silence.as_mut().reset(Instant::now() + self.silence_max);
+        self.silence.set(tokio::time::sleep(self.silence_max));
         Poll::Ready(Ok(true))
     }
 
@@ -369,7 +369,7 @@ where
         let mut line = self.line();
         line.ahead = if line.ahead.is_empty() { rest } else { [rest, line.ahead.clone()].concat().into() };
         drop(line);
-        self.silence.as_mut().reset(Instant::now() + self.silence_max);
+        self.silence.set(tokio::time::sleep(self.silence_max));
     }
 }
 
