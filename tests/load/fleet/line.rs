@@ -11,16 +11,16 @@ use tokio::net::TcpStream;
 const ANSWER_MAX: Duration = Duration::from_secs(15);
 
 #[derive(Clone, Debug)]
-pub struct Service {
-    pub address: String,
-    pub key: String,
+pub(crate) struct Service {
+    pub(crate) address: String,
+    pub(crate) key: String,
 }
 
 /// Status and body of an answer; of a service that did not answer, why.
-pub type Answer = Result<(u16, Vec<u8>), String>;
+pub(crate) type Answer = Result<(u16, Vec<u8>), String>;
 
 #[derive(Debug)]
-pub struct Line {
+pub(crate) struct Line {
     service: Service,
     secret: Option<AttemptSecret>,
     stream: Option<TcpStream>,
@@ -29,16 +29,16 @@ pub struct Line {
 
 impl Line {
     /// It connects with the first request, and anew after each failure.
-    pub fn new(service: &Service, secret: Option<AttemptSecret>) -> Self {
+    pub(crate) fn new(service: &Service, secret: Option<AttemptSecret>) -> Self {
         Self { service: service.clone(), secret, stream: None, buffer: Vec::new() }
     }
 
-    pub async fn ask(&mut self, method: &str, path: &str, body: &[u8]) -> Answer {
+    pub(crate) async fn ask(&mut self, method: &str, path: &str, body: &[u8]) -> Answer {
         self.ask_kept(method, path, body, Duration::ZERO).await
     }
 
     /// The same where the service keeps the question for so long.
-    pub async fn ask_kept(&mut self, method: &str, path: &str, body: &[u8], kept: Duration) -> Answer {
+    pub(crate) async fn ask_kept(&mut self, method: &str, path: &str, body: &[u8], kept: Duration) -> Answer {
         // Only what has answered to the end is used again.
         let stream = self.stream.take();
         let asked = async {

@@ -16,6 +16,7 @@ use jobmeter::ledger::protocol::{
     AttemptIdentity, ClosedPeriod, Finish, FinishAnswer, JobKind, OpenAnswer, OpenRequest, Reason, Report,
     ReportAnswer, Resume,
 };
+use jobmeter::ledger::receipt_text::ReceiptText;
 use jobmeter::runner::leases;
 use jobmeter::sys::clock::{Clock, SystemClock};
 use serde::de::DeserializeOwned;
@@ -41,20 +42,20 @@ const LAST_WORDS_MAX: u32 = 300;
 
 /// What all sidecars share.
 #[derive(Debug)]
-pub struct Fleet {
-    pub service: Service,
-    pub tally: Tally,
+pub(crate) struct Fleet {
+    pub(crate) service: Service,
+    pub(crate) tally: Tally,
     /// True once all are to end.
-    pub ending: watch::Receiver<bool>,
+    pub(crate) ending: watch::Receiver<bool>,
     /// How many may open at the same time.
-    pub openings: tokio::sync::Semaphore,
+    pub(crate) openings: tokio::sync::Semaphore,
 }
 
 /// Which report, and when it was sent.
 type Asked = (u64, u64);
 type Asking = Pin<Box<dyn Future<Output = (Line, Asked, Result<ReportAnswer, String>)> + Send>>;
 
-pub struct Sidecar {
+pub(crate) struct Sidecar {
     fleet: Arc<Fleet>,
     attempt: Uuid,
     job: String,
@@ -101,7 +102,7 @@ async fn open(line: &mut Line, request: &OpenRequest) -> Result<OpenAnswer, Stri
 
 impl Sidecar {
     /// Opens its attempt, and asks again until it may.
-    pub async fn open(
+    pub(crate) async fn open(
         fleet: Arc<Fleet>,
         job: String,
         account: String,
@@ -160,7 +161,7 @@ impl Sidecar {
     }
 
     /// Until it is stopped or all end.
-    pub async fn live(mut self, line: Line) {
+    pub(crate) async fn live(mut self, line: Line) {
         let stopped = Arc::new(Notify::new());
         let watching = tokio::spawn(watch_stops(Arc::clone(&self.fleet), self.attempt, Arc::clone(&stopped)));
         let mut ending = self.fleet.ending.clone();

@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 
 /// What an account's ended attempts have burned, and what they were told that it cost.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Sums {
-    pub burned: i64,
-    pub charged: i64,
-    pub overshoot: i64,
+pub(crate) struct Sums {
+    pub(crate) burned: i64,
+    pub(crate) charged: i64,
+    pub(crate) overshoot: i64,
 }
 
 #[derive(Debug, Default)]
@@ -33,7 +33,7 @@ struct Counts {
 }
 
 #[derive(Debug, Default)]
-pub struct Tally(Mutex<Counts>);
+pub(crate) struct Tally(Mutex<Counts>);
 
 fn share(sorted: &[u32], percent: usize) -> f64 {
     let at = sorted.len().saturating_sub(1) * percent / 100;
@@ -45,42 +45,42 @@ impl Tally {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn opened(&self) {
+    pub(crate) fn opened(&self) {
         let mut counts = self.counts();
         counts.opened += 1;
         counts.running += 1;
     }
 
-    pub fn answered(&self, took_us: u64) {
+    pub(crate) fn answered(&self, took_us: u64) {
         let now_us = SystemClock.boottime_us();
         self.counts().answers.push((now_us, u32::try_from(took_us).unwrap_or(u32::MAX)));
     }
 
-    pub fn unanswered(&self, why: &str) {
+    pub(crate) fn unanswered(&self, why: &str) {
         // Texts with ids in them would be a line each.
         let why: String = why.chars().take(60).collect();
         *self.counts().unanswered.entry(why).or_default() += 1;
     }
 
-    pub fn frozen(&self) {
+    pub(crate) fn frozen(&self) {
         self.counts().frozen += 1;
     }
 
-    pub fn stop_told(&self, took_us: u64) {
+    pub(crate) fn stop_told(&self, took_us: u64) {
         self.counts().stops.push(u32::try_from(took_us).unwrap_or(u32::MAX));
     }
 
-    pub fn stops_told(&self) -> usize {
+    pub(crate) fn stops_told(&self) -> usize {
         self.counts().stops.len()
     }
 
-    pub fn ended(&self, why: &str) {
+    pub(crate) fn ended(&self, why: &str) {
         let mut counts = self.counts();
         counts.running -= 1;
         *counts.ended.entry(why.to_owned()).or_default() += 1;
     }
 
-    pub fn settled(&self, account: &str, burned: Nanocredits, charged: Nanocredits, overshoot: Nanocredits) {
+    pub(crate) fn settled(&self, account: &str, burned: Nanocredits, charged: Nanocredits, overshoot: Nanocredits) {
         let mut counts = self.counts();
         counts.settled += 1;
         let sums = counts.accounts.entry(account.to_owned()).or_default();
@@ -90,24 +90,24 @@ impl Tally {
     }
 
     /// Whether all that were opened have said their last word.
-    pub fn is_settled(&self) -> bool {
+    pub(crate) fn is_settled(&self) -> bool {
         let counts = self.counts();
         counts.running == 0 && counts.settled == counts.opened
     }
 
-    pub fn opened_in_all(&self) -> u64 {
+    pub(crate) fn opened_in_all(&self) -> u64 {
         self.counts().opened
     }
 
     /// Of each account, what its ended attempts have burned and were charged, in nanocredits.
-    pub fn sums(&self) -> Value {
+    pub(crate) fn sums(&self) -> Value {
         let sums = self.counts().accounts.clone().into_iter();
         let told = |sums: Sums| json!({ "burned": sums.burned, "charged": sums.charged, "overshoot": sums.overshoot });
         sums.map(|(account, sums)| (account, told(sums))).collect::<serde_json::Map<_, _>>().into()
     }
 
     /// What has happened since this was called last.
-    pub fn take(&self) -> Value {
+    pub(crate) fn take(&self) -> Value {
         let mut counts = self.counts();
         let now_us = SystemClock.boottime_us();
         let began_us = std::mem::replace(&mut counts.began_us, now_us);

@@ -105,7 +105,7 @@ impl Past {
 }
 
 /// `accounts` that used tokens on each of the last `days`, and `silent` attempts of the account `of`.
-pub fn fill(location: &Location, accounts: u64, days: i64, silent: u64, of: &str) {
+pub(crate) fn fill(location: &Location, accounts: u64, days: i64, silent: u64, of: &str) {
     let today_us = SystemClock.realtime_us();
     let now_us = Arc::new(AtomicI64::new(today_us - days * DAY_US));
     let store = Dated { store: location.store().expect("the ledger opens"), now_us: Arc::clone(&now_us) };
