@@ -9,7 +9,14 @@
 //! - `stop N`: stops so many jobs, one after the other, as an operator does; what has happened is in the next mark.
 //! - `finish`: all of them end; what each account burned, and what was charged for it.
 
-#![allow(clippy::pedantic, clippy::print_stdout, missing_docs, reason = "a program for people, not an interface")]
+#![allow(
+    clippy::pedantic,
+    clippy::print_stdout,
+    missing_docs,
+    missing_debug_implementations,
+    unreachable_pub,
+    reason = "a program for people, not an interface"
+)]
 
 mod line;
 mod sidecar;
