@@ -114,6 +114,7 @@ fn the_top_level_is_what_the_design_lists() {
         ".clippy.toml",
         ".config",
         ".deny.toml",
+        ".github",
         ".gitignore",
         ".rustfmt.toml",
         "Cargo.lock",

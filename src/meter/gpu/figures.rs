@@ -17,6 +17,22 @@ pub enum Mode {
 }
 
 impl Figures {
+    /// Of a device of which nothing is known yet but what was declared.
+    #[must_use]
+    pub fn new(declared: bool, exclusive: bool) -> Self {
+        Self {
+            mode: if exclusive && declared { Mode::Exclusive } else { Mode::Shared },
+            declared,
+            exclusive,
+            allocated_us: 0,
+            busy_us: 0,
+            unattributed_us: 0,
+            estimated_us: 0,
+            memory_peak_bytes: 0,
+            energy_mj: 0,
+        }
+    }
+
     /// Of the busy time, what was read.
     #[must_use]
     pub fn read_us(&self) -> u64 {

@@ -87,17 +87,7 @@ impl Device {
     pub fn new(info: ListedDevice, declared: bool, exclusive: bool, from_us: u64) -> Self {
         let mut device = Self {
             info,
-            figures: Figures {
-                mode: if exclusive && declared { Mode::Exclusive } else { Mode::Shared },
-                declared,
-                exclusive,
-                allocated_us: 0,
-                busy_us: 0,
-                unattributed_us: 0,
-                estimated_us: 0,
-                memory_peak_bytes: 0,
-                energy_mj: 0,
-            },
+            figures: Figures::new(declared, exclusive),
             integral: Integral::new(from_us),
             counters: Counters::default(),
             quiet_since_us: from_us,

@@ -9,7 +9,7 @@ use crate::domain::units::Microseconds;
 
 /// A job may start processes without end, and each that used a device takes some room.
 const KNOWN_MAX: usize = 256;
-/// On a receipt.
+/// A receipt names no more.
 const TOLD_MAX: usize = 8;
 
 /// One process of the job.
@@ -21,7 +21,7 @@ pub struct GpuProcess {
     pub command: String,
     /// Its part of the job's; `null` where nobody can tell it from that of others of the job.
     pub busy_seconds: Option<Microseconds>,
-    /// At the looks.
+    /// The most of the device's memory that it had at any look.
     pub memory_peak_bytes: u64,
 }
 
