@@ -417,7 +417,7 @@ pub struct Finish {
     /// How it ended.
     pub reason: Reason,
     /// The receipt, without its `credits`, which the answer completes. Kept as it is, of 16 KiB at most, and shown by `jobs show`.
-    #[schema(value_type = Object)]
+    #[schema(value_type = serde_json::Value)]
     pub receipt: ReceiptText,
     /// That of [`OpenRequest::secret`], beside the body as well.
     #[serde(skip)]
