@@ -300,7 +300,8 @@ impl Play<'_> {
 
     fn finish(&mut self, which: usize, more: i64) -> Checked {
         let Some(mut run) = self.take(which) else { return Ok(()) };
-        let closed = if run.is_posted { self.correct(&mut run, more) } else { self.burn(&mut run, more, true) };
+        // All that it holds becomes free at once: what a newer ceiling alone would free is not paid to debt before the rest.
+        let closed = if run.is_posted { self.correct(&mut run, more) } else { self.burn(&mut run, more, false) };
         self.model.enter(run.number, i64::MAX);
         let usage = used(run.burned);
         let answer = self.world.ledger.finish(&Finish { closed, ..finish(run.attempt, &usage, run.period) }).unwrap();
