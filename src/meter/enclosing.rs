@@ -3,14 +3,46 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::time::Duration;
 
 use nix::unistd::Pid;
 
 use super::cgroup2::parse_cpu_stat;
 use super::{CpuSource, Meter, MeterError, Reading};
+use crate::domain::printable::printable;
 use crate::domain::units::Microseconds;
 use crate::sys::cgroup::Group;
+use crate::sys::clock::{after, is_before};
 use crate::sys::process::{cpu_us_of, own_cpu_us};
+use crate::sys::tree::Stat;
+
+/// A process that is about to end, or to be moved elsewhere, has so long for it: what a script has started just before.
+const LEAVE_MAX: Duration = Duration::from_millis(200);
+const LOOK_EACH: Duration = Duration::from_millis(5);
+/// An error names no more.
+const NAMED_MAX: usize = 3;
+
+/// Those that stay there.
+fn others_in(group: &Group, own: Pid, wait_max: Duration) -> Vec<i32> {
+    let until_us = after(wait_max);
+    loop {
+        let others: Vec<i32> = group.listed().into_iter().filter(|pid| *pid != own.as_raw()).collect();
+        if others.is_empty() || !is_before(until_us) {
+            return others;
+        }
+        std::thread::sleep(LOOK_EACH);
+    }
+}
+
+fn named(pids: &[i32]) -> String {
+    let name = |pid: &i32| match Stat::read(*pid) {
+        Some(stat) => format!("{pid} ({})", printable(&stat.command)),
+        None => pid.to_string(),
+    };
+    let mut names: Vec<String> = pids.iter().take(NAMED_MAX).map(name).collect();
+    names.extend(pids.len().checked_sub(NAMED_MAX + 1).map(|more| format!("and {} more", more + 1)));
+    names.join(", ")
+}
 
 /// `cpu.stat` of the enclosing group.
 #[derive(Debug)]
@@ -25,11 +57,11 @@ pub struct EnclosingMeter {
 }
 
 impl EnclosingMeter {
-    /// Where `group` holds nothing but this process.
+    /// Where `group` holds nothing but this process. Where there is no other source (`is_forced`), others have a moment to leave it.
     ///
     /// # Errors
     /// Where it holds more, is the whole machine's, or cannot be read.
-    pub fn new(group: &Group) -> Result<Self, MeterError> {
+    pub fn new(group: &Group, is_forced: bool) -> Result<Self, MeterError> {
         let unusable = |why: String| MeterError::Unusable { source_name: "enclosing", why };
         let what = group.path().join("cpu.stat").display().to_string();
         // Only the root of the real hierarchy has no `cgroup.type` (cgroups(7)).
@@ -37,9 +69,10 @@ impl EnclosingMeter {
             return Err(unusable(format!("{} is the whole machine's group", group.path().display())));
         }
         let own = nix::unistd::getpid();
-        let others = group.listed().into_iter().filter(|pid| *pid != own.as_raw()).count();
-        if others > 0 {
-            return Err(unusable(format!("{others} other processes are in {}", group.path().display())));
+        let others = others_in(group, own, if is_forced { LEAVE_MAX } else { Duration::ZERO });
+        if !others.is_empty() {
+            let named = if is_forced { named(&others) } else { format!("{} of them", others.len()) };
+            return Err(unusable(format!("other processes are in {}: {named}", group.path().display())));
         }
         let cpu_stat = group.open_file("cpu.stat").map_err(|source| MeterError::Io { what: what.clone(), source })?;
         let (start, front_us) = (Reading::default(), own_cpu_us());

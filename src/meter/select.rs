@@ -66,7 +66,7 @@ impl Plan {
         proved_to_show_this_process()?;
         let mut degraded = Vec::new();
         for source in CpuSource::BEST_FIRST.into_iter().filter(|source| forced.is_none_or(|forced| forced == *source)) {
-            match prepare(source, attempt) {
+            match prepare(source, attempt, forced.is_some()) {
                 Ok(prepared) => {
                     let inner = prepared.inner.as_ref().map(|group| group.path().to_owned());
                     let rate = RateReader::new(inner.or_else(|| own_group_path().ok()).as_deref());
@@ -329,7 +329,7 @@ impl Drop for Plan {
     }
 }
 
-fn prepare(source: CpuSource, attempt: Uuid) -> Result<Prepared, MeterError> {
+fn prepare(source: CpuSource, attempt: Uuid, is_forced: bool) -> Result<Prepared, MeterError> {
     let tree = || {
         Ok(Prepared {
             containment: Containment::tree_of_self().map_err(unusable(source.as_str()))?,
@@ -345,7 +345,7 @@ fn prepare(source: CpuSource, attempt: Uuid) -> Result<Prepared, MeterError> {
         CpuSource::Enclosing => {
             let path = own_group_path().map_err(unusable("enclosing"))?;
             let group = Group::open(&path).map_err(unusable("enclosing"))?;
-            Ok(Prepared { enclosing: Some(EnclosingMeter::new(&group)?), ..tree()? })
+            Ok(Prepared { enclosing: Some(EnclosingMeter::new(&group, is_forced)?), ..tree()? })
         }
         CpuSource::Perf => {
             super::perf::permitted()?;
