@@ -12,7 +12,7 @@ from fleet import Fleet
 from harness import LedgerService, plain_environment
 
 # Descriptors of a service and of a fleet beside their connections.
-OTHERS = 150
+OTHERS = 500
 DISK_MEGABYTES = 400
 
 
