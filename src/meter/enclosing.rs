@@ -12,7 +12,7 @@ use super::{CpuSource, Meter, MeterError, Reading};
 use crate::domain::printable::printable;
 use crate::domain::units::Microseconds;
 use crate::sys::cgroup::Group;
-use crate::sys::clock::{after, is_before};
+use crate::sys::clock::{after, is_before, pause};
 use crate::sys::process::{cpu_us_of, own_cpu_us};
 use crate::sys::tree::Stat;
 
@@ -30,7 +30,7 @@ fn others_in(group: &Group, own: Pid, wait_max: Duration) -> Vec<i32> {
         if others.is_empty() || !is_before(until_us) {
             return others;
         }
-        std::thread::sleep(LOOK_EACH);
+        pause(LOOK_EACH);
     }
 }
 

@@ -45,14 +45,12 @@ impl Late {
     /// Takes an operation on the account of `owner`.
     pub(super) fn take(&mut self, posted: Posted, owner: String) {
         let delayed = Delayed { posted, owner };
-        if self.lane.as_ref().is_none_or(|(_, thread)| thread.is_finished()) {
-            self.lane = match start(Arc::clone(&self.connect), self.posting.clone()) {
-                Ok(lane) => Some(lane),
-                Err(error) => return delayed.fail(&format!("no thread can be started: {error}")),
-            };
-        }
-        let Some((sender, _)) = &self.lane else { return };
-        match sender.try_send(delayed) {
+        let running = self.lane.take().filter(|(_, thread)| !thread.is_finished());
+        let lane = match running.map_or_else(|| start(Arc::clone(&self.connect), self.posting.clone()), Ok) {
+            Ok(lane) => self.lane.insert(lane),
+            Err(error) => return delayed.fail(&format!("no thread can be started: {error}")),
+        };
+        match lane.0.try_send(delayed) {
             Ok(()) => {}
             Err(TrySendError::Full(delayed) | TrySendError::Disconnected(delayed)) => {
                 delayed.fail("too many requests wait for accounts that are locked: try again");

@@ -79,8 +79,9 @@ fn decoded<T: DeserializeOwned>(answer: Answer) -> Result<T, String> {
     serde_json::from_slice(&body).map_err(|error| format!("{error}: {}", String::from_utf8_lossy(&body)))
 }
 
-fn request(attempt: Uuid, job: &str, account: &str, secret: AttemptSecret, resume: Option<Resume>) -> OpenRequest {
-    let identity = AttemptIdentity {
+/// Who an attempt of the fleet is, now or in its past.
+pub(crate) fn identity(attempt: Uuid, job: &str, account: &str) -> AttemptIdentity {
+    AttemptIdentity {
         attempt,
         job: job.to_owned(),
         task: "0".to_owned(),
@@ -90,7 +91,11 @@ fn request(attempt: Uuid, job: &str, account: &str, secret: AttemptSecret, resum
         labels: BTreeMap::new(),
         command: vec!["burn".to_owned()],
         host: "load".to_owned(),
-    };
+    }
+}
+
+fn request(attempt: Uuid, job: &str, account: &str, secret: AttemptSecret, resume: Option<Resume>) -> OpenRequest {
+    let identity = identity(attempt, job, account);
     let resources = leases::resources(&BOUNDS, &BTreeMap::new(), true);
     OpenRequest { identity, resources, limit: None, resume, secret: Some(secret) }
 }

@@ -7,12 +7,14 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use jobmeter::ledger::attempt_secret::AttemptSecret;
 use jobmeter::ledger::book::{Asked, Operation};
 use jobmeter::ledger::location::Location;
-use jobmeter::ledger::protocol::{AttemptIdentity, JobKind, OpenRequest, Resources};
+use jobmeter::ledger::protocol::{OpenRequest, Resources};
 use jobmeter::ledger::store::{Concerned, JobStop, Locked, Monotonic, Row, Store, StoreLedger, Table, Value};
 use jobmeter::ledger::views::{Change, PeriodLength};
 use jobmeter::ledger::{Interrupter, LedgerError};
 use jobmeter::sys::clock::{Clock, SystemClock};
 use uuid::Uuid;
+
+use crate::sidecar::identity;
 
 const DAY_US: i64 = 86_400_000_000;
 const HOUR_US: i64 = 3_600_000_000;
@@ -64,18 +66,8 @@ impl Store for Dated {
     }
 }
 
-fn opening(job: String, account: &str) -> OpenRequest {
-    let identity = AttemptIdentity {
-        attempt: Uuid::now_v7(),
-        job,
-        task: "0".to_owned(),
-        user: account.to_owned(),
-        kind: JobKind::Training,
-        name: None,
-        labels: BTreeMap::new(),
-        command: vec!["burn".to_owned()],
-        host: "load".to_owned(),
-    };
+fn opening(job: &str, account: &str) -> OpenRequest {
+    let identity = identity(Uuid::now_v7(), job, account);
     let resources = Resources { cpus_ppm: 1_000_000, gpus: 0, gpu_models: BTreeMap::new(), stop_us: 7_000 };
     OpenRequest { identity, resources, limit: None, resume: None, secret: Some(AttemptSecret::new()) }
 }
@@ -113,7 +105,7 @@ pub(crate) fn fill(location: &Location, accounts: u64, days: i64, silent: u64, o
     let name = |at: u64| format!("year-{at}");
     let limits = (0..accounts).map(name).chain([of.to_owned()]);
     past.change(&limits.map(|account| Change::limit(&account, None, PeriodLength::Month, "load")).collect::<Vec<_>>());
-    past.open(&(0..accounts).map(|at| opening(name(at), &name(at))).collect::<Vec<_>>());
+    past.open(&(0..accounts).map(|at| opening(&name(at), &name(at))).collect::<Vec<_>>());
     for day in (0..days).rev() {
         past.now_us.store(today_us - day * DAY_US - HOUR_US, Ordering::Relaxed);
         let charged = |at: u64| {
@@ -122,5 +114,5 @@ pub(crate) fn fill(location: &Location, accounts: u64, days: i64, silent: u64, o
         };
         past.change(&(0..accounts).map(charged).collect::<Vec<_>>());
     }
-    past.open(&(0..silent).map(|at| opening(format!("silent-{at}"), of)).collect::<Vec<_>>());
+    past.open(&(0..silent).map(|at| opening(&format!("silent-{at}"), of)).collect::<Vec<_>>());
 }

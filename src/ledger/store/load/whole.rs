@@ -5,8 +5,8 @@ use crate::ledger::book::rows::Epoch;
 use crate::ledger::settings::{KeptSettings, LedgerSettings};
 use crate::ledger::store::{Row, Store};
 
-/// The ledger's epoch, and what an administrator has set. Both in one question, since nearly every transaction asks it: zeros where nothing was ever restored, and the first settings before
-/// any change.
+/// The ledger's epoch, and what an administrator has set. Both in one question, since nearly every transaction asks it: zeros where
+/// nothing was ever restored, and the first settings before any change.
 pub(crate) fn whole(store: &mut dyn Store) -> Loaded<(Epoch, KeptSettings)> {
     let sql = "SELECT e.number, e.settles_until_us, e.known_us, s.version, s.lease_ms, s.period, s.unknown_users, s.day_limit, \
                s.month_limit, s.outlasting_ms, s.since_us, s.by FROM (SELECT 1 AS one) o \
